@@ -1,0 +1,45 @@
+# Everything starts here: `make demo` and `make test` need only git, make, Python >= 3.11 and pip.
+# `uv` is brought along in .tools, so nothing is installed outside this folder.
+
+PYTHON ?= python3
+UV := .tools/bin/uv
+export UV_PYTHON ?= $(shell command -v $(PYTHON))
+export UV_PYTHON_DOWNLOADS ?= never
+RUN := $(UV) run --no-sync
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-lowest lint format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "modern-di-replicas needs Python >= 3.11; choose one: make PYTHON=python3.12 ...")'
+	@echo "Installing uv into .tools ..."
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv
+
+install: $(UV)  ## the environment, in .venv
+	@$(UV) sync --quiet --all-extras
+
+demo: install  ## a real application over a real primary and two replicas
+	@$(RUN) python -m modern_di_replicas demo
+
+test: install  ## the whole suite, with the coverage gate
+	@$(RUN) pytest -n 2 --cov --cov-report=term
+
+test-lowest: $(UV)  ## the suite on the lowest allowed versions
+	@UV_PROJECT_ENVIRONMENT=.venv-lowest $(UV) sync --quiet --all-extras --resolution lowest-direct --no-group lint
+	@.venv-lowest/bin/python -m pytest -n 2
+
+lint: install  ## style, formatting, types and import contracts, changing nothing
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(RUN) lint-imports
+
+format: install  ## formatting and what ruff can fix
+	@$(RUN) ruff check --fix .
+	@$(RUN) ruff format .
+
+clean:  ## remove everything the other commands made
+	@rm -rf .tools .venv .venv-lowest uv.lock dist .coverage* .mypy_cache .ruff_cache .import_linter_cache .hypothesis

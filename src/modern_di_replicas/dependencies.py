@@ -1,0 +1,116 @@
+"""The providers: from settings to the session of a unit of work."""
+
+import typing
+
+import modern_di.exceptions
+from modern_di import Container, Group, Scope, providers
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from modern_di_replicas.cluster.engines import (
+    PrimaryEngine,
+    ReplicaEngine,
+    create_primary_engine,
+    create_replica_engine,
+)
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.intent import NOTHING_DECLARED, Intent
+from modern_di_replicas.session import RoutedSession
+from modern_di_replicas.settings import ReplicationSettings
+
+
+def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine) -> AsyncEngine:
+    """Return the engine a unit of work uses: the primary for a write, one replica for a read.
+
+    Args:
+        intent: what the unit of work declares.
+        primary: the engine of the primary.
+        replica: the engine of all replicas.
+
+    Raises:
+        UnknownGroupError: the intent names a group that no replica declares.
+
+    """
+    if intent.is_write:
+        return primary
+    # A test may put any engine or connection in the place of the replicas; that one is the choice then.
+    return replica.choose(intent.group) if isinstance(replica, ReplicaEngine) else replica
+
+
+def create_session(engine: AsyncEngine, intent: Intent) -> AsyncSession:
+    """Return the session of a unit of work on the engine that was chosen for it.
+
+    Objects stay readable after a commit (`expire_on_commit=False`): refreshing them would need I/O that an
+    attribute access cannot await.
+    """
+    return RoutedSession(engine, intent=intent, expire_on_commit=False)
+
+
+async def close_session(session: AsyncSession) -> None:
+    """Give the session's connections back, also when the request is cancelled meanwhile."""
+    async with session:  # its exit is what SQLAlchemy shields from cancellation; a plain close() is not
+        pass
+
+
+async def dispose_engine(engine: AsyncEngine) -> None:
+    """Close the pooled connections of an engine."""
+    await engine.dispose()
+
+
+declared_intent = providers.ContextProvider(Intent, scope=Scope.REQUEST, bound_type=None, default=None)
+"""What the context of a unit of work declares, if anything: the frameworks' `intent` providers look here first."""
+
+
+Connection = typing.TypeVar("Connection")
+
+
+def enclosing_connection(container: Container, connection_type: type[Connection]) -> Connection | None:
+    """Return the websocket connection a unit of work belongs to, if any.
+
+    The frameworks' containers of websockets have the scope SESSION; an HTTP request has none around it, and
+    wiring by type would fail there.
+    """
+    session = container.parent_container
+    if session is None or session.scope is not Scope.SESSION:
+        return None
+    try:
+        return session.resolve(connection_type)
+    except modern_di.exceptions.ContextValueNotSetError:  # somebody's own use of the scope
+        return None
+
+
+class Dependencies(Group):
+    """The providers for jobs, command-line tools and anything without a framework.
+
+    The intent comes from `build_child_container(context={Intent: Intent.read()})`; without one, a unit of work
+    uses the primary. Everything is wired by type, so a subclass replaces a provider by redefining its attribute.
+    """
+
+    settings = providers.ContextProvider(ReplicationSettings, scope=Scope.APP)
+    primary = providers.Factory(
+        create_primary_engine, scope=Scope.APP, cache=providers.CacheSettings(finalizer=dispose_engine)
+    )
+    replica = providers.Factory(
+        create_replica_engine, scope=Scope.APP, cache=providers.CacheSettings(finalizer=dispose_engine)
+    )
+    intent: providers.AbstractProvider[Intent] = providers.ContextProvider(
+        Intent, scope=Scope.REQUEST, default=NOTHING_DECLARED
+    )
+    engine = providers.Factory(choose_engine, scope=Scope.REQUEST, cache=True)
+    session = providers.Factory(
+        create_session, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=close_session)
+    )
+
+
+def check_container(container: Container, group: type[Dependencies]) -> None:
+    """Check that a container holds the providers of a framework's group.
+
+    Raises:
+        ConfigurationError: it holds none, or the framework-neutral ones, which would send everything to the primary.
+
+    """
+    if container.find_provider(Intent) in (None, Dependencies.intent):
+        raise ConfigurationError(
+            field="container",
+            value=container,
+            remedy=f"register {group.__module__}.Dependencies, or a subclass of it: Container(groups=[Dependencies])",
+        )

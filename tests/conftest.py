@@ -1,0 +1,1 @@
+pytest_plugins = ["modern_di_replicas.testing.fixtures"]

@@ -1,0 +1,76 @@
+import functools
+
+import pytest
+
+from modern_di_replicas import ConfigurationError, Intent, read_intent, write_intent
+from modern_di_replicas.intent import marked_intent, resolve_intent
+
+
+@pytest.mark.parametrize(
+    ("method", "is_write"),
+    [("GET", False), ("HEAD", False), ("OPTIONS", False)]
+    + [(method, True) for method in ("POST", "PUT", "PATCH", "DELETE", "TRACE", "PURGE", "get")],
+)
+def test_the_method_decides_when_nothing_else_does(method: str, is_write: bool) -> None:
+    """Only the safe methods read; an unknown one writes."""
+    intent = resolve_intent(declared=None, method=method)
+
+    assert intent.is_write is is_write
+    assert intent.reason == method
+
+
+def test_a_marker_wins_over_the_method_and_the_context_over_the_marker() -> None:
+    """The more specific declaration wins."""
+    read, write = Intent.read(group="a"), Intent.write()
+
+    assert resolve_intent(declared=None, marked=write, method="GET") is write
+    assert resolve_intent(declared=read, marked=write, method="POST") is read
+    assert resolve_intent(declared=None).is_write
+
+
+def test_markers_work_with_and_without_parentheses() -> None:
+    """Both spellings mark the function and return it unchanged."""
+
+    def handler() -> None: ...
+
+    def other() -> None: ...
+
+    assert write_intent(handler) is handler
+    assert write_intent()(handler) is handler
+    assert read_intent(group="analytics")(other) is other
+    assert marked_intent(handler) == Intent.write()
+    assert marked_intent(other) == Intent.read(group="analytics")
+
+
+def test_a_marker_is_found_behind_a_partial_and_a_wrapper() -> None:
+    """Frameworks and decorators wrap handlers in both."""
+
+    @read_intent
+    def handler() -> None: ...
+
+    @functools.wraps(handler)
+    def wrapper() -> None: ...
+
+    assert marked_intent(functools.partial(functools.partial(handler))) == Intent.read()
+    assert marked_intent(wrapper) == Intent.read()
+    assert marked_intent(lambda: None) is None
+
+
+def test_two_different_markers_on_one_handler_are_refused() -> None:
+    """The later one would silently change the route of the earlier one."""
+
+    @read_intent
+    def handler() -> None: ...
+
+    with pytest.raises(ConfigurationError) as caught:
+        write_intent(handler)
+
+    assert "handler" in caught.value.field
+    assert marked_intent(handler) == Intent.read()
+
+
+def test_intents_are_equal_whoever_declared_them() -> None:
+    """The reason is for people."""
+    assert Intent.read(reason="GET") == Intent.read(reason="@read_intent")
+    assert Intent.read() != Intent.write()
+    assert Intent.read(group="a") != Intent.read()

@@ -1,0 +1,161 @@
+import dataclasses
+import pickle
+import typing
+
+import pydantic
+import pytest
+
+from modern_di_replicas import ConfigurationError, Replica, ReplicationSettings
+
+
+PRIMARY = "postgresql+asyncpg://app:s3cret@db-1/shop"
+REPLICA = "postgresql+asyncpg://app:s3cret@db-2:5433/shop"
+
+
+def test_urls_become_replicas_named_by_their_address() -> None:
+    """A URL is enough: name, weight and group have defaults."""
+    settings = ReplicationSettings(primary=PRIMARY, replicas=[REPLICA, "postgresql+asyncpg://app@db-3/shop"])
+
+    assert [replica.label for replica in settings.servers] == ["db-2:5433", "db-3:5432"]
+    assert {replica.weight for replica in settings.servers} == {1}
+    assert settings.servers[0].groups == {"default"}
+
+
+def test_a_url_with_several_hosts_is_named_by_all_of_them() -> None:
+    """Asyncpg takes several hosts in the query; the name shows them."""
+    url = "postgresql+asyncpg://app:s3cret@/shop?host=db-2:5432&host=db-3:5432"
+
+    assert ReplicationSettings(primary=PRIMARY, replicas=[url]).servers[0].label == "db-2:5432,db-3:5432"
+    one_host = "postgresql+asyncpg://app:s3cret@/shop?host=db-2:5432"
+    assert ReplicationSettings(primary=PRIMARY, replicas=[one_host]).servers[0].label == "db-2:5432"
+
+
+def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
+    """As in libpq: no database in the URL means the database named like the user."""
+    ReplicationSettings(primary="postgresql+asyncpg://shop@db-1", replicas=["postgresql+asyncpg://shop@db-2/shop"])
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "hint"),
+    [
+        pytest.param("primary", {"primary": "postgresql://app:s3cret@db-1/shop"}, "asyncpg", id="no driver"),
+        pytest.param("primary", {"primary": "postgresql+psycopg2://app:s3cret@db-1/shop"}, "asyncpg", id="sync driver"),
+        pytest.param("primary", {"primary": "postgresql+nope://app:s3cret@db-1/shop"}, "asyncpg", id="unknown driver"),
+        pytest.param("primary", {"primary": "sqlite+aiosqlite:///shop.db"}, "asyncpg", id="another database system"),
+        pytest.param("primary", {"primary": "app:s3cret@db-1"}, "postgresql+asyncpg://", id="not a URL"),
+        pytest.param("primary", {"primary": "postgresql+asyncpg://app:s3cret@db:x/shop"}, "host:5432", id="bad port"),
+        pytest.param("primary", {"primary": None}, "postgresql+asyncpg://", id="no URL"),
+        pytest.param("replicas", {"replicas": REPLICA}, "list", id="a URL in the place of a list"),
+        pytest.param("replicas", {"replicas": None}, "list", id="no list"),
+        pytest.param(
+            "replicas[1].url",
+            {"replicas": [REPLICA, "postgresql+psycopg2://app:s3cret@db-3/shop"]},
+            "asyncpg",
+            id="sync driver on a replica",
+        ),
+        pytest.param(
+            "replicas[0].url", {"replicas": ["postgresql+asyncpg://app:s3cret@db-2/other"]}, "'shop'", id="database"
+        ),
+        pytest.param("replicas[1].name", {"replicas": [REPLICA, REPLICA]}, "replicas[0]", id="the same server twice"),
+        pytest.param(
+            "replicas[1].name",
+            {"replicas": [Replica(REPLICA, "a"), Replica("postgresql+asyncpg://app@db-3/shop", "a")]},
+            "replicas[0]",
+            id="the same name twice",
+        ),
+        pytest.param("replicas[0].weight", {"replicas": [Replica(REPLICA, weight=0)]}, "at least 1", id="weight"),
+        pytest.param(
+            "replicas[0].weight",
+            {"replicas": [Replica(REPLICA, weight=typing.cast(int, 1.5))]},
+            "whole number",
+            id="half a weight",
+        ),
+        pytest.param(
+            "replicas[0].groups",
+            {"replicas": [Replica(REPLICA, groups=typing.cast(set[str], "analytics"))]},
+            "set",
+            id="groups",
+        ),
+        pytest.param("replicas[0].groups", {"replicas": [Replica(REPLICA, groups=set())]}, "set", id="no groups"),
+        pytest.param("application_name", {"application_name": ""}, "name", id="no application name"),
+        pytest.param("read_isolation", {"read_isolation": "SERIALIZABLE"}, "REPEATABLE READ", id="SERIALIZABLE"),
+        pytest.param("primary_pool_size", {"primary_pool_size": -1}, "at least 1", id="primary_pool_size"),
+        pytest.param("replica_pool_size", {"replica_pool_size": 0}, "at least 1", id="replica_pool_size"),
+        pytest.param("replica_pool_size", {"replica_pool_size": True}, "whole number", id="a flag for a size"),
+        pytest.param("primary_max_overflow", {"primary_max_overflow": -1}, "at least 0", id="primary_max_overflow"),
+        pytest.param("replica_max_overflow", {"replica_max_overflow": -1}, "at least 0", id="replica_max_overflow"),
+        pytest.param("primary_pool_timeout", {"primary_pool_timeout": -0.1}, "at least 0", id="primary_pool_timeout"),
+        pytest.param("replica_pool_timeout", {"replica_pool_timeout": -1}, "at least 0", id="replica_pool_timeout"),
+        pytest.param("replica_pool_timeout", {"replica_pool_timeout": float("nan")}, "seconds", id="no number"),
+        pytest.param("connect_timeout", {"connect_timeout": 0}, "above 0", id="connect_timeout"),
+        pytest.param("connect_timeout", {"connect_timeout": "5"}, "seconds", id="a text for a number"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_field_and_a_remedy(
+    field: str, given: dict[str, typing.Any], hint: str
+) -> None:
+    """INVARIANT: no password in any error, nor in what it is chained to; a parser's message would break it."""
+    with pytest.raises(ConfigurationError) as caught:
+        ReplicationSettings(**{"primary": PRIMARY, "replicas": [REPLICA], **given})
+
+    error: BaseException | None = caught.value
+    assert caught.value.field == field
+    assert hint in caught.value.remedy
+    while error is not None:
+        assert "s3cret" not in f"{error} {error!r} {getattr(error, 'value', '')!r}"
+        error = error.__cause__ or error.__context__
+
+
+def test_a_password_in_the_query_of_a_url_is_masked_too() -> None:
+    """Asyncpg takes the password as a parameter as well."""
+    with pytest.raises(ConfigurationError) as caught:
+        ReplicationSettings(primary="postgresql://db-1/shop?password=s3cret&user=app")
+
+    assert "s3cret" not in str(caught.value)
+    assert "db-1" in str(caught.value)
+
+
+def test_a_repr_shows_no_url() -> None:
+    """Settings end up in logs and tracebacks."""
+    settings = ReplicationSettings(primary=PRIMARY, replicas=[REPLICA, Replica(REPLICA, name="other")])
+
+    assert "s3cret" not in f"{settings!r} {settings.servers!r}"
+
+
+def test_settings_are_plain_data_that_pydantic_can_fill() -> None:
+    """A pydantic-settings model may have the settings as a field, filled from the environment as JSON."""
+    given = (
+        f'{{"primary": "{PRIMARY}", "replicas": ["{REPLICA}", '
+        '{"url": "postgresql+asyncpg://db-3/shop", "weight": 9, "groups": ["analytics"]}], "replica_pool_size": 7}'
+    )
+
+    settings = pydantic.TypeAdapter(ReplicationSettings).validate_json(given)
+
+    assert settings.replica_pool_size == 7
+    assert [replica.weight for replica in settings.servers] == [1, 9]
+    assert set(settings.servers[1].groups) == {"analytics"}
+
+
+def test_a_bad_value_from_pydantic_shows_no_password() -> None:
+    """INVARIANT: our error is no ValueError; pydantic would wrap one, and quote the whole input with it."""
+    with pytest.raises(ConfigurationError) as caught:
+        pydantic.TypeAdapter(ReplicationSettings).validate_python({"primary": PRIMARY, "primary_pool_size": -1})
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_settings_are_frozen() -> None:
+    """What was checked cannot change afterwards."""
+    settings = ReplicationSettings(primary=PRIMARY)
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.primary_pool_size = -1  # type: ignore[misc]  # the point of the test
+
+
+def test_an_error_survives_pickling_with_its_attributes() -> None:
+    """Errors cross process boundaries in task queues."""
+    error = ConfigurationError(field="primary", value="x", remedy="y")
+
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+
+    assert (copy.field, copy.value, copy.remedy, str(copy)) == ("primary", "x", "y", str(error))
