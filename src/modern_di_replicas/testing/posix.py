@@ -1,0 +1,11 @@
+"""What this package needs of the operating system and Windows does not have."""
+
+try:
+    import fcntl
+    import pwd
+except ImportError as error:
+    message = "modern_di_replicas.testing needs a POSIX system (Linux, macOS): Windows has no file locks by flock()."
+    raise ImportError(message) from error
+
+
+__all__ = ["fcntl", "pwd"]

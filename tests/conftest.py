@@ -1,1 +1,0 @@
-pytest_plugins = ["modern_di_replicas.testing.fixtures"]
