@@ -54,7 +54,7 @@ def connections_of(cluster: LocalCluster, application_name: str) -> int:
 
 async def until_closed(cluster: LocalCluster, application_name: str) -> None:
     async with asyncio.timeout(10):
-        while connections_of(cluster, application_name):
+        while connections_of(cluster, application_name):  # noqa: ASYNC110  # nothing announces the end of a process
             await asyncio.sleep(0.01)  # nothing announces the end of a server's process
 
 

@@ -36,13 +36,13 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
     return replica.choose(intent.group) if isinstance(replica, ReplicaEngine) else replica
 
 
-def create_session(engine: AsyncEngine, intent: Intent) -> AsyncSession:
+def create_session(engine: AsyncEngine, primary: PrimaryEngine, intent: Intent) -> AsyncSession:
     """Return the session of a unit of work on the engine that was chosen for it.
 
     Objects stay readable after a commit (`expire_on_commit=False`): refreshing them would need I/O that an
     attribute access cannot await.
     """
-    return RoutedSession(engine, intent=intent, expire_on_commit=False)
+    return RoutedSession(engine, primary=primary, intent=intent, expire_on_commit=False)
 
 
 async def close_session(session: AsyncSession) -> None:

@@ -3,6 +3,8 @@
     ReplicasError
     ├── ConfigurationError
     ├── UnknownGroupError
+    ├── WriteOnReplicaError
+    ├── StaleWriteError
     └── ClusterError                  (modern_di_replicas.testing)
         ├── AccountNotFoundError
         ├── BinaryNotFoundError
@@ -73,6 +75,44 @@ class UnknownGroupError(ReplicasError):
         return (
             f"No replica belongs to the group {self.group!r}; the known groups are: {known}. "
             f"Declare it: Replica(url, groups={{{self.group!r}}})."
+        )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class WriteOnReplicaError(ReplicasError):
+    """A unit of work that reads from a replica wrote."""
+
+    slug: typing.ClassVar[str] = "write-on-replica-error"
+
+    endpoint: str
+    """The handler, as `module.name`; empty outside a request."""
+    statement: str
+    """The kind of statement, such as `UPDATE`, or the session's operation, such as `merge()`."""
+
+    def message(self) -> str:
+        return (
+            f"{self.endpoint or 'A unit of work'} wrote ({self.statement}) where it was to read from a replica. "
+            f"Mark the endpoint with @write_intent, or declare Intent.write() in the context."
+        )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class StaleWriteError(ReplicasError):
+    """An object that came from a replica was modified or deleted; writing it could undo somebody else's update."""
+
+    slug: typing.ClassVar[str] = "stale-write-error"
+
+    model: str
+    """The name of the mapped class."""
+    key: tuple[object, ...]
+    """The primary key of the object."""
+
+    def message(self) -> str:
+        return (
+            f"{self.model} {self.key!r} was loaded from a replica, which may be behind, and then changed: writing it "
+            "could undo an update of somebody else. Mark the endpoint with @write_intent, so that it is loaded from "
+            "the primary; or refresh it there before changing it (session.refresh(item, with_for_update=True)); or "
+            "give its mapper a version_id_col."
         )
 
 

@@ -14,9 +14,11 @@ def request_intent(container: Container, declared: Intent | None, request: fasta
     A websocket, and a unit of work outside any request, writes unless declared otherwise.
     """
     connection = dependencies.enclosing_connection(container, fastapi.WebSocket) if request is None else request
+    endpoint = connection.scope.get("endpoint") if connection is not None else None
     return resolve_intent(
         declared=declared,
-        marked=marked_intent(connection.scope.get("endpoint")) if connection is not None else None,
+        endpoint=endpoint,
+        marked=marked_intent(endpoint),
         method=request.method if request is not None else None,
     )
 

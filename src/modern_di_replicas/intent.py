@@ -34,6 +34,9 @@ class Intent:
     reason: str = dataclasses.field(default="declared", compare=False)
     """Who said so, in words for logs and people; two intents that differ only here are equal."""
 
+    endpoint: str = dataclasses.field(default="", compare=False)
+    """The handler it is about, as `module.name`; empty outside a request."""
+
     @classmethod
     def read(cls, *, group: str | None = None, reason: str = "declared") -> typing.Self:
         """Return the intent to read, from a replica of `group`."""
@@ -120,19 +123,25 @@ def marked_intent(endpoint: object) -> Intent | None:
     return None
 
 
-def resolve_intent(*, declared: Intent | None, marked: Intent | None = None, method: str | None = None) -> Intent:
+def resolve_intent(
+    *, declared: Intent | None, endpoint: object = None, marked: Intent | None = None, method: str | None = None
+) -> Intent:
     """Return the intent of a unit of work; the primary is always right, so without a reason to read it writes.
 
     Args:
         declared: what the context of the unit of work declares, which wins over everything.
+        endpoint: the handler of the request.
         marked: the marker of the endpoint, which wins over the method.
         method: the HTTP method; None for a websocket and outside any request.
 
     """
-    if declared is not None:
-        return declared
-    if marked is not None:
-        return marked
-    if method is None:
-        return NOTHING_DECLARED
-    return Intent.read(reason=method) if method in READ_METHODS else Intent.write(reason=method)
+    intent = declared or marked
+    if intent is None and method is not None:
+        intent = Intent.read(reason=method) if method in READ_METHODS else Intent.write(reason=method)
+    if intent is None or endpoint is None:
+        return intent or NOTHING_DECLARED
+    return dataclasses.replace(intent, endpoint=_name(endpoint))
+
+
+def _name(endpoint: object) -> str:
+    return f"{getattr(endpoint, '__module__', '')}.{getattr(endpoint, '__qualname__', type(endpoint).__qualname__)}"

@@ -28,9 +28,11 @@ def request_intent(
 
     """
     connection = dependencies.enclosing_connection(container, litestar.WebSocket) if request is None else request
+    handler = connection.route_handler if connection is not None else None
     return resolve_intent(
         declared=declared,
-        marked=_handler_intent(connection.route_handler) if connection is not None else None,
+        endpoint=handler.fn if handler is not None else None,
+        marked=_handler_intent(handler) if handler is not None else None,
         method=request.method if request is not None else None,
     )
 

@@ -1,28 +1,304 @@
-"""The session of one unit of work."""
+"""The session of one unit of work: reads where it was sent, moves to the primary when it must, once, for good."""
 
+import collections.abc
 import typing
 
+from sqlalchemy import Connection, Engine, Result, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import (
+    Mapper,
+    ORMExecuteState,
+    QueryContext,
+    Session,
+    SessionTransaction,
+    UOWTransaction,
+    object_session,
+)
 
 from modern_di_replicas.cluster.engines import ReplicaEngine
+from modern_di_replicas.cluster.failures import Failure, classify
+from modern_di_replicas.cluster.reading import StatementNotForReplica, abandon, release
+from modern_di_replicas.errors import WriteOnReplicaError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.routing.decision import Decision
+from modern_di_replicas.routing.statements import Need
+from modern_di_replicas.stale_writes import StaleWriteGuard
+
+
+USE_PRIMARY: typing.Final = "use_primary"
+"""The execution option that runs one statement, and the rest of its unit of work, on the primary."""
+
+
+class ReplicaSession(Session):
+    """The synchronous half of a `RoutedSession` that reads from a replica: all of the routing.
+
+    It reads on a connection of its own, `_reading`, which the `Session` is only lent: what becomes of a replica
+    must not matter to the session's commit. From the moment it escalates, it is an ordinary session on the primary.
+
+    Args:
+        replica: the engine of one replica.
+        primary: where it escalates to.
+        endpoint: who to name when it writes.
+        **options: those of `Session`.
+
+    """
+
+    def __init__(
+        self,
+        bind: typing.Any = None,  # noqa: ANN401  # as `Session` has it
+        *,
+        replica: ReplicaEngine,
+        primary: Engine | Connection,
+        endpoint: str,
+        **options: typing.Any,
+    ) -> None:
+        super().__init__(bind=bind, **options)
+        self.escalation: str | None = None
+        """Why this unit of work moved to the primary; None while it reads from its replica."""
+        self._replica = replica
+        self._primary = primary
+        self._endpoint = endpoint
+        self._guard = StaleWriteGuard()
+        self._engines = replica.read_engines
+        self._executing: Engine | None = None
+        self._reading: dict[Engine, Connection] = {}
+
+    # Where a statement goes
+
+    def get_bind(
+        self,
+        mapper: typing.Any = None,  # noqa: ANN401  # as `Session` has it
+        *,
+        clause: typing.Any = None,  # noqa: ANN401
+        bind: typing.Any = None,  # noqa: ANN401
+        **options: typing.Any,
+    ) -> Engine | Connection:
+        found = super().get_bind(mapper, clause=clause, bind=bind, **options)
+        if found is not self._replica.sync_engine:
+            return found  # somebody chose: bind_arguments, or `binds` for this mapper
+        if self.escalation is not None:
+            return self._primary
+        return found if self._executing is None else self._connect(self._executing)
+
+    def _connect(self, engine: Engine) -> Connection:
+        connection = self._reading.get(engine)
+        if connection is None:
+            connection = engine.connect()
+            # The session joins a transaction that is under way, and leaves its end to us.
+            connection.begin()
+            self._reading[engine] = connection
+        return connection
+
+    def execute_routed(self, state: ORMExecuteState) -> Result[typing.Any] | None:
+        """Run a statement on the replica, and again on the primary when the replica cannot do it.
+
+        Returns None when the session is to run it as usual, which by then is on the primary.
+
+        Raises:
+            WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
+
+        """
+        if self.escalation is not None:
+            return None
+        if state.execution_options.get(USE_PRIMARY):
+            self.escalate(f"the execution option {USE_PRIMARY}")
+        elif self._replica.health.is_down and not self._reading:
+            self.escalate(f"{self._replica.label} went down")
+        elif state.is_insert or state.is_update or state.is_delete:
+            self.escalate_write("INSERT" if state.is_insert else "UPDATE" if state.is_update else "DELETE")
+        if self.escalation is not None:
+            return None
+
+        streams = bool(state.execution_options.get("stream_results"))
+        engine = self._engines.streaming if streams else self._engines.reading
+        # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
+        # on what went before, such as a SET LOCAL.
+        stands_alone = self._engines.autocommit or not self._reading
+        enclosing, self._executing = self._executing, engine
+        try:
+            return state.invoke_statement()
+        except Exception as error:
+            if self.escalation is not None:  # by a flush or by a load inside this statement: the error is the primary's
+                raise
+            self._leave_after(error, stands_alone=stands_alone)
+        finally:
+            self._executing = enclosing
+        return state.invoke_statement()
+
+    def _leave_after(self, error: Exception, *, stands_alone: bool) -> None:
+        """Move to the primary after an error of the replica, or raise it."""
+        if isinstance(error, StatementNotForReplica):
+            if error.foreseen.need is Need.PRIMARY:
+                self.escalate_write(error.foreseen.kind)
+            else:
+                self.escalate(f"{error.foreseen.kind} needs a transaction")
+            return
+        failure = classify(error)
+        if failure is Failure.OWN:
+            raise error
+        if failure is Failure.WRITE:
+            statement = "a write that only the server could see"
+            if not stands_alone:
+                raise WriteOnReplicaError(endpoint=self._endpoint, statement=statement) from error
+            self.escalate_write(statement)
+            return
+        if not stands_alone:
+            raise error
+        self._replica.policy.report_loss(server=self._replica.label, error=error)
+        if failure is Failure.DOWN:
+            self._replica.health.failed()
+        if not isinstance(error, DBAPIError):  # it came from outside a statement, or from a time limit on waiting
+            for connection in self._reading.values():
+                abandon(connection)
+        self.escalate(f"{self._replica.label} failed ({type(error).__name__})")
+
+    # Moving to the primary
+
+    def escalate(self, reason: str) -> None:
+        """Move this unit of work to the primary, to its end."""
+        if self.escalation is None:
+            self.escalation = reason
+            self._guard.left_replica(self)
+
+    def escalate_write(self, statement: str) -> None:
+        """Move to the primary because of a write where a read was declared.
+
+        Raises:
+            WriteOnReplicaError: `on_write` is `raise`.
+
+        """
+        if self.escalation is None:
+            self._replica.policy.report_write(endpoint=self._endpoint, statement=statement)
+            self.escalate(statement)
+
+    def end_reading(self) -> None:
+        """Give the replica's connections back, at the end of a transaction."""
+        reading, self._reading = self._reading, {}
+        for connection in reading.values():
+            release(connection)
+
+    def check_flush(self) -> None:
+        """Move to the primary before a flush, and check that nothing stale is written.
+
+        Raises:
+            WriteOnReplicaError: `on_write` is `raise`.
+            StaleWriteError: the flush would overwrite a row with what a replica had.
+
+        """
+        if self.new:
+            self.escalate_write("INSERT")
+        elif self.deleted:
+            self.escalate_write("DELETE")
+        elif any(self.is_modified(instance) for instance in self.dirty):
+            self.escalate_write("UPDATE")
+        self.escalate("flush")
+        self._guard.check(self)
+
+    @property
+    def guard(self) -> StaleWriteGuard:
+        return self._guard
+
+    # What writes without a statement of its own
+
+    def connection(self, *args: typing.Any, **options: typing.Any) -> Connection:
+        # What its user will do with it cannot be foreseen, nor run again.
+        self.escalate("connection()")
+        return super().connection(*args, **options)
+
+    def begin_nested(self) -> SessionTransaction:
+        self.escalate_write("SAVEPOINT")
+        return super().begin_nested()
+
+    def merge(self, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
+        self.escalate_write("merge()")
+        return super().merge(*args, **options)
+
+    def bulk_save_objects(self, *args: typing.Any, **options: typing.Any) -> None:
+        self.escalate_write("bulk_save_objects()")
+        super().bulk_save_objects(*args, **options)
+
+    def bulk_insert_mappings(self, *args: typing.Any, **options: typing.Any) -> None:
+        self.escalate_write("bulk_insert_mappings()")
+        super().bulk_insert_mappings(*args, **options)
+
+    def bulk_update_mappings(self, *args: typing.Any, **options: typing.Any) -> None:
+        self.escalate_write("bulk_update_mappings()")
+        super().bulk_update_mappings(*args, **options)
+
+
+@event.listens_for(ReplicaSession, "do_orm_execute")
+def _execute(state: ORMExecuteState) -> Result[typing.Any] | None:
+    return typing.cast(ReplicaSession, state.session).execute_routed(state)
+
+
+@event.listens_for(ReplicaSession, "before_flush")
+def _before_flush(session: ReplicaSession, context: UOWTransaction, instances: object) -> None:  # noqa: ARG001
+    session.check_flush()
+
+
+@event.listens_for(ReplicaSession, "after_transaction_end")
+def _after_transaction_end(session: ReplicaSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.end_reading()
+
+
+@event.listens_for(ReplicaSession, "detached_to_persistent")
+def _attached(session: ReplicaSession, instance: object) -> None:
+    session.guard.attached(instance)
+
+
+@event.listens_for(Mapper, "refresh")
+def _refreshed(target: object, context: QueryContext, attrs: collections.abc.Collection[str] | None) -> None:  # noqa: ARG001
+    session = object_session(target)
+    if isinstance(session, ReplicaSession) and session.escalation is not None:
+        session.guard.refreshed(target, attrs)
 
 
 class RoutedSession(AsyncSession):
-    """The `AsyncSession` that is injected: bound to the engine its unit of work chose, to its end.
+    """The `AsyncSession` that is injected: its unit of work stays on one server, or moves to the primary for good.
+
+    On a replica, statements run in autocommit (see `ReplicationSettings.read_isolation`). A write that can be
+    foreseen moves to the primary before it is sent; what a replica refuses, cancels or loses is run again there.
 
     Args:
         engine: the engine that was chosen; in a test, a connection.
+        primary: where a unit of work on a replica escalates to; default: the primary of the replica's settings.
         intent: what the unit of work declared.
         **options: those of `AsyncSession`.
 
     """
 
     def __init__(
-        self, engine: AsyncEngine | AsyncConnection, *, intent: Intent = NOTHING_DECLARED, **options: typing.Any
+        self,
+        engine: AsyncEngine | AsyncConnection,
+        *,
+        primary: AsyncEngine | AsyncConnection | None = None,
+        intent: Intent = NOTHING_DECLARED,
+        **options: typing.Any,
     ) -> None:
-        super().__init__(engine, **options)
-        server = engine.sync_engine.logging_name if isinstance(engine, ReplicaEngine) else None
-        self.decision = Decision(server=server or "primary", reason=intent.reason)
-        """Where this unit of work runs, and why."""
+        self._intent = intent
+        self._server = "primary"
+        chosen = engine.choose(intent.group) if isinstance(engine, ReplicaEngine) else engine
+        if isinstance(chosen, ReplicaEngine):
+            self._server = chosen.label
+            options = {
+                "sync_session_class": ReplicaSession,
+                "replica": chosen,
+                "primary": _sync(primary or chosen.policy.primary),
+                "endpoint": intent.endpoint,
+                **options,
+            }
+        super().__init__(chosen, **options)
+
+    @property
+    def decision(self) -> Decision:
+        """Where this unit of work runs now, and why."""
+        escalation = self.sync_session.escalation if isinstance(self.sync_session, ReplicaSession) else None
+        if escalation is None:
+            return Decision(server=self._server, reason=self._intent.reason)
+        return Decision(server="primary", reason=f"{self._intent.reason}, escalated: {escalation}")
+
+
+def _sync(bind: AsyncEngine | AsyncConnection) -> Engine | Connection:
+    return bind.sync_engine if isinstance(bind, AsyncEngine) else typing.cast(Connection, bind.sync_connection)

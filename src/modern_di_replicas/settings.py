@@ -12,6 +12,7 @@ from modern_di_replicas.errors import ConfigurationError
 
 DRIVER: typing.Final = "postgresql+asyncpg"
 DEFAULT_GROUP: typing.Final = "default"
+OnWrite = typing.Literal["escalate", "raise"]
 ReadIsolation = typing.Literal["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"]
 
 
@@ -48,6 +49,8 @@ class ReplicationSettings:
         primary: SQLAlchemy URL of the primary, `postgresql+asyncpg://user:password@host:port/database`.
         replicas: the read replicas, as URLs or `Replica`s; with none, everything goes to the primary.
         application_name: what PostgreSQL shows in `pg_stat_activity`, with `-primary` or `-replica` appended.
+        on_write: what becomes of a write in a unit of work that reads from a replica: `escalate` moves it to the
+            primary and logs one warning for each endpoint, `raise` raises `WriteOnReplicaError`.
         read_isolation: isolation of statements on a replica. `AUTOCOMMIT` gives each statement its own snapshot,
             as READ COMMITTED does, without the round trips of a transaction.
         primary_pool_size: connections kept open to the primary.
@@ -66,6 +69,7 @@ class ReplicationSettings:
     primary: str = dataclasses.field(repr=False)
     replicas: collections.abc.Sequence[str | Replica] = dataclasses.field(default=(), repr=False)
     application_name: str = "app"
+    on_write: OnWrite = "escalate"
     read_isolation: ReadIsolation = "AUTOCOMMIT"
     primary_pool_size: int = 5
     primary_max_overflow: int = 10
@@ -83,6 +87,12 @@ class ReplicationSettings:
             self.application_name,
             usable=isinstance(self.application_name, str) and self.application_name != "",
             remedy="give the application a name of at least one character",
+        )
+        _check(
+            "on_write",
+            self.on_write,
+            usable=self.on_write in typing.get_args(OnWrite),
+            remedy=f"choose one of {', '.join(typing.get_args(OnWrite))}",
         )
         _check(
             "read_isolation",

@@ -5,9 +5,13 @@ import typing
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.fleet import Fleet, Member
+from modern_di_replicas.cluster.health import Health
+from modern_di_replicas.cluster.idle import ping_when_idle
 from modern_di_replicas.cluster.pool import FleetPool
-from modern_di_replicas.settings import Replica, ReplicationSettings
+from modern_di_replicas.cluster.reading import ReadEngines
+from modern_di_replicas.settings import ReadIsolation, Replica, ReplicationSettings
 
 
 class PrimaryEngine(AsyncEngine):
@@ -21,10 +25,23 @@ class ReplicaEngine(AsyncEngine):
     it is. `choose()` gives the engine of one replica, so that a unit of work stays where it began.
     """
 
-    def __init__(self, sync_engine: Engine, fleet: Fleet | None = None) -> None:
+    def __init__(
+        self, sync_engine: Engine, *, policy: EscalationPolicy, isolation: ReadIsolation, fleet: Fleet | None = None
+    ) -> None:
         super().__init__(sync_engine)
+        self.policy = policy
+        """What happens when a unit of work leaves its replica."""
         self.fleet = fleet
         """The replicas this engine stands for; None for the engine of one replica."""
+        self.read_engines = ReadEngines(sync_engine, isolation=isolation)
+        """How sessions read."""
+        self.health = Health(sync_engine)
+        """Whether this replica is worth trying."""
+
+    @property
+    def label(self) -> str:
+        """The name of the replica, or what stands for all."""
+        return self.sync_engine.logging_name or "replicas"
 
     def choose(self, group: str | None = None) -> AsyncEngine:
         """Return the engine of the replica whose turn it is in `group`; the primary's when there are no replicas.
@@ -53,8 +70,8 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
         pool_size=settings.primary_pool_size,
         max_overflow=settings.primary_max_overflow,
         pool_timeout=settings.primary_pool_timeout,
-        pool_pre_ping=True,
     )
+    ping_when_idle(engine.sync_engine)
     return PrimaryEngine(engine.sync_engine)
 
 
@@ -66,15 +83,19 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         primary: serves the reads when there are no replicas.
 
     """
-    members = [
-        Member(
-            name=replica.label,
-            engine=_create_member_engine(settings, replica),
-            weight=replica.weight,
-            groups=frozenset(replica.groups),
+    policy = EscalationPolicy(primary=primary, on_write=settings.on_write)
+    members = []
+    for replica in settings.servers:
+        member_engine = _create_member_engine(settings, replica, policy)
+        members.append(
+            Member(
+                name=replica.label,
+                engine=member_engine,
+                weight=replica.weight,
+                groups=frozenset(replica.groups),
+                health=member_engine.health,
+            )
         )
-        for replica in settings.servers
-    ]
     fleet = Fleet(members=members, primary=primary)
     engine = create_async_engine(
         # Only the kind of database is read from this URL: the members have the addresses.
@@ -83,10 +104,10 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         logging_name="replicas",
         pool=FleetPool(fleet),
     )
-    return ReplicaEngine(engine.sync_engine, fleet)
+    return ReplicaEngine(engine.sync_engine, policy=policy, isolation=settings.read_isolation, fleet=fleet)
 
 
-def _create_member_engine(settings: ReplicationSettings, replica: Replica) -> ReplicaEngine:
+def _create_member_engine(settings: ReplicationSettings, replica: Replica, policy: EscalationPolicy) -> ReplicaEngine:
     engine = create_async_engine(
         replica.url,
         connect_args=_connect_args(settings, role="replica"),
@@ -96,9 +117,8 @@ def _create_member_engine(settings: ReplicationSettings, replica: Replica) -> Re
         pool_size=settings.replica_pool_size,
         max_overflow=settings.replica_max_overflow,
         pool_timeout=settings.replica_pool_timeout,
-        pool_pre_ping=True,
     )
-    return ReplicaEngine(engine.sync_engine)
+    return ReplicaEngine(engine.sync_engine, policy=policy, isolation=settings.read_isolation)
 
 
 def _connect_args(settings: ReplicationSettings, *, role: str) -> dict[str, typing.Any]:

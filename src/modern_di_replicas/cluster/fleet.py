@@ -5,6 +5,7 @@ import dataclasses
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.errors import UnknownGroupError
 from modern_di_replicas.routing.balancing import WeightedRoundRobin
 from modern_di_replicas.settings import DEFAULT_GROUP
@@ -18,6 +19,7 @@ class Member:
     engine: AsyncEngine
     weight: int
     groups: collections.abc.Set[str]
+    health: Health
 
 
 class Fleet:
@@ -25,17 +27,18 @@ class Fleet:
 
     Args:
         members: the replicas; may be empty.
-        primary: the engine, or in a test the connection, that does what the replicas cannot do.
+        primary: the engine that does what the replicas cannot do.
 
     """
 
     def __init__(self, *, members: collections.abc.Sequence[Member], primary: AsyncEngine) -> None:
         self.members = tuple(members)
         self.primary = primary
-        self._turns = {
-            group: WeightedRoundRobin([member for member in members if group in member.groups])
+        self._groups = {
+            group: tuple(member for member in members if group in member.groups)
             for group in sorted({group for member in members for group in member.groups})
         }
+        self._balancer = WeightedRoundRobin()
 
     def choose(self, group: str | None = None) -> AsyncEngine:
         """Return the engine of the replica whose turn it is in `group`, or the primary when there is none.
@@ -44,9 +47,10 @@ class Fleet:
             UnknownGroupError: there are replicas, and none belongs to `group`.
 
         """
-        turns = self._turns.get(group or DEFAULT_GROUP)
-        if turns is not None:
-            return turns.choose().engine
-        if group is not None and self.members:
-            raise UnknownGroupError(group=group, known=tuple(self._turns))
-        return self.primary
+        members = self._groups.get(group or DEFAULT_GROUP)
+        if members is None:
+            if group is not None and self.members:
+                raise UnknownGroupError(group=group, known=tuple(self._groups))
+            return self.primary
+        up = [member for member in members if not member.health.is_down]
+        return self._balancer.choose(up).engine if up else self.primary

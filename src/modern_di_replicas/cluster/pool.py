@@ -2,9 +2,14 @@
 
 import typing
 
-from sqlalchemy import Pool, PoolProxiedConnection
+from sqlalchemy import Pool, PoolProxiedConnection, QueuePool
 
 from modern_di_replicas.cluster.fleet import Fleet
+
+
+def in_use(pool: Pool) -> int:
+    """Return the number of connections of a pool that are checked out; 0 for a pool that does not count them."""
+    return pool.checkedout() if isinstance(pool, QueuePool) else 0
 
 
 class FleetPool(Pool):
@@ -32,6 +37,10 @@ class FleetPool(Pool):
 
     def status(self) -> str:
         return "; ".join(f"{member.name}: {member.engine.pool.status()}" for member in self._fleet.members)
+
+    def checkedout(self) -> int:
+        """Return the number of connections in use, over all servers."""
+        return sum(in_use(member.engine.pool) for member in self._fleet.members)
 
     @staticmethod
     def _no_creator() -> typing.NoReturn:

@@ -1,37 +1,39 @@
-"""Which of several equally good servers is next. Pure: no I/O, no clock, no SQLAlchemy, no modern-di."""
+"""Which of several good servers is next. Pure: no I/O, no clock, no SQLAlchemy, no modern-di."""
 
 import collections.abc
 import typing
 
 
-class Weighted(typing.Protocol):
-    """Something that wants a share of the requests in proportion to its weight."""
+class Candidate(typing.Protocol):
+    """A server that could be chosen."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def weight(self) -> int: ...
 
 
-Candidate = typing.TypeVar("Candidate", bound=Weighted)
+CandidateT = typing.TypeVar("CandidateT", bound=Candidate)
 
 
-class WeightedRoundRobin(typing.Generic[Candidate]):
+class WeightedRoundRobin:
     """Takes turns, each candidate as often as its weight says, and evenly interleaved.
 
-    The smooth weighted round-robin of nginx: in every round each candidate earns its weight, the richest is
+    The smooth weighted round-robin of nginx: at each choice every candidate earns its weight, the richest is
     chosen and pays what all earned. Over the sum of the weights each is chosen exactly `weight` times.
     """
 
-    def __init__(self, candidates: collections.abc.Sequence[Candidate]) -> None:
-        self._candidates = candidates
-        self._credits = [0] * len(candidates)
-        self._total = sum(candidate.weight for candidate in candidates)
+    def __init__(self) -> None:
+        self._credits: dict[str, int] = {}
 
-    def choose(self) -> Candidate:
-        """Return the next candidate; there is at least one."""
-        richest = 0
-        for index, candidate in enumerate(self._candidates):
-            self._credits[index] += candidate.weight
-            if self._credits[index] > self._credits[richest]:
-                richest = index
-        self._credits[richest] -= self._total
-        return self._candidates[richest]
+    def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
+        """Return the one whose turn it is; there is at least one. The candidates may change from call to call."""
+        credit, earned = self._credits, 0
+        richest = candidates[0]
+        for candidate in candidates:
+            earned += candidate.weight
+            credit[candidate.name] = credit.get(candidate.name, 0) + candidate.weight
+            if credit[candidate.name] > credit[richest.name]:
+                richest = candidate
+        credit[richest.name] -= earned
+        return richest

@@ -1,0 +1,45 @@
+"""What happens when a unit of work leaves its replica."""
+
+import dataclasses
+import logging
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from modern_di_replicas.errors import WriteOnReplicaError
+from modern_di_replicas.settings import OnWrite
+
+
+logger = logging.getLogger("modern_di_replicas")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class EscalationPolicy:
+    """What stands behind the replicas of one application.
+
+    Args:
+        primary: does what a replica cannot do; in a test it may be a connection.
+        on_write: what becomes of a write in a unit of work that reads from a replica.
+
+    """
+
+    primary: AsyncEngine | AsyncConnection
+    on_write: OnWrite = "escalate"
+    _reported: set[str] = dataclasses.field(default_factory=set)
+
+    def report_write(self, *, endpoint: str, statement: str) -> None:
+        """Tell the team about a write where a read was declared: once for each endpoint, or as an error.
+
+        Raises:
+            WriteOnReplicaError: `on_write` is `raise`.
+
+        """
+        error = WriteOnReplicaError(endpoint=endpoint, statement=statement)
+        if self.on_write == "raise":
+            raise error
+        if endpoint not in self._reported:
+            self._reported.add(endpoint)
+            logger.warning("%s Until then it costs a detour to the primary.", error.message())
+
+    def report_loss(self, *, server: str, error: BaseException) -> None:
+        """Tell the operator that a replica failed a statement, which is now run on the primary."""
+        logger.info("%s failed a statement (%s); running it on the primary.", server, type(error).__name__)

@@ -1,0 +1,67 @@
+"""How a session reads from one replica."""
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import DBAPIError
+
+from modern_di_replicas.routing.statements import Foreseen, Need, foresee
+from modern_di_replicas.settings import ReadIsolation
+
+
+class StatementNotForReplica(Exception):  # noqa: N818  # a signal to the session, never seen outside
+    """A session's statement was about to be sent to a replica, and needs something a replica cannot give."""
+
+    def __init__(self, foreseen: Foreseen) -> None:
+        super().__init__(foreseen)
+        self.foreseen = foreseen
+
+
+class ReadEngines:
+    """The two ways a session reads from one replica; they share its pool.
+
+    Args:
+        engine: the engine of the replica.
+
+    """
+
+    def __init__(self, engine: Engine, *, isolation: ReadIsolation) -> None:
+        self.autocommit = isolation == "AUTOCOMMIT"
+        self.reading = engine.execution_options()
+        self.streaming = self.reading
+        if self.autocommit:
+            # A server-side cursor lives in a transaction.
+            self.streaming = engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
+        for used in {self.reading, self.streaming}:
+            event.listen(used, "before_cursor_execute", self._check_statement)
+        event.listen(self.streaming, "after_cursor_execute", self._fetch_first_rows)
+
+    def _check_statement(self, conn: object, cursor: object, statement: str, *rest: object) -> None:  # noqa: ARG002
+        foreseen = foresee(statement)
+        if foreseen is not None and (foreseen.need is Need.PRIMARY or self.autocommit):
+            raise StatementNotForReplica(foreseen)
+
+    @staticmethod
+    def _fetch_first_rows(conn: object, cursor: DBAPICursor, *rest: object) -> None:  # noqa: ARG004
+        # asyncpg runs the query of a server-side cursor when its first rows are asked for. Asking now, for none of
+        # them, brings an error of the replica up while the statement can still be run again.
+        if getattr(cursor, "server_side", False):
+            cursor.fetchmany(0)
+
+
+def abandon(connection: Connection) -> None:
+    """Drop a connection that its server may never answer again, without waiting for a goodbye."""
+    if not connection.invalidated:
+        driver_connection = connection.connection.driver_connection
+        if driver_connection is not None:
+            driver_connection.terminate()
+        connection.invalidate()
+
+
+def release(connection: Connection) -> None:
+    """Give a connection back; one that its server has closed meanwhile is dropped, and is nobody's problem."""
+    try:
+        connection.close()
+    except DBAPIError:
+        if not connection.closed:
+            abandon(connection)
+            connection.close()

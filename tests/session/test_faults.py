@@ -1,0 +1,313 @@
+"""What happens to the reads of a replica that freezes, crashes, stops, or cancels them: nothing that a user sees."""
+
+import asyncio
+import collections
+import collections.abc
+import contextlib
+
+import asyncpg
+import pytest
+import sqlalchemy.exc
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from modern_di_replicas import ReplicaEngine, RoutedSession, WriteOnReplicaError
+from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.session.conftest import Servers, serving
+from tests.session.models import Account, Item
+
+
+READS = 1_000
+CLIENTS = 40
+# Long enough for the fault to happen in the middle of it.
+SLOW_SUM = select(func.sum(Item.amount), func.pg_sleep(0.02))
+SUM = sum(n * 10 for n in range(1, 201))
+
+
+async def read(servers: Servers) -> tuple[int, str]:
+    async with servers.session() as session:
+        total, _ = (await session.execute(SLOW_SUM)).one()
+        return total, session.decision.server
+
+
+@contextlib.asynccontextmanager
+async def reads_in_flight(servers: Servers) -> collections.abc.AsyncIterator[collections.Counter[tuple[int, str]]]:
+    """Read with forty clients, until the block has ended and there were a thousand reads; it begins at a hundred."""
+    results: collections.Counter[tuple[int, str]] = collections.Counter()
+    warm, ended = asyncio.Event(), asyncio.Event()
+
+    async def client() -> None:
+        while not ended.is_set() or results.total() < READS:
+            results[await read(servers)] += 1
+            if results.total() >= READS // 10:
+                warm.set()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as clients:
+        for _ in range(CLIENTS):
+            clients.create_task(client())
+        await warm.wait()
+        yield results
+        ended.set()
+
+
+def engine_of(servers: Servers, server: LocalServer) -> ReplicaEngine:
+    fleet = servers.replica.fleet
+    assert fleet is not None
+    engine = next(member.engine for member in fleet.members if member.name == f"127.0.0.1:{server.port}")
+    assert isinstance(engine, ReplicaEngine)
+    return engine
+
+
+async def freeze_and_declare_dead(servers: Servers, server: LocalServer) -> None:
+    await asyncio.to_thread(server.freeze)
+    engine_of(servers, server).health.declare_down()
+
+
+async def crash(servers: Servers, server: LocalServer) -> None:  # noqa: ARG001  # one signature for all faults
+    await asyncio.to_thread(server.stop, "immediate")
+
+
+async def stop(servers: Servers, server: LocalServer) -> None:  # noqa: ARG001
+    await asyncio.to_thread(server.stop, "fast")
+
+
+async def cancel_for_recovery_conflict(servers: Servers, server: LocalServer) -> None:
+    """Lock the table on the primary for a moment: replaying that lock cancels whatever reads the table."""
+    conflicts = "SELECT confl_lock FROM pg_stat_database_conflicts WHERE datname = current_database()"
+    for _ in range(100):
+        await asyncio.to_thread(servers.cluster.primary.execute, "BEGIN; LOCK TABLE item; COMMIT")
+        if int(await asyncio.to_thread(server.execute, conflicts)) >= 20:
+            return
+    pytest.fail("the replica never cancelled a statement")
+
+
+@pytest.mark.parametrize("fault", [freeze_and_declare_dead, crash, stop, cancel_for_recovery_conflict])
+async def test_no_read_fails_whatever_happens_to_a_replica(
+    disposable_shop: LocalCluster,
+    fault: collections.abc.Callable[[Servers, LocalServer], collections.abc.Awaitable[None]],
+) -> None:
+    """INVARIANT: a thousand concurrent reads, no error, the right rows, no connection left checked out."""
+    victim = disposable_shop.replicas[0]
+    victim.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+    victim.execute("SELECT pg_reload_conf()")
+
+    async with serving(disposable_shop, replica_pool_size=20, primary_pool_size=40) as servers:
+        async with reads_in_flight(servers) as results:
+            await fault(servers, victim)
+
+        assert {total for total, _ in results} == {SUM}
+        assert results.total() >= READS
+        assert results[SUM, "primary"] > 0, "the fault did not hit any read"
+        victim.thaw()
+
+
+async def test_a_statement_on_a_frozen_replica_is_run_again_as_soon_as_it_is_declared_dead(
+    disposable_shop: LocalCluster,
+) -> None:
+    """The stuck statement fails by the termination of its connection, not by any time limit."""
+    async with serving(disposable_shop) as servers:
+        async with servers.session() as session:
+            assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
+            replica = next(
+                server for server in disposable_shop.replicas if session.decision.server.endswith(str(server.port))
+            )
+            replica.freeze()
+            stuck = asyncio.create_task(session.scalar(select(Item.amount).where(Item.id == 2)))
+            done, _ = await asyncio.wait({stuck}, timeout=0.3)
+            assert not done
+            engine_of(servers, replica).health.declare_down()
+            async with asyncio.timeout(10):
+                assert await stuck == 20
+            assert session.decision.server == "primary"
+            assert "failed" in session.decision.reason
+        replica.thaw()
+
+
+async def test_a_replica_that_refuses_connections_costs_a_reader_nothing(disposable_shop: LocalCluster) -> None:
+    """Refused, with a cold pool: the raw error of the operating system is one more thing that is run again."""
+    for replica in disposable_shop.replicas:
+        replica.stop()
+
+    async with serving(disposable_shop) as servers:
+        for _ in range(4):
+            assert await read(servers) == (SUM, "primary")
+
+
+async def test_a_replica_out_of_connections_costs_a_reader_nothing(disposable_shop: LocalCluster) -> None:
+    """53300, too_many_connections, comes while connecting, where the driver's error is not wrapped."""
+    victim = disposable_shop.replicas[0]
+    disposable_shop.replicas[1].stop()
+    taken = create_async_engine(victim.url, pool_size=100)
+    connections = []
+    with contextlib.suppress(Exception):
+        while True:
+            connections.append(await taken.connect().start())
+
+    async with serving(disposable_shop) as servers:
+        assert await read(servers) == (SUM, "primary")
+
+    for connection in connections:
+        await connection.close()
+    await taken.dispose()
+
+
+async def test_a_full_pool_escalates_without_resting_the_replica(shop_cluster: LocalCluster) -> None:
+    """A busy replica is not a dead one: its other connections go on, and so does the next reader."""
+    settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.01}
+    async with serving(shop_cluster, **settings) as servers:
+        async with servers.session() as one, servers.session() as two, servers.session() as third:
+            places = []
+            for session in (one, two, third):
+                await session.scalar(select(Item.id).limit(1))
+                places.append(session.decision.server)
+            assert places.count("primary") == 1
+        async with servers.session() as after:
+            await after.scalar(select(Item.id).limit(1))
+            assert after.decision.server != "primary"
+
+
+async def test_a_primary_that_fails_too_raises_its_own_error(disposable_shop: LocalCluster) -> None:
+    """There is nobody behind the primary."""
+    for server in disposable_shop.servers:
+        server.stop("immediate")
+
+    async with serving(disposable_shop) as servers, servers.session() as session:
+        with pytest.raises(OSError, match=str(disposable_shop.primary.port)):
+            await session.scalar(select(Item.id).limit(1))
+
+
+async def test_a_restarted_replica_serves_again(disposable_shop: LocalCluster) -> None:
+    """Its pooled connections are dead, each costs one statement that is run again; then it is back."""
+    async with serving(disposable_shop) as servers:
+        for _ in range(4):
+            assert (await read(servers))[1] != "primary"
+        for replica in disposable_shop.replicas:
+            replica.restart()
+        async with asyncio.timeout(20):
+            while (await read(servers)) == (SUM, "primary"):
+                pass
+
+
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+async def test_in_a_transaction_only_the_first_statement_is_run_again(
+    disposable_shop: LocalCluster, isolation: str
+) -> None:
+    """INVARIANT: what went before, such as a SET LOCAL, does not exist on the primary: running on would be wrong."""
+    async with serving(disposable_shop, read_isolation=isolation) as servers:
+        async with servers.session() as session:
+            await session.execute(text("SET LOCAL app.tenant = 'a'"))
+            for replica in disposable_shop.replicas:
+                replica.stop("immediate")
+            with pytest.raises(sqlalchemy.exc.DBAPIError):
+                await session.execute(text("SELECT current_setting('app.tenant')"))
+            await session.rollback()
+        async with servers.session() as session:
+            assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
+
+
+async def test_a_write_that_only_the_server_sees_is_refused_in_the_middle_of_a_transaction(
+    shop_cluster: LocalCluster,
+) -> None:
+    """It cannot be run again where it stands, so the team is told, in either mode."""
+    async with serving(shop_cluster, read_isolation="READ COMMITTED") as servers, servers.session() as session:
+        await session.scalar(select(Item.id).limit(1))
+        with pytest.raises(WriteOnReplicaError) as caught:
+            await session.scalar(select(func.visit()))
+        assert caught.value.endpoint == "shop.show"
+        await session.rollback()
+
+
+async def test_a_stream_that_cannot_be_opened_is_opened_on_the_primary(disposable_shop: LocalCluster) -> None:
+    """The first rows are fetched with the statement, so its failure comes while it can still be run again."""
+    async with serving(disposable_shop) as servers, servers.session() as session:
+        for replica in disposable_shop.replicas:
+            replica.stop("immediate")
+        rows = await session.stream_scalars(select(Item.id))
+        assert len(await rows.all()) == 200
+        assert session.decision.server == "primary"
+
+
+async def test_a_stream_that_breaks_after_its_first_rows_raises(disposable_shop: LocalCluster) -> None:
+    """Its reader has seen rows: starting again would show them twice."""
+    numbers = select(func.generate_series(1, 1_000_000))
+    async with serving(disposable_shop) as servers, servers.session() as session:
+        rows = await session.stream_scalars(numbers)
+        assert await anext(rows) == 1
+        for replica in disposable_shop.replicas:
+            replica.stop("immediate")
+        # SQLAlchemy passes the driver's error on as it is while it fetches from a server-side cursor.
+        with pytest.raises((sqlalchemy.exc.DBAPIError, asyncpg.PostgresError)):
+            await rows.all()
+
+
+async def test_a_session_can_commit_after_it_lost_its_replica(disposable_shop: LocalCluster) -> None:
+    """INVARIANT: the replica's connection is not the session's to commit; its loss must not poison the commit."""
+    async with serving(disposable_shop) as servers, servers.session() as session:
+        assert (await session.get_one(Item, 1)).amount == 10
+        for replica in disposable_shop.replicas:
+            replica.stop("immediate")
+        session.add(Item(id=901, shop_id=1, amount=1))
+        await session.commit()
+        assert (await session.get_one(Item, 901)).amount == 1
+        await session.rollback()
+
+
+async def test_a_cancelled_read_leaves_nothing_behind(shop_cluster: LocalCluster) -> None:
+    """A client that goes away cancels its statement; the connection is replaced, not leaked."""
+    async with serving(shop_cluster, replica_pool_size=1, replica_max_overflow=0) as servers:
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05), servers.session() as session:
+                    await session.execute(select(func.pg_sleep(5)))
+        assert servers.checked_out() == 0
+        assert (await read(servers))[1] != "primary"
+
+
+async def test_a_missing_table_is_the_replicas_fault_until_the_primary_says_so_too(
+    disposable_shop: LocalCluster,
+) -> None:
+    """A migration reaches a replica late; the primary has the table already."""
+    for replica in disposable_shop.replicas:
+        replica.pause_replay()
+    disposable_shop.primary.execute("CREATE TABLE late AS SELECT 5 AS n")
+
+    async with serving(disposable_shop) as servers, servers.session() as session:
+        assert await session.scalar(text("SELECT n FROM late")) == 5
+
+
+async def test_a_time_limit_is_not_moved_to_the_primary(shop_cluster: LocalCluster) -> None:
+    """A statement that is too slow for a replica would only burden the primary."""
+    async with serving(shop_cluster, read_isolation="READ COMMITTED") as servers, servers.session() as session:
+        await session.execute(text("SET LOCAL statement_timeout = 10"))
+        with pytest.raises(sqlalchemy.exc.DBAPIError) as caught:
+            await session.execute(select(func.pg_sleep(5)))
+        assert getattr(caught.value.orig, "sqlstate", None) == "57014"
+        assert session.decision.server != "primary"
+        await session.rollback()
+
+
+async def test_an_error_of_the_program_itself_stays_where_it_is(shop_cluster: LocalCluster) -> None:
+    """No server has seen it, so no other server would do better."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        with pytest.raises(sqlalchemy.exc.StatementError):
+            await session.execute(text("SELECT :missing"))
+        assert session.decision.server != "primary"
+
+
+async def test_an_idle_connection_to_the_primary_is_pinged_and_a_busy_one_is_not(
+    disposable_shop: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restarted primary costs no error to those who come back to an idle connection."""
+    monkeypatch.setattr("modern_di_replicas.cluster.idle.IDLE_SECONDS", 0.0)
+    async with serving(disposable_shop) as servers:
+        async with RoutedSession(servers.primary) as session:
+            assert await session.get(Account, 1) is not None
+        await asyncio.to_thread(disposable_shop.primary.restart)
+        async with RoutedSession(servers.primary) as session:
+            assert await session.get(Account, 1) is not None
+
+        monkeypatch.setattr("modern_di_replicas.cluster.idle.IDLE_SECONDS", 60.0)
+        await asyncio.to_thread(disposable_shop.primary.restart)
+        async with RoutedSession(servers.primary) as session:
+            with pytest.raises(sqlalchemy.exc.DBAPIError):
+                await session.get(Account, 1)

@@ -1,0 +1,171 @@
+"""What routing costs, what it tells, and what else a session must still be able to do."""
+
+import asyncio
+import logging
+import typing
+
+import pytest
+from sqlalchemy import event, select, text
+from sqlalchemy.orm import ORMExecuteState, Session
+
+from modern_di_replicas import Intent, RoutedSession, WriteOnReplicaError
+from modern_di_replicas.session import ReplicaSession
+from modern_di_replicas.testing import LocalCluster
+from tests.session.conftest import serving
+from tests.session.models import Item, Shop
+from tests.session.wire import Wire
+
+
+KEYED = select(Item.amount).where(Item.id == 1)
+
+
+async def test_a_keyed_read_is_one_round_trip(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: seen on the wire: one message batch there, one back; routing adds nothing, nor does the pool."""
+    async with Wire(shop_cluster.replicas[0].port) as wire:
+        url = shop_cluster.replicas[0].url.replace(str(shop_cluster.replicas[0].port), str(wire.port))
+        async with serving(shop_cluster, replicas=[url]) as servers:
+            for _ in range(3):  # the first ones connect and prepare
+                async with servers.session() as session:
+                    await session.get_one(Item, 1)
+            wire.requests = 0
+            async with servers.session() as session:
+                assert (await session.get_one(Item, 1)).amount == 10
+                assert session.decision.server != "primary"
+            await asyncio.sleep(0)
+            assert wire.requests == 1
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
+async def test_the_isolation_is_what_the_settings_say(shop_cluster: LocalCluster, isolation: str) -> None:
+    """Asked of the server; autocommit shows in the transaction's start, which is the statement's own."""
+    async with serving(shop_cluster, read_isolation=isolation) as servers, servers.session() as session:
+        first, second = [await session.scalar(text("SELECT now()")) for _ in range(2)]
+        level = await session.scalar(text("SHOW transaction_isolation"))
+
+    assert (first == second) is (isolation != "AUTOCOMMIT")
+    assert level == ("repeatable read" if isolation == "REPEATABLE READ" else "read committed")
+
+
+async def test_one_warning_for_each_endpoint_names_it_with_the_statement_and_the_marker(
+    shop_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The team is told, once, in words it can act on."""
+    async with serving(shop_cluster) as servers:
+        for endpoint in ("shop.a", "shop.a", "shop.b"):
+            intent = Intent(access=Intent.read().access, endpoint=endpoint)
+            async with servers.session(intent=intent) as session:
+                await session.execute(text("UPDATE item SET amount = amount WHERE id = 1"))
+                await session.rollback()
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert "shop.a" in warnings[0]
+    assert "UPDATE" in warnings[0]
+    assert "@write_intent" in warnings[0]
+    assert "shop.b" in warnings[1]
+
+
+async def test_an_error_about_a_write_names_the_same_facts(shop_cluster: LocalCluster) -> None:
+    """Nothing was sent, so the session can go on reading."""
+    async with serving(shop_cluster, on_write="raise") as servers, servers.session() as session:
+        with pytest.raises(WriteOnReplicaError) as caught:
+            await session.execute(text("UPDATE item SET amount = 0"))
+        assert (caught.value.endpoint, caught.value.statement) == ("shop.show", "UPDATE")
+        assert await session.scalar(KEYED) == 10
+        assert session.decision.server != "primary"
+
+
+async def test_the_decision_says_why(shop_cluster: LocalCluster) -> None:
+    """For people: who declared it, and what moved it."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        assert session.decision.reason == "GET"
+        await session.execute(KEYED.execution_options(use_primary=True))
+        assert session.decision.server == "primary"
+        assert session.decision.reason == "GET, escalated: the execution option use_primary"
+
+
+async def test_it_stays_on_the_primary_to_its_end(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: reads after an escalation too, over commits: time must not run backwards in a unit of work."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        await session.execute(KEYED.execution_options(use_primary=True))
+        for end in (session.commit, session.rollback, session.commit):
+            assert await session.scalar(text("SELECT pg_is_in_recovery()")) is False
+            await end()
+
+
+async def test_events_of_the_users_own_see_every_statement(shop_cluster: LocalCluster) -> None:
+    """A session event may look at a statement and change it, on the replica as on the primary."""
+    seen: list[str] = []
+
+    async with serving(shop_cluster) as servers, servers.session() as session:
+
+        @event.listens_for(session.sync_session, "do_orm_execute")
+        def only_small(state: ORMExecuteState) -> None:
+            seen.append(str(session.decision.server == "primary"))
+            if state.is_select:
+                state.statement = typing.cast(typing.Any, state.statement).where(Item.amount < 30)
+
+        assert (await session.scalars(select(Item.amount).order_by(Item.id))).all() == [10, 20]
+        assert (await session.scalars(select(Item.amount), execution_options={"use_primary": True})).all() == [10, 20]
+
+    assert seen == ["False", "True"]
+
+
+async def test_a_hook_at_the_begin_of_each_transaction_runs_on_both_servers(shop_cluster: LocalCluster) -> None:
+    """How row-level security is set: the setting goes along when the unit of work moves to the primary."""
+    async with serving(shop_cluster, read_isolation="READ COMMITTED") as servers, servers.session() as session:
+
+        @event.listens_for(session.sync_session, "after_begin")
+        def set_tenant(sync: Session, transaction: object, connection: typing.Any) -> None:  # noqa: ARG001  # the event's signature
+            connection.execute(text("SET LOCAL app.tenant = 'a'"))
+
+        tenant = text("SELECT current_setting('app.tenant')")
+        assert await session.scalar(tenant) == "a"
+        assert session.decision.server != "primary"
+        session.add(Shop(id=2, name="b"))
+        await session.flush()
+        assert await session.scalar(tenant) == "a"
+        assert session.decision.server == "primary"
+        await session.rollback()
+
+
+async def test_a_statement_with_a_bind_of_its_own_goes_there(shop_cluster: LocalCluster) -> None:
+    """Somebody who names an engine has chosen."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        arguments = {"bind": servers.primary.sync_engine}
+        place = text("SELECT pg_is_in_recovery()")
+        assert await session.scalar(place, bind_arguments=arguments) is False
+        assert await session.scalar(place) is True
+
+
+async def test_a_session_on_the_primary_is_an_ordinary_one(shop_cluster: LocalCluster) -> None:
+    """Nothing is routed where nothing has to be."""
+    async with serving(shop_cluster) as servers, RoutedSession(servers.primary) as session:
+        assert not isinstance(session.sync_session, ReplicaSession)
+        assert session.decision.server == "primary"
+        assert await session.scalar(KEYED) == 10
+
+
+async def test_it_escalates_into_a_connection_that_a_test_put_in_the_place_of_the_primary(
+    shop_cluster: LocalCluster,
+) -> None:
+    """INVARIANT: a rolled-back transaction of a test holds the escalated writes as well."""
+    async with serving(shop_cluster) as servers:
+        async with servers.primary.connect() as connection:
+            transaction = await connection.begin()
+            async with servers.session(primary=connection) as session:
+                assert await session.scalar(KEYED) == 10
+                session.add(Item(id=901, shop_id=1, amount=1))
+                await session.commit()
+            assert await connection.scalar(text("SELECT count(*) FROM item WHERE id = 901")) == 1
+            await transaction.rollback()
+        async with RoutedSession(servers.primary) as session:
+            assert await session.get(Item, 901) is None
+
+
+async def test_asking_for_the_bind_connects_to_nothing(shop_cluster: LocalCluster) -> None:
+    """Libraries look at the dialect of a session's bind, outside of any statement."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        assert session.get_bind().dialect.name == "postgresql"
+        assert session.bind is not None
+        assert servers.checked_out() == 0

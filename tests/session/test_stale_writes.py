@@ -1,0 +1,151 @@
+"""An object from a replica may be older than its row: writing it must not undo somebody else's update."""
+
+import pytest
+from sqlalchemy import select, text, update
+from sqlalchemy.orm.exc import StaleDataError
+
+from modern_di_replicas import ReplicasError, RoutedSession, StaleWriteError
+from modern_di_replicas.testing import LocalCluster
+from tests.session.conftest import Servers, serving
+from tests.session.models import Account, Item
+
+
+async def amount_on_primary(servers: Servers) -> int | None:
+    async with RoutedSession(servers.primary) as session:
+        return await session.scalar(select(Item.amount).where(Item.id == 1))
+
+
+async def test_a_read_modify_write_of_a_stale_object_cannot_lose_an_update(disposable_shop: LocalCluster) -> None:
+    """INVARIANT: with the replica behind, the naive code would write 10 + 1 over 500 + 1."""
+    for replica in disposable_shop.replicas:
+        replica.pause_replay()
+    async with serving(disposable_shop) as servers:
+        async with RoutedSession(servers.primary) as other:
+            await other.execute(update(Item).where(Item.id == 1).values(amount=500))
+            await other.commit()
+
+        async with servers.session() as session:
+            item = await session.get_one(Item, 1)
+            assert item.amount == 10, "the replica is not behind: the test would prove nothing"
+            item.amount += 1
+            with pytest.raises(StaleWriteError) as caught:
+                await session.commit()
+            await session.rollback()
+
+        assert await amount_on_primary(servers) == 500
+        assert (caught.value.model, caught.value.key) == ("Item", (1,))
+        assert all(remedy in str(caught.value) for remedy in ("@write_intent", "refresh", "version_id_col"))
+
+
+async def test_a_versioned_object_fails_honestly_when_it_is_stale_and_succeeds_when_it_is_not(
+    disposable_shop: LocalCluster,
+) -> None:
+    """PostgreSQL compares the version, so the guard steps aside."""
+    async with serving(disposable_shop) as servers:
+        async with servers.session() as session:
+            account = await session.get_one(Account, 1)
+            account.balance += 1
+            await session.commit()
+            assert account.balance == 101
+
+        disposable_shop.catch_up()
+        for replica in disposable_shop.replicas:
+            replica.pause_replay()
+        async with RoutedSession(servers.primary) as other:
+            (await other.get_one(Account, 1)).balance = 500
+            await other.commit()
+
+        async with servers.session() as session:
+            account = await session.get_one(Account, 1)
+            assert account.balance == 101
+            account.balance += 1
+            with pytest.raises(StaleDataError):
+                await session.commit()
+            await session.rollback()
+        async with RoutedSession(servers.primary) as session:
+            assert (await session.get_one(Account, 1)).balance == 500
+
+
+async def test_deleting_a_stale_object_is_refused_too(shop_cluster: LocalCluster) -> None:
+    """What it was deleted for may no longer be true."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        await session.delete(await session.get_one(Item, 1))
+        with pytest.raises(StaleWriteError):
+            await session.flush()
+        await session.rollback()
+        assert await amount_on_primary(servers) == 10
+
+
+@pytest.mark.parametrize("how", ["refresh", "for update", "populate_existing", "expire"])
+async def test_an_object_refreshed_from_the_primary_may_be_written(shop_cluster: LocalCluster, how: str) -> None:
+    """The remedy that the error names, and the other ways to the same."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        item = await session.get_one(Item, 1)
+        if how == "for update":
+            await session.refresh(item, with_for_update=True)
+        else:
+            await session.execute(text("SELECT 1").execution_options(use_primary=True))
+        if how == "refresh":
+            await session.refresh(item)
+        elif how == "populate_existing":
+            await session.get_one(Item, 1, populate_existing=True)
+        elif how == "expire":
+            session.expire(item)
+            await item.awaitable_attrs.amount
+
+        item.amount += 1
+        await session.flush()
+
+        assert item.amount == 11
+        await session.rollback()
+
+
+async def test_a_partly_refreshed_object_is_still_stale(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: what was not refreshed is what would be lost."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        item = await session.get_one(Item, 1)
+        await session.execute(text("SELECT 1").execution_options(use_primary=True))
+        await session.refresh(item, ["shop_id"])
+        item.amount += 1
+        with pytest.raises(StaleWriteError):
+            await session.flush()
+        await session.rollback()
+
+
+async def test_new_objects_and_bulk_statements_are_not_affected(shop_cluster: LocalCluster) -> None:
+    """They do not come from a replica; an object that is merely held, and not changed, is no danger."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        held = await session.get_one(Item, 1)
+        session.add(Item(id=901, shop_id=1, amount=1))
+        await session.flush()
+        await session.execute(update(Item).where(Item.id == 2).values(amount=5))
+        created = await session.get_one(Item, 901)
+        created.amount = 2
+        loaded_after = await session.get_one(Item, 3)
+        loaded_after.amount = 3
+        await session.flush()
+        assert held.amount == 10
+        await session.rollback()
+
+
+async def test_an_object_that_another_session_loaded_is_not_this_sessions_to_judge(
+    shop_cluster: LocalCluster,
+) -> None:
+    """Attached from elsewhere: this session's replica has not given it."""
+    async with serving(shop_cluster) as servers:
+        async with RoutedSession(servers.primary, expire_on_commit=False) as loader:
+            item = await loader.get_one(Item, 1)
+        async with servers.session() as session:
+            session.add(item)
+            item.amount += 1
+            await session.flush()
+            await session.rollback()
+
+
+async def test_where_writes_raise_a_flush_raises_that(shop_cluster: LocalCluster) -> None:
+    """The missing marker is the cause, so it is named first."""
+    async with serving(shop_cluster, on_write="raise") as servers, servers.session() as session:
+        (await session.get_one(Item, 1)).amount += 1
+        with pytest.raises(ReplicasError, match="write-on-replica-error"):
+            await session.flush()
+        await session.rollback()

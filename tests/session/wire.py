@@ -1,0 +1,51 @@
+"""A proxy that counts what goes over the wire."""
+
+import asyncio
+import contextlib
+import typing
+
+
+SYNC = b"S\x00\x00\x00\x04"
+"""The message that ends each request of the extended query protocol, and makes the server answer."""
+
+
+class Wire:
+    """Stands between a client and a server on this machine.
+
+    Args:
+        server_port: where the server listens.
+
+    """
+
+    def __init__(self, server_port: int) -> None:
+        self.requests = 0
+        """How many requests the clients have sent: each is one round trip."""
+        self._server_port = server_port
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> typing.Self:
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port: int = self._listener.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        for source, sink, counts in ((reader, server_writer, True), (server_reader, writer, False)):
+            self._tasks.add(asyncio.create_task(self._pump(source, sink, counts=counts)))
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, counts: bool) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                if counts:
+                    self.requests += data.count(SYNC)
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+        with contextlib.suppress(ConnectionError):
+            await sink.wait_closed()
