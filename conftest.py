@@ -79,8 +79,10 @@ def recorded_visits() -> collections.abc.Iterator[list[str]]:
         cursor.close()
 
     event.listen(Engine, "after_cursor_execute", ask)
-    yield visited
-    event.remove(Engine, "after_cursor_execute", ask)
+    try:
+        yield visited
+    finally:
+        event.remove(Engine, "after_cursor_execute", ask)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -100,8 +102,10 @@ class Examples:
 
     def settings(self, written: ReplicationSettings) -> ReplicationSettings:
         """Return the settings a document shows, with real addresses in their order."""
-        given = [server.url for server in self.database.servers]
-        replicas = [dataclasses.replace(replica, url=url) for replica, url in zip(written.servers, given, strict=False)]
+        given = self.database.servers[: len(written.servers)]
+        replicas = [
+            dataclasses.replace(replica, url=real.url) for replica, real in zip(written.servers, given, strict=True)
+        ]
         return dataclasses.replace(written, primary=self.database.primary, replicas=replicas)
 
     def servers_of(

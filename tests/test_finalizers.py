@@ -110,13 +110,16 @@ async def test_each_role_is_told_apart_in_pg_stat_activity(
         names = {
             server.name: server.execute(
                 "SELECT DISTINCT application_name FROM pg_stat_activity "  # noqa: S608  # our own name
-                f"WHERE application_name LIKE '{worker_application_name}-%'"
+                f"WHERE application_name LIKE '{worker_application_name}-%' ORDER BY 1"
             ).strip()
             for server in replicated_cluster.servers
         }
 
-    assert names.pop("primary") == f"{worker_application_name}-primary"
-    assert set(names.values()) == {f"{worker_application_name}-replica"}
+    def both(role: str) -> str:
+        return f"{worker_application_name}-monitor\n{worker_application_name}-{role}"
+
+    assert names.pop("primary") == both("primary")
+    assert set(names.values()) == {both("replica")}
 
 
 async def test_an_application_can_be_started_again_after_it_was_stopped(application: Application) -> None:

@@ -1,5 +1,7 @@
 """The providers: from settings to the session of a unit of work."""
 
+import collections.abc
+import contextlib
 import typing
 
 import modern_di.exceptions
@@ -12,6 +14,7 @@ from modern_di_replicas.cluster.engines import (
     create_primary_engine,
     create_replica_engine,
 )
+from modern_di_replicas.cluster.monitor import Monitor
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.session import RoutedSession
@@ -28,12 +31,14 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
 
     Raises:
         UnknownGroupError: the intent names a group that no replica declares.
+        NoReplicaAvailable: no replica can serve the read, and the settings say `primary_reads=False`.
 
     """
     if intent.is_write:
         return primary
-    # A test may put any engine or connection in the place of the replicas; that one is the choice then.
-    return replica.choose(intent.group) if isinstance(replica, ReplicaEngine) else replica
+    if isinstance(replica, ReplicaEngine):
+        return replica.choose(intent.group, affinity=intent.affinity)
+    return replica  # a test may put any engine or connection in the place of the replicas
 
 
 def create_session(engine: AsyncEngine, primary: PrimaryEngine, intent: Intent) -> AsyncSession:
@@ -99,6 +104,17 @@ class Dependencies(Group):
     session = providers.Factory(
         create_session, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=close_session)
     )
+
+
+@contextlib.asynccontextmanager
+async def monitored(container: Container) -> collections.abc.AsyncIterator[None]:
+    """Watch the servers of an application while it runs; nothing where a test put something else in their place."""
+    replica = container.resolve(ReplicaEngine)
+    if isinstance(replica, ReplicaEngine) and replica.fleet is not None and replica.settings.replicas:
+        async with Monitor(replica):
+            yield
+    else:
+        yield
 
 
 def check_container(container: Container, group: type[Dependencies]) -> None:

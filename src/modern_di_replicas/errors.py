@@ -3,6 +3,7 @@
     ReplicasError
     ├── ConfigurationError
     ├── UnknownGroupError
+    ├── NoReplicaAvailable
     ├── WriteOnReplicaError
     ├── StaleWriteError
     └── ClusterError                  (modern_di_replicas.testing)
@@ -75,6 +76,22 @@ class UnknownGroupError(ReplicasError):
         return (
             f"No replica belongs to the group {self.group!r}; the known groups are: {known}. "
             f"Declare it: Replica(url, groups={{{self.group!r}}})."
+        )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class NoReplicaAvailable(ReplicasError):  # noqa: N818  # the name operators say
+    """No replica can serve a read, and the primary is not to (`primary_reads=False`)."""
+
+    slug: typing.ClassVar[str] = "no-replica-available"
+
+    group: str | None
+
+    def message(self) -> str:
+        whom = f"of the group {self.group!r}" if self.group else "of the default group"
+        return (
+            f"No replica {whom} can serve this read now: each is down, behind its max_lag, or full, and the settings "
+            "say primary_reads=False. Bring a replica back, or allow the primary to serve reads."
         )
 
 

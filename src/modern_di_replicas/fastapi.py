@@ -1,8 +1,13 @@
 """FastAPI: the intent comes from the request, and one call sets the application up."""
 
+import collections.abc
+import contextlib
+import typing
+
 import fastapi
 import modern_di_fastapi
 from modern_di import Container, Scope, providers
+from starlette.types import Lifespan
 
 from modern_di_replicas import dependencies
 from modern_di_replicas.intent import Intent, marked_intent, resolve_intent
@@ -32,7 +37,7 @@ class Dependencies(dependencies.Dependencies):
 
 
 def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
-    """Set an application up: `modern_di_fastapi.setup_di`, with the container opened and closed by the lifespan.
+    """Set an application up: `modern_di_fastapi.setup_di`, and the servers watched while the application runs.
 
     Args:
         app: the application, or a mounted sub-application, which is set up with the same container.
@@ -43,4 +48,17 @@ def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
 
     """
     dependencies.check_container(container, Dependencies)
+    app.router.lifespan_context = _watch_servers(app.router.lifespan_context, container)
     return modern_di_fastapi.setup_di(app, container)
+
+
+def _watch_servers(original: Lifespan[fastapi.FastAPI], container: Container) -> Lifespan[fastapi.FastAPI]:
+    @contextlib.asynccontextmanager
+    async def watched(
+        app: fastapi.FastAPI,
+    ) -> collections.abc.AsyncIterator[collections.abc.Mapping[str, typing.Any] | None]:
+        async with dependencies.monitored(container), original(app) as state:
+            yield state
+
+    # A lifespan yields nothing or a mapping; the union of the two has no name of its own in Starlette.
+    return typing.cast(Lifespan[fastapi.FastAPI], watched)

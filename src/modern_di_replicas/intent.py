@@ -31,6 +31,8 @@ class Intent:
     access: Access
     group: str | None = None
     """The group of replicas a read is served from; None for the replicas that declare no other."""
+    affinity: str | None = None
+    """Reads with the same key, such as a user's id, go to the same replica while it serves."""
     reason: str = dataclasses.field(default="declared", compare=False)
     """Who said so, in words for logs and people; two intents that differ only here are equal."""
 
@@ -38,9 +40,9 @@ class Intent:
     """The handler it is about, as `module.name`; empty outside a request."""
 
     @classmethod
-    def read(cls, *, group: str | None = None, reason: str = "declared") -> typing.Self:
-        """Return the intent to read, from a replica of `group`."""
-        return cls(access=Access.READ, group=group, reason=reason)
+    def read(cls, *, group: str | None = None, affinity: str | None = None, reason: str = "declared") -> typing.Self:
+        """Return the intent to read, from a replica of `group`, and from the same one for the same `affinity`."""
+        return cls(access=Access.READ, group=group, affinity=affinity, reason=reason)
 
     @classmethod
     def write(cls, *, reason: str = "declared") -> typing.Self:

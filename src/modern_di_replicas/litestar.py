@@ -1,9 +1,11 @@
 """Litestar: the intent comes from the request, and one plugin sets the application up."""
 
+import contextlib
 import typing
 
 import litestar
 import modern_di_litestar
+from litestar.config.app import AppConfig
 from litestar.handlers import BaseRouteHandler
 from modern_di import Container, Group, Scope, providers
 
@@ -55,7 +57,7 @@ class Dependencies(dependencies.Dependencies):
 
 
 class ReplicasPlugin(modern_di_litestar.ModernDIPlugin):
-    """Sets an application up: the modern-di plugin, with the container opened and closed by the lifespan.
+    """Sets an application up: the modern-di plugin, and the servers watched while the application runs.
 
     Args:
         container: holds `Dependencies` (or a subclass) and `context={ReplicationSettings: ...}`.
@@ -69,3 +71,11 @@ class ReplicasPlugin(modern_di_litestar.ModernDIPlugin):
     def __init__(self, container: Container, autowired_groups: list[type[Group]] | None = None) -> None:
         dependencies.check_container(container, Dependencies)
         super().__init__(container, autowired_groups)
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        app_config = super().on_app_init(app_config)
+        app_config.lifespan.insert(1, self._watch_servers)  # behind what opens the container
+        return app_config
+
+    def _watch_servers(self, app: litestar.Litestar) -> contextlib.AbstractAsyncContextManager[None]:  # noqa: ARG002  # Litestar passes it
+        return dependencies.monitored(self.container)

@@ -5,6 +5,7 @@ import typing
 
 from sqlalchemy import Connection, Engine, Result, event
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import (
     Mapper,
@@ -19,7 +20,7 @@ from sqlalchemy.orm import (
 from modern_di_replicas.cluster.engines import ReplicaEngine
 from modern_di_replicas.cluster.failures import Failure, classify
 from modern_di_replicas.cluster.reading import StatementNotForReplica, abandon, release
-from modern_di_replicas.errors import WriteOnReplicaError
+from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.routing.decision import Decision
 from modern_di_replicas.routing.statements import Need
@@ -39,7 +40,7 @@ class ReplicaSession(Session):
     Args:
         replica: the engine of one replica.
         primary: where it escalates to.
-        endpoint: who to name when it writes.
+        intent: what the unit of work declared.
         **options: those of `Session`.
 
     """
@@ -50,7 +51,7 @@ class ReplicaSession(Session):
         *,
         replica: ReplicaEngine,
         primary: Engine | Connection,
-        endpoint: str,
+        intent: Intent,
         **options: typing.Any,
     ) -> None:
         super().__init__(bind=bind, **options)
@@ -58,7 +59,8 @@ class ReplicaSession(Session):
         """Why this unit of work moved to the primary; None while it reads from its replica."""
         self._replica = replica
         self._primary = primary
-        self._endpoint = endpoint
+        self._endpoint = intent.endpoint
+        self._group = intent.group
         self._guard = StaleWriteGuard()
         self._engines = replica.read_engines
         self._executing: Engine | None = None
@@ -143,15 +145,21 @@ class ReplicaSession(Session):
                 raise WriteOnReplicaError(endpoint=self._endpoint, statement=statement) from error
             self.escalate_write(statement)
             return
-        if not stands_alone:
-            raise error
-        self._replica.policy.report_loss(server=self._replica.label, error=error)
         if failure is Failure.DOWN:
             self._replica.health.failed()
+        if not stands_alone:
+            raise error
+        self._leave_lost(error)
+
+    def _leave_lost(self, error: Exception) -> None:
+        policy, label = self._replica.policy, self._replica.label
+        if isinstance(error, PoolTimeoutError) and not policy.primary_reads:
+            raise NoReplicaAvailable(group=self._group) from error
+        policy.report_loss(server=label, error=error)
         if not isinstance(error, DBAPIError):  # it came from outside a statement, or from a time limit on waiting
             for connection in self._reading.values():
                 abandon(connection)
-        self.escalate(f"{self._replica.label} failed ({type(error).__name__})")
+        self.escalate(f"{label} failed ({type(error).__name__})")
 
     # Moving to the primary
 
@@ -279,14 +287,14 @@ class RoutedSession(AsyncSession):
     ) -> None:
         self._intent = intent
         self._server = "primary"
-        chosen = engine.choose(intent.group) if isinstance(engine, ReplicaEngine) else engine
+        chosen = engine.choose(intent.group, affinity=intent.affinity) if isinstance(engine, ReplicaEngine) else engine
         if isinstance(chosen, ReplicaEngine):
             self._server = chosen.label
             options = {
                 "sync_session_class": ReplicaSession,
                 "replica": chosen,
                 "primary": _sync(primary or chosen.policy.primary),
-                "endpoint": intent.endpoint,
+                "intent": intent,
                 **options,
             }
         super().__init__(chosen, **options)

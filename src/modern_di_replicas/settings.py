@@ -2,16 +2,19 @@
 
 import collections.abc
 import dataclasses
+import datetime as dt
 import typing
 
 import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
 from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.routing.balancing import Balancer
 
 
 DRIVER: typing.Final = "postgresql+asyncpg"
 DEFAULT_GROUP: typing.Final = "default"
+Balancing = typing.Literal["least-in-use", "round-robin", "random"]
 OnWrite = typing.Literal["escalate", "raise"]
 ReadIsolation = typing.Literal["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"]
 
@@ -25,6 +28,7 @@ class Replica:
         name: how it is called in logs and errors; default `host:port`.
         weight: its share of the reads, relative to the other replicas; a whole number from 1.
         groups: the groups of reads it serves; reads without a group are of the group `default`.
+        max_lag: how far it may be behind the primary to serve reads; default: that of the settings.
 
     """
 
@@ -32,6 +36,7 @@ class Replica:
     name: str = ""
     weight: int = 1
     groups: collections.abc.Set[str] = frozenset({DEFAULT_GROUP})
+    max_lag: dt.timedelta | None = None
 
     @property
     def label(self) -> str:
@@ -60,6 +65,14 @@ class ReplicationSettings:
         replica_max_overflow: connections opened to each replica beyond the pool size, when all are busy.
         replica_pool_timeout: seconds to wait for a connection to a replica when all are busy.
         connect_timeout: seconds to wait for a server to accept a connection.
+        max_lag: how far a replica may be behind the primary to serve reads; None for any. Known while a monitor runs.
+        primary_reads: whether the primary serves the reads that no replica can; without it they raise
+            `NoReplicaAvailable`, for those who must protect their primary.
+        balancing: how a replica is chosen: `least-in-use`, `round-robin`, `random`, or a callable that returns a
+            `Balancer`. All heed the weights.
+        probe_interval: seconds between two looks of the monitor at a server.
+        probe_timeout: seconds a server has to answer the monitor; after that it is down, and what waits for it is
+            run again elsewhere. The two together bound the slowest read while a server freezes.
 
     Raises:
         ConfigurationError: a value is not usable; its `field`, `value` and `remedy` say which, and what to do.
@@ -78,6 +91,11 @@ class ReplicationSettings:
     replica_max_overflow: int = 10
     replica_pool_timeout: float = 1.0
     connect_timeout: float = 5.0
+    max_lag: dt.timedelta | None = dt.timedelta(seconds=10)
+    primary_reads: bool = True
+    balancing: Balancing | collections.abc.Callable[[], Balancer] = "least-in-use"
+    probe_interval: float = 0.5
+    probe_timeout: float = 1.0
 
     def __post_init__(self) -> None:
         _check_url("primary", self.primary)
@@ -106,7 +124,15 @@ class ReplicationSettings:
             _check_number(field, getattr(self, field), whole=True, minimum=0)
         for field in ("primary_pool_timeout", "replica_pool_timeout"):
             _check_number(field, getattr(self, field), whole=False, minimum=0)
-        _check_number("connect_timeout", self.connect_timeout, whole=False, minimum=0, exclusive=True)
+        for field in ("connect_timeout", "probe_interval", "probe_timeout"):
+            _check_number(field, getattr(self, field), whole=False, minimum=0, exclusive=True)
+        _check_max_lag("max_lag", self.max_lag)
+        _check(
+            "balancing",
+            self.balancing,
+            usable=callable(self.balancing) or self.balancing in typing.get_args(Balancing),
+            remedy=f"choose one of {', '.join(typing.get_args(Balancing))}, or give a callable that returns a Balancer",
+        )
 
     @property
     def servers(self) -> tuple[Replica, ...]:
@@ -145,6 +171,7 @@ def _check_replicas(replicas: object, *, primary: URL) -> None:
         )
         seen[replica.label] = field
         _check_number(f"{field}.weight", replica.weight, whole=True, minimum=1)
+        _check_max_lag(f"{field}.max_lag", replica.max_lag)
         _check(
             f"{field}.groups",
             replica.groups,
@@ -171,6 +198,15 @@ def _check_number(field: str, value: object, *, whole: bool, minimum: int, exclu
         and value != float("inf"),
         remedy=f"give a {'whole number' if whole else 'number of seconds'} {'above' if exclusive else 'of at least'} "
         f"{minimum}",
+    )
+
+
+def _check_max_lag(field: str, value: object) -> None:
+    _check(
+        field,
+        value,
+        usable=value is None or (isinstance(value, dt.timedelta) and value > dt.timedelta(0)),
+        remedy="give a timedelta above zero, or None",
     )
 
 

@@ -1,4 +1,4 @@
-"""A proxy that counts what goes over the wire."""
+"""A proxy that counts what goes over the wire, and can swallow it."""
 
 import asyncio
 import contextlib
@@ -20,6 +20,9 @@ class Wire:
     def __init__(self, server_port: int) -> None:
         self.requests = 0
         """How many requests the clients have sent: each is one round trip."""
+        self.is_open = asyncio.Event()
+        """Cleared, it drops into silence: nothing arrives, nothing is refused."""
+        self.is_open.set()
         self._server_port = server_port
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -35,6 +38,7 @@ class Wire:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.is_open.wait()
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         for source, sink, counts in ((reader, server_writer, True), (server_reader, writer, False)):
             self._tasks.add(asyncio.create_task(self._pump(source, sink, counts=counts)))
@@ -44,6 +48,7 @@ class Wire:
             while data := await source.read(65536):
                 if counts:
                     self.requests += data.count(SYNC)
+                await self.is_open.wait()
                 sink.write(data)
                 await sink.drain()
         sink.close()

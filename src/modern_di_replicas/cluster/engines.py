@@ -2,40 +2,92 @@
 
 import typing
 
-from sqlalchemy import Engine
+from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from modern_di_replicas.cluster.connections import OpenConnections
 from modern_di_replicas.cluster.escalation import EscalationPolicy
+from modern_di_replicas.cluster.failures import REFUSED_WRITE
 from modern_di_replicas.cluster.fleet import Fleet, Member
 from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.cluster.idle import ping_when_idle
 from modern_di_replicas.cluster.pool import FleetPool
 from modern_di_replicas.cluster.reading import ReadEngines
-from modern_di_replicas.settings import ReadIsolation, Replica, ReplicationSettings
+from modern_di_replicas.routing.balancing import STRATEGIES
+from modern_di_replicas.settings import Replica, ReplicationSettings
 
 
 class PrimaryEngine(AsyncEngine):
-    """The engine of the primary."""
+    """The engine of the primary, whoever that is: `follow` moves it to another server.
+
+    Args:
+        sync_engine: connects to the primary as it was declared.
+
+    """
+
+    def __init__(self, sync_engine: Engine) -> None:
+        super().__init__(sync_engine)
+        self._connections = OpenConnections(sync_engine)
+        self._moved_to: URL | None = None
+        event.listen(sync_engine, "do_connect", self._redirect)
+        event.listen(sync_engine, "handle_error", _leave_former_primary)
+
+    async def follow(self, url: str) -> None:
+        """Connect to another server from now on, and end every connection to the former primary.
+
+        A transaction under way fails: nothing may be written to a server that is not the primary any more.
+        """
+        self._moved_to = make_url(url)
+        self._connections.terminate()
+        await self.dispose()
+
+    # The signature is the event's.
+    def _redirect(
+        self,
+        dialect: Dialect,
+        record: object,  # noqa: ARG002
+        cargs: object,  # noqa: ARG002
+        cparams: dict[str, typing.Any],
+    ) -> None:
+        if self._moved_to is not None:
+            _, there = dialect.create_connect_args(self._moved_to)
+            for name in ("host", "port", "user", "password"):
+                cparams.pop(name, None)
+            cparams.update(there)
+
+
+def _leave_former_primary(context: ExceptionContext) -> None:
+    # A primary that became a standby keeps its connections open, and refuses writes on them. As a disconnect, this
+    # makes the pool connect again, to whoever is the primary then.
+    if getattr(context.original_exception, "sqlstate", None) == REFUSED_WRITE:
+        context.is_disconnect = True
 
 
 class ReplicaEngine(AsyncEngine):
     """The engine of all replicas, or of one of them.
 
-    The one that `create_replica_engine` returns stands for all: each checkout comes from the replica whose turn
-    it is. `choose()` gives the engine of one replica, so that a unit of work stays where it began.
+    The one that `create_replica_engine` returns stands for all: each checkout comes from a replica that serves, and
+    from the primary when there is none. `choose()` gives the engine of one replica, so that a unit of work stays
+    where it began.
     """
 
     def __init__(
-        self, sync_engine: Engine, *, policy: EscalationPolicy, isolation: ReadIsolation, fleet: Fleet | None = None
+        self,
+        sync_engine: Engine,
+        *,
+        settings: ReplicationSettings,
+        policy: EscalationPolicy,
+        fleet: Fleet | None = None,
     ) -> None:
         super().__init__(sync_engine)
+        self.settings = settings
         self.policy = policy
         """What happens when a unit of work leaves its replica."""
         self.fleet = fleet
         """The replicas this engine stands for; None for the engine of one replica."""
-        self.read_engines = ReadEngines(sync_engine, isolation=isolation)
+        self.read_engines = ReadEngines(sync_engine, isolation=settings.read_isolation)
         """How sessions read."""
-        self.health = Health(sync_engine)
+        self.health = Health(OpenConnections(sync_engine))
         """Whether this replica is worth trying."""
 
     @property
@@ -43,16 +95,21 @@ class ReplicaEngine(AsyncEngine):
         """The name of the replica, or what stands for all."""
         return self.sync_engine.logging_name or "replicas"
 
-    def choose(self, group: str | None = None) -> AsyncEngine:
-        """Return the engine of the replica whose turn it is in `group`; the primary's when there are no replicas.
+    def choose(self, group: str | None = None, *, affinity: str | None = None) -> AsyncEngine:
+        """Return the engine of one replica for one unit of work, or the primary's when no replica can serve it.
 
         The engine of one replica chooses itself.
 
+        Args:
+            group: the group the replica has to belong to.
+            affinity: the same key gets the same replica, as long as that one serves.
+
         Raises:
-            UnknownGroupError: no replica belongs to `group`.
+            UnknownGroupError: no replica is declared for `group`.
+            NoReplicaAvailable: no replica can serve it, and the settings say `primary_reads=False`.
 
         """
-        return self if self.fleet is None else self.fleet.choose(group)
+        return self if self.fleet is None else self.fleet.choose(group, affinity=affinity)
 
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
         """Close the pooled connections of every replica; see `AsyncEngine.dispose`."""
@@ -83,20 +140,23 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         primary: serves the reads when there are no replicas.
 
     """
-    policy = EscalationPolicy(primary=primary, on_write=settings.on_write)
-    members = []
-    for replica in settings.servers:
-        member_engine = _create_member_engine(settings, replica, policy)
-        members.append(
-            Member(
-                name=replica.label,
-                engine=member_engine,
-                weight=replica.weight,
-                groups=frozenset(replica.groups),
-                health=member_engine.health,
-            )
-        )
-    fleet = Fleet(members=members, primary=primary)
+    policy = EscalationPolicy(
+        primary=primary, on_write=settings.on_write, primary_reads=settings.primary_reads or not settings.replicas
+    )
+    # The declared primary is one of the members: after a switchover it is a standby like the others.
+    declared = [(replica, False) for replica in settings.servers]
+    reserve = Replica(settings.primary, name=_name_of_primary(settings))
+    members = [
+        _create_member(settings, replica, policy, reserve=is_reserve)
+        for replica, is_reserve in [(reserve, True), *declared]
+    ]
+    balancing = settings.balancing
+    fleet = Fleet(
+        members=members,
+        primary=primary,
+        balancer=STRATEGIES[balancing]() if isinstance(balancing, str) else balancing(),
+        primary_reads=settings.primary_reads,
+    )
     engine = create_async_engine(
         # Only the kind of database is read from this URL: the members have the addresses.
         settings.primary,
@@ -104,10 +164,18 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         logging_name="replicas",
         pool=FleetPool(fleet),
     )
-    return ReplicaEngine(engine.sync_engine, policy=policy, isolation=settings.read_isolation, fleet=fleet)
+    return ReplicaEngine(engine.sync_engine, settings=settings, policy=policy, fleet=fleet)
 
 
-def _create_member_engine(settings: ReplicationSettings, replica: Replica, policy: EscalationPolicy) -> ReplicaEngine:
+def _name_of_primary(settings: ReplicationSettings) -> str:
+    label = Replica(settings.primary).label
+    # In development one server may be both.
+    return f"{label} (primary)" if label in {replica.label for replica in settings.servers} else label
+
+
+def _create_member(
+    settings: ReplicationSettings, replica: Replica, policy: EscalationPolicy, *, reserve: bool
+) -> Member:
     engine = create_async_engine(
         replica.url,
         connect_args=_connect_args(settings, role="replica"),
@@ -118,7 +186,19 @@ def _create_member_engine(settings: ReplicationSettings, replica: Replica, polic
         max_overflow=settings.replica_max_overflow,
         pool_timeout=settings.replica_pool_timeout,
     )
-    return ReplicaEngine(engine.sync_engine, policy=policy, isolation=settings.read_isolation)
+    member_engine = ReplicaEngine(engine.sync_engine, settings=settings, policy=policy)
+    max_lag = settings.max_lag if replica.max_lag is None else replica.max_lag
+    return Member(
+        name=replica.label,
+        url=replica.url,
+        engine=member_engine,
+        health=member_engine.health,
+        weight=replica.weight,
+        groups=frozenset(replica.groups),
+        max_lag=None if max_lag is None else max_lag.total_seconds(),
+        capacity=settings.replica_pool_size + settings.replica_max_overflow,
+        reserve=reserve,
+    )
 
 
 def _connect_args(settings: ReplicationSettings, *, role: str) -> dict[str, typing.Any]:

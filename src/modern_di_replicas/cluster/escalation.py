@@ -19,11 +19,13 @@ class EscalationPolicy:
     Args:
         primary: does what a replica cannot do; in a test it may be a connection.
         on_write: what becomes of a write in a unit of work that reads from a replica.
+        primary_reads: whether the primary serves reads because the replicas are too busy.
 
     """
 
     primary: AsyncEngine | AsyncConnection
     on_write: OnWrite = "escalate"
+    primary_reads: bool = True
     _reported: set[str] = dataclasses.field(default_factory=set)
 
     def report_write(self, *, endpoint: str, statement: str) -> None:

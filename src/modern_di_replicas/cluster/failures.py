@@ -3,6 +3,7 @@
 import enum
 import typing
 
+import asyncpg
 import sqlalchemy.exc
 
 
@@ -43,7 +44,7 @@ def classify(error: Exception) -> Failure:
     if isinstance(error, sqlalchemy.exc.TimeoutError):  # of the pool: the replica is busy, not down
         return Failure.REFUSED
     # What connecting raises: neither the operating system's errors nor all of the driver's are wrapped.
-    if isinstance(error, OSError) or hasattr(error, "sqlstate"):
+    if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return Failure.DOWN
     return Failure.OWN
 

@@ -1,56 +1,125 @@
-"""All replicas as one: whose turn is it, and who stands behind them."""
+"""All replicas as one: who serves a read, and who stands behind them."""
 
 import collections.abc
 import dataclasses
 
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import Pool, QueuePool
 
 from modern_di_replicas.cluster.health import Health
-from modern_di_replicas.errors import UnknownGroupError
-from modern_di_replicas.routing.balancing import WeightedRoundRobin
+from modern_di_replicas.errors import NoReplicaAvailable, UnknownGroupError
+from modern_di_replicas.routing.balancing import Balancer, with_affinity
+from modern_di_replicas.routing.eligibility import eligible
+from modern_di_replicas.routing.snapshot import Snapshot
 from modern_di_replicas.settings import DEFAULT_GROUP
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Member:
-    """One replica: its engine, and what balancing needs to know of it."""
+    """One server as a replica: its engine, and what is declared of it."""
 
     name: str
+    url: str = dataclasses.field(repr=False)
     engine: AsyncEngine
+    health: Health
     weight: int
     groups: collections.abc.Set[str]
-    health: Health
+    max_lag: float | None
+    capacity: int
+    """How many connections its pool gives at most."""
+    reserve: bool = False
+    """Whether it is the server that was declared as the primary: it serves reads once it is a standby."""
+
+    @property
+    def in_use(self) -> int:
+        return connections_in_use(self.engine.sync_engine.pool)
+
+    @property
+    def has_room(self) -> bool:
+        return self.in_use < self.capacity
 
 
 class Fleet:
     """The replicas of one application, with the primary behind them.
 
     Args:
-        members: the replicas; may be empty.
+        members: every server that can be a replica.
         primary: the engine that does what the replicas cannot do.
+        balancer: chooses among several good servers.
+        primary_reads: whether the primary serves the reads that no replica can.
 
     """
 
-    def __init__(self, *, members: collections.abc.Sequence[Member], primary: AsyncEngine) -> None:
+    def __init__(
+        self,
+        *,
+        members: collections.abc.Sequence[Member],
+        primary: AsyncEngine,
+        balancer: Balancer,
+        primary_reads: bool = True,
+    ) -> None:
         self.members = tuple(members)
         self.primary = primary
-        self._groups = {
-            group: tuple(member for member in members if group in member.groups)
-            for group in sorted({group for member in members for group in member.groups})
-        }
-        self._balancer = WeightedRoundRobin()
+        self.snapshot: Snapshot | None = None
+        """What the monitor knows; None while no monitor runs."""
+        self._balancer = balancer
+        self._primary_reads = primary_reads
+        self._declared = _by_group(member for member in members if not member.reserve)
+        self._serving = self._declared
 
-    def choose(self, group: str | None = None) -> AsyncEngine:
-        """Return the engine of the replica whose turn it is in `group`, or the primary when there is none.
+    def publish(self, snapshot: Snapshot | None) -> None:
+        """Take over what the monitor knows; None when it ends, and passive knowledge has to do."""
+        self.snapshot = snapshot
+        self._serving = self._declared if snapshot is None else eligible(self.members, snapshot)
+
+    def choose(self, group: str | None = None, *, affinity: str | None = None) -> AsyncEngine:
+        """Return the engine of a replica for one unit of work, or the primary's when none can serve it.
+
+        Args:
+            group: the group the replica has to belong to.
+            affinity: the same key gets the same replica, as long as that one serves.
 
         Raises:
-            UnknownGroupError: there are replicas, and none belongs to `group`.
+            UnknownGroupError: there are replicas, and none is declared for `group`.
+            NoReplicaAvailable: no replica can serve it, and the primary is not to.
 
         """
-        members = self._groups.get(group or DEFAULT_GROUP)
-        if members is None:
-            if group is not None and self.members:
-                raise UnknownGroupError(group=group, known=tuple(self._groups))
-            return self.primary
-        up = [member for member in members if not member.health.is_down]
-        return self._balancer.choose(up).engine if up else self.primary
+        member = self.choose_member(group, affinity=affinity)
+        return self.without_replica(group) if member is None else member.engine
+
+    def choose_member(self, group: str | None = None, *, affinity: str | None = None) -> Member | None:
+        """Return a replica for one unit of work; None when none can serve it."""
+        members = [member for member in self._serving.get(group or DEFAULT_GROUP, ()) if not member.health.is_down]
+        if len(members) > 1:
+            # A full pool is passed over while another has room.
+            members = [member for member in members if member.has_room] or members
+        if not members:
+            return None
+        return self._balancer.choose(members) if affinity is None else with_affinity(affinity, members)
+
+    def without_replica(self, group: str | None) -> AsyncEngine:
+        """Return the primary's engine, for a read that no replica can serve.
+
+        Raises:
+            UnknownGroupError: there are replicas, and none is declared for `group`.
+            NoReplicaAvailable: the primary is not to serve it.
+
+        """
+        if group is not None and self._declared and group not in self._declared:
+            raise UnknownGroupError(group=group, known=tuple(sorted(self._declared)))
+        if self._declared and not self._primary_reads:
+            raise NoReplicaAvailable(group=group)
+        return self.primary
+
+
+def _by_group(members: collections.abc.Iterable[Member]) -> dict[str, tuple[Member, ...]]:
+    groups: dict[str, tuple[Member, ...]] = {}
+    for member in members:
+        for group in member.groups:
+            groups[group] = (*groups.get(group, ()), member)
+    return groups
+
+
+def connections_in_use(pool: Pool) -> int:
+    """Return the number of connections of a pool that are checked out; 0 for a pool that does not count them."""
+    return pool.checkedout() if isinstance(pool, QueuePool) else 0

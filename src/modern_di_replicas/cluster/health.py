@@ -1,56 +1,76 @@
-"""Whether a server is worth trying: what its users have seen of it."""
+"""Whether a server is worth trying: what its users have seen of it, and what the monitor has."""
 
 import collections.abc
 import time
 import typing
-import weakref
 
-from sqlalchemy import Engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
+from modern_di_replicas.cluster.connections import OpenConnections
 
 
 FIRST_REST: typing.Final = 1.0
 LONGEST_REST: typing.Final = 30.0
 """Seconds a server is left alone after its first failure, and at most; doubled at each failure in a row."""
 
+SUCCESSES_NEEDED: typing.Final = 2
+"""How many probes in a row have to succeed before a server that was down is used again."""
+
 
 class Health:
-    """Passive knowledge of one server: a failure rests it, a success forgives.
+    """What is known of one server's life.
+
+    Passive knowledge: a failure that a session meets rests the server for a while, longer each time. Active
+    knowledge: a probe that fails takes it out, and two that succeed bring it back, whatever sessions have seen.
 
     Args:
-        engine: the engine whose open connections belong to the server.
+        connections: the open connections to the server.
         clock: seconds that only grow.
 
     """
 
-    def __init__(self, engine: Engine, *, clock: collections.abc.Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, connections: OpenConnections, *, clock: collections.abc.Callable[[], float] = time.monotonic
+    ) -> None:
+        self._connections = connections
         self._clock = clock
         self._rest = 0.0
         self._resting_until = 0.0
-        self._open: weakref.WeakSet[typing.Any] = weakref.WeakSet()
-        event.listen(engine, "connect", self._opened)
-
-    def _opened(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:  # noqa: ARG002  # the event's signature
-        self._open.add(record.driver_connection)
-        if self._rest:
-            self._rest = 0.0
+        self._taken_out = False
+        self._successes = SUCCESSES_NEEDED
 
     @property
     def is_down(self) -> bool:
-        return self._resting_until > 0.0 and self._clock() < self._resting_until
+        """Whether the server is to be left alone now."""
+        return self._taken_out or (self._resting_until > 0.0 and self._clock() < self._resting_until)
 
     def failed(self) -> None:
-        """Rest the server: somebody could not reach it, or was thrown out."""
+        """Rest the server: a session could not reach it, or was thrown out."""
+        now = self._clock()
+        if now < self._resting_until:
+            return  # of many who fail at once, one counts
+        if now - self._resting_until > self._rest:
+            self._rest = 0.0  # it has served well since
+        self._successes = 0
         self._rest = min(self._rest * 2 or FIRST_REST, LONGEST_REST)
-        self._resting_until = self._clock() + self._rest
+        self._resting_until = now + self._rest
 
     def declare_down(self) -> None:
-        """Rest the server, and terminate its connections.
+        """Take the server out until probes succeed, and terminate its connections.
 
         A statement that waits for a frozen host fails now, and is run again on the primary.
         """
-        self.failed()
-        connections, self._open = list(self._open), weakref.WeakSet()
-        for connection in connections:
-            connection.terminate()
+        self._successes = 0
+        self._taken_out = True
+        self._connections.terminate()
+
+    def probe_succeeded(self) -> None:
+        """Count a probe that was answered; enough of them in a row bring the server back."""
+        self._successes += 1
+        if self._successes >= SUCCESSES_NEEDED:
+            self._taken_out = False
+            self._resting_until = self._rest = 0.0
+
+    def stop_watching(self) -> None:
+        """Forget what probes have seen: nobody probes any more, so nobody would bring the server back."""
+        if self._taken_out:
+            self._taken_out = False
+            self.failed()

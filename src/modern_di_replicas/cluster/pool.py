@@ -2,18 +2,17 @@
 
 import typing
 
-from sqlalchemy import Pool, PoolProxiedConnection, QueuePool
+from sqlalchemy import Pool, PoolProxiedConnection
 
-from modern_di_replicas.cluster.fleet import Fleet
-
-
-def in_use(pool: Pool) -> int:
-    """Return the number of connections of a pool that are checked out; 0 for a pool that does not count them."""
-    return pool.checkedout() if isinstance(pool, QueuePool) else 0
+from modern_di_replicas.cluster.failures import Failure, classify
+from modern_di_replicas.cluster.fleet import Fleet, Member, connections_in_use
 
 
 class FleetPool(Pool):
-    """A pool that owns no connections: each checkout comes from the pool of the server the fleet chooses."""
+    """A pool that owns no connections: each checkout comes from the pool of the server the fleet chooses.
+
+    A replica that cannot be reached is rested, and the next one is asked; the primary in the end.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         super().__init__(self._no_creator)
@@ -21,13 +20,32 @@ class FleetPool(Pool):
         self._dialect_is_initialized = False
 
     def connect(self) -> PoolProxiedConnection:
-        connection = self._fleet.choose().sync_engine.raw_connection()
+        connection = self._checkout()
         if not self._dialect_is_initialized:
             # The engine in front of this pool has a dialect of its own, which learns the server's version
             # and sets up its codecs on the first "connect" event of its pool.
             self.dispatch.connect(connection.dbapi_connection, None)
             self._dialect_is_initialized = True
         return connection
+
+    def _checkout(self) -> PoolProxiedConnection:
+        for _ in self._fleet.members:
+            member = self._fleet.choose_member()
+            if member is None:
+                break
+            try:
+                return member.engine.sync_engine.raw_connection()
+            except Exception as error:
+                if not self._passes_over(member, error):
+                    raise
+        return self._fleet.without_replica(None).sync_engine.raw_connection()
+
+    @staticmethod
+    def _passes_over(member: Member, error: Exception) -> bool:
+        failure = classify(error)
+        if failure is Failure.DOWN:
+            member.health.failed()
+        return failure in (Failure.DOWN, Failure.REFUSED)
 
     def recreate(self) -> "FleetPool":
         return FleetPool(self._fleet)
@@ -40,7 +58,7 @@ class FleetPool(Pool):
 
     def checkedout(self) -> int:
         """Return the number of connections in use, over all servers."""
-        return sum(in_use(member.engine.pool) for member in self._fleet.members)
+        return sum(connections_in_use(member.engine.pool) for member in self._fleet.members)
 
     @staticmethod
     def _no_creator() -> typing.NoReturn:

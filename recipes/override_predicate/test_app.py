@@ -1,0 +1,88 @@
+import collections.abc
+
+import fastapi
+import httpx
+import pytest
+from modern_di import Scope
+from modern_di_fastapi import fetch_di_container
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from modern_di_replicas import Intent, PrimaryEngine, ReplicaEngine, ReplicationSettings
+from modern_di_replicas.testing import LocalCluster
+from recipes.override_predicate.app import Base, main
+
+
+@pytest.fixture
+def app(database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch) -> fastapi.FastAPI:
+    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
+    return main()
+
+
+@pytest.fixture
+async def client(
+    app: fastapi.FastAPI, replicated_cluster: LocalCluster, visits: list[str]
+) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://stock") as client,
+    ):
+        async with fetch_di_container(app).resolve(PrimaryEngine).begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        replicated_cluster.catch_up()
+        visits.clear()
+        yield client
+
+
+async def test_a_call_that_lists_reads_a_replica(client: httpx.AsyncClient, visits: list[str]) -> None:
+    """The predicate knows it by its name, although it is a POST."""
+    assert (await client.post("/rpc/list_quantities")).json() == {}
+    assert visits in (["replica-1"], ["replica-2"])
+
+
+async def test_any_other_call_writes_the_primary(client: httpx.AsyncClient, visits: list[str]) -> None:
+    """The predicate leaves it to the method."""
+    response = await client.post("/rpc/set_quantity", params={"sku": "tea", "quantity": 12})
+
+    assert response.json() == {"tea": 12}
+    assert set(visits) == {"primary"}
+
+
+async def test_a_request_that_is_no_call_is_decided_as_ever(client: httpx.AsyncClient, visits: list[str]) -> None:
+    """The predicate leaves it to the method: a GET reads."""
+    assert (await client.get("/quantities")).json() == {}
+    assert visits in (["replica-1"], ["replica-2"])
+
+
+async def test_the_switch_takes_reads_off_the_replicas_and_puts_them_back(
+    client: httpx.AsyncClient, visits: list[str]
+) -> None:
+    """The engine is chosen for each request, so no restart is needed."""
+    (await client.put("/admin/replicas", params={"used": False})).raise_for_status()
+    await client.get("/quantities")
+    await client.post("/rpc/list_quantities")
+    while_off = visits.copy()
+    visits.clear()
+    (await client.put("/admin/replicas", params={"used": True})).raise_for_status()
+    await client.get("/quantities")
+
+    assert while_off == ["primary", "primary"]
+    assert visits in (["replica-1"], ["replica-2"])
+
+
+@pytest.mark.parametrize(("declared", "expected"), [({}, PrimaryEngine), ({Intent: Intent.read()}, ReplicaEngine)])
+async def test_a_job_still_declares_its_own_intent(
+    app: fastapi.FastAPI, declared: dict[type, Intent], expected: type[AsyncEngine]
+) -> None:
+    """There is no request to look at, so the predicate leaves it to the context."""
+    async with (
+        fetch_di_container(app) as container,
+        container.build_child_container(scope=Scope.REQUEST, context=declared) as job,
+    ):
+        assert isinstance(job.resolve(AsyncEngine), expected)
+
+
+def test_the_container_is_complete(app: fastapi.FastAPI) -> None:
+    """What was redefined is wired by type, like everything else."""
+    fetch_di_container(app).validate()

@@ -1,0 +1,190 @@
+"""Watches the servers: one task and one connection for each, and a snapshot that is swapped as a whole."""
+
+import asyncio
+import logging
+import random
+import time
+import types
+import typing
+
+from modern_di_replicas.cluster.engines import PrimaryEngine, ReplicaEngine
+from modern_di_replicas.cluster.fleet import Fleet, Member
+from modern_di_replicas.cluster.probe import Probe
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.routing.snapshot import LsnHistory, Observation, Role, Snapshot, assemble, find_primary
+from modern_di_replicas.settings import ReplicationSettings
+
+
+logger = logging.getLogger("modern_di_replicas")
+
+LONGEST_PAUSE: typing.Final = 2.0
+"""Seconds between two probes of a server that is down, at the most."""
+
+FIRST_LOOK: typing.Final = 0.25
+"""Seconds that the start waits, at the most, for replicas to reach where the primary was when it began."""
+
+JITTER: typing.Final = 0.1
+"""Each pause is up to this share longer or shorter, so that many processes do not ask at once."""
+
+_REFUSALS: typing.Final = ("28", "3D")
+"""SQLSTATE classes of a wrong user, password or database: nothing that time heals."""
+
+_WARNINGS: typing.Final = {
+    Role.FENCED: "it believes to be the primary, on an older timeline; stop it, or make it a standby",
+    Role.FOREIGN: "it belongs to another PostgreSQL cluster than the primary",
+}
+
+
+class Monitor:
+    """Watches the servers of one application while it runs: `async with Monitor(replica_engine): ...`.
+
+    `setup_replicas` and `ReplicasPlugin` start it with the application. Without it the library works on what
+    sessions meet; with it, servers that lag, freeze or die leave the rotation by themselves, and writes follow a
+    primary that moves.
+
+    Args:
+        replicas: the engine that stands for all replicas.
+
+    Raises:
+        ConfigurationError: at the start, a server refuses the user, the password or the database.
+
+    """
+
+    def __init__(self, replicas: ReplicaEngine) -> None:
+        fleet, settings = replicas.fleet, replicas.settings
+        if fleet is None or settings is None:
+            raise ConfigurationError(
+                field="replicas", value=replicas.label, remedy="give the engine that stands for all replicas"
+            )
+        self._fleet: Fleet = fleet
+        self._settings: ReplicationSettings = settings
+        name = f"{settings.application_name}-monitor"
+        self._probes = {
+            member.name: Probe(url=member.url, application_name=name, timeout=settings.probe_timeout)
+            for member in fleet.members
+        }
+        self._observed: dict[str, Observation] = {}
+        self._history = LsnHistory()
+        self._primary = next(member.name for member in fleet.members if member.reserve)
+        self._lost_primary_at: float | None = None
+        self._system: int | None = None
+        self._timeline = 0
+        self._roles: dict[str, Role] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> typing.Self:
+        try:
+            await self._look_around()
+        except BaseException:
+            await self._end()
+            raise
+        self._tasks = [asyncio.create_task(self._watch(member)) for member in self._fleet.members]
+        return self
+
+    async def _look_around(self) -> None:
+        """Probe every server once; and again for a moment those whose lag a first look cannot tell."""
+        # The primary first: what a replica says is compared with what the primary said before.
+        first = [member for member in self._fleet.members if member.reserve]
+        others = [member for member in self._fleet.members if not member.reserve]
+        for members in (first, others):
+            await asyncio.gather(*(self._probe(member, starting=True) for member in members))
+        deadline = time.monotonic() + FIRST_LOOK
+        while (
+            unclear := [member for member in others if self._lag_is_unclear(member)]
+        ) and time.monotonic() < deadline:
+            await asyncio.sleep(FIRST_LOOK / 20)
+            await asyncio.gather(*(self._probe(member) for member in unclear))
+
+    def _lag_is_unclear(self, member: Member) -> bool:
+        state = self._fleet.snapshot.servers[member.name] if self._fleet.snapshot else None
+        return state is not None and state.lag_bytes is not None and state.lag_seconds is None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._end()
+
+    async def _end(self) -> None:
+        self._fleet.publish(None)
+        for member in self._fleet.members:
+            member.health.stop_watching()
+        await asyncio.gather(*(probe.close() for probe in self._probes.values()))
+
+    async def _watch(self, member: Member) -> None:
+        pause = self._settings.probe_interval
+        while True:
+            await asyncio.sleep(pause * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311  # for spreading
+            if await self._probe(member):
+                pause = self._settings.probe_interval
+            else:
+                pause = min(pause * 2, max(LONGEST_PAUSE, self._settings.probe_interval))
+
+    async def _probe(self, member: Member, *, starting: bool = False) -> bool:
+        """Ask one server, and publish what that changes; return whether it answered."""
+        try:
+            seen = await self._probes[member.name].ask()
+        except Exception as error:  # noqa: BLE001  # a dying connection confuses the driver in many ways; watch on
+            self._no_answer(member, error, starting=starting)
+            await self._conclude()
+            return False
+        was_down = member.health.is_down
+        member.health.probe_succeeded()
+        if was_down and not member.health.is_down:
+            logger.warning("%s is back.", member.name)
+        self._observed[member.name] = seen
+        await self._conclude()
+        return True
+
+    def _no_answer(self, member: Member, error: Exception, *, starting: bool) -> None:
+        if (getattr(error, "sqlstate", None) or "").startswith(_REFUSALS):
+            refused = ConfigurationError(
+                field=f"the URL of {member.name}",
+                value=type(error).__name__,
+                remedy="the server refuses its user, its password or its database: correct it",
+            )
+            if starting:
+                raise refused from None
+            logger.error("%s", refused.message())
+        if self._observed.pop(member.name, None) is not None or starting:
+            logger.warning("%s is down: %s.", member.name, type(error).__name__)
+        member.health.declare_down()
+
+    async def _conclude(self) -> None:
+        """Publish what all observations together mean, and let writes follow a primary that moved."""
+        ours = {name: seen for name, seen in self._observed.items() if self._system in (None, seen.system)}
+        primary = find_primary(ours, current=self._primary, timeline=self._timeline)
+        if primary is None:
+            self._lost_primary_at = self._lost_primary_at or time.monotonic()
+        else:
+            if primary != self._primary:
+                await self._move_to(primary)
+            leader = ours[primary]
+            self._lost_primary_at, self._system, self._timeline = None, leader.system, leader.timeline
+            self._history.add(leader.at, leader.lsn)
+        snapshot = assemble(
+            (member.name for member in self._fleet.members),
+            self._observed,
+            history=self._history,
+            primary=primary,
+            lost_primary_at=self._lost_primary_at,
+        )
+        self._report(snapshot)
+        self._fleet.publish(snapshot)
+
+    async def _move_to(self, primary: str) -> None:
+        logger.warning("The primary is %s now; it was %s. Writes follow.", primary, self._primary)
+        self._primary = primary
+        self._history.clear()
+        if isinstance(self._fleet.primary, PrimaryEngine):
+            await self._fleet.primary.follow(next(m.url for m in self._fleet.members if m.name == primary))
+
+    def _report(self, snapshot: Snapshot) -> None:
+        for state in snapshot.servers.values():
+            if state.role is Role.UNKNOWN:
+                continue
+            if state.role is not self._roles.get(state.name) and state.role in (Role.FENCED, Role.FOREIGN):
+                logger.error("%s is not used: %s.", state.name, _WARNINGS[state.role])
+            self._roles[state.name] = state.role

@@ -1,0 +1,121 @@
+"""One round trip to one server, which says what it is."""
+
+import asyncio
+import dataclasses
+import time
+import typing
+
+import asyncpg
+from sqlalchemy.engine import make_url
+
+from modern_di_replicas.routing.snapshot import Observation
+
+
+# The timeline of a primary is in the name of its WAL files: pg_control_checkpoint() tells it only at the next
+# checkpoint after a promotion. Of a standby the checkpoint's is exact enough, and needs no privilege.
+QUESTION: typing.Final = """
+SELECT in_recovery,
+       (CASE WHEN in_recovery THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
+             ELSE pg_current_wal_flush_lsn() END - '0/0')::bigint AS lsn,
+       CASE WHEN in_recovery THEN (SELECT timeline_id FROM pg_control_checkpoint())
+            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline,
+       (SELECT system_identifier FROM pg_control_system()) AS system
+FROM (SELECT pg_is_in_recovery() AS in_recovery) AS server
+"""
+
+LOST_CONNECTION: typing.Final = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What the driver raises on a connection that is gone, or going."""
+
+# These belong to SQLAlchemy; the driver does not know them.
+_NOT_THE_DRIVERS: typing.Final = frozenset(
+    {"async_fallback", "async_creator_fn", "prepared_statement_cache_size", "prepared_statement_name_func"}
+)
+
+
+def connect_arguments(url: str, *, application_name: str) -> dict[str, typing.Any]:
+    """Return the arguments of the driver's `connect` for a SQLAlchemy URL."""
+    parsed = make_url(url)
+    _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+    given = {name: value for name, value in arguments.items() if name not in _NOT_THE_DRIVERS}
+    return {**given, "server_settings": {"application_name": application_name}}
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Probe:
+    """Asks one server, on a connection of its own that it keeps.
+
+    Args:
+        url: the server.
+        application_name: how PostgreSQL shows the connection.
+        timeout: seconds a server has to answer, connecting included.
+
+    """
+
+    url: str
+    application_name: str
+    timeout: float
+    _connection: typing.Any = None
+
+    async def ask(self) -> Observation:
+        """Return what the server says of itself.
+
+        Raises:
+            TimeoutError: it did not answer in time.
+            asyncpg.PostgresError: it refuses; the SQLSTATE says why.
+            Exception: it cannot be reached, or the connection broke: see `LOST_CONNECTION`.
+
+        """
+        asking = asyncio.ensure_future(self._ask())
+        try:
+            done, _ = await asyncio.wait({asking}, timeout=self.timeout)
+        except asyncio.CancelledError:
+            self._abandon(asking)
+            raise
+        if not done:
+            # Not by cancelling alone: the driver would ask a frozen server, politely, to forget the question.
+            self._abandon(asking)
+            msg = f"no answer within {self.timeout:g} s"
+            raise TimeoutError(msg)
+        return asking.result()
+
+    async def _ask(self) -> Observation:
+        if self._connection is not None and not self._connection.is_closed():
+            try:
+                return await self._question()
+            except LOST_CONNECTION:
+                pass  # it was closed while nobody looked: that says nothing of the server now
+        self._connection = await asyncpg.connect(
+            **connect_arguments(self.url, application_name=self.application_name), timeout=self.timeout
+        )
+        return await self._question()
+
+    async def _question(self) -> Observation:
+        row = await self._connection.fetchrow(QUESTION)
+        return Observation(
+            at=time.monotonic(),
+            in_recovery=row["in_recovery"],
+            lsn=row["lsn"],
+            timeline=row["timeline"],
+            system=row["system"],
+        )
+
+    def _abandon(self, asking: asyncio.Future[Observation]) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+        asking.cancel()
+        asking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+
+    async def close(self) -> None:
+        """Close the connection, within the time a probe has."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                await connection.close(timeout=self.timeout)
+            except LOST_CONNECTION:
+                connection.terminate()

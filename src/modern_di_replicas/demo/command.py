@@ -1,0 +1,73 @@
+"""`python -m modern_di_replicas demo`."""
+
+import asyncio
+import contextlib
+import signal
+import typing
+
+import httpx
+from rich.console import Console
+
+from modern_di_replicas.demo.application import create_application
+from modern_di_replicas.demo.interruption import Interruption, interruption_of
+from modern_di_replicas.demo.log import shown_log
+from modern_di_replicas.demo.scenario import Visitor, curl_lines, visit
+from modern_di_replicas.demo.screen import Screen
+from modern_di_replicas.demo.server import serving
+from modern_di_replicas.demo.topology import describe, settings_for
+from modern_di_replicas.errors import ReplicasError
+from modern_di_replicas.testing import LocalCluster
+
+
+FAILED: typing.Final = 1
+INTERRUPTED: typing.Final = 128
+"""What a shell adds the number of the signal to; https://www.gnu.org/software/bash/manual/html_node/Exit-Status.html."""
+
+
+def run(*, serve: bool = False, port: int = 0) -> int:
+    """Run the demo and return its exit status: 0, 1 when it cannot run, 128 + the signal that interrupted it.
+
+    Args:
+        serve: whether to keep it running afterwards, until a signal ends it; that is its normal end.
+        port: the port of the application; 0 for a free one.
+
+    """
+    screen = Screen(console=Console(), errors=Console(stderr=True))
+    try:
+        return asyncio.run(_run(screen, serve=serve, port=port))
+    except ReplicasError as error:
+        screen.show_failure(error)
+        return FAILED
+
+
+async def _run(screen: Screen, *, serve: bool, port: int) -> int:
+    task = typing.cast("asyncio.Task[typing.Any]", asyncio.current_task())
+    with interruption_of(task) as interruption:
+        try:
+            await _show(screen, interruption, serve=serve, port=port)
+        except asyncio.CancelledError:
+            screen.show_interruption()
+            return INTERRUPTED + (interruption.signal or signal.SIGINT)
+    screen.show_end()
+    return 0
+
+
+async def _show(screen: Screen, interruption: Interruption, *, serve: bool, port: int) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(shown_log(screen.show_log))
+        with screen.start_of_cluster() as show_step:
+            cluster = await stack.enter_async_context(LocalCluster(progress=show_step))
+        settings = settings_for(cluster)
+        screen.show_topology(await describe(cluster, settings))
+        url = await stack.enter_async_context(serving(create_application(settings), port=port))
+        screen.show_application(url)
+        # Not the proxy of the environment: the application is on this machine.
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            visitor = Visitor(client=client, cluster=cluster, audience=screen)
+            user_id = await visit(visitor)
+        screen.show_summary(visitor.exchanges)
+        if serve:
+            screen.show_invitation(url, curl_lines(url, user_id))
+            await interruption.wait()
+        else:
+            screen.show_next_steps()

@@ -1,0 +1,109 @@
+"""What a response says of the server that answered: written by the application, read from the response."""
+
+import collections.abc
+import dataclasses
+import typing
+from typing import Annotated
+
+import fastapi
+from fastapi.routing import APIRoute
+from modern_di_fastapi import FromDI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modern_di_replicas import Intent, RoutedSession
+from modern_di_replicas.intent import marked_intent
+
+
+WHO_ARE_YOU: typing.Final = text("SELECT inet_server_port(), pg_is_in_recovery()")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Report:
+    """Where one request was answered, and why there."""
+
+    port: int
+    """The server's own word: `inet_server_port()`."""
+    in_recovery: bool
+    """The server's own word: `pg_is_in_recovery()`, true on a standby."""
+    server: str
+    """The name of the server that the session chose."""
+    intent: str
+    """`read` or `write`."""
+    group: str
+    """The group of replicas that was asked for; empty for the default one."""
+    marker: str
+    """The marker of the endpoint; empty when it has none."""
+    reason: str
+    """Why the session chose this server."""
+
+    def as_headers(self) -> dict[str, str]:
+        return {
+            "X-Server-Port": str(self.port),
+            "X-In-Recovery": str(self.in_recovery).lower(),
+            "X-Server": self.server,
+            "X-Intent": self.intent,
+            "X-Group": self.group,
+            "X-Marker": self.marker,
+            "X-Reason": self.reason,
+        }
+
+    @classmethod
+    def from_headers(cls, headers: typing.Mapping[str, str]) -> typing.Self:
+        """Return the report a response carries."""
+        return cls(
+            port=int(headers["X-Server-Port"]),
+            in_recovery=headers["X-In-Recovery"] == "true",
+            server=headers["X-Server"],
+            intent=headers["X-Intent"],
+            group=headers["X-Group"],
+            marker=headers["X-Marker"],
+            reason=headers["X-Reason"],
+        )
+
+
+async def remember_unit_of_work(
+    request: fastapi.Request,
+    session: Annotated[RoutedSession, FromDI(AsyncSession)],
+    intent: Annotated[Intent, FromDI(Intent)],
+) -> None:
+    """Remember the session that the handler is going to use, to ask it afterwards."""
+    request.state.session = session
+    request.state.intent = intent
+
+
+async def report_of(request: fastapi.Request) -> Report:
+    """Ask the server who it is, in the very session that the handler used."""
+    session: RoutedSession = request.state.session
+    intent: Intent = request.state.intent
+    marked = marked_intent(request.scope["endpoint"])
+    port, in_recovery = (await session.execute(WHO_ARE_YOU)).one()
+    # Some versions of FastAPI have closed the session by now, and it has just opened again.
+    await session.close()
+    return Report(
+        port=port,
+        in_recovery=in_recovery,
+        server=session.decision.server,
+        intent=intent.access.value,
+        group=intent.group or "",
+        marker=marked.reason if marked else "",
+        reason=session.decision.reason,
+    )
+
+
+class ReportingRoute(APIRoute):
+    """Adds a report to each response, after the handler: by then its statements may have moved to the primary."""
+
+    def get_route_handler(
+        self,
+    ) -> collections.abc.Callable[
+        [fastapi.Request], collections.abc.Coroutine[typing.Any, typing.Any, fastapi.Response]
+    ]:
+        answer = super().get_route_handler()
+
+        async def answer_and_report(request: fastapi.Request) -> fastapi.Response:
+            response = await answer(request)
+            response.headers.update((await report_of(request)).as_headers())
+            return response
+
+        return answer_and_report

@@ -1,0 +1,181 @@
+"""What the demo shows. ASCII and 80 columns, so that it reads the same in a terminal, a pipe and a log."""
+
+import collections.abc
+import contextlib
+import dataclasses
+import time
+import typing
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from modern_di_replicas.demo.scenario import Exchange
+from modern_di_replicas.demo.topology import Server
+from modern_di_replicas.errors import DOCS_URL, ReplicasError
+
+
+SERVE_COMMAND: typing.Final = "python -m modern_di_replicas demo --serve"
+LOWEST_ERROR: typing.Final = 400
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Column:
+    title: str
+    width: int | None = None
+    """In characters; None for what is left of the line."""
+
+
+TOPOLOGY: typing.Final = (
+    Column(title="server", width=10),
+    Column(title="port", width=5),
+    Column(title="in recovery", width=11),
+    Column(title="WAL receiver", width=12),
+    Column(title="position", width=11),
+    Column(title="serves"),
+)
+REQUESTS: typing.Final = (
+    Column(title="request", width=15),
+    Column(title="marker", width=13),
+    Column(title="intent", width=6),
+    Column(title="server", width=9),
+    Column(title="port", width=5),
+    Column(title="recovery", width=8),
+    Column(title="why"),
+)
+
+
+class Screen:
+    """Prints; each method is one thing that the demo says.
+
+    Args:
+        console: where to print.
+        errors: where to print errors.
+
+    """
+
+    def __init__(self, *, console: Console, errors: Console) -> None:
+        self._console = console
+        self._errors = errors
+
+    @contextlib.contextmanager
+    def start_of_cluster(self) -> collections.abc.Iterator[collections.abc.Callable[[str], None]]:
+        """Give a function that shows the steps of the start, each with the seconds since the first."""
+        self._heading("Starting PostgreSQL: a primary and two streaming replicas")
+        began = time.perf_counter()
+        with self._console.status("find the programs", spinner="line") as status:
+
+            def show_step(step: str) -> None:
+                self._say(f"  {time.perf_counter() - began:4.1f} s  {step}", style="dim")
+                status.update(Text(step))
+
+            yield show_step
+        self._say(f"  {time.perf_counter() - began:4.1f} s  ready", style="green")
+
+    def show_topology(self, servers: collections.abc.Sequence[Server]) -> None:
+        self._heading(f"The servers, as they describe themselves (PostgreSQL {servers[0].version})")
+        self._row(TOPOLOGY, [column.title for column in TOPOLOGY], style="dim")
+        for server in servers:
+            cells = [
+                server.name,
+                str(server.port),
+                str(server.in_recovery).lower(),
+                server.receiving or "-",
+                server.lsn,
+                f"reads: {', '.join(server.groups)}" if server.groups else "writes",
+            ]
+            self._row(TOPOLOGY, cells, style=_colour(in_recovery=server.in_recovery))
+
+    def show_application(self, url: str) -> None:
+        self._heading(f"Requests to the application at {url}")
+        self._say("  Source: modern_di_replicas/demo/application.py. After each handler its session", style="dim")
+        self._say("  asked the server: port is inet_server_port(), recovery pg_is_in_recovery().\n", style="dim")
+        self._row(REQUESTS, [column.title for column in REQUESTS], style="dim")
+
+    def show_exchange(self, exchange: Exchange) -> None:
+        report = exchange.report
+        cells = [
+            f"{exchange.method} {exchange.path}",
+            report.marker or "-",
+            report.intent,
+            report.server,
+            str(report.port),
+            str(report.in_recovery).lower(),
+            explain(exchange),
+        ]
+        self._row(REQUESTS, cells, style=_colour(in_recovery=report.in_recovery))
+
+    def show_wait(self, seconds: float) -> None:
+        self._say(
+            f"  ... waited {seconds * 1000:.0f} ms until both replicas had replayed what was written:\n"
+            "      a read before that could miss it. (Read-your-writes tokens come later.)",
+            style="dim",
+        )
+
+    def show_log(self, words: str) -> None:
+        self._console.print(Padding(Text(f"log: {words}", style="magenta"), (0, 0, 0, 2), expand=False))
+
+    def show_summary(self, exchanges: collections.abc.Sequence[Exchange]) -> None:
+        replicas = sum(exchange.report.in_recovery for exchange in exchanges)
+        self._heading("What you saw")
+        self._say(
+            f"  {len(exchanges)} requests: {replicas} answered by replicas, {len(exchanges) - replicas} by the primary."
+        )
+        self._say("  No handler names a server: the HTTP method decides, a marker wins over it, and")
+        self._say("  a write that nobody announced moves to the primary before it is sent.")
+
+    def show_next_steps(self) -> None:
+        self._heading("What next")
+        self._say(f"  {SERVE_COMMAND}\n      keeps it running, for your own requests")
+        self._say(f"  README.md and {DOCS_URL}\n      how to use it in your application")
+
+    def show_invitation(self, url: str, lines: collections.abc.Sequence[str]) -> None:
+        self._heading(f"Serving at {url} until Ctrl-C")
+        self._say("  The headers X-... say who answered. Try, each as often as you like:\n", style="dim")
+        for line in lines:
+            self._say(line)
+        self._say("\n  A GET right after a write may come too early for its replica.", style="dim")
+
+    def show_end(self) -> None:
+        self._say("\nThe servers are stopped and their files removed.", style="dim")
+
+    def show_interruption(self) -> None:
+        self._errors.print("\nInterrupted: the servers are stopped and their files removed.", markup=False)
+
+    def show_failure(self, error: ReplicasError) -> None:
+        self._errors.print("\nThe demo cannot run, and has left nothing behind.", style="bold red")
+        self._errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+
+    def _heading(self, words: str) -> None:
+        self._say(f"\n{words}", style="bold")
+
+    def _say(self, words: str, *, style: str | None = None) -> None:
+        # Without wrapping: a line that is too long for the terminal can still be copied as one.
+        self._console.print(Text(words, style=style or ""), soft_wrap=True)
+
+    def _row(self, columns: collections.abc.Sequence[Column], cells: collections.abc.Sequence[str], style: str) -> None:
+        # A table for each row, of columns as wide as always: rows appear when they happen, also in a pipe.
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+        for column in columns:
+            table.add_column(width=column.width, overflow="fold")
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+        self._console.print(table)
+
+
+def explain(exchange: Exchange) -> str:
+    """Say in a few words why a request was answered where it was."""
+    report = exchange.report
+    if report.reason == report.marker:
+        why = f"marker over {exchange.method}"
+    elif report.reason == exchange.method:
+        why = f"{exchange.method} {report.intent}s"
+    else:
+        why = report.reason
+    if report.group:
+        why += f", group {report.group}"
+    return f"{why} ({exchange.status})" if exchange.status >= LOWEST_ERROR else why
+
+
+def _colour(*, in_recovery: bool) -> str:
+    return "cyan" if in_recovery else "yellow"

@@ -1,0 +1,177 @@
+"""What is known of the servers at one moment: the facts a decision reads. Pure."""
+
+import bisect
+import collections.abc
+import dataclasses
+import enum
+import typing
+
+
+class Role(enum.Enum):
+    """What a server is for the others."""
+
+    PRIMARY = "primary"
+    STANDBY = "standby"
+    ALIAS = "alias"
+    """It accepts writes like the primary, on the same timeline: it is the primary by another name."""
+    FENCED = "fenced"
+    """It believes to be the primary, on an older timeline: whatever it has, the primary knows nothing of it."""
+    FOREIGN = "foreign"
+    """It belongs to another PostgreSQL cluster."""
+    UNKNOWN = "unknown"
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Observation:
+    """What one server said of itself."""
+
+    at: float
+    """When it said so, in seconds of the application's own clock."""
+    in_recovery: bool
+    lsn: int
+    """On a primary what is flushed, on a standby what is replayed. Of a standby it is a bound that only grows."""
+    timeline: int
+    """Each promotion begins a new one, with a higher number."""
+    system: int
+    """The identity of the PostgreSQL cluster, the same on a primary and all its standbys."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class ServerState:
+    """What is known of one server."""
+
+    name: str
+    up: bool = False
+    role: Role = Role.UNKNOWN
+    lsn: int | None = None
+    timeline: int | None = None
+    lag_bytes: int | None = None
+    """How far it is behind the primary, in bytes of WAL; None when it is not known."""
+    lag_seconds: float | None = None
+    """How long ago the primary was where this server is; None when it is not known."""
+    lag_unknown_since: float | None = None
+    """Since when the lag is not known, because the primary does not answer; None while it is known."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Snapshot:
+    """What is known of all servers; replaced as a whole, so that a reader never sees half of a change."""
+
+    servers: collections.abc.Mapping[str, ServerState]
+    primary: str | None = None
+    """The name of the server to write to; None when nobody claims to be the primary."""
+
+
+class LsnHistory:
+    """Where the primary was when, from the samples the monitor took: lag on one clock, free of any skew."""
+
+    def __init__(self, capacity: int = 4096) -> None:
+        self._capacity = capacity
+        self._times: list[float] = []
+        self._lsns: list[int] = []
+
+    def add(self, at: float, lsn: int) -> None:
+        """Note a sample; an LSN that has not moved only proves that its time has come."""
+        if len(self._lsns) > 1 and self._lsns[-1] == self._lsns[-2] == lsn:
+            self._times[-1] = at
+            return
+        self._times.append(at)
+        self._lsns.append(lsn)
+        if len(self._lsns) > self._capacity:
+            # Thin out the older half: an old lag needs no precision.
+            half = self._capacity // 2
+            self._times[:half] = self._times[:half:2]
+            self._lsns[:half] = self._lsns[:half:2]
+
+    def clear(self) -> None:
+        """Forget everything: another primary writes another history."""
+        self._times.clear()
+        self._lsns.clear()
+
+    @property
+    def last(self) -> tuple[float, int] | None:
+        """The newest sample."""
+        return (self._times[-1], self._lsns[-1]) if self._lsns else None
+
+    def lag_seconds(self, at: float, lsn: int) -> float | None:
+        """Return how long before `at` the primary was at `lsn`, at the most; None when the samples do not tell.
+
+        0 when the primary had nothing newer by then. Samples are as far apart as the probes, so the true value may
+        be smaller by that much.
+        """
+        known = bisect.bisect_right(self._times, at) or min(1, len(self._times))
+        reached = bisect.bisect_right(self._lsns, lsn, hi=known)
+        if reached == 0:
+            return None  # it is older than the oldest sample
+        return 0.0 if reached == known else at - self._times[reached - 1]
+
+
+def find_primary(
+    observed: collections.abc.Mapping[str, Observation], *, current: str | None, timeline: int
+) -> str | None:
+    """Return who is the primary: of those who claim to be, one on the newest timeline that anybody is on.
+
+    Two of them on the same timeline are one server by two names; then whoever was the primary remains it.
+
+    Args:
+        observed: what the servers of one PostgreSQL cluster said last.
+        current: who was the primary before.
+        timeline: the newest timeline there was before; a server on an older one is not the primary any more.
+
+    """
+    newest = max([timeline, *(seen.timeline for seen in observed.values())])
+    claims = [name for name, seen in observed.items() if not seen.in_recovery and seen.timeline == newest]
+    return current if current in claims else min(claims, default=None)
+
+
+def assemble(
+    names: collections.abc.Iterable[str],
+    observed: collections.abc.Mapping[str, Observation],
+    *,
+    history: LsnHistory,
+    primary: str | None,
+    lost_primary_at: float | None,
+) -> Snapshot:
+    """Return what is known of all servers.
+
+    Args:
+        names: every server.
+        observed: what those that are up said last.
+        history: where the primary was when.
+        primary: who the primary is, up or not.
+        lost_primary_at: since when the primary has not answered; None while it does.
+
+    """
+    leader = observed.get(primary) if primary is not None else None
+    states: dict[str, ServerState] = {}
+    for name in names:
+        seen = observed.get(name)
+        if seen is None:
+            states[name] = ServerState(name=name)
+            continue
+        role = _role(name, seen, primary=primary, leader=leader)
+        last = history.last
+        measured = role is Role.STANDBY and lost_primary_at is None and last is not None
+        states[name] = ServerState(
+            name=name,
+            up=True,
+            role=role,
+            lsn=seen.lsn,
+            timeline=seen.timeline,
+            lag_bytes=max(0, typing.cast(tuple[float, int], last)[1] - seen.lsn) if measured else None,
+            lag_seconds=history.lag_seconds(seen.at, seen.lsn) if measured else None,
+            lag_unknown_since=lost_primary_at if role is Role.STANDBY else None,
+        )
+    return Snapshot(servers=states, primary=primary)
+
+
+def _role(name: str, seen: Observation, *, primary: str | None, leader: Observation | None) -> Role:
+    if name == primary and not seen.in_recovery:
+        return Role.PRIMARY
+    if leader is not None and seen.system != leader.system:
+        return Role.FOREIGN
+    if seen.in_recovery:
+        return Role.STANDBY
+    if leader is None or seen.timeline < leader.timeline:
+        return Role.FENCED
+    return Role.ALIAS

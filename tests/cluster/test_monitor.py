@@ -1,0 +1,254 @@
+"""The monitor: what it finds at the start, what it follows, what it leaves behind."""
+
+import asyncio
+import collections.abc
+import contextlib
+import logging
+
+import pytest
+import sqlalchemy.exc
+from sqlalchemy import make_url, text
+
+from modern_di_replicas import ConfigurationError, Monitor, RoutedSession
+from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
+from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.session.conftest import Servers, serving
+
+
+def name(server: LocalServer) -> str:
+    return f"127.0.0.1:{server.port}"
+
+
+def snapshot(servers: Servers) -> Snapshot:
+    fleet = servers.replica.fleet
+    assert fleet is not None
+    assert fleet.snapshot is not None
+    return fleet.snapshot
+
+
+def state(servers: Servers, server: LocalServer) -> ServerState:
+    return snapshot(servers).servers[name(server)]
+
+
+async def until(condition: collections.abc.Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():  # noqa: ASYNC110  # nothing announces what another process does
+            await asyncio.sleep(0.01)
+
+
+async def write(servers: Servers) -> int:
+    async with RoutedSession(servers.primary) as session:
+        await session.execute(text("INSERT INTO written DEFAULT VALUES"))
+        port = await session.scalar(text("SELECT inet_server_port()"))
+        await session.commit()
+        assert port is not None
+        return int(port)
+
+
+@contextlib.asynccontextmanager
+async def watched(cluster: LocalCluster) -> collections.abc.AsyncIterator[Servers]:
+    cluster.primary.execute("CREATE TABLE written (n serial PRIMARY KEY)")
+    cluster.catch_up()
+    async with serving(cluster, probe_interval=0.1, primary_pool_timeout=5) as servers, Monitor(servers.replica):
+        yield servers
+
+
+async def test_the_first_snapshot_is_there_at_the_start(disposable_cluster: LocalCluster) -> None:
+    """The first request decides on facts already."""
+    async with watched(disposable_cluster) as servers:
+        assert snapshot(servers).primary == name(disposable_cluster.primary)
+        assert state(servers, disposable_cluster.primary).role is Role.PRIMARY
+        for replica in disposable_cluster.replicas:
+            assert state(servers, replica).role is Role.STANDBY
+            assert state(servers, replica).lag_seconds is not None
+
+
+async def test_writes_follow_a_switchover_and_reads_go_to_whoever_is_a_standby(
+    disposable_cluster: LocalCluster,
+) -> None:
+    """The old primary is stopped, a replica promoted, the old one rejoins: no restart, no new configuration."""
+    primary, first, second = disposable_cluster.servers
+    async with watched(disposable_cluster) as servers:
+        assert await write(servers) == primary.port
+        disposable_cluster.catch_up()
+        await asyncio.to_thread(primary.stop)
+        await asyncio.to_thread(first.promote)
+        await until(lambda: snapshot(servers).primary == name(first))
+        assert await write(servers) == first.port
+
+        await asyncio.to_thread(second.stop)
+        await asyncio.to_thread(second.follow, first)
+        await asyncio.to_thread(primary.follow, first)
+        await until(lambda: {state(servers, s).role for s in (primary, second)} == {Role.STANDBY})
+        await until(lambda: all(state(servers, s).lag_seconds is not None for s in (primary, second)))
+        ports: set[int | None] = set()
+        async with asyncio.timeout(15):
+            while ports != {primary.port, second.port}:
+                async with servers.session() as session:
+                    ports.add(await session.scalar(text("SELECT inet_server_port()")))
+                assert first.port not in ports
+
+
+async def test_a_write_that_was_reported_as_successful_survives_a_failover() -> None:
+    """INVARIANT: with synchronous replication, what was committed before the crash is on the new primary."""
+    with LocalCluster(replicas=2, synchronous=True) as cluster:
+        primary, first, second = cluster.servers
+        async with watched(cluster) as servers:
+            reported = 0
+            crashed = asyncio.Event()
+
+            async def writer() -> None:
+                nonlocal reported
+                while True:
+                    try:
+                        port = await write(servers)
+                    except (sqlalchemy.exc.DBAPIError, OSError, sqlalchemy.exc.TimeoutError):
+                        await asyncio.sleep(0.05)
+                        continue
+                    reported += 1
+                    if crashed.is_set() and port != primary.port:
+                        return
+
+            writers = [asyncio.create_task(writer()) for _ in range(5)]
+            await until(lambda: reported >= 50)
+            await asyncio.to_thread(primary.stop, "immediate")
+            crashed.set()
+            lsns = {
+                server: int(await asyncio.to_thread(server.execute, "SELECT pg_last_wal_receive_lsn() - '0/0'"))
+                for server in (first, second)
+            }
+            chosen = max(lsns, key=lambda server: lsns[server])
+            await asyncio.to_thread(chosen.execute, "ALTER SYSTEM SET synchronous_standby_names = ''")
+            await asyncio.to_thread(chosen.execute, "SELECT pg_reload_conf()")
+            await asyncio.to_thread(chosen.promote)
+            async with asyncio.timeout(15):
+                await asyncio.gather(*writers)
+            found = int(await asyncio.to_thread(chosen.execute, "SELECT count(*) FROM written"))
+            assert found >= reported
+
+
+async def test_of_two_that_claim_to_be_the_primary_the_older_timeline_is_fenced(
+    disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """INVARIANT: the old primary lives on and knows nothing; not one row is written to it, and it is reported."""
+    primary, first, _ = disposable_cluster.servers
+    async with watched(disposable_cluster) as servers:
+        await write(servers)
+        disposable_cluster.catch_up()
+        await asyncio.to_thread(first.promote)
+        await until(lambda: snapshot(servers).primary == name(first))
+        before = primary.execute("SELECT count(*) FROM written")
+        assert {await write(servers) for _ in range(10)} == {first.port}
+        await until(lambda: state(servers, primary).role is Role.FENCED)
+        await asyncio.to_thread(primary.restart)
+        await until(lambda: state(servers, primary).up)
+        assert {await write(servers) for _ in range(10)} == {first.port}
+        assert primary.execute("SELECT count(*) FROM written") == before
+
+        # The new primary goes too: even then nothing is written to the old one.
+        await asyncio.to_thread(first.stop, "immediate")
+        await until(lambda: not state(servers, first).up)
+        with pytest.raises((sqlalchemy.exc.DBAPIError, OSError)):
+            await write(servers)
+        assert primary.execute("SELECT count(*) FROM written") == before
+
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert name(primary) in errors[0]
+
+
+async def test_a_connection_to_a_primary_that_became_a_standby_is_replaced(disposable_cluster: LocalCluster) -> None:
+    """Behind a proxy that follows the primary, the address stays and the open connections do not: 25006 ends them."""
+    async with serving(disposable_cluster) as servers:
+        async with RoutedSession(servers.primary) as session:
+            await session.execute(text("SELECT 1"))
+        primary = disposable_cluster.primary
+        async with RoutedSession(servers.primary) as session:
+            await session.execute(text("SET default_transaction_read_only = on"))
+            await session.commit()
+        async with RoutedSession(servers.primary) as session:
+            with pytest.raises(sqlalchemy.exc.DBAPIError) as caught:
+                await session.execute(text("CREATE TABLE refused (n int)"))
+            assert caught.value.connection_invalidated
+        async with RoutedSession(servers.primary) as session:
+            await session.execute(text("CREATE TABLE accepted (n int)"))
+            await session.commit()
+        assert primary.execute("SELECT to_regclass('accepted')") == "accepted"
+
+
+@pytest.mark.parametrize("what", ["password", "database", "user"])
+async def test_a_wrong_password_or_database_is_an_error_at_the_start(
+    replicated_cluster: LocalCluster, what: str
+) -> None:
+    """INVARIANT: it must not hide behind the fallback to the primary, where nobody would look for it."""
+    url = make_url(replicated_cluster.replicas[0].url)
+    primary = replicated_cluster.primary.url
+    if what == "password":
+        wrong = url.set(password="s3cret-but-wrong")
+    elif what == "user":
+        wrong = url.set(username="nobody-here")
+    else:
+        wrong = url.set(database="missing")
+        primary = make_url(primary).set(database="missing").render_as_string(hide_password=False)
+    replicas = [wrong.render_as_string(hide_password=False)]
+    async with serving(replicated_cluster, primary=primary, replicas=replicas) as servers:
+        with pytest.raises(ConfigurationError) as caught:
+            await Monitor(servers.replica).__aenter__()
+        assert "127.0.0.1" in caught.value.field
+        assert "s3cret" not in str(caught.value)
+
+
+async def test_a_replica_that_is_down_does_not_stop_the_start(disposable_cluster: LocalCluster) -> None:
+    """It is left out, and found when it comes."""
+    replica = disposable_cluster.replicas[0]
+    await asyncio.to_thread(replica.stop)
+    async with watched(disposable_cluster) as servers:
+        assert not state(servers, replica).up
+        await asyncio.to_thread(replica.start)
+        await until(lambda: state(servers, replica).role is Role.STANDBY)
+
+
+async def test_a_server_of_another_cluster_is_not_used(
+    replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong address would serve somebody else's rows."""
+    with LocalCluster(replicas=1) as other:
+        ours, foreign = replicated_cluster.replicas[0], other.replicas[0]
+        replicas = [ours.url, foreign.url]
+        async with serving(replicated_cluster, replicas=replicas) as servers, Monitor(servers.replica):
+            assert state(servers, foreign).role is Role.FOREIGN
+            for _ in range(4):
+                async with servers.session() as session:
+                    assert await session.scalar(text("SELECT inet_server_port()")) == ours.port
+        assert name(foreign) in caplog.text
+
+
+async def test_the_primary_by_another_name_serves_where_no_standby_does(replicated_cluster: LocalCluster) -> None:
+    """One database for both, as in development: it was declared to be read from."""
+    url = replicated_cluster.primary.url
+    async with serving(replicated_cluster, replicas=[url]) as servers, Monitor(servers.replica):
+        async with servers.session() as session:
+            assert await session.scalar(text("SELECT 1")) == 1
+            assert session.decision.server == name(replicated_cluster.primary)
+
+
+async def test_the_monitor_leaves_nothing_behind(replicated_cluster: LocalCluster) -> None:
+    """No task, no connection; afterwards passive knowledge is all there is."""
+    async with serving(replicated_cluster, application_name="leaves-nothing") as servers:
+        tasks = len(asyncio.all_tasks())
+        async with Monitor(servers.replica):
+            assert len(asyncio.all_tasks()) == tasks + 3
+        assert len(asyncio.all_tasks()) == tasks
+        fleet = servers.replica.fleet
+        assert fleet is not None
+        assert fleet.snapshot is None
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaves-nothing-monitor'"
+    await until(lambda: all(server.execute(query) == "0" for server in replicated_cluster.servers))
+
+
+async def test_only_the_engine_of_all_replicas_can_be_watched(replicated_cluster: LocalCluster) -> None:
+    """The engine of one replica knows nothing of the others."""
+    async with serving(replicated_cluster) as servers:
+        one = servers.replica.choose()
+        with pytest.raises(ConfigurationError):
+            Monitor(one)  # type: ignore[arg-type]  # the point of the test

@@ -1,0 +1,43 @@
+import pathlib
+import secrets
+import shutil
+import tempfile
+import typing
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from modern_di_replicas import Replica, ReplicationSettings
+from modern_di_replicas.demo.topology import settings_for
+from modern_di_replicas.testing import LocalCluster
+
+
+@pytest.fixture
+def folder() -> typing.Iterator[pathlib.Path]:
+    """Give an empty folder that every account can enter, which pytest's own tmp_path is not."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="tests-of-demo-")).resolve()
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def settings(replicated_cluster: LocalCluster) -> typing.Iterator[ReplicationSettings]:
+    """Give the settings of the demo, in a database that nobody else uses."""
+    database = f"shop_{secrets.token_hex(4)}"
+    replicated_cluster.primary.execute(f"CREATE DATABASE {database}")
+    replicated_cluster.catch_up()
+    given = settings_for(replicated_cluster)
+    yield ReplicationSettings(
+        primary=_with_database(given.primary, database),
+        replicas=[
+            Replica(_with_database(replica.url, database), name=replica.name, groups=replica.groups)
+            for replica in given.servers
+        ],
+    )
+    replicated_cluster.primary.execute(f"DROP DATABASE {database} WITH (FORCE)")
+    replicated_cluster.catch_up()
+
+
+def _with_database(url: str, database: str) -> str:
+    return make_url(url).set(database=database).render_as_string(hide_password=False)

@@ -1,0 +1,111 @@
+"""The application of the demo, over real servers."""
+
+import collections.abc
+import contextlib
+
+import httpx
+import pytest
+
+from modern_di_replicas import ReplicationSettings
+from modern_di_replicas.demo.application import create_application
+from modern_di_replicas.demo.report import Report
+from modern_di_replicas.testing import LocalCluster
+
+
+ADA = {"name": "Ada Lovelace", "email": "ada@example.com"}
+
+
+@contextlib.asynccontextmanager
+async def running(settings: ReplicationSettings) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
+    app = create_application(settings)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        yield client
+
+
+async def test_what_is_written_on_the_primary_is_read_from_a_replica(
+    settings: ReplicationSettings, replicated_cluster: LocalCluster
+) -> None:
+    """The rows of the responses are real: a user goes through its whole life."""
+    async with running(settings) as client:
+        created = await client.post("/users", json=ADA)
+        assert created.status_code == 201
+        user = created.json()
+        replicated_cluster.catch_up()
+        read = await client.get(f"/users/{user['id']}")
+        assert read.json() == user == {**ADA, "id": user["id"], "last_seen": None}
+        assert (await client.head(f"/users/{user['id']}")).status_code == 200
+
+        seen = await client.get("/me", headers={"X-User-Id": str(user["id"])})
+        assert seen.json()["last_seen"] is not None
+        changed = await client.put(f"/users/{user['id']}", json={**ADA, "name": "Ada King"})
+        assert changed.json() == {**seen.json(), "name": "Ada King"}
+        replicated_cluster.catch_up()
+        assert (await client.post("/search", json={"words": "kIn"})).json() == [changed.json()]
+        assert (await client.post("/search", json={"words": "%"})).json() == []
+
+        assert (await client.delete(f"/users/{user['id']}")).status_code == 204
+        replicated_cluster.catch_up()
+        assert (await client.post("/search", json={"words": ""})).json() == []
+
+
+async def test_a_response_says_what_its_server_says_of_itself(
+    settings: ReplicationSettings, replicated_cluster: LocalCluster
+) -> None:
+    """The ports are those of the cluster, and the reasons those of the routing."""
+    primary, first, last = replicated_cluster.servers
+    async with running(settings) as client:
+        user_id = (await client.post("/users", json=ADA)).json()["id"]
+        replicated_cluster.catch_up()
+        responses = [
+            await client.get(f"/users/{user_id}"),
+            await client.get(f"/users/{user_id}"),
+            await client.get("/me", headers={"X-User-Id": str(user_id)}),
+            await client.post("/search", json={"words": ""}),
+            await client.get(f"/visits/{user_id}"),
+        ]
+    reports = [Report.from_headers(response.headers) for response in responses]
+    assert [(report.port, report.in_recovery, report.server) for report in reports] == [
+        (first.port, True, "replica-1"),
+        (last.port, True, "replica-2"),
+        (primary.port, False, "primary"),
+        (last.port, True, "replica-2"),
+        (primary.port, False, "primary"),
+    ]
+    assert [(report.intent, report.marker, report.group) for report in reports] == [
+        ("read", "", ""),
+        ("read", "", ""),
+        ("write", "@write_intent", ""),
+        ("read", "@read_intent", "analytics"),
+        ("read", "", ""),
+    ]
+    assert reports[-1].reason.startswith("GET, escalated")
+    assert [report.reason for report in reports[:-1]] == ["GET", "GET", "@write_intent", "@read_intent"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [("GET", "/users/0", {}), ("DELETE", "/users/0", {}), ("GET", "/me", {"X-User-Id": "0"})],
+)
+async def test_a_user_that_is_not_there_is_404_and_the_response_says_who_knows(
+    settings: ReplicationSettings, method: str, path: str, headers: dict[str, str]
+) -> None:
+    """An error has the same headers as a success."""
+    async with running(settings) as client:
+        response = await client.request(method, path, headers=headers)
+    assert response.status_code == 404
+    assert response.json() == {"detail": "There is no such user."}
+    assert Report.from_headers(response.headers).in_recovery is (path != "/me" and method == "GET")
+
+
+async def test_an_email_address_belongs_to_one_user(settings: ReplicationSettings) -> None:
+    """The curl line that adds a user can be sent twice, and the second answer is readable."""
+    async with running(settings) as client:
+        assert (await client.post("/users", json=ADA)).status_code == 201
+        response = await client.post("/users", json=ADA)
+    assert response.status_code == 409
+    assert response.json() == {"detail": "That email address is taken."}
+    assert Report.from_headers(response.headers).in_recovery is False

@@ -1,0 +1,172 @@
+"""The whole command: as a newcomer types it, and in this process."""
+
+import asyncio
+import functools
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import typing
+
+import httpx
+import pytest
+
+from modern_di_replicas.__main__ import main
+from modern_di_replicas.demo import command
+from modern_di_replicas.demo.screen import Screen
+from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing.processes import programs_below
+
+
+ROW = re.compile(r"^(GET|HEAD|POST|PUT|DELETE) (\S+) +(\S+) +(read|write) +(\S+) +(\d+) +(true|false) +(\S.*)$")
+SERVER = re.compile(r"^(primary|replica-\d) +(\d+) +(true|false) ")
+
+
+def start(folder: pathlib.Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "modern_di_replicas", "demo", *options],
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    assert process.stdout is not None
+    text = ""
+    for line in process.stdout:
+        text += line
+        if words in line:
+            return text
+    pytest.fail(f"{words!r} never came: {text}{process.communicate()[1]}")
+
+
+def ports(output: str) -> dict[str, str]:
+    return {match[1]: match[2] for match in map(SERVER.match, output.splitlines()) if match}
+
+
+def nothing_is_left(folder: pathlib.Path) -> bool:
+    return list(folder.iterdir()) == [] and programs_below(folder) == []
+
+
+def test_the_demo_shows_real_requests_and_leaves_nothing(folder: pathlib.Path) -> None:
+    """Writes were answered by the primary and reads by both replicas, in the servers' own words."""
+    process = start(folder)
+    output, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    port = ports(output)
+    rows = [match.groups() for match in map(ROW.match, output.splitlines()) if match]
+    assert len(rows) == int(re.findall(r"(\d+) requests:", output)[0])
+    for *_, intent, server, answered, in_recovery, why in rows:
+        assert answered == port[server]
+        on_replica = intent == "read" and "escalated" not in why
+        assert (in_recovery == "true") is on_replica
+        assert (server == "primary") is not on_replica
+    assert {server for *_, server, _, _, _ in rows} == {"primary", "replica-1", "replica-2"}
+    assert {(method, path, marker) for method, path, marker, *_ in rows} >= {
+        ("GET", "/users/1", "-"),
+        ("POST", "/users", "-"),
+        ("GET", "/me", "@write_intent"),
+        ("POST", "/search", "@read_intent"),
+    }
+    assert "waited" in output
+    assert "log: WARNING" in output
+    assert nothing_is_left(folder)
+
+
+def test_serve_answers_requests_until_ctrl_c(folder: pathlib.Path) -> None:
+    """Ctrl-C is its normal end: status 0, and nothing is left."""
+    process = start(folder, "--serve")
+    output = read_until(process, "A GET right after a write")
+    url = re.findall(r"Serving at (\S+) until", output)[0]
+    response = httpx.get(f"{url}/users/1", trust_env=False)
+    assert response.json()["name"] == "Ada Lovelace"
+    assert response.headers["x-server-port"] in (ports(output)["replica-1"], ports(output)["replica-2"])
+    assert f"curl --include {url}/users/1\n" in output
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0
+    assert nothing_is_left(folder)
+
+
+def test_ctrl_c_ends_the_demo_cleanly_while_the_servers_start(folder: pathlib.Path) -> None:
+    """The status is that of an interrupted program, and nothing is left."""
+    process = start(folder)
+    read_until(process, "base backup")
+    process.send_signal(signal.SIGINT)
+    assert "Interrupted" in process.communicate()[1]
+    assert process.returncode == 130
+    assert nothing_is_left(folder)
+
+
+class Shared:
+    """Stands in for the demo's own cluster, which takes a second to start: gives one that runs already."""
+
+    def __init__(self, cluster: LocalCluster, *, progress: typing.Callable[[str], None]) -> None:
+        self._cluster = cluster
+        progress("the cluster of the tests")
+
+    async def __aenter__(self) -> LocalCluster:
+        return self._cluster
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._cluster.primary.execute, "DROP TABLE users")
+        await asyncio.to_thread(self._cluster.catch_up)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch, replicated_cluster: LocalCluster) -> None:
+    """Let the demo use the cluster of the tests."""
+    monkeypatch.setattr(command, "LocalCluster", functools.partial(Shared, replicated_cluster))
+
+
+@pytest.mark.usefixtures("shared")
+def test_the_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """It says what was shown and what to do next."""
+    assert main(["demo"]) == 0
+    output = capsys.readouterr().out
+    assert "requests: " in output
+    assert "demo --serve" in output
+    assert output.endswith("The servers are stopped and their files removed.\n")
+
+
+@pytest.mark.usefixtures("shared")
+def test_serve_ends_with_a_signal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGTERM, which service managers send, is a normal end too."""
+    invite = Screen.show_invitation
+
+    def invite_and_interrupt(screen: Screen, url: str, lines: list[str]) -> None:
+        invite(screen, url, lines)
+        # It arrives at the next turn of the event loop, when the demo waits for it.
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Screen, "show_invitation", invite_and_interrupt)
+    assert main(["demo", "--serve"]) == 0
+    assert "curl --include http://127.0.0.1:" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("shared")
+def test_an_interruption_has_the_status_of_its_signal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """128 and the number of the signal, as a shell says it."""
+    monkeypatch.setattr(Screen, "show_application", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert main(["demo"]) == 128 + signal.SIGTERM
+    assert "Interrupted" in capsys.readouterr().err
+
+
+def test_a_cluster_that_cannot_start_is_a_readable_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    """No traceback: what is wrong, what to do, and the page that helps."""
+    missing = tmp_path / "missing"
+    monkeypatch.setattr(command, "LocalCluster", functools.partial(LocalCluster, folder=missing))
+    assert main(["demo"]) == 1
+    errors = capsys.readouterr().err
+    assert str(missing) in errors
+    assert "TMPDIR" in errors
+    assert "See: https://" in errors
+    assert "Traceback" not in errors
