@@ -226,10 +226,13 @@ async def test_a_server_of_another_cluster_is_not_used(
 async def test_the_primary_by_another_name_serves_where_no_standby_does(replicated_cluster: LocalCluster) -> None:
     """One database for both, as in development: it was declared to be read from."""
     url = replicated_cluster.primary.url
-    async with serving(replicated_cluster, replicas=[url]) as servers, Monitor(servers.replica):
-        async with servers.session() as session:
-            assert await session.scalar(text("SELECT 1")) == 1
-            assert session.decision.server == name(replicated_cluster.primary)
+    async with (
+        serving(replicated_cluster, replicas=[url]) as servers,
+        Monitor(servers.replica),
+        servers.session() as session,
+    ):
+        assert await session.scalar(text("SELECT 1")) == 1
+        assert session.decision.server == name(replicated_cluster.primary)
 
 
 async def test_the_monitor_leaves_nothing_behind(replicated_cluster: LocalCluster) -> None:

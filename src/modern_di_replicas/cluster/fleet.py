@@ -4,7 +4,7 @@ import collections.abc
 import dataclasses
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.pool import QueuePool
 
 from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.errors import NoReplicaAvailable, UnknownGroupError
@@ -32,7 +32,8 @@ class Member:
 
     @property
     def in_use(self) -> int:
-        return connections_in_use(self.engine.sync_engine.pool)
+        pool: QueuePool = self.engine.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
+        return pool.checkedout()
 
     @property
     def has_room(self) -> bool:
@@ -89,12 +90,20 @@ class Fleet:
 
     def choose_member(self, group: str | None = None, *, affinity: str | None = None) -> Member | None:
         """Return a replica for one unit of work; None when none can serve it."""
-        members = [member for member in self._serving.get(group or DEFAULT_GROUP, ()) if not member.health.is_down]
-        if len(members) > 1:
-            # A full pool is passed over while another has room.
-            members = [member for member in members if member.has_room] or members
+        members: collections.abc.Sequence[Member] = self._serving.get(group or DEFAULT_GROUP, ())
+        for member in members:
+            if member.health.is_down:  # rare, so the list is made only then
+                members = [member for member in members if not member.health.is_down]
+                break
         if not members:
             return None
+        chosen = self._pick(members, affinity)
+        if not chosen.has_room:
+            # A full pool is passed over while another has room.
+            chosen = self._pick([member for member in members if member.has_room] or members, affinity)
+        return chosen
+
+    def _pick(self, members: collections.abc.Sequence[Member], affinity: str | None) -> Member:
         return self._balancer.choose(members) if affinity is None else with_affinity(affinity, members)
 
     def without_replica(self, group: str | None) -> AsyncEngine:
@@ -118,8 +127,3 @@ def _by_group(members: collections.abc.Iterable[Member]) -> dict[str, tuple[Memb
         for group in member.groups:
             groups[group] = (*groups.get(group, ()), member)
     return groups
-
-
-def connections_in_use(pool: Pool) -> int:
-    """Return the number of connections of a pool that are checked out; 0 for a pool that does not count them."""
-    return pool.checkedout() if isinstance(pool, QueuePool) else 0

@@ -40,7 +40,7 @@ class Health:
     @property
     def is_down(self) -> bool:
         """Whether the server is to be left alone now."""
-        return self._taken_out or (self._resting_until > 0.0 and self._clock() < self._resting_until)
+        return self._taken_out or (self._rest > 0.0 and self._clock() < self._resting_until)
 
     def failed(self) -> None:
         """Rest the server: a session could not reach it, or was thrown out."""

@@ -5,7 +5,7 @@ import typing
 from sqlalchemy import Pool, PoolProxiedConnection
 
 from modern_di_replicas.cluster.failures import Failure, classify
-from modern_di_replicas.cluster.fleet import Fleet, Member, connections_in_use
+from modern_di_replicas.cluster.fleet import Fleet, Member
 
 
 class FleetPool(Pool):
@@ -58,7 +58,7 @@ class FleetPool(Pool):
 
     def checkedout(self) -> int:
         """Return the number of connections in use, over all servers."""
-        return sum(connections_in_use(member.engine.pool) for member in self._fleet.members)
+        return sum(member.in_use for member in self._fleet.members)
 
     @staticmethod
     def _no_creator() -> typing.NoReturn:

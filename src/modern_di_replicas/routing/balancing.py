@@ -1,6 +1,7 @@
 """Which of several good servers is next. Pure: no I/O, no clock, no SQLAlchemy, no modern-di."""
 
 import collections.abc
+import functools
 import hashlib
 import math
 import random
@@ -38,15 +39,20 @@ class Balancer(typing.Protocol):
 class RoundRobin:
     """Takes turns, each candidate as often as its weight says, and evenly interleaved.
 
-    The smooth weighted round-robin of nginx: at each choice every candidate earns its weight, the richest is
-    chosen and pays what all earned. Over the sum of the weights each is chosen exactly `weight` times.
+    With equal weights that is the next one. Else it is the smooth weighted round-robin of nginx: at each choice
+    every candidate earns its weight, the richest is chosen and pays what all earned. Over the sum of the weights
+    each is chosen exactly `weight` times.
     """
 
     def __init__(self) -> None:
+        self._turn = -1
         self._credits: dict[str, int] = {}
 
     def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
         """Return the one whose turn it is."""
+        if len({candidate.weight for candidate in candidates}) == 1:
+            self._turn = (self._turn + 1) % len(candidates)
+            return candidates[self._turn]
         credit, earned = self._credits, 0
         richest = candidates[0]
         for candidate in candidates:
@@ -60,18 +66,30 @@ class RoundRobin:
 
 
 class LeastInUse:
-    """Chooses the server with the fewest connections in use for its weight; of equals, the one whose turn it is."""
+    """Chooses the server with the fewest connections in use for its weight; of equals, the one whose turn it is.
+
+    Of very many it compares a few, taken at random: the choice is nearly as good, and costs no more.
+    """
+
+    COMPARED: typing.Final = 8
 
     def __init__(self) -> None:
         self._turns = RoundRobin()
+        self._source = random.Random()  # noqa: S311  # for spreading, not for secrets
 
     def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
         """Return one of the least used."""
-        loads = [candidate.in_use / candidate.weight for candidate in candidates]
-        least = min(loads)
-        return self._turns.choose(
-            [candidate for candidate, load in zip(candidates, loads, strict=True) if load == least]
-        )
+        if len(candidates) > self.COMPARED:
+            start = self._source.randrange(len(candidates))
+            candidates = (*candidates[start:], *candidates[:start])[: self.COMPARED]
+        least, best = math.inf, []
+        for candidate in candidates:
+            load = candidate.in_use / candidate.weight
+            if load < least:
+                least, best = load, [candidate]
+            elif load == least:
+                best.append(candidate)
+        return best[0] if len(best) == 1 else self._turns.choose(best)
 
 
 class Random:
@@ -90,13 +108,32 @@ def with_affinity(key: str, candidates: collections.abc.Sequence[CandidateT]) ->
 
     Rendezvous hashing: when a candidate goes, only its keys move; when it comes back, only they return.
     """
+    of_key = _hash(key)
 
-    def score(candidate: Candidate) -> float:
-        digest = hashlib.blake2b(f"{key}\0{candidate.name}".encode(), digest_size=8).digest()
-        fraction = (int.from_bytes(digest, "big") + 1) / (2**64 + 1)
-        return -candidate.weight / math.log(fraction)
+    def share(candidate: Candidate) -> int:
+        return _mix(of_key ^ _hash(candidate.name))
 
-    return max(candidates, key=score)
+    def weighted_share(candidate: Candidate) -> float:
+        return -candidate.weight / math.log((share(candidate) + 1) / (_MASK + 2))
+
+    equal = len({candidate.weight for candidate in candidates}) == 1
+    return max(candidates, key=share if equal else weighted_share)
+
+
+_MASK: typing.Final = (1 << 64) - 1
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash(text: str) -> int:
+    """Return 64 bits that are the same in every process; Python's own hash of a text is not."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _mix(bits: int) -> int:
+    """Spread 64 bits, so that those of a key and a name depend on each other; the finalizer of splitmix64."""
+    bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB & _MASK
+    return bits ^ (bits >> 31)
 
 
 STRATEGIES: typing.Final[dict[str, collections.abc.Callable[[], Balancer]]] = {

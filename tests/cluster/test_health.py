@@ -1,0 +1,123 @@
+import typing
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from modern_di_replicas.cluster.connections import OpenConnections
+from modern_di_replicas.cluster.health import FIRST_REST, LONGEST_REST, SUCCESSES_NEEDED, Health
+
+
+class NoConnections:
+    """Stands in for the open connections of a server: counts how often they were terminated."""
+
+    terminated = 0
+
+    def terminate(self) -> None:
+        self.terminated += 1
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def build() -> tuple[Health, Clock, NoConnections]:
+    clock, connections = Clock(), NoConnections()
+    return Health(typing.cast(OpenConnections, connections), clock=clock), clock, connections
+
+
+def test_a_failure_rests_a_server_and_each_in_a_row_for_longer() -> None:
+    """Without a monitor, time is all there is."""
+    health, clock, connections = build()
+    rests = []
+    for _ in range(8):
+        health.failed()
+        began = clock.now
+        while health.is_down:
+            clock.now += 0.25
+        rests.append(clock.now - began)
+
+    assert rests == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert connections.terminated == 0, "one lost connection is no reason to end the others"
+
+
+def test_a_server_that_served_well_meanwhile_starts_over() -> None:
+    """A failure long after the last one is a first one."""
+    health, clock, _ = build()
+    for _ in range(2):
+        health.failed()
+        clock.now += LONGEST_REST * 10
+    health.failed()
+    clock.now += FIRST_REST
+    assert not health.is_down
+
+
+def test_of_many_sessions_that_fail_at_once_one_counts() -> None:
+    """Forty statements on one crashed server are one crash."""
+    health, clock, _ = build()
+    for _ in range(40):
+        health.failed()
+    clock.now += FIRST_REST
+    assert not health.is_down
+
+
+def test_when_nobody_probes_any_more_a_server_that_was_out_only_rests() -> None:
+    """Otherwise it would be out for ever."""
+    health, clock, _ = build()
+    health.declare_down()
+    clock.now += 1000
+    assert health.is_down
+    health.stop_watching()
+    assert health.is_down
+    clock.now += FIRST_REST
+    assert not health.is_down
+    health.stop_watching()
+    assert not health.is_down
+
+
+class Probed(RuleBasedStateMachine):
+    """A server under a monitor: whatever sessions and probes see, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.health, self.clock, self.connections = build()
+        self.successes = SUCCESSES_NEEDED
+        self.out = False
+
+    @rule(seconds=st.floats(0, 100))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @rule()
+    def session_fails(self) -> None:
+        self.health.failed()
+
+    @rule()
+    def probe_fails(self) -> None:
+        before = self.connections.terminated
+        self.health.declare_down()
+        self.successes, self.out = 0, True
+        assert self.connections.terminated == before + 1
+
+    @rule()
+    def probe_succeeds(self) -> None:
+        self.health.probe_succeeded()
+        self.successes += 1
+        if self.successes >= SUCCESSES_NEEDED:
+            self.out = False
+
+    @precondition(lambda self: self.out)
+    @invariant()
+    def a_server_that_a_probe_took_out_stays_out_until_probes_bring_it_back(self) -> None:
+        assert self.health.is_down
+
+    @rule()
+    def enough_successes_bring_it_back_at_once(self) -> None:
+        for _ in range(SUCCESSES_NEEDED):
+            self.probe_succeeds()
+        assert not self.health.is_down
+
+
+test_a_probed_server_follows_its_probes = Probed.TestCase
