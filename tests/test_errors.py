@@ -1,4 +1,5 @@
 import pathlib
+import types
 import typing
 
 import modern_di_replicas
@@ -40,7 +41,19 @@ def test_all_is_sorted_and_complete() -> None:
     exported = {
         name
         for name, value in vars(modern_di_replicas).items()
-        if not name.startswith("_") and getattr(value, "__module__", "").startswith("modern_di_replicas")
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
     }
 
     assert modern_di_replicas.__all__ == sorted(exported)
+
+
+def test_every_message_says_what_to_do() -> None:
+    """The facts of the raise site are in it, and a remedy."""
+    unknown = errors.UnknownGroupError(group="analytics", known=("default",))
+    assert "'analytics'" in str(unknown)
+    assert "default" in str(unknown)
+    assert "Replica(url, groups={'analytics'})" in str(unknown)
+    assert "none" in str(errors.UnknownGroupError(group="analytics", known=()))
+    assert "primary_reads=False" in str(errors.NoReplicaAvailable(group=None))
+    assert "'analytics'" in str(errors.NoReplicaAvailable(group="analytics"))
+    assert "@write_intent" in str(errors.WriteOnReplicaError(endpoint="", statement="UPDATE"))

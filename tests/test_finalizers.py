@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
-from modern_di_replicas import PrimaryEngine, ReplicaEngine, ReplicationSettings
+from modern_di_replicas import PrimaryEngine, Replica, ReplicaEngine, ReplicationSettings
 from modern_di_replicas.testing import LocalCluster
 from tests.applications import BUILDERS, Application
 
@@ -25,7 +25,7 @@ def application(
 ) -> Application:
     settings = ReplicationSettings(
         primary=replicated_cluster.primary.url,
-        replicas=[server.url for server in replicated_cluster.replicas],
+        replicas=[Replica(server.url, groups={"default", "analytics"}) for server in replicated_cluster.replicas],
         application_name=worker_application_name,
         replica_pool_timeout=30,
     )

@@ -123,7 +123,8 @@ async def test_a_hundred_concurrent_requests_are_each_answered_by_the_right_serv
 async def test_requests_are_spread_evenly_over_equal_replicas(framework: str, replicated_cluster: LocalCluster) -> None:
     """INVARIANT: one turn for each unit of work, whatever it resolves; otherwise two replicas become one."""
     settings = ReplicationSettings(
-        primary=replicated_cluster.primary.url, replicas=[server.url for server in replicated_cluster.replicas]
+        primary=replicated_cluster.primary.url,
+        replicas=[Replica(server.url, groups={"default", "analytics"}) for server in replicated_cluster.replicas],
     )
 
     async with BUILDERS[framework](settings).running() as client:

@@ -107,13 +107,26 @@ class Dependencies(Group):
 
 
 @contextlib.asynccontextmanager
-async def monitored(container: Container) -> collections.abc.AsyncIterator[None]:
-    """Watch the servers of an application while it runs; nothing where a test put something else in their place."""
-    replica = container.resolve(ReplicaEngine)
-    if isinstance(replica, ReplicaEngine) and replica.fleet is not None and replica.settings.replicas:
-        async with Monitor(replica):
-            yield
-    else:
+async def monitored(
+    container: Container, marked: collections.abc.Iterable[Intent]
+) -> collections.abc.AsyncIterator[None]:
+    """Watch the servers of an application while it runs; nothing where a test put something else in their place.
+
+    Args:
+        container: the application's container, opened.
+        marked: the intents its endpoints are marked with.
+
+    Raises:
+        ConfigurationError: a server refuses the user, the password or the database of its URL.
+        UnknownGroupError: a marker names a group that no replica declares.
+
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        replica = container.resolve(ReplicaEngine)
+        if isinstance(replica, ReplicaEngine) and replica.fleet is not None and replica.settings.replicas:
+            for intent in marked:
+                replica.fleet.check_group(intent.group)
+            await stack.enter_async_context(Monitor(replica))
         yield
 
 

@@ -7,6 +7,7 @@ import typing
 import fastapi
 import modern_di_fastapi
 from modern_di import Container, Scope, providers
+from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from modern_di_replicas import dependencies
@@ -44,7 +45,9 @@ def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
         container: holds `Dependencies` (or a subclass) and `context={ReplicationSettings: ...}`.
 
     Raises:
-        ConfigurationError: the container does not hold `Dependencies`.
+        ConfigurationError: the container does not hold `Dependencies`; or, when the application starts, a server
+            refuses the user, the password or the database of its URL.
+        UnknownGroupError: when the application starts, a marker names a group that no replica declares.
 
     """
     dependencies.check_container(container, Dependencies)
@@ -57,8 +60,18 @@ def _watch_servers(original: Lifespan[fastapi.FastAPI], container: Container) ->
     async def watched(
         app: fastapi.FastAPI,
     ) -> collections.abc.AsyncIterator[collections.abc.Mapping[str, typing.Any] | None]:
-        async with dependencies.monitored(container), original(app) as state:
+        async with dependencies.monitored(container, _marked_intents(app.routes)), original(app) as state:
             yield state
 
     # A lifespan yields nothing or a mapping; the union of the two has no name of its own in Starlette.
     return typing.cast(Lifespan[fastapi.FastAPI], watched)
+
+
+def _marked_intents(routes: collections.abc.Iterable[BaseRoute]) -> collections.abc.Iterator[Intent]:
+    for route in routes:
+        intent = marked_intent(getattr(route, "endpoint", None))
+        if intent is not None:
+            yield intent
+        # A mount has routes of its own; a router that FastAPI includes lazily is behind its `original_router`.
+        inner = getattr(route, "original_router", route)
+        yield from _marked_intents(getattr(inner, "routes", None) or ())

@@ -1,5 +1,6 @@
 """Litestar: the intent comes from the request, and one plugin sets the application up."""
 
+import collections.abc
 import contextlib
 import typing
 
@@ -7,6 +8,7 @@ import litestar
 import modern_di_litestar
 from litestar.config.app import AppConfig
 from litestar.handlers import BaseRouteHandler
+from litestar.routes import HTTPRoute
 from modern_di import Container, Group, Scope, providers
 
 from modern_di_replicas import dependencies
@@ -64,7 +66,9 @@ class ReplicasPlugin(modern_di_litestar.ModernDIPlugin):
         autowired_groups: groups whose providers every handler can take as a parameter of the same name.
 
     Raises:
-        ConfigurationError: the container does not hold `Dependencies`.
+        ConfigurationError: the container does not hold `Dependencies`; or, when the application starts, an
+            `opt["intent"]` is no `Intent`, or a server refuses the user, the password or the database of its URL.
+        UnknownGroupError: when the application starts, a marker names a group that no replica declares.
 
     """
 
@@ -77,5 +81,13 @@ class ReplicasPlugin(modern_di_litestar.ModernDIPlugin):
         app_config.lifespan.insert(1, self._watch_servers)  # behind what opens the container
         return app_config
 
-    def _watch_servers(self, app: litestar.Litestar) -> contextlib.AbstractAsyncContextManager[None]:  # noqa: ARG002  # Litestar passes it
-        return dependencies.monitored(self.container)
+    def _watch_servers(self, app: litestar.Litestar) -> contextlib.AbstractAsyncContextManager[None]:
+        return dependencies.monitored(self.container, _marked_intents(app))
+
+
+def _marked_intents(app: litestar.Litestar) -> collections.abc.Iterator[Intent]:
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else [route.route_handler]:
+            intent = _handler_intent(handler)
+            if intent is not None:
+                yield intent

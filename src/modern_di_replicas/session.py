@@ -156,7 +156,8 @@ class ReplicaSession(Session):
         if isinstance(error, PoolTimeoutError) and not policy.primary_reads:
             raise NoReplicaAvailable(group=self._group) from error
         policy.report_loss(server=label, error=error)
-        if not isinstance(error, DBAPIError):  # it came from outside a statement, or from a time limit on waiting
+        if not isinstance(error, DBAPIError | PoolTimeoutError):
+            # The driver gave up waiting, and SQLAlchemy takes that for no fault of the connection.
             for connection in self._reading.values():
                 abandon(connection)
         self.escalate(f"{label} failed ({type(error).__name__})")

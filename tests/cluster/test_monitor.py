@@ -4,12 +4,22 @@ import asyncio
 import collections.abc
 import contextlib
 import logging
+import typing
 
 import pytest
 import sqlalchemy.exc
 from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from modern_di_replicas import ConfigurationError, Monitor, RoutedSession
+from modern_di_replicas import (
+    ConfigurationError,
+    Monitor,
+    PrimaryEngine,
+    ReplicaEngine,
+    ReplicationSettings,
+    RoutedSession,
+)
+from modern_di_replicas.cluster.engines import create_replica_engine
 from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
@@ -157,6 +167,21 @@ async def test_of_two_that_claim_to_be_the_primary_the_older_timeline_is_fenced(
     assert name(primary) in errors[0]
 
 
+async def test_a_standby_that_follows_a_former_primary_serves_nothing(disposable_cluster: LocalCluster) -> None:
+    """INVARIANT: its LSN is ahead of the new primary's, and its rows are those of another history."""
+    former, promoted, left = disposable_cluster.servers
+    async with watched(disposable_cluster) as servers:
+        await asyncio.to_thread(promoted.promote)
+        await until(lambda: snapshot(servers).primary == name(promoted))
+        await asyncio.to_thread(former.execute, "INSERT INTO written SELECT FROM generate_series(1, 10000)")
+        await until(lambda: (state(servers, left).lsn or 0) > (state(servers, promoted).lsn or 0))
+        assert state(servers, left).role is Role.LEFT_BEHIND
+        for _ in range(4):
+            async with servers.session() as session:
+                assert await session.scalar(text("SELECT count(*) FROM written")) == 0
+                assert session.decision.server == "primary"
+
+
 async def test_a_connection_to_a_primary_that_became_a_standby_is_replaced(disposable_cluster: LocalCluster) -> None:
     """Behind a proxy that follows the primary, the address stays and the open connections do not: 25006 ends them."""
     async with serving(disposable_cluster) as servers:
@@ -255,3 +280,46 @@ async def test_only_the_engine_of_all_replicas_can_be_watched(replicated_cluster
         one = servers.replica.choose()
         with pytest.raises(ConfigurationError):
             Monitor(one)  # type: ignore[arg-type]  # the point of the test
+
+
+async def test_a_password_that_changes_while_it_runs_is_reported(
+    disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody would look for it behind the fallback."""
+    async with watched(disposable_cluster) as servers:
+        await asyncio.to_thread(disposable_cluster.primary.execute, "ALTER ROLE postgres PASSWORD 'another'")
+        await asyncio.to_thread(disposable_cluster.primary.stop, "immediate")
+        await asyncio.to_thread(disposable_cluster.primary.start)
+        await until(lambda: any(record.levelno == logging.ERROR for record in caplog.records))
+        assert not state(servers, disposable_cluster.primary).up
+    assert "refuses its user, its password" in caplog.text
+    assert "another" not in caplog.text
+
+
+async def test_a_primary_of_somebodys_own_is_not_moved(disposable_cluster: LocalCluster) -> None:
+    """An application that makes its own primary engine follows a failover itself; the reads do all the same."""
+    settings = ReplicationSettings(
+        primary=disposable_cluster.primary.url,
+        replicas=[server.url for server in disposable_cluster.replicas],
+        probe_interval=0.1,
+    )
+    own = create_async_engine(disposable_cluster.primary.url)
+    replica = create_replica_engine(settings, typing.cast(PrimaryEngine, own))
+    promoted, standby = disposable_cluster.replicas
+    async with Monitor(replica):
+        fleet = replica.fleet
+        assert fleet is not None
+        await asyncio.to_thread(promoted.promote)
+        await until(lambda: fleet.snapshot is not None and fleet.snapshot.primary == name(promoted))
+        async with own.connect() as connection:
+            port = await connection.scalar(text("SELECT inet_server_port()"))
+            assert port == disposable_cluster.primary.port
+        await asyncio.to_thread(standby.follow, promoted)
+        async with asyncio.timeout(15):
+            while fleet.choose() is own:  # noqa: ASYNC110  # nothing announces what another process does
+                await asyncio.sleep(0.01)
+        chosen = fleet.choose()
+        assert isinstance(chosen, ReplicaEngine)
+        assert chosen.label == name(standby)
+    await replica.dispose()
+    await own.dispose()

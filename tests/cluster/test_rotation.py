@@ -10,7 +10,7 @@ import typing
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from modern_di_replicas import Monitor, NoReplicaAvailable, Replica
 from modern_di_replicas.routing.snapshot import Role
@@ -267,6 +267,39 @@ async def test_the_engine_of_all_replicas_gives_connections_to_healthy_ones(disp
         assert await port() == disposable_cluster.primary.port
         assert servers.replica.pool.status()
         assert typing.cast(typing.Any, servers.replica.pool).checkedout() == 0
+
+
+async def test_restarts_are_not_noticed(fleet_cluster: LocalCluster) -> None:
+    """Down and up again between two probes: every pooled connection is dead, and no read fails."""
+    async with load(fleet_cluster) as (_, running):
+        for server in fleet_cluster.replicas:
+            await asyncio.to_thread(server.restart)
+            await running.until(lambda port=server.port: port in running.recent, within=BACK_WITHIN)  # type: ignore[misc]  # a lambda's default has no type
+
+
+async def test_a_checkout_is_passed_on_from_full_pools_and_stops_at_errors_of_the_program(
+    fleet_cluster: LocalCluster,
+) -> None:
+    """The engine of all replicas: what another server could do better is tried there, what is wrong is raised."""
+    settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.01}
+    async with serving(fleet_cluster, **settings) as servers, contextlib.AsyncExitStack() as stack:
+        ports = []
+        for _ in range(4):
+            connection = await stack.enter_async_context(servers.replica.connect())
+            ports.append(await connection.scalar(text("SELECT inet_server_port()")))
+        assert sorted(ports) == sorted(server.port for server in fleet_cluster.servers)
+
+    def fails(*_: object) -> None:
+        msg = "a bug in somebody's event"
+        raise ValueError(msg)
+
+    async with serving(fleet_cluster) as servers:
+        fleet = servers.replica.fleet
+        assert fleet is not None
+        for member in fleet.members:
+            event.listen(member.engine.sync_engine, "connect", fails)
+        with pytest.raises(ValueError, match="bug"):
+            await servers.replica.connect().start()
 
 
 async def test_affinity_keeps_a_client_on_its_replica_while_that_one_lives(disposable_cluster: LocalCluster) -> None:

@@ -129,10 +129,13 @@ def test_a_snapshot_tells_the_roles_and_lags() -> None:
         "late": seen(at=1.1, lsn=150, timeline=2),
         "former": seen(at=1.1, in_recovery=False, lsn=500, timeline=1),
         "alias": seen(at=1.1, in_recovery=False, lsn=200, timeline=2),
+        "left": seen(at=1.1, lsn=500, timeline=1),
         "stranger": seen(at=1.1, lsn=200, system=8),
     }
 
-    states = assemble([*observed, "down"], observed, history=history, primary="primary", lost_primary_at=None).servers
+    states = assemble(
+        [*observed, "down"], observed, history=history, primary="primary", timeline=2, lost_primary_at=None
+    ).servers
 
     assert {name: state.role for name, state in states.items()} == {
         "primary": Role.PRIMARY,
@@ -140,6 +143,7 @@ def test_a_snapshot_tells_the_roles_and_lags() -> None:
         "late": Role.STANDBY,
         "former": Role.FENCED,
         "alias": Role.ALIAS,
+        "left": Role.LEFT_BEHIND,
         "stranger": Role.FOREIGN,
         "down": Role.UNKNOWN,
     }
@@ -154,7 +158,9 @@ def test_without_a_primary_the_lag_is_not_known_and_says_since_when() -> None:
     history = LsnHistory()
     history.add(0.0, 100)
 
-    state = assemble(["a"], {"a": seen(lsn=100)}, history=history, primary=None, lost_primary_at=5.0).servers["a"]
+    state = assemble(
+        ["a"], {"a": seen(lsn=100)}, history=history, primary=None, timeline=1, lost_primary_at=5.0
+    ).servers["a"]
 
     assert (state.lag_bytes, state.lag_seconds, state.lag_unknown_since) == (None, None, 5.0)
 

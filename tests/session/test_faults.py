@@ -8,7 +8,7 @@ import contextlib
 import asyncpg
 import pytest
 import sqlalchemy.exc
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas import ReplicaEngine, RoutedSession, WriteOnReplicaError
@@ -311,3 +311,38 @@ async def test_an_idle_connection_to_the_primary_is_pinged_and_a_busy_one_is_not
         async with RoutedSession(servers.primary) as session:
             with pytest.raises(sqlalchemy.exc.DBAPIError):
                 await session.get(Account, 1)
+
+
+async def test_a_statement_the_driver_gave_up_on_leaves_its_connection_behind(disposable_shop: LocalCluster) -> None:
+    """A time limit of the driver on a frozen server: the connection must not go back into the pool."""
+    async with serving(disposable_shop, replica_pool_size=1) as servers:
+        for replica in disposable_shop.replicas:
+            engine = engine_of(servers, replica).sync_engine
+            event.listen(engine, "do_connect", lambda d, r, a, given: given.update(command_timeout=0.2))  # noqa: ARG005
+        async with servers.session() as session:
+            await session.scalar(select(Item.id).limit(1))
+            replica = next(server for server in disposable_shop.replicas if str(server.port) in session.decision.server)
+            replica.freeze()
+            assert await session.scalar(select(Item.amount).where(Item.id == 2)) == 20
+            assert session.decision.server == "primary"
+        assert engine_of(servers, replica).health.is_down
+        replica.thaw()
+
+
+async def test_a_stream_that_gets_no_connection_of_its_own_goes_to_the_primary(shop_cluster: LocalCluster) -> None:
+    """In autocommit a server-side cursor needs a second connection; the first one stays good."""
+    settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.01}
+    async with serving(shop_cluster, **settings) as servers, servers.session() as session:
+        assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
+        rows = await session.stream_scalars(select(Item.id))
+        assert len(await rows.all()) == 200
+        assert session.decision.server == "primary"
+
+
+async def test_a_replica_that_went_down_after_the_choice_is_not_even_asked(shop_cluster: LocalCluster) -> None:
+    """The choice is made when the session is resolved; the first statement may come much later."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        for replica in shop_cluster.replicas:
+            engine_of(servers, replica).health.declare_down()
+        assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
+        assert "went down" in session.decision.reason

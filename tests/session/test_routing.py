@@ -5,6 +5,7 @@ import logging
 import typing
 
 import pytest
+import sqlalchemy.exc
 from sqlalchemy import event, select, text
 from sqlalchemy.orm import ORMExecuteState, Session
 
@@ -169,3 +170,21 @@ async def test_asking_for_the_bind_connects_to_nothing(shop_cluster: LocalCluste
         assert session.get_bind().dialect.name == "postgresql"
         assert session.bind is not None
         assert servers.checked_out() == 0
+
+
+async def test_an_error_of_a_flush_inside_a_read_is_the_primarys(shop_cluster: LocalCluster) -> None:
+    """The query's autoflush has moved the unit of work already: its error is raised, not taken for a lost replica."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        session.add(Item(id=1, shop_id=1, amount=1))
+        with pytest.raises(sqlalchemy.exc.IntegrityError):
+            await session.scalar(KEYED)
+        await session.rollback()
+
+
+async def test_a_flush_that_changes_nothing_is_no_write(shop_cluster: LocalCluster) -> None:
+    """An attribute set to what it was: nobody is warned, and nothing is raised."""
+    async with serving(shop_cluster, on_write="raise") as servers, servers.session() as session:
+        item = await session.get_one(Item, 1)
+        item.amount = 10
+        await session.flush()
+        assert await session.scalar(KEYED) == 10

@@ -106,6 +106,16 @@ class Fleet:
     def _pick(self, members: collections.abc.Sequence[Member], affinity: str | None) -> Member:
         return self._balancer.choose(members) if affinity is None else with_affinity(affinity, members)
 
+    def check_group(self, group: str | None) -> None:
+        """Check that a group exists; any does where there are no replicas at all.
+
+        Raises:
+            UnknownGroupError: there are replicas, and none is declared for `group`.
+
+        """
+        if group is not None and self._declared and group not in self._declared:
+            raise UnknownGroupError(group=group, known=tuple(sorted(self._declared)))
+
     def without_replica(self, group: str | None) -> AsyncEngine:
         """Return the primary's engine, for a read that no replica can serve.
 
@@ -114,8 +124,7 @@ class Fleet:
             NoReplicaAvailable: the primary is not to serve it.
 
         """
-        if group is not None and self._declared and group not in self._declared:
-            raise UnknownGroupError(group=group, known=tuple(sorted(self._declared)))
+        self.check_group(group)
         if self._declared and not self._primary_reads:
             raise NoReplicaAvailable(group=group)
         return self.primary

@@ -8,11 +8,10 @@ import types
 import typing
 
 from modern_di_replicas.cluster.engines import PrimaryEngine, ReplicaEngine
-from modern_di_replicas.cluster.fleet import Fleet, Member
+from modern_di_replicas.cluster.fleet import Member
 from modern_di_replicas.cluster.probe import Probe
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.routing.snapshot import LsnHistory, Observation, Role, Snapshot, assemble, find_primary
-from modern_di_replicas.settings import ReplicationSettings
 
 
 logger = logging.getLogger("modern_di_replicas")
@@ -52,12 +51,12 @@ class Monitor:
 
     def __init__(self, replicas: ReplicaEngine) -> None:
         fleet, settings = replicas.fleet, replicas.settings
-        if fleet is None or settings is None:
+        if fleet is None:
             raise ConfigurationError(
                 field="replicas", value=replicas.label, remedy="give the engine that stands for all replicas"
             )
-        self._fleet: Fleet = fleet
-        self._settings: ReplicationSettings = settings
+        self._fleet = fleet
+        self._settings = settings
         name = f"{settings.application_name}-monitor"
         self._probes = {
             member.name: Probe(url=member.url, application_name=name, timeout=settings.probe_timeout)
@@ -169,6 +168,7 @@ class Monitor:
             self._observed,
             history=self._history,
             primary=primary,
+            timeline=self._timeline,
             lost_primary_at=self._lost_primary_at,
         )
         self._report(snapshot)

@@ -12,12 +12,15 @@ from modern_di_replicas.routing.snapshot import Observation
 
 
 # The timeline of a primary is in the name of its WAL files: pg_control_checkpoint() tells it only at the next
-# checkpoint after a promotion. Of a standby the checkpoint's is exact enough, and needs no privilege.
+# checkpoint after a promotion. Of a standby the receiver knows it at once, but tells only members of pg_monitor;
+# for others it is what the control file has, which may be minutes late.
 QUESTION: typing.Final = """
 SELECT in_recovery,
        (CASE WHEN in_recovery THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
              ELSE pg_current_wal_flush_lsn() END - '0/0')::bigint AS lsn,
-       CASE WHEN in_recovery THEN (SELECT timeline_id FROM pg_control_checkpoint())
+       CASE WHEN in_recovery THEN greatest((SELECT received_tli FROM pg_stat_wal_receiver),
+                                           (SELECT timeline_id FROM pg_control_checkpoint()),
+                                           (SELECT min_recovery_end_timeline FROM pg_control_recovery()))
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline,
        (SELECT system_identifier FROM pg_control_system()) AS system
 FROM (SELECT pg_is_in_recovery() AS in_recovery) AS server

@@ -1,5 +1,8 @@
 """How a session reads from one replica."""
 
+import contextlib
+import typing
+
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
@@ -51,17 +54,11 @@ class ReadEngines:
 def abandon(connection: Connection) -> None:
     """Drop a connection that its server may never answer again, without waiting for a goodbye."""
     if not connection.invalidated:
-        driver_connection = connection.connection.driver_connection
-        if driver_connection is not None:
-            driver_connection.terminate()
+        typing.cast(typing.Any, connection.connection.driver_connection).terminate()
         connection.invalidate()
 
 
 def release(connection: Connection) -> None:
-    """Give a connection back; one that its server has closed meanwhile is dropped, and is nobody's problem."""
-    try:
+    """Give a connection back; one that its server has closed meanwhile is dropped with its transaction."""
+    with contextlib.suppress(DBAPIError):
         connection.close()
-    except DBAPIError:
-        if not connection.closed:
-            abandon(connection)
-            connection.close()

@@ -16,6 +16,8 @@ class Role(enum.Enum):
     """It accepts writes like the primary, on the same timeline: it is the primary by another name."""
     FENCED = "fenced"
     """It believes to be the primary, on an older timeline: whatever it has, the primary knows nothing of it."""
+    LEFT_BEHIND = "left behind"
+    """A standby that has not followed the primary to its timeline: its rows may be those of a former primary."""
     FOREIGN = "foreign"
     """It belongs to another PostgreSQL cluster."""
     UNKNOWN = "unknown"
@@ -124,12 +126,13 @@ def find_primary(
     return current if current in claims else min(claims, default=None)
 
 
-def assemble(
+def assemble(  # noqa: PLR0913  # each is one fact, by its name
     names: collections.abc.Iterable[str],
     observed: collections.abc.Mapping[str, Observation],
     *,
     history: LsnHistory,
     primary: str | None,
+    timeline: int,
     lost_primary_at: float | None,
 ) -> Snapshot:
     """Return what is known of all servers.
@@ -138,7 +141,8 @@ def assemble(
         names: every server.
         observed: what those that are up said last.
         history: where the primary was when.
-        primary: who the primary is, up or not.
+        primary: who the primary is; None when nobody is.
+        timeline: the newest timeline there is.
         lost_primary_at: since when the primary has not answered; None while it does.
 
     """
@@ -149,7 +153,7 @@ def assemble(
         if seen is None:
             states[name] = ServerState(name=name)
             continue
-        role = _role(name, seen, primary=primary, leader=leader)
+        role = _role(name, seen, primary=primary, leader=leader, timeline=timeline)
         last = history.last
         measured = role is Role.STANDBY and lost_primary_at is None and last is not None
         states[name] = ServerState(
@@ -165,13 +169,11 @@ def assemble(
     return Snapshot(servers=states, primary=primary)
 
 
-def _role(name: str, seen: Observation, *, primary: str | None, leader: Observation | None) -> Role:
-    if name == primary and not seen.in_recovery:
+def _role(name: str, seen: Observation, *, primary: str | None, leader: Observation | None, timeline: int) -> Role:
+    if name == primary:
         return Role.PRIMARY
     if leader is not None and seen.system != leader.system:
         return Role.FOREIGN
     if seen.in_recovery:
-        return Role.STANDBY
-    if leader is None or seen.timeline < leader.timeline:
-        return Role.FENCED
-    return Role.ALIAS
+        return Role.STANDBY if seen.timeline >= timeline else Role.LEFT_BEHIND
+    return Role.ALIAS if leader is not None and seen.timeline >= timeline else Role.FENCED

@@ -1,0 +1,113 @@
+import typing
+
+import fastapi
+import litestar
+import pytest
+from modern_di import Container, Scope
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import modern_di_replicas.fastapi
+import modern_di_replicas.litestar
+from modern_di_replicas import (
+    ConfigurationError,
+    Dependencies,
+    Intent,
+    PrimaryEngine,
+    ReplicaEngine,
+    ReplicationSettings,
+    UnknownGroupError,
+    read_intent,
+)
+
+
+SETTINGS = ReplicationSettings(
+    primary="postgresql+asyncpg://app@db-1/shop", replicas=["postgresql+asyncpg://app@db-2/shop"]
+)
+
+
+@pytest.mark.parametrize(
+    "group",
+    [Dependencies, modern_di_replicas.fastapi.Dependencies, modern_di_replicas.litestar.Dependencies],
+    ids=lambda group: group.__module__,
+)
+def test_without_a_framework_the_context_declares_the_intent(group: type[Dependencies]) -> None:
+    """Jobs and command-line tools: the primary when nothing is said, in each of the groups."""
+    container = Container(groups=[group], context={ReplicationSettings: SETTINGS})
+
+    def engine(context: dict[type, Intent]) -> AsyncEngine:
+        return container.build_child_container(scope=Scope.REQUEST, context=context).resolve(AsyncEngine)
+
+    assert isinstance(engine({}), PrimaryEngine)
+    assert isinstance(engine({Intent: Intent.write()}), PrimaryEngine)
+    assert isinstance(engine({Intent: Intent.read()}), ReplicaEngine)
+    with pytest.raises(UnknownGroupError) as caught:
+        engine({Intent: Intent.read(group="analytics")})
+    assert caught.value.known == ("default",)
+
+
+@pytest.mark.parametrize("group", [modern_di_replicas.fastapi.Dependencies, modern_di_replicas.litestar.Dependencies])
+def test_a_session_scope_of_somebodys_own_is_no_websocket(group: type[Dependencies]) -> None:
+    """The scope between application and request belongs to websockets, and to whoever else uses it."""
+    container = Container(groups=[group], context={ReplicationSettings: SETTINGS})
+    if group is modern_di_replicas.fastapi.Dependencies:
+        modern_di_replicas.fastapi.setup_replicas(fastapi.FastAPI(), container)
+    else:
+        litestar.Litestar(plugins=[modern_di_replicas.litestar.ReplicasPlugin(container)])
+    session = container.build_child_container(scope=Scope.SESSION)
+
+    assert session.build_child_container(scope=Scope.REQUEST).resolve(Intent).is_write
+
+
+async def test_an_unknown_group_of_a_marker_is_an_error_at_the_start_in_fastapi() -> None:
+    """In an included router and in a mounted application too: not at the first request, weeks later."""
+    for where in ("app", "router", "sub"):
+        container = Container(groups=[modern_di_replicas.fastapi.Dependencies], context={ReplicationSettings: SETTINGS})
+        app, router, sub = fastapi.FastAPI(), fastapi.APIRouter(), fastapi.FastAPI()
+        place: typing.Any = {"app": app, "router": router, "sub": sub}[where]
+        place.add_api_route("/x", read_intent(group="typo")(lambda: None))
+        app.include_router(router)
+        app.mount("/sub", sub)
+        modern_di_replicas.fastapi.setup_replicas(app, container)
+
+        with pytest.raises(UnknownGroupError) as caught:
+            async with app.router.lifespan_context(app):
+                pytest.fail("the application started")
+
+        assert caught.value.group == "typo"
+
+
+async def test_an_unknown_group_of_a_marker_is_an_error_at_the_start_in_litestar() -> None:
+    """On a handler and on a controller."""
+
+    @litestar.get("/x")
+    @read_intent(group="typo")
+    async def marked() -> None: ...
+
+    @litestar.get("/y", opt={"intent": Intent.read(group="typo")})
+    async def by_opt() -> None: ...
+
+    for handler in (marked, by_opt):
+        group = modern_di_replicas.litestar.Dependencies
+        container = Container(groups=[group], context={ReplicationSettings: SETTINGS})
+        app = litestar.Litestar([handler], plugins=[modern_di_replicas.litestar.ReplicasPlugin(container)])
+
+        with pytest.RaisesGroup(UnknownGroupError, flatten_subgroups=True):
+            async with app.lifespan():
+                pytest.fail("the application started")
+
+
+async def test_an_opt_that_is_no_intent_is_an_error_at_the_start() -> None:
+    """A text looks right, and would say nothing."""
+
+    @litestar.get("/x", opt={"intent": "read"})
+    async def handler() -> None: ...
+
+    container = Container(groups=[modern_di_replicas.litestar.Dependencies], context={ReplicationSettings: SETTINGS})
+    app = litestar.Litestar([handler], plugins=[modern_di_replicas.litestar.ReplicasPlugin(container)])
+
+    def names_the_place(error: ConfigurationError) -> bool:
+        return "opt['intent']" in error.field and "handler" in error.field
+
+    with pytest.RaisesGroup(pytest.RaisesExc(ConfigurationError, check=names_the_place), flatten_subgroups=True):
+        async with app.lifespan():
+            pytest.fail("the application started")
