@@ -16,7 +16,7 @@ help:  ## this list
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "modern-di-replicas needs Python >= 3.11; choose one: make PYTHON=python3.12 ...")'
 	@echo "Installing uv into .tools ..."
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .tools uv
 
 install: $(UV)  ## the environment, in .venv
 	@$(UV) sync --quiet --all-extras
@@ -27,8 +27,9 @@ demo: install  ## a real application over a real primary and two replicas
 test: install  ## the whole suite, with the coverage gate
 	@$(RUN) pytest -n 2 --cov --cov-report=term
 
-test-lowest: $(UV)  ## the suite on the lowest allowed versions
-	@UV_PROJECT_ENVIRONMENT=.venv-lowest $(UV) sync --quiet --all-extras --resolution lowest-direct --no-group lint
+test-lowest: $(UV)  ## the suite on the lowest allowed versions of every dependency
+	@$(UV) venv --quiet --clear .venv-lowest
+	@$(UV) pip install --quiet --python .venv-lowest --resolution lowest-direct --group dev -e '.[fastapi,litestar,testing,demo]'
 	@.venv-lowest/bin/python -m pytest -n 2
 
 lint: install  ## style, formatting, types and import contracts, changing nothing

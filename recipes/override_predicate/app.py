@@ -19,8 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from modern_di_replicas import Intent, PrimaryEngine, ReplicaEngine, ReplicationSettings, choose_engine
-from modern_di_replicas.dependencies import declared_intent
+from modern_di_replicas import Intent, PrimaryEngine, ReplicaEngine, ReplicationSettings, choose_engine, declared_intent
 from modern_di_replicas.fastapi import Dependencies, request_intent, setup_replicas
 
 

@@ -1,0 +1,166 @@
+import collections.abc
+import typing
+
+import fastapi
+import httpx
+import pytest
+from modern_di import Scope
+from modern_di_fastapi import fetch_di_container
+from sqlalchemy import text
+
+from modern_di_replicas import Intent, PrimaryEngine, ReplicationSettings, StaleWriteError
+from modern_di_replicas.testing import LocalCluster
+from recipes.advanced_alchemy_repository.app import Book, BookRepository, main
+
+
+EMMA = {"id": 1, "title": "Emma", "copies": 3}
+REPLICAS = {"replica-1", "replica-2"}
+
+Use = collections.abc.Callable[[BookRepository], collections.abc.Awaitable[object]]
+
+
+@pytest.fixture
+async def app(
+    database: ReplicationSettings,
+    replicated_cluster: LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    visits: list[str],
+) -> collections.abc.AsyncIterator[fastapi.FastAPI]:
+    """Give the application, started, with one book."""
+    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
+    app = main()
+    async with app.router.lifespan_context(app):
+        async with fetch_di_container(app).resolve(PrimaryEngine).begin() as connection:
+            await connection.run_sync(Book.metadata.create_all, tables=[Book.metadata.tables["books"]])
+        async with fetch_di_container(app).build_child_container(scope=Scope.REQUEST) as unit_of_work:
+            await unit_of_work.resolve(BookRepository).add(Book(title="Emma", copies=3))
+        replicated_cluster.catch_up()
+        visits.clear()
+        yield app
+
+
+@pytest.fixture
+async def client(app: fastapi.FastAPI) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://library") as client:
+        yield client
+
+
+@pytest.mark.parametrize(("path", "answer"), [("/books/1", EMMA), ("/books", {"total": 1, "books": [EMMA]})])
+async def test_a_get_reads_a_replica(client: httpx.AsyncClient, visits: list[str], path: str, answer: object) -> None:
+    """A page and its total are one statement of the repository's."""
+    assert (await client.get(path)).json() == answer
+    assert visits in (["replica-1"], ["replica-2"])
+
+
+@pytest.mark.parametrize(
+    ("request_line", "options", "answer"),
+    [
+        ("POST /books", {"json": {"title": "Persuasion"}}, {"id": 2, "title": "Persuasion", "copies": 1}),
+        ("PUT /books/1", {"json": {"title": "Emma", "copies": 5}}, {**EMMA, "copies": 5}),
+        ("PUT /books/7", {"json": {"title": "Lady Susan"}}, {"id": 7, "title": "Lady Susan", "copies": 1}),
+        ("PATCH /books/1", {"params": {"copies": 9}}, {**EMMA, "copies": 9}),
+        ("DELETE /books/1", {}, EMMA),
+        ("GET /books/1/borrow", {}, {**EMMA, "copies": 2}),
+    ],
+)
+async def test_a_write_is_on_the_primary_from_its_first_statement(
+    client: httpx.AsyncClient, visits: list[str], request_line: str, options: dict[str, typing.Any], answer: object
+) -> None:
+    """The repository loads what it changes, and that too is done there: the method or the marker says so."""
+    response = await client.request(*request_line.split(), **options)
+
+    assert response.json() == answer
+    assert set(visits) == {"primary"}
+
+
+async def test_an_update_does_not_undo_what_a_replica_has_not_seen(
+    client: httpx.AsyncClient, app: fastapi.FastAPI
+) -> None:
+    """No waiting for the replicas in between: each loan counts from what the one before it left."""
+    for _ in range(3):
+        (await client.get("/books/1/borrow")).raise_for_status()
+
+    async with fetch_di_container(app).resolve(PrimaryEngine).connect() as connection:
+        assert await connection.scalar(text("SELECT copies FROM books")) == 0
+
+
+# What each method does in a unit of work that declares a read, such as a GET without its marker.
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda books: books.get(1), id="get"),
+        pytest.param(lambda books: books.get_one(title="Emma"), id="get_one"),
+        pytest.param(lambda books: books.get_many(), id="get_many"),
+        pytest.param(lambda books: books.get_many_and_count(), id="get_many_and_count"),
+        pytest.param(
+            lambda books: books.get_many_and_count(count_with_window_function=False), id="get_many_and_count, basic"
+        ),
+        pytest.param(lambda books: books.count(), id="count"),
+        pytest.param(lambda books: books.exists(title="Emma"), id="exists"),
+    ],
+)
+async def test_a_method_that_reads_stays_on_its_replica(app: fastapi.FastAPI, use: Use, visits: list[str]) -> None:
+    """And the server itself says so."""
+    await in_a_unit_of_work_that_reads(app, use)
+
+    assert len(set(visits)) == 1
+    assert set(visits) <= REPLICAS
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda books: books.add(Book(title="Persuasion")), id="add"),
+        pytest.param(lambda books: books.add_many([Book(title="Persuasion"), Book(title="Sanditon")]), id="add_many"),
+        pytest.param(lambda books: books.upsert(Book(id=7, title="Sanditon")), id="upsert of a new one"),
+        pytest.param(lambda books: books.update(Book(id=1, copies=3)), id="update that changes nothing"),
+        pytest.param(lambda books: books.update(Book(id=1, copies=5), with_for_update=True), id="update, locked"),
+        pytest.param(lambda books: books.update_many([Book(id=1, title="Emma", copies=5)]), id="update_many"),
+        pytest.param(lambda books: books.delete_many([1]), id="delete_many"),
+        pytest.param(lambda books: books.delete_where(title="Emma"), id="delete_where"),
+    ],
+)
+async def test_a_method_that_writes_nothing_it_read_moves_to_the_primary(
+    app: fastapi.FastAPI, use: Use, visits: list[str]
+) -> None:
+    """It may look at the replica before, but what it writes is the caller's, or is decided by the primary."""
+    await in_a_unit_of_work_that_reads(app, use)
+
+    assert visits[-1] == "primary"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(lambda books: books.update(Book(id=1, copies=5)), id="update"),
+        pytest.param(lambda books: books.upsert(Book(id=1, title="Emma", copies=5)), id="upsert"),
+        pytest.param(
+            lambda books: books.get_and_update(title="Emma", copies=5, match_fields="title"), id="get_and_update"
+        ),
+        pytest.param(lambda books: books.delete(1), id="delete"),
+    ],
+)
+async def test_a_method_that_loads_from_the_replica_first_is_refused(
+    app: fastapi.FastAPI, use: Use, visits: list[str]
+) -> None:
+    """The row may have changed on the primary since; the error is the library's own, not wrapped by the repository."""
+    with pytest.raises(StaleWriteError) as caught:
+        await in_a_unit_of_work_that_reads(app, use)
+
+    assert (caught.value.model, caught.value.key) == ("Book", (1,))
+    assert set(visits) <= REPLICAS
+
+
+async def in_a_unit_of_work_that_reads(app: fastapi.FastAPI, use: Use) -> None:
+    context = {Intent: Intent.read()}
+    async with fetch_di_container(app).build_child_container(scope=Scope.REQUEST, context=context) as unit_of_work:
+        await use(unit_of_work.resolve(BookRepository))
+
+
+@pytest.mark.parametrize("request_line", ["GET /books/9", "GET /books/9/borrow", "DELETE /books/9"])
+async def test_an_unknown_book_is_not_found(client: httpx.AsyncClient, request_line: str) -> None:
+    """On a replica as on the primary, it is the repository's NotFoundError."""
+    assert (await client.request(*request_line.split())).status_code == 404
