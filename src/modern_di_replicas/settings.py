@@ -9,7 +9,6 @@ import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
 from modern_di_replicas.errors import ConfigurationError
-from modern_di_replicas.routing.balancing import Balancer
 
 
 DRIVER: typing.Final = "postgresql+asyncpg"
@@ -64,7 +63,7 @@ class ReplicationSettings:
         replica_pool_size: connections kept open to each replica.
         replica_max_overflow: connections opened to each replica beyond the pool size, when all are busy.
         replica_pool_timeout: seconds to wait for a connection to a replica when all are busy.
-        connect_timeout: seconds to wait for a server to accept a connection.
+        connect_timeout: seconds to wait for a server to accept a connection; for a replica, at most `probe_timeout`.
         max_lag: how far a replica may be behind the primary to serve reads; None for any. Known while a monitor runs.
         primary_reads: whether the primary serves the reads that no replica can; without it they raise
             `NoReplicaAvailable`, for those who must protect their primary.
@@ -89,11 +88,11 @@ class ReplicationSettings:
     primary_pool_timeout: float = 30.0
     replica_pool_size: int = 5
     replica_max_overflow: int = 10
-    replica_pool_timeout: float = 1.0
+    replica_pool_timeout: float = 5.0
     connect_timeout: float = 5.0
     max_lag: dt.timedelta | None = dt.timedelta(seconds=10)
     primary_reads: bool = True
-    balancing: Balancing | collections.abc.Callable[[], Balancer] = "least-in-use"
+    balancing: Balancing | collections.abc.Callable[[], typing.Any] = "least-in-use"
     probe_interval: float = 0.5
     probe_timeout: float = 1.0
 

@@ -202,7 +202,8 @@ def _create_member(
 
 
 def _connect_args(settings: ReplicationSettings, *, role: str) -> dict[str, typing.Any]:
-    return {
-        "server_settings": {"application_name": f"{settings.application_name}-{role}"},
-        "timeout": settings.connect_timeout,
-    }
+    timeout = settings.connect_timeout
+    if role == "replica":
+        # What the monitor would call down is not worth a longer wait: the primary is there.
+        timeout = min(timeout, settings.probe_timeout)
+    return {"server_settings": {"application_name": f"{settings.application_name}-{role}"}, "timeout": timeout}
