@@ -1,8 +1,7 @@
 """A schema for each tenant: the header X-Tenant chooses it, on the replicas and on the primary.
 
 The schema is set on each connection that the session begins to use: for its reads on a replica, and again on the
-primary, whether it starts there or escalates. `engine.execution_options(schema_translate_map=...)` would not do: what
-it returns is a plain engine that knows nothing of replicas.
+primary, whether it starts there or escalates.
 
 Run it:
 

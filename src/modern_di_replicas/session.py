@@ -57,6 +57,8 @@ class ReplicaSession(Session):
         super().__init__(bind=bind, **options)
         self.escalation: str | None = None
         """Why this unit of work moved to the primary; None while it reads from its replica."""
+        if "isolation_level" in (options.get("execution_options") or {}):
+            self.escalation = "an isolation level of its own"  # a replica's is that of the settings
         self._replica = replica
         self._primary = primary
         self._endpoint = intent.endpoint
@@ -294,7 +296,7 @@ class RoutedSession(AsyncSession):
             options = {
                 "sync_session_class": ReplicaSession,
                 "replica": chosen,
-                "primary": _sync(primary or chosen.policy.primary),
+                "primary": _sync(primary or chosen.policy.primary, chosen.options),
                 "intent": intent,
                 **options,
             }
@@ -309,5 +311,7 @@ class RoutedSession(AsyncSession):
         return Decision(server="primary", reason=f"{self._intent.reason}, escalated: {escalation}")
 
 
-def _sync(bind: AsyncEngine | AsyncConnection) -> Engine | Connection:
-    return bind.sync_engine if isinstance(bind, AsyncEngine) else typing.cast(Connection, bind.sync_connection)
+def _sync(bind: AsyncEngine | AsyncConnection, options: dict[str, typing.Any]) -> Engine | Connection:
+    if isinstance(bind, AsyncConnection):
+        return typing.cast(Connection, bind.sync_connection)
+    return bind.sync_engine.execution_options(**options) if options else bind.sync_engine

@@ -5,6 +5,7 @@ import logging
 import typing
 
 import pytest
+import sqlalchemy
 import sqlalchemy.exc
 from sqlalchemy import event, select, text
 from sqlalchemy.orm import ORMExecuteState, Session
@@ -188,3 +189,28 @@ async def test_a_flush_that_changes_nothing_is_no_write(shop_cluster: LocalClust
         item.amount = 10
         await session.flush()
         assert await session.scalar(KEYED) == 10
+
+
+async def test_an_engine_with_other_execution_options_routes_all_the_same(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: whoever redefines the engine this way must not lose the escalation; for one replica and for all."""
+    async with serving(shop_cluster) as servers:
+        for engine in (servers.replica, servers.replica.choose()):
+            tenant = engine.execution_options(schema_translate_map={None: "tenant"})
+            async with RoutedSession(tenant, expire_on_commit=False) as session:
+                assert await session.scalar(KEYED) == 77
+                assert session.decision.server != "primary"
+                session.add(Item(id=2, shop_id=1, amount=78))
+                await session.flush()
+                assert session.decision.server == "primary"
+                assert await session.scalar(select(Item.amount).where(Item.id == 2)) == 78
+                assert await session.scalar(text("SELECT count(*) FROM tenant.item")) == 2
+                await session.rollback()
+
+
+@pytest.mark.skipif(sqlalchemy.__version__ < "2.1", reason="SQLAlchemy 2.0 has no execution options of a session")
+async def test_a_session_with_an_isolation_level_of_its_own_is_on_the_primary(shop_cluster: LocalCluster) -> None:
+    """A replica's level is that of the settings; who asks for another one gets it where everything can be had."""
+    options = {"isolation_level": "SERIALIZABLE"}
+    async with serving(shop_cluster) as servers, servers.session(execution_options=options) as session:
+        assert await session.scalar(text("SHOW transaction_isolation")) == "serializable"
+        assert session.decision.server == "primary"

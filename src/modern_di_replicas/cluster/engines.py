@@ -78,6 +78,7 @@ class ReplicaEngine(AsyncEngine):
         settings: ReplicationSettings,
         policy: EscalationPolicy,
         fleet: Fleet | None = None,
+        health: Health | None = None,
     ) -> None:
         super().__init__(sync_engine)
         self.settings = settings
@@ -87,7 +88,9 @@ class ReplicaEngine(AsyncEngine):
         """The replicas this engine stands for; None for the engine of one replica."""
         self.read_engines = ReadEngines(sync_engine, isolation=settings.read_isolation)
         """How sessions read."""
-        self.health = Health(OpenConnections(sync_engine))
+        self.options: dict[str, typing.Any] = {}
+        """What `execution_options()` was given; it goes along when a unit of work moves to the primary."""
+        self.health = health or Health(OpenConnections(sync_engine))
         """Whether this replica is worth trying."""
 
     @property
@@ -109,7 +112,22 @@ class ReplicaEngine(AsyncEngine):
             NoReplicaAvailable: no replica can serve it, and the settings say `primary_reads=False`.
 
         """
-        return self if self.fleet is None else self.fleet.choose(group, affinity=affinity)
+        if self.fleet is None:
+            return self
+        chosen = self.fleet.choose(group, affinity=affinity)
+        return chosen.execution_options(**self.options) if self.options else chosen
+
+    def execution_options(self, **options: typing.Any) -> "ReplicaEngine":
+        """Return the same replicas with other execution options; see `AsyncEngine.execution_options`."""
+        optioned = ReplicaEngine(
+            self.sync_engine.execution_options(**options),
+            settings=self.settings,
+            policy=self.policy,
+            fleet=self.fleet,
+            health=self.health,
+        )
+        optioned.options = {**self.options, **options}
+        return optioned
 
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
         """Close the pooled connections of every replica; see `AsyncEngine.dispose`."""

@@ -1,0 +1,109 @@
+"""Replicas of unequal strength: weights, a group for reports, limits of lag, and a client's reads in one place.
+
+Run it:
+
+    export PRIMARY_URL=postgresql+asyncpg://app:secret@db-1/shop
+    export REPLICA_URLS="postgresql+asyncpg://app:secret@db-2/shop postgresql+asyncpg://app:secret@db-3/shop"
+    uvicorn --factory app:main
+"""
+
+import collections.abc
+import dataclasses
+import datetime as dt
+import os
+from typing import Annotated
+
+import fastapi
+from modern_di import Container, Scope, providers
+from modern_di_fastapi import FromDI
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from modern_di_replicas import Intent, Replica, ReplicationSettings, declared_intent, read_intent
+from modern_di_replicas.fastapi import Dependencies, request_intent, setup_replicas
+from modern_di_replicas.routing.balancing import CandidateT, LeastInUse
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    amount: Mapped[int]
+
+
+class OrderRepository:
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+
+    async def count(self) -> int:
+        return await self.session.scalar(select(func.count(Order.id))) or 0
+
+    async def total(self) -> int:
+        return await self.session.scalar(select(func.coalesce(func.sum(Order.amount), 0))) or 0
+
+
+class PreferLocal:
+    """A balancer of one's own: the replica in this rack while it has room, else the least used of the others."""
+
+    local = "small"
+
+    def __init__(self) -> None:
+        self._others = LeastInUse()
+
+    def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
+        for candidate in candidates:
+            if candidate.name == self.local and candidate.has_room:
+                return candidate
+        return self._others.choose(candidates)
+
+
+def shop_intent(container: Container, declared: Intent | None, request: fastapi.Request | None = None) -> Intent:
+    """Decide as ever, and keep the reads of one user on one replica, so that they do not go back in time."""
+    intent = request_intent(container, declared, request)
+    user = request.headers.get("x-user") if request is not None else None
+    return dataclasses.replace(intent, affinity=user)
+
+
+class ShopDependencies(Dependencies):
+    intent = providers.Factory(shop_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
+    orders = providers.Factory(OrderRepository, scope=Scope.REQUEST)
+
+
+def fleet(primary: str, large: str, small: str) -> ReplicationSettings:
+    return ReplicationSettings(
+        primary=primary,
+        replicas=[
+            # Nine requests of ten. It must not be far behind: customers look at it.
+            Replica(large, "large", weight=9, max_lag=dt.timedelta(seconds=2)),
+            # The tenth, and all reports, which may be an hour old.
+            Replica(small, "small", groups={"default", "reports"}, max_lag=dt.timedelta(hours=1)),
+        ],
+        # For PreferLocal: balancing=PreferLocal
+    )
+
+
+def create_app(settings: ReplicationSettings) -> fastapi.FastAPI:
+    app = fastapi.FastAPI()
+    orders_of = Annotated[OrderRepository, FromDI(OrderRepository)]
+
+    @app.get("/orders/count")
+    async def count(orders: orders_of) -> int:
+        return await orders.count()
+
+    @app.post("/reports/turnover")
+    @read_intent(group="reports")
+    async def turnover(orders: orders_of) -> int:
+        return await orders.total()
+
+    setup_replicas(app, Container(groups=[ShopDependencies], context={ReplicationSettings: settings}))
+    return app
+
+
+def main() -> fastapi.FastAPI:
+    large, small = os.environ["REPLICA_URLS"].split()
+    return create_app(fleet(os.environ["PRIMARY_URL"], large, small))

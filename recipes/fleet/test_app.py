@@ -1,0 +1,105 @@
+import collections
+import collections.abc
+import contextlib
+import dataclasses
+
+import fastapi
+import httpx
+import pytest
+from modern_di_fastapi import fetch_di_container
+
+from modern_di_replicas import PrimaryEngine, ReplicationSettings
+from modern_di_replicas.testing import LocalCluster
+from recipes.fleet.app import Base, PreferLocal, create_app, fleet, main
+
+
+@contextlib.asynccontextmanager
+async def serving(app: fastapi.FastAPI, cluster: LocalCluster) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://shop") as client,
+    ):
+        async with fetch_di_container(app).resolve(PrimaryEngine).begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        cluster.catch_up()
+        yield client
+
+
+@pytest.fixture
+def settings(database: ReplicationSettings) -> ReplicationSettings:
+    large, small = (replica.url for replica in database.servers)
+    return fleet(database.primary, large, small)
+
+
+async def test_nine_requests_of_ten_go_to_the_large_replica(
+    settings: ReplicationSettings, replicated_cluster: LocalCluster, visits: list[str]
+) -> None:
+    """Asked of the servers: large is the cluster's first replica, small its second."""
+    async with serving(create_app(settings), replicated_cluster) as client:
+        visits.clear()
+        for _ in range(20):
+            assert (await client.get("/orders/count")).json() == 0
+
+    assert collections.Counter(visits) == {"replica-1": 18, "replica-2": 2}
+
+
+async def test_reports_go_to_the_replica_of_their_group(
+    database: ReplicationSettings,
+    replicated_cluster: LocalCluster,
+    visits: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A POST that only reads, however many customers there are."""
+    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
+    async with serving(main(), replicated_cluster) as client:
+        visits.clear()
+        for _ in range(3):
+            assert (await client.post("/reports/turnover")).json() == 0
+
+    assert visits == ["replica-2"] * 3
+
+
+async def test_the_reads_of_one_user_stay_on_one_replica(
+    settings: ReplicationSettings, replicated_cluster: LocalCluster, visits: list[str]
+) -> None:
+    """And the users are spread over both."""
+    homes = set()
+    async with serving(create_app(settings), replicated_cluster) as client:
+        for user in range(40):
+            visits.clear()
+            for _ in range(3):
+                await client.get("/orders/count", headers={"x-user": str(user)})
+            assert len(set(visits)) == 1
+            homes |= set(visits)
+
+    assert homes == {"replica-1", "replica-2"}
+
+
+async def test_a_balancer_of_ones_own_chooses(
+    settings: ReplicationSettings, replicated_cluster: LocalCluster, visits: list[str]
+) -> None:
+    """Whatever the weights say."""
+    local = dataclasses.replace(settings, balancing=PreferLocal)
+    async with serving(create_app(local), replicated_cluster) as client:
+        visits.clear()
+        for _ in range(5):
+            await client.get("/orders/count")
+
+    assert visits == ["replica-2"] * 5
+
+
+def test_a_full_local_replica_is_left_to_the_others() -> None:
+    """Room decides before place."""
+
+    @dataclasses.dataclass
+    class Candidate:
+        name: str
+        has_room: bool
+        weight: int = 1
+        in_use: int = 0
+
+    small, large = Candidate("small", has_room=False, in_use=3), Candidate("large", has_room=True)
+
+    assert PreferLocal().choose([small, large]) is large
