@@ -56,4 +56,5 @@ def test_every_message_says_what_to_do() -> None:
     assert "none" in str(errors.UnknownGroupError(group="analytics", known=()))
     assert "primary_reads=False" in str(errors.NoReplicaAvailable(group=None))
     assert "'analytics'" in str(errors.NoReplicaAvailable(group="analytics"))
+    assert "modern-di-replicas[testing]" in str(errors.BinaryNotFoundError(searched=("/usr",)))
     assert "@write_intent" in str(errors.WriteOnReplicaError(endpoint="", statement="UPDATE"))

@@ -4,7 +4,6 @@ import collections.abc
 import typing
 
 from sqlalchemy import Connection, Engine, Result, event
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import (
@@ -19,7 +18,7 @@ from sqlalchemy.orm import (
 
 from modern_di_replicas.cluster.engines import ReplicaEngine
 from modern_di_replicas.cluster.failures import Failure, classify
-from modern_di_replicas.cluster.reading import StatementNotForReplica, abandon, release
+from modern_di_replicas.cluster.reading import StatementNotForReplica, release
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.routing.decision import Decision
@@ -147,21 +146,16 @@ class ReplicaSession(Session):
                 raise WriteOnReplicaError(endpoint=self._endpoint, statement=statement) from error
             self.escalate_write(statement)
             return
-        if failure is Failure.DOWN:
-            self._replica.health.failed()
+        rests = failure is Failure.DOWN and self._replica.health.failed()
         if not stands_alone:
             raise error
-        self._leave_lost(error)
+        self._leave_lost(error, rests=rests)
 
-    def _leave_lost(self, error: Exception) -> None:
+    def _leave_lost(self, error: Exception, *, rests: bool) -> None:
         policy, label = self._replica.policy, self._replica.label
         if isinstance(error, PoolTimeoutError) and not policy.primary_reads:
             raise NoReplicaAvailable(group=self._group) from error
-        policy.report_loss(server=label, error=error)
-        if not isinstance(error, DBAPIError | PoolTimeoutError):
-            # The driver gave up waiting, and SQLAlchemy takes that for no fault of the connection.
-            for connection in self._reading.values():
-                abandon(connection)
+        policy.report_loss(server=label, error=error, rests=rests)
         self.escalate(f"{label} failed ({type(error).__name__})")
 
     # Moving to the primary

@@ -1,5 +1,6 @@
 import typing
 
+import hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -121,3 +122,4 @@ class Probed(RuleBasedStateMachine):
 
 
 test_a_probed_server_follows_its_probes = Probed.TestCase
+test_a_probed_server_follows_its_probes.settings = hypothesis.settings(max_examples=50, stateful_step_count=20)

@@ -266,6 +266,7 @@ async def test_the_engine_of_all_replicas_gives_connections_to_healthy_ones(disp
         await servers.replica.dispose()
         assert await port() == disposable_cluster.primary.port
         assert servers.replica.pool.status()
+        servers.replica.sync_engine.dispose()
         assert typing.cast(typing.Any, servers.replica.pool).checkedout() == 0
 
 

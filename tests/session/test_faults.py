@@ -4,6 +4,8 @@ import asyncio
 import collections
 import collections.abc
 import contextlib
+import logging
+import typing
 
 import asyncpg
 import pytest
@@ -123,14 +125,17 @@ async def test_a_statement_on_a_frozen_replica_is_run_again_as_soon_as_it_is_dec
         replica.thaw()
 
 
-async def test_a_replica_that_refuses_connections_costs_a_reader_nothing(disposable_shop: LocalCluster) -> None:
-    """Refused, with a cold pool: the raw error of the operating system is one more thing that is run again."""
+async def test_a_replica_that_refuses_connections_costs_a_reader_nothing(
+    disposable_shop: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Refused, with a cold pool: it is run again; the operator is told once for each replica, not for each read."""
     for replica in disposable_shop.replicas:
         replica.stop()
 
     async with serving(disposable_shop) as servers:
         for _ in range(4):
             assert await read(servers) == (SUM, "primary")
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 2
 
 
 async def test_a_replica_out_of_connections_costs_a_reader_nothing(disposable_shop: LocalCluster) -> None:
@@ -314,19 +319,26 @@ async def test_an_idle_connection_to_the_primary_is_pinged_and_a_busy_one_is_not
 
 
 async def test_a_statement_the_driver_gave_up_on_leaves_its_connection_behind(disposable_shop: LocalCluster) -> None:
-    """A time limit of the driver on a frozen server: the connection must not go back into the pool."""
+    """A time limit of the driver on a frozen server: nobody gets that connection out of the pool again."""
+
+    def limit(dialect: object, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG001  # the event's signature
+        cparams["command_timeout"] = 0.2
+
+    backend = text("SELECT pg_backend_pid()")
     async with serving(disposable_shop, replica_pool_size=1) as servers:
         for replica in disposable_shop.replicas:
-            engine = engine_of(servers, replica).sync_engine
-            event.listen(engine, "do_connect", lambda d, r, a, given: given.update(command_timeout=0.2))  # noqa: ARG005
+            event.listen(engine_of(servers, replica).sync_engine, "do_connect", limit)
         async with servers.session() as session:
-            await session.scalar(select(Item.id).limit(1))
+            former = await session.scalar(backend)
             replica = next(server for server in disposable_shop.replicas if str(server.port) in session.decision.server)
             replica.freeze()
             assert await session.scalar(select(Item.amount).where(Item.id == 2)) == 20
             assert session.decision.server == "primary"
-        assert engine_of(servers, replica).health.is_down
+        engine = engine_of(servers, replica)
+        assert engine.health.is_down
         replica.thaw()
+        async with engine.connect() as connection:
+            assert await connection.scalar(backend) != former
 
 
 async def test_a_stream_that_gets_no_connection_of_its_own_goes_to_the_primary(shop_cluster: LocalCluster) -> None:

@@ -42,16 +42,17 @@ class Health:
         """Whether the server is to be left alone now."""
         return self._taken_out or (self._rest > 0.0 and self._clock() < self._resting_until)
 
-    def failed(self) -> None:
-        """Rest the server: a session could not reach it, or was thrown out."""
+    def failed(self) -> bool:
+        """Rest the server: a session could not reach it, or was thrown out. Return whether that is news."""
         now = self._clock()
         if now < self._resting_until:
-            return  # of many who fail at once, one counts
+            return False  # of many who fail at once, one counts
         if now - self._resting_until > self._rest:
             self._rest = 0.0  # it has served well since
         self._successes = 0
         self._rest = min(self._rest * 2 or FIRST_REST, LONGEST_REST)
         self._resting_until = now + self._rest
+        return True
 
     def declare_down(self) -> None:
         """Take the server out until probes succeed, and terminate its connections.

@@ -1,7 +1,6 @@
 """How a session reads from one replica."""
 
 import contextlib
-import typing
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -49,13 +48,6 @@ class ReadEngines:
         # them, brings an error of the replica up while the statement can still be run again.
         if getattr(cursor, "server_side", False):
             cursor.fetchmany(0)
-
-
-def abandon(connection: Connection) -> None:
-    """Drop a connection that its server may never answer again, without waiting for a goodbye."""
-    if not connection.invalidated:
-        typing.cast(typing.Any, connection.connection.driver_connection).terminate()
-        connection.invalidate()
 
 
 def release(connection: Connection) -> None:
