@@ -1,4 +1,5 @@
 import asyncio
+import collections.abc
 import contextlib
 import typing
 
@@ -9,19 +10,27 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from modern_di_replicas import Dependencies, Intent, Monitor, ReplicaEngine, ReplicationSettings
 from modern_di_replicas.testing import LocalCluster, LocalServer
-from recipes.aurora_and_patroni.app import aurora, behind_a_proxy, patroni_members, rds_or_cloud_sql
+from recipes.aurora_and_patroni.app import (
+    aurora,
+    main,
+    patroni_behind_a_proxy,
+    patroni_members,
+    rds_or_cloud_sql,
+    servers,
+)
 
 
 class Proxy:
-    """An endpoint that leads to one server, and can be turned to another; connections under way stay where they are."""
+    """An endpoint that leads to one server, and can be turned to another; then it ends the sessions with the former."""
 
     def __init__(self, server: LocalServer) -> None:
-        self.leads_to = server
+        self._server = server
+        self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> typing.Self:
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port: int = self._listener.sockets[0].getsockname()[1]
+        self.url = self._at(self._listener.sockets[0].getsockname()[1])
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -30,13 +39,24 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def turn(self, server: LocalServer) -> None:
+        """Lead to another server from now on, as HAProxy does with `on-marked-down shutdown-sessions`."""
+        self._server = server
+        for writer in self._writers:
+            writer.close()
+        self._writers.clear()
+
+    def _at(self, port: int) -> str:
+        return make_url(self._server.url).set(port=port).render_as_string(hide_password=False)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            there = await asyncio.open_connection("127.0.0.1", self.leads_to.port)
+            server_reader, server_writer = await asyncio.open_connection(self._server.host, self._server.port)
         except OSError:
             writer.close()
             return
-        for source, sink in ((reader, there[1]), (there[0], writer)):
+        self._writers |= {writer, server_writer}
+        for source, sink in ((reader, server_writer), (server_reader, writer)):
             self._tasks.add(asyncio.create_task(self._pump(source, sink)))
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -46,11 +66,17 @@ class Proxy:
                 await sink.drain()
         sink.close()
 
-    def url(self) -> str:
-        return make_url(self.leads_to.url).set(port=self.port).render_as_string(hide_password=False)
+
+@contextlib.asynccontextmanager
+async def watched(settings: ReplicationSettings) -> collections.abc.AsyncIterator[Container]:
+    async with (
+        Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container,
+        Monitor(container.resolve(ReplicaEngine)),
+    ):
+        yield container
 
 
-async def place(container: Container, *, intent: Intent) -> int:
+async def port_of(container: Container, intent: Intent) -> int:
     """Return the port of the server that ran a unit of work; one that writes really writes."""
     async with container.build_child_container(scope=Scope.REQUEST, context={Intent: intent}) as unit_of_work:
         session = unit_of_work.resolve(AsyncSession)
@@ -59,59 +85,112 @@ async def place(container: Container, *, intent: Intent) -> int:
             await session.execute(text("INSERT INTO written VALUES (1)"))
         port = await session.scalar(text("SELECT inet_server_port()"))
         await session.commit()
-        return port or 0
+        return typing.cast(int, port)
 
 
-async def place_of_next_write(container: Container) -> int:
+async def port_of_next_write(container: Container) -> int:
+    """Try again while there is no primary; that is for the application to decide, and here for the test."""
     async with asyncio.timeout(30):
         while True:
             try:
-                return await place(container, intent=Intent.write())
+                return await port_of(container, Intent.write())
             except (exc.DBAPIError, OSError):
                 await asyncio.sleep(0.05)
 
 
+async def reads_reach(container: Container, expected: set[int]) -> None:
+    """Wait until the reads of the moment are served by just these servers."""
+    async with asyncio.timeout(30):
+        while {await port_of(container, Intent.read()) for _ in range(6)} != expected:
+            pass
+
+
 async def test_an_endpoint_that_follows_the_primary_is_followed(disposable_cluster: LocalCluster) -> None:
-    """The former primary stops, another is promoted, the endpoint is turned: writes arrive, with no restart."""
-    primary, first, second = disposable_cluster.servers
-    async with Proxy(primary) as proxy:
-        settings = behind_a_proxy(proxy.url(), [first.url, second.url])
-        async with (
-            Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container,
-            Monitor(container.resolve(ReplicaEngine)),
-        ):
-            assert await place(container, intent=Intent.write()) == primary.port
+    """A switchover: the primary stops, a replica is promoted, the endpoint is turned, the former primary returns."""
+    former, promoted, standby = disposable_cluster.servers
+    async with Proxy(former) as proxy:
+        settings = patroni_behind_a_proxy(proxy.url, [server.url for server in disposable_cluster.servers])
+        async with watched(settings) as container:
+            assert await port_of(container, Intent.write()) == former.port
             disposable_cluster.catch_up()
-            await asyncio.to_thread(primary.stop)
-            await asyncio.to_thread(first.promote)
-            proxy.leads_to = first
-            assert await place_of_next_write(container) == first.port
-            await asyncio.to_thread(second.follow, first)
-            async with asyncio.timeout(30):
-                while await place(container, intent=Intent.read()) != second.port:
-                    pass
+            await reads_reach(container, {promoted.port, standby.port})
+
+            await asyncio.to_thread(former.stop)
+            await asyncio.to_thread(promoted.promote)
+            proxy.turn(promoted)
+            assert await port_of_next_write(container) == promoted.port
+            await asyncio.to_thread(standby.follow, promoted)
+            await asyncio.to_thread(former.follow, promoted)
+            await reads_reach(container, {former.port, standby.port})
+            assert await port_of(container, Intent.write()) == promoted.port
 
 
-async def test_members_may_be_listed_in_any_order(replicated_cluster: LocalCluster) -> None:
+async def test_a_server_that_only_the_endpoint_knows_is_followed_too(disposable_cluster: LocalCluster) -> None:
+    """A managed service replaces the primary behind its address; the new one is in no settings."""
+    former, unknown, standby = disposable_cluster.servers
+    async with Proxy(former) as proxy, watched(rds_or_cloud_sql(proxy.url, [standby.url])) as container:
+        assert await port_of(container, Intent.write()) == former.port
+
+        await asyncio.to_thread(former.stop)
+        await asyncio.to_thread(unknown.promote)
+        proxy.turn(unknown)
+        assert await port_of_next_write(container) == unknown.port
+        await asyncio.to_thread(standby.follow, unknown)
+        await reads_reach(container, {standby.port})
+
+
+async def test_a_former_primary_that_lives_on_gets_no_write_when_the_proxy_ends_its_sessions(
+    disposable_cluster: LocalCluster,
+) -> None:
+    """INVARIANT: a row written there would be lost; the former primary takes connections all the time."""
+    former, promoted, standby = disposable_cluster.servers
+    async with Proxy(former) as proxy, watched(rds_or_cloud_sql(proxy.url, [standby.url])) as container:
+        assert await port_of(container, Intent.write()) == former.port
+
+        await asyncio.to_thread(promoted.promote)
+        proxy.turn(promoted)
+
+        assert {await port_of_next_write(container) for _ in range(10)} == {promoted.port}
+        assert former.execute("SELECT count(*) FROM written") == "1"
+
+
+async def test_members_may_be_listed_in_any_order(disposable_cluster: LocalCluster) -> None:
     """The first one is only where the search for the primary begins."""
-    primary, first, second = replicated_cluster.servers
-    settings = patroni_members([first.url, primary.url, second.url])
-    async with (
-        Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container,
-        Monitor(container.resolve(ReplicaEngine)),
-    ):
-        async with container.build_child_container(scope=Scope.REQUEST) as unit_of_work:
-            place_of_write = await unit_of_work.resolve(AsyncSession).scalar(text("SELECT inet_server_port()"))
-        assert place_of_write == primary.port
-        assert {await place(container, intent=Intent.read()) for _ in range(6)} == {first.port, second.port}
+    primary, first, second = disposable_cluster.servers
+    async with watched(patroni_members([first.url, primary.url, second.url])) as container:
+        assert await port_of(container, Intent.write()) == primary.port
+        await reads_reach(container, {first.port, second.port})
+
+        await asyncio.to_thread(primary.stop)
+        await asyncio.to_thread(second.promote)
+        assert await port_of_next_write(container) == second.port
 
 
-@pytest.mark.parametrize("configure", [rds_or_cloud_sql, aurora])
-def test_the_settings_are_accepted(configure: typing.Callable[[str, list[str]], ReplicationSettings]) -> None:
-    """Not more than that: there is no such service here to try."""
-    settings = configure(
-        "postgresql+asyncpg://app:secret@cluster.example/shop",
-        ["postgresql+asyncpg://app:secret@reader-1.example/shop"],
-    )
+@pytest.mark.parametrize("configure", [patroni_behind_a_proxy, rds_or_cloud_sql, aurora])
+async def test_writes_go_to_the_primary_and_reads_to_a_replica(
+    database: ReplicationSettings, configure: typing.Callable[[str, list[str]], ReplicationSettings]
+) -> None:
+    """On PostgreSQL's own replication: of the services themselves it proves nothing but that the settings are valid."""
+    found = await servers(configure(database.primary, [replica.url for replica in database.servers]))
 
-    assert [replica.label for replica in settings.servers] == ["reader-1.example:5432"]
+    assert found["write"] == address(database.primary)
+    assert found["read"] in {address(replica.url) for replica in database.servers}
+
+
+async def test_the_program_says_where_reads_and_writes_go(
+    database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As run from a shell."""
+    only = database.servers[0].url
+    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("REPLICA_URLS", only)
+
+    await main()
+
+    expected = [f"A write goes to {address(database.primary)}.", f"A read goes to {address(only)}."]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+def address(url: str) -> str:
+    parsed = make_url(url)
+    return f"{parsed.host}:{parsed.port}"

@@ -1,6 +1,7 @@
 """A switchover to watch: the primary stops, a replica is promoted, the former primary comes back as a replica.
 
-The application notices and follows, with no restart and no other configuration. Run it:
+The application notices and follows, with no restart and no other configuration. It starts its own servers, with the
+extra `testing` of this package. Run it:
 
     python app.py
 """
@@ -85,7 +86,7 @@ async def switch_over(cluster: LocalCluster) -> collections.abc.AsyncIterator[st
         async with container.resolve(PrimaryEngine).begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
         yield f"a write goes to {names[await write(container, 'before')]}"
-        cluster.catch_up()
+        await asyncio.to_thread(cluster.catch_up)
         count, port = await read(container)
         yield f"a read sees {count} note on {names[port]}"
 
@@ -96,7 +97,7 @@ async def switch_over(cluster: LocalCluster) -> collections.abc.AsyncIterator[st
 
         await asyncio.to_thread(primary.follow, first)
         await asyncio.to_thread(second.follow, first)
-        cluster.catch_up()
+        await asyncio.to_thread(cluster.catch_up)
         yield f"{primary.name} is back, as a replica"
         await read_from(container, primary)
         count, _ = await read(container)

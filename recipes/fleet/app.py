@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from modern_di_replicas import Intent, Replica, ReplicationSettings, declared_intent, read_intent
 from modern_di_replicas.fastapi import Dependencies, request_intent, setup_replicas
 from modern_di_replicas.routing.balancing import CandidateT, LeastInUse
+from modern_di_replicas.settings import Balancing
 
 
 class Base(DeclarativeBase):
@@ -42,6 +43,10 @@ class OrderRepository:
 
     async def count(self) -> int:
         return await self.session.scalar(select(func.count(Order.id))) or 0
+
+    async def add(self, amount: int) -> None:
+        self.session.add(Order(amount=amount))
+        await self.session.commit()
 
     async def total(self) -> int:
         return await self.session.scalar(select(func.coalesce(func.sum(Order.amount), 0))) or 0
@@ -66,6 +71,9 @@ def shop_intent(container: Container, declared: Intent | None, request: fastapi.
     """Decide as ever, and keep the reads of one user on one replica, so that they do not go back in time."""
     intent = request_intent(container, declared, request)
     user = request.headers.get("x-user") if request is not None else None
+    if user is None or intent.is_write:
+        return intent
+    # As Intent.read(affinity=user), with the group of the marker and the name of the endpoint as they are.
     return dataclasses.replace(intent, affinity=user)
 
 
@@ -74,7 +82,10 @@ class ShopDependencies(Dependencies):
     orders = providers.Factory(OrderRepository, scope=Scope.REQUEST)
 
 
-def fleet(primary: str, large: str, small: str) -> ReplicationSettings:
+def fleet(
+    primary: str, large: str, small: str, balancing: Balancing | type[PreferLocal] = "least-in-use"
+) -> ReplicationSettings:
+    """Return the settings; with `balancing=PreferLocal` the balancer decides, whatever the weights say."""
     return ReplicationSettings(
         primary=primary,
         replicas=[
@@ -83,23 +94,33 @@ def fleet(primary: str, large: str, small: str) -> ReplicationSettings:
             # The tenth, and all reports, which may be an hour old.
             Replica(small, "small", groups={"default", "reports"}, max_lag=dt.timedelta(hours=1)),
         ],
-        # For PreferLocal: balancing=PreferLocal
+        balancing=balancing,
     )
+
+
+Orders = Annotated[OrderRepository, FromDI(OrderRepository)]
+router = fastapi.APIRouter()
+
+
+@router.get("/orders/count")
+async def count_orders(orders: Orders) -> int:
+    return await orders.count()
+
+
+@router.post("/orders", status_code=201)
+async def add_order(amount: int, orders: Orders) -> None:
+    await orders.add(amount)
+
+
+@router.post("/reports/turnover")
+@read_intent(group="reports")
+async def turnover(orders: Orders) -> int:
+    return await orders.total()
 
 
 def create_app(settings: ReplicationSettings) -> fastapi.FastAPI:
     app = fastapi.FastAPI()
-    orders_of = Annotated[OrderRepository, FromDI(OrderRepository)]
-
-    @app.get("/orders/count")
-    async def count(orders: orders_of) -> int:
-        return await orders.count()
-
-    @app.post("/reports/turnover")
-    @read_intent(group="reports")
-    async def turnover(orders: orders_of) -> int:
-        return await orders.total()
-
+    app.include_router(router)
     setup_replicas(app, Container(groups=[ShopDependencies], context={ReplicationSettings: settings}))
     return app
 

@@ -1,3 +1,4 @@
+import asyncio
 import collections
 import collections.abc
 import contextlib
@@ -77,11 +78,51 @@ async def test_the_reads_of_one_user_stay_on_one_replica(
     assert homes == {"replica-1", "replica-2"}
 
 
-async def test_a_balancer_of_ones_own_chooses(
+async def test_an_order_is_written_on_the_primary_whoever_the_user_is(
     settings: ReplicationSettings, replicated_cluster: LocalCluster, visits: list[str]
 ) -> None:
+    """Affinity chooses among replicas; it makes no read of a write."""
+    async with serving(create_app(settings), replicated_cluster) as client:
+        visits.clear()
+        response = await client.post("/orders", params={"amount": 7}, headers={"x-user": "1"})
+        assert response.status_code == 201
+
+    assert set(visits) == {"primary"}
+
+
+async def test_a_replica_that_is_late_for_customers_is_still_good_for_reports(
+    disposable_cluster: LocalCluster, visits: list[str]
+) -> None:
+    """Both replicas stand still: after two seconds the large one serves nobody, and the small one everybody."""
+    large, small = disposable_cluster.replicas
+    settings = fleet(disposable_cluster.primary.url, large.url, small.url)
+    async with serving(create_app(settings), disposable_cluster) as client:
+        for replica in (large, small):
+            await asyncio.to_thread(replica.pause_replay)
+        (await client.post("/orders", params={"amount": 7})).raise_for_status()
+        async with asyncio.timeout(30):
+            while visits != ["replica-2"] * 3:
+                visits.clear()
+                for _ in range(3):
+                    await client.get("/orders/count")
+        visits.clear()
+        assert (await client.post("/reports/turnover")).json() == 0, "as old as it may be"
+        assert visits == ["replica-2"]
+
+        await asyncio.to_thread(large.resume_replay)
+        async with asyncio.timeout(30):
+            while "replica-1" not in visits:
+                visits.clear()
+                count = (await client.get("/orders/count")).json()
+        assert count == 1
+
+
+async def test_a_balancer_of_ones_own_chooses(
+    database: ReplicationSettings, replicated_cluster: LocalCluster, visits: list[str]
+) -> None:
     """Whatever the weights say."""
-    local = dataclasses.replace(settings, balancing=PreferLocal)
+    large, small = (replica.url for replica in database.servers)
+    local = fleet(database.primary, large, small, balancing=PreferLocal)
     async with serving(create_app(local), replicated_cluster) as client:
         visits.clear()
         for _ in range(5):
