@@ -39,9 +39,11 @@ class Load:
         self.recent: collections.deque[int] = collections.deque(maxlen=100)
         self.total = 0
         self.worst = 0.0
+        self.has_ended = False
 
     async def client(self) -> None:
-        while True:
+        # Not only until it is cancelled: a cancellation can get lost in asyncio.wait_for of Python 3.11.
+        while not self.has_ended:
             began = time.monotonic()
             try:
                 async with self._servers.session() as session:
@@ -75,6 +77,7 @@ async def load(cluster: LocalCluster, **settings: typing.Any) -> collections.abc
             yield servers, running
             assert running.errors == []
         finally:
+            running.has_ended = True
             for client in clients:
                 client.cancel()
             await asyncio.gather(*clients, return_exceptions=True)

@@ -29,6 +29,7 @@ class PrimaryEngine(AsyncEngine):
         super().__init__(sync_engine)
         self._connections = OpenConnections(sync_engine)
         self._moved_to: URL | None = None
+        self._is_fenced = False
         event.listen(sync_engine, "do_connect", self._redirect)
         event.listen(sync_engine, "handle_error", _leave_former_primary)
 
@@ -37,9 +38,16 @@ class PrimaryEngine(AsyncEngine):
 
         A transaction under way fails: nothing may be written to a server that is not the primary any more.
         """
-        self._moved_to = make_url(url)
+        self._moved_to, self._is_fenced = make_url(url), False
         self._connections.terminate()
         await self.dispose()
+
+    async def fence(self) -> None:
+        """Connect to nobody until `follow` names a primary, and end every connection: the server is a former one."""
+        if not self._is_fenced:
+            self._is_fenced = True
+            self._connections.terminate()
+            await self.dispose()
 
     # The signature is the event's.
     def _redirect(
@@ -49,6 +57,9 @@ class PrimaryEngine(AsyncEngine):
         cargs: object,  # noqa: ARG002
         cparams: dict[str, typing.Any],
     ) -> None:
+        if self._is_fenced:
+            msg = "the server that was the primary is on an older timeline than others, and no other primary is known"
+            raise ConnectionRefusedError(msg)
         if self._moved_to is not None:
             _, there = dialect.create_connect_args(self._moved_to)
             for name in ("host", "port", "user", "password"):

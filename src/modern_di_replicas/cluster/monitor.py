@@ -68,6 +68,7 @@ class Monitor:
         self._lost_primary_at: float | None = None
         self._system: int | None = None
         self._timeline = 0
+        self._is_fenced = False
         self._roles: dict[str, Role] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -157,10 +158,12 @@ class Monitor:
         primary = find_primary(ours, current=self._primary, timeline=self._timeline)
         if primary is None:
             self._lost_primary_at = self._lost_primary_at or time.monotonic()
+            newest = (seen.timeline for seen in ours.values() if self._system == seen.system)
+            self._timeline = max(self._timeline, *newest, 0)
         else:
-            if primary != self._primary:
-                await self._move_to(primary)
             leader = ours[primary]
+            if primary != self._primary or leader.timeline > self._timeline > 0 or self._is_fenced:
+                await self._move_to(primary)
             self._lost_primary_at, self._system, self._timeline = None, leader.system, leader.timeline
             self._history.add(leader.at, leader.lsn)
         snapshot = assemble(
@@ -173,10 +176,14 @@ class Monitor:
         )
         self._report(snapshot)
         self._fleet.publish(snapshot)
+        if snapshot.servers[self._primary].role is Role.FENCED and isinstance(self._fleet.primary, PrimaryEngine):
+            self._is_fenced = True
+            await self._fleet.primary.fence()
 
     async def _move_to(self, primary: str) -> None:
         logger.warning("The primary is %s now; it was %s. Writes follow.", primary, self._primary)
         self._primary = primary
+        self._is_fenced = False
         self._history.clear()
         if isinstance(self._fleet.primary, PrimaryEngine):
             await self._fleet.primary.follow(next(m.url for m in self._fleet.members if m.name == primary))
