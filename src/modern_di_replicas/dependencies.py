@@ -8,6 +8,7 @@ import modern_di.exceptions
 from modern_di import Container, Group, Scope, providers
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from modern_di_replicas.asgi import TokenDesk
 from modern_di_replicas.cluster.engines import (
     PrimaryEngine,
     ReplicaEngine,
@@ -17,8 +18,9 @@ from modern_di_replicas.cluster.engines import (
 from modern_di_replicas.cluster.monitor import Monitor
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
-from modern_di_replicas.session import RoutedSession
+from modern_di_replicas.session import RoutedSession, choose_for
 from modern_di_replicas.settings import ReplicationSettings
+from modern_di_replicas.tokens import Tokens, create_tokens
 
 
 def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine) -> AsyncEngine:
@@ -37,7 +39,7 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
     if intent.is_write:
         return primary
     if isinstance(replica, ReplicaEngine):
-        return replica.choose(intent.group, affinity=intent.affinity)
+        return choose_for(replica, intent)
     return replica  # a test may put any engine or connection in the place of the replicas
 
 
@@ -97,6 +99,7 @@ class Dependencies(Group):
     replica = providers.Factory(
         create_replica_engine, scope=Scope.APP, cache=providers.CacheSettings(finalizer=dispose_engine)
     )
+    tokens = providers.Factory(create_tokens, scope=Scope.APP, cache=True)
     intent: providers.AbstractProvider[Intent] = providers.ContextProvider(
         Intent, scope=Scope.REQUEST, default=NOTHING_DECLARED
     )
@@ -108,13 +111,16 @@ class Dependencies(Group):
 
 @contextlib.asynccontextmanager
 async def monitored(
-    container: Container, marked: collections.abc.Iterable[Intent]
+    container: Container, marked: collections.abc.Iterable[Intent], desk: TokenDesk
 ) -> collections.abc.AsyncIterator[None]:
-    """Watch the servers of an application while it runs; nothing where a test put something else in their place.
+    """Watch the servers of an application, and take the tokens of its clients, while it runs.
+
+    Neither is done where a test put something else in the place of the replicas.
 
     Args:
         container: the application's container, opened.
         marked: the intents its endpoints are marked with.
+        desk: takes the tokens.
 
     Raises:
         ConfigurationError: a server refuses the user, the password or the database of its URL.
@@ -127,6 +133,8 @@ async def monitored(
             for intent in marked:
                 replica.fleet.check_group(intent.group)
             await stack.enter_async_context(Monitor(replica))
+            desk.open(replica.settings, container.resolve(Tokens))
+            stack.callback(desk.close)
         yield
 
 

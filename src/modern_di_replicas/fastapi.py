@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from modern_di_replicas import dependencies
+from modern_di_replicas.asgi import TokenDesk, TokenMiddleware
 from modern_di_replicas.intent import Intent, marked_intent, resolve_intent
 
 
@@ -38,7 +39,7 @@ class Dependencies(dependencies.Dependencies):
 
 
 def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
-    """Set an application up: `modern_di_fastapi.setup_di`, and the servers watched while the application runs.
+    """Set an application up: `modern_di_fastapi.setup_di`, the servers watched, and the tokens of clients taken.
 
     Args:
         app: the application, or a mounted sub-application, which is set up with the same container.
@@ -51,16 +52,20 @@ def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
 
     """
     dependencies.check_container(container, Dependencies)
-    app.router.lifespan_context = _watch_servers(app.router.lifespan_context, container)
+    desk = TokenDesk()
+    app.router.lifespan_context = _watch_servers(app.router.lifespan_context, container, desk)
+    app.add_middleware(TokenMiddleware, desk=desk)
     return modern_di_fastapi.setup_di(app, container)
 
 
-def _watch_servers(original: Lifespan[fastapi.FastAPI], container: Container) -> Lifespan[fastapi.FastAPI]:
+def _watch_servers(
+    original: Lifespan[fastapi.FastAPI], container: Container, desk: TokenDesk
+) -> Lifespan[fastapi.FastAPI]:
     @contextlib.asynccontextmanager
     async def watched(
         app: fastapi.FastAPI,
     ) -> collections.abc.AsyncIterator[collections.abc.Mapping[str, typing.Any] | None]:
-        async with dependencies.monitored(container, _marked_intents(app.routes)), original(app) as state:
+        async with dependencies.monitored(container, _marked_intents(app.routes), desk), original(app) as state:
             yield state
 
     # A lifespan yields nothing or a mapping; the union of the two has no name of its own in Starlette.

@@ -5,7 +5,9 @@ import dataclasses
 import enum
 import typing
 
+from modern_di_replicas.consistency import Consistency, check_consistency
 from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.lsn import ConsistencyToken
 
 
 INTENT_OPT: typing.Final = "intent"
@@ -33,6 +35,10 @@ class Intent:
     """The group of replicas a read is served from; None for the replicas that declare no other."""
     affinity: str | None = None
     """Reads with the same key, such as a user's id, go to the same replica while it serves."""
+    consistency: Consistency | None = None
+    """How fresh a read has to be; None for what the settings say, which is SESSION unless they were changed."""
+    after: ConsistencyToken | None = None
+    """What a read has to include; None for what the client of the current request has written."""
     reason: str = dataclasses.field(default="declared", compare=False)
     """Who said so, in words for logs and people; two intents that differ only here are equal."""
 
@@ -40,9 +46,39 @@ class Intent:
     """The handler it is about, as `module.name`; empty outside a request."""
 
     @classmethod
-    def read(cls, *, group: str | None = None, affinity: str | None = None, reason: str = "declared") -> typing.Self:
-        """Return the intent to read, from a replica of `group`, and from the same one for the same `affinity`."""
-        return cls(access=Access.READ, group=group, affinity=affinity, reason=reason)
+    def read(  # each may be left out, and is given by name
+        cls,
+        *,
+        group: str | None = None,
+        affinity: str | None = None,
+        consistency: Consistency | None = None,
+        after: ConsistencyToken | str | None = None,
+        reason: str = "declared",
+    ) -> typing.Self:
+        """Return the intent to read from a replica.
+
+        Args:
+            group: the group of replicas to read from.
+            affinity: reads with the same key go to the same replica, while it serves.
+            consistency: how fresh the read has to be: EVENTUAL, SESSION, Bounded(lag=...) or STRONG; default: what the
+                settings say.
+            after: a token, or its text: the read includes what was written when it was made.
+            reason: who said so, in words for people.
+
+        Raises:
+            ConfigurationError: `consistency` is no level, or `after` is not the text of a token.
+
+        """
+        if consistency is not None:
+            check_consistency("consistency", consistency)
+        return cls(
+            access=Access.READ,
+            group=group,
+            affinity=affinity,
+            consistency=consistency,
+            after=ConsistencyToken.parse(after) if isinstance(after, str) else after,
+            reason=reason,
+        )
 
     @classmethod
     def write(cls, *, reason: str = "declared") -> typing.Self:
@@ -60,8 +96,12 @@ NOTHING_DECLARED: typing.Final = Intent.write(reason="nothing declared")
 @typing.overload
 def read_intent(handler: Handler, /) -> Handler: ...
 @typing.overload
-def read_intent(*, group: str | None = None) -> collections.abc.Callable[[Handler], Handler]: ...
-def read_intent(handler: object = None, /, *, group: str | None = None) -> object:
+def read_intent(
+    *, group: str | None = None, consistency: Consistency | None = None
+) -> collections.abc.Callable[[Handler], Handler]: ...
+def read_intent(
+    handler: object = None, /, *, group: str | None = None, consistency: Consistency | None = None
+) -> object:
     """Declare that a handler only reads, whatever its HTTP method.
 
     Works above and below the route decorator, with and without parentheses, on `async def` and `def`.
@@ -69,12 +109,13 @@ def read_intent(handler: object = None, /, *, group: str | None = None) -> objec
     Args:
         handler: the handler, when used without parentheses.
         group: the group of replicas to read from.
+        consistency: how fresh the reads have to be; default: what the settings say.
 
     Raises:
-        ConfigurationError: the handler is already marked with another intent.
+        ConfigurationError: the handler is already marked with another intent, or `consistency` is no level.
 
     """
-    return _marker(handler, Intent.read(group=group, reason="@read_intent"))
+    return _marker(handler, Intent.read(group=group, consistency=consistency, reason="@read_intent"))
 
 
 @typing.overload

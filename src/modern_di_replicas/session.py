@@ -15,9 +15,11 @@ from sqlalchemy.orm import (
     UOWTransaction,
     object_session,
 )
+from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.engines import ReplicaEngine
 from modern_di_replicas.cluster.failures import Failure, classify
+from modern_di_replicas.cluster.patient import PatientEngine
 from modern_di_replicas.cluster.reading import StatementNotForReplica, release
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
@@ -40,6 +42,7 @@ class ReplicaSession(Session):
         replica: the engine of one replica.
         primary: where it escalates to.
         intent: what the unit of work declared.
+        patient: finds a replica that is fresh enough, before the first statement; None where `replica` is.
         **options: those of `Session`.
 
     """
@@ -51,6 +54,7 @@ class ReplicaSession(Session):
         replica: ReplicaEngine,
         primary: Engine | Connection,
         intent: Intent,
+        patient: PatientEngine | None = None,
         **options: typing.Any,
     ) -> None:
         super().__init__(bind=bind, **options)
@@ -59,11 +63,12 @@ class ReplicaSession(Session):
         if "isolation_level" in (options.get("execution_options") or {}):
             self.escalation = "an isolation level of its own"  # a replica's is that of the settings
         self._replica = replica
+        self._bound = replica.sync_engine
+        self._patient = patient
         self._primary = primary
         self._endpoint = intent.endpoint
         self._group = intent.group
         self._guard = StaleWriteGuard()
-        self._engines = replica.read_engines
         self._executing: Engine | None = None
         self._reading: dict[Engine, Connection] = {}
 
@@ -78,7 +83,7 @@ class ReplicaSession(Session):
         **options: typing.Any,
     ) -> Engine | Connection:
         found = super().get_bind(mapper, clause=clause, bind=bind, **options)
-        if found is not self._replica.sync_engine:
+        if found is not self._bound:
             return found  # somebody chose: bind_arguments, or `binds` for this mapper
         if self.escalation is not None:
             return self._primary
@@ -106,18 +111,20 @@ class ReplicaSession(Session):
             return None
         if state.execution_options.get(USE_PRIMARY):
             self.escalate(f"the execution option {USE_PRIMARY}")
-        elif self._replica.health.is_down and not self._reading:
-            self.escalate(f"{self._replica.label} went down")
         elif state.is_insert or state.is_update or state.is_delete:
             self.escalate_write("INSERT" if state.is_insert else "UPDATE" if state.is_update else "DELETE")
+        elif self._patient is not None:
+            self._wait_for_replica(self._patient)
+        elif self._replica.health.is_down and not self._reading:
+            self.escalate(f"{self._replica.label} went down")
         if self.escalation is not None:
             return None
 
         streams = bool(state.execution_options.get("stream_results"))
-        engine = self._engines.streaming if streams else self._engines.reading
+        engine = self._replica.read_engines.streaming if streams else self._replica.read_engines.reading
         # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
         # on what went before, such as a SET LOCAL.
-        stands_alone = self._engines.autocommit or not self._reading
+        stands_alone = self._replica.read_engines.autocommit or not self._reading
         enclosing, self._executing = self._executing, engine
         try:
             return state.invoke_statement()
@@ -128,6 +135,20 @@ class ReplicaSession(Session):
         finally:
             self._executing = enclosing
         return state.invoke_statement()
+
+    def _wait_for_replica(self, patient: PatientEngine) -> None:
+        """Read from a replica that is fresh enough by now; from the primary when none is."""
+        found = await_only(patient.catch_up())
+        self._patient = None
+        if isinstance(found, ReplicaEngine):
+            self._replica = found
+        else:
+            self.escalate(f"no replica has {patient.read.freshness} yet")
+
+    @property
+    def label(self) -> str:
+        """The name of the replica it reads from."""
+        return self._replica.label
 
     def _leave_after(self, error: Exception, *, stands_alone: bool) -> None:
         """Move to the primary after an error of the replica, or raise it."""
@@ -260,6 +281,11 @@ def _refreshed(target: object, context: QueryContext, attrs: collections.abc.Col
         session.guard.refreshed(target, attrs)
 
 
+def choose_for(replica: ReplicaEngine, intent: Intent) -> AsyncEngine:
+    """Return the engine for a read: one replica, or the primary's; see `ReplicaEngine.choose`."""
+    return replica.choose(intent.group, affinity=intent.affinity, consistency=intent.consistency, after=intent.after)
+
+
 class RoutedSession(AsyncSession):
     """The `AsyncSession` that is injected: its unit of work stays on one server, or moves to the primary for good.
 
@@ -283,15 +309,16 @@ class RoutedSession(AsyncSession):
         **options: typing.Any,
     ) -> None:
         self._intent = intent
-        self._server = "primary"
-        chosen = engine.choose(intent.group, affinity=intent.affinity) if isinstance(engine, ReplicaEngine) else engine
+        chosen = choose_for(engine, intent) if isinstance(engine, ReplicaEngine) else engine
+        patient = chosen if isinstance(chosen, PatientEngine) else None
+        chosen = chosen if patient is None else patient.candidate
         if isinstance(chosen, ReplicaEngine):
-            self._server = chosen.label
             options = {
                 "sync_session_class": ReplicaSession,
                 "replica": chosen,
                 "primary": _sync(primary or chosen.policy.primary, chosen.options),
                 "intent": intent,
+                "patient": patient,
                 **options,
             }
         super().__init__(chosen, **options)
@@ -299,10 +326,12 @@ class RoutedSession(AsyncSession):
     @property
     def decision(self) -> Decision:
         """Where this unit of work runs now, and why."""
-        escalation = self.sync_session.escalation if isinstance(self.sync_session, ReplicaSession) else None
-        if escalation is None:
-            return Decision(server=self._server, reason=self._intent.reason)
-        return Decision(server="primary", reason=f"{self._intent.reason}, escalated: {escalation}")
+        session = self.sync_session
+        if not isinstance(session, ReplicaSession):
+            return Decision(server="primary", reason=self._intent.reason)
+        if session.escalation is None:
+            return Decision(server=session.label, reason=self._intent.reason)
+        return Decision(server="primary", reason=f"{self._intent.reason}, escalated: {session.escalation}")
 
 
 def _sync(bind: AsyncEngine | AsyncConnection, options: dict[str, typing.Any]) -> Engine | Connection:

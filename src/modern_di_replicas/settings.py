@@ -3,11 +3,14 @@
 import collections.abc
 import dataclasses
 import datetime as dt
+import math
+import re
 import typing
 
 import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
+from modern_di_replicas.consistency import SESSION, Consistency, check_consistency
 from modern_di_replicas.errors import ConfigurationError
 
 
@@ -15,7 +18,10 @@ DRIVER: typing.Final = "postgresql+asyncpg"
 DEFAULT_GROUP: typing.Final = "default"
 Balancing = typing.Literal["least-in-use", "round-robin", "random"]
 OnWrite = typing.Literal["escalate", "raise"]
+TokenCarrier = typing.Literal["cookie", "header"]
 ReadIsolation = typing.Literal["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"]
+
+_NAME: typing.Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 @dataclasses.dataclass(slots=True, frozen=True)
@@ -72,6 +78,15 @@ class ReplicationSettings:
         probe_interval: seconds between two looks of the monitor at a server.
         probe_timeout: seconds a server has to answer the monitor; after that it is down, and what waits for it is
             run again elsewhere. The two together bound the slowest read while a server freezes.
+        consistency: how fresh a read has to be that does not say so itself: EVENTUAL, SESSION, Bounded(lag=...) or
+            STRONG.
+        catch_up_wait: seconds a read waits for a replica to become fresh enough before it uses the primary.
+        token_carrier: what carries a client's token from one request to the next: `cookie` or `header`; None for no
+            tokens at all, so that SESSION promises nothing from one request to the next.
+        token_name: the name of the cookie or header.
+        token_lifetime: how long a token counts after its write; at least as long as the longest `max_lag`.
+        token_secret: signs the tokens; of several, the last signs and all are accepted, so that secrets can be
+            rotated. None for unsigned tokens, which are checked against what the primary has written.
 
     Raises:
         ConfigurationError: a value is not usable; its `field`, `value` and `remedy` say which, and what to do.
@@ -95,6 +110,12 @@ class ReplicationSettings:
     balancing: Balancing | collections.abc.Callable[[], typing.Any] = "least-in-use"
     probe_interval: float = 0.5
     probe_timeout: float = 1.0
+    consistency: Consistency = SESSION
+    catch_up_wait: float = 0.005
+    token_carrier: TokenCarrier | None = "cookie"  # noqa: S105  # a kind, not a secret
+    token_name: str = "consistency-token"  # noqa: S105  # a name, not a secret
+    token_lifetime: dt.timedelta = dt.timedelta(minutes=1)
+    token_secret: str | collections.abc.Sequence[str] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _check_url("primary", self.primary)
@@ -121,7 +142,7 @@ class ReplicationSettings:
             _check_number(field, getattr(self, field), whole=True, minimum=1)
         for field in ("primary_max_overflow", "replica_max_overflow"):
             _check_number(field, getattr(self, field), whole=True, minimum=0)
-        for field in ("primary_pool_timeout", "replica_pool_timeout"):
+        for field in ("primary_pool_timeout", "replica_pool_timeout", "catch_up_wait"):
             _check_number(field, getattr(self, field), whole=False, minimum=0)
         for field in ("connect_timeout", "probe_interval", "probe_timeout"):
             _check_number(field, getattr(self, field), whole=False, minimum=0, exclusive=True)
@@ -132,11 +153,61 @@ class ReplicationSettings:
             usable=callable(self.balancing) or self.balancing in typing.get_args(Balancing),
             remedy=f"choose one of {', '.join(typing.get_args(Balancing))}, or give a callable that returns a Balancer",
         )
+        check_consistency("consistency", self.consistency)
+        self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        _check(
+            "token_carrier",
+            self.token_carrier,
+            usable=self.token_carrier is None or self.token_carrier in typing.get_args(TokenCarrier),
+            remedy=f"choose one of {', '.join(typing.get_args(TokenCarrier))}, or None",
+        )
+        _check(
+            "token_name",
+            self.token_name,
+            usable=isinstance(self.token_name, str) and _NAME.fullmatch(self.token_name) is not None,
+            remedy="give letters, digits, `-` and `_`, as names of cookies and headers have them",
+        )
+        _check(
+            "token_lifetime",
+            self.token_lifetime,
+            usable=isinstance(self.token_lifetime, dt.timedelta) and self.token_lifetime >= dt.timedelta(seconds=1),
+            remedy="give a timedelta of at least one second",
+        )
+        secret = self.token_secret
+        secrets = [secret] if isinstance(secret, str) or secret is None else secret
+        _check(
+            "token_secret",
+            f"<{type(secret).__name__}, not shown>",
+            usable=secret is None
+            or (
+                isinstance(secrets, collections.abc.Sequence)
+                and len(secrets) > 0
+                and all(isinstance(one, str) and one for one in secrets)
+            ),
+            remedy="give a text, or a list of texts of which the last signs; None for unsigned tokens",
+        )
 
     @property
     def servers(self) -> tuple[Replica, ...]:
         """The replicas, each as a `Replica`."""
         return tuple(_as_replica(replica) for replica in self.replicas)
+
+    @property
+    def token_secrets(self) -> tuple[str, ...]:
+        """The secrets that sign tokens, the current one last; none for unsigned tokens."""
+        secret = self.token_secret
+        return () if secret is None else (secret,) if isinstance(secret, str) else tuple(secret)
+
+    @property
+    def token_seconds(self) -> int:
+        """How many seconds a token counts.
+
+        A replica may serve while it is up to its `max_lag` behind, so until then the token must keep reads off it.
+        """
+        lags = [self.max_lag, *(replica.max_lag for replica in self.servers)]
+        return math.ceil(max([self.token_lifetime, *filter(None, lags)]).total_seconds())
 
 
 def _as_replica(replica: str | Replica) -> Replica:

@@ -18,7 +18,9 @@ from modern_di_replicas.routing.snapshot import (
 
 
 def seen(*, at: float = 0.0, in_recovery: bool = True, lsn: int = 0, timeline: int = 1, system: int = 7) -> Observation:
-    return Observation(at=at, in_recovery=in_recovery, lsn=lsn, timeline=timeline, system=system)
+    return Observation(
+        at=at, in_recovery=in_recovery, lsn=lsn, written=lsn, timeline=timeline, system=system, database=5
+    )
 
 
 observations = st.builds(
@@ -28,6 +30,8 @@ observations = st.builds(
     lsn=st.integers(0, 1000),
     timeline=st.integers(1, 3),
     system=st.just(7),
+    written=st.integers(0, 1000),
+    database=st.just(5),
 )
 servers = st.dictionaries(st.sampled_from("abcdef"), observations, max_size=6)
 

@@ -1,19 +1,26 @@
 """The engines of the two roles, as types of their own."""
 
+import time
 import typing
 
 from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from modern_di_replicas.client import token_of_request
 from modern_di_replicas.cluster.connections import OpenConnections
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
 from modern_di_replicas.cluster.fleet import Fleet, Member
 from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.cluster.idle import ping_when_idle
+from modern_di_replicas.cluster.patient import FreshRead, PatientEngine
 from modern_di_replicas.cluster.pool import FleetPool
 from modern_di_replicas.cluster.reading import ReadEngines
+from modern_di_replicas.cluster.writes import Writes
+from modern_di_replicas.consistency import SESSION, STRONG, Bounded, Consistency
+from modern_di_replicas.lsn import ConsistencyToken
 from modern_di_replicas.routing.balancing import STRATEGIES
+from modern_di_replicas.routing.positions import Freshness
 from modern_di_replicas.settings import Replica, ReplicationSettings
 
 
@@ -22,11 +29,13 @@ class PrimaryEngine(AsyncEngine):
 
     Args:
         sync_engine: connects to the primary as it was declared.
+        writes: notices the commits on it; default: nobody does.
 
     """
 
-    def __init__(self, sync_engine: Engine) -> None:
+    def __init__(self, sync_engine: Engine, *, writes: Writes | None = None) -> None:
         super().__init__(sync_engine)
+        self.writes = writes
         self._connections = OpenConnections(sync_engine)
         self._moved_to: URL | None = None
         self._is_fenced = False
@@ -109,14 +118,25 @@ class ReplicaEngine(AsyncEngine):
         """The name of the replica, or what stands for all."""
         return self.sync_engine.logging_name or "replicas"
 
-    def choose(self, group: str | None = None, *, affinity: str | None = None) -> AsyncEngine:
+    def choose(
+        self,
+        group: str | None = None,
+        *,
+        affinity: str | None = None,
+        consistency: Consistency | None = None,
+        after: ConsistencyToken | None = None,
+    ) -> AsyncEngine:
         """Return the engine of one replica for one unit of work, or the primary's when no replica can serve it.
 
-        The engine of one replica chooses itself.
+        The engine of one replica chooses itself. Where no replica is known to be fresh enough, the engine is a
+        `PatientEngine`: the primary's, with which a session asks the replicas once more.
 
         Args:
             group: the group the replica has to belong to.
             affinity: the same key gets the same replica, as long as that one serves.
+            consistency: how fresh the replica has to be; default: that of the settings.
+            after: what the replica has to include; with SESSION, by default what the client of the current request
+                has written.
 
         Raises:
             UnknownGroupError: no replica is declared for `group`.
@@ -125,7 +145,18 @@ class ReplicaEngine(AsyncEngine):
         """
         if self.fleet is None:
             return self
-        chosen = self.fleet.choose(group, affinity=affinity)
+        level = consistency or self.settings.consistency
+        if level is STRONG:
+            self.fleet.check_group(group)
+            chosen = self.fleet.primary
+        else:
+            if after is None and level is SESSION:
+                after = token_of_request()
+            max_age = level.lag.total_seconds() if isinstance(level, Bounded) else None
+            if after is None and max_age is None:
+                chosen = self.fleet.choose(group, affinity=affinity)
+            else:
+                chosen = self._choose_fresh(group, affinity, Freshness(after=after, max_age=max_age))
         return chosen.execution_options(**self.options) if self.options else chosen
 
     def execution_options(self, **options: typing.Any) -> "ReplicaEngine":
@@ -139,6 +170,19 @@ class ReplicaEngine(AsyncEngine):
         )
         optioned.options = {**self.options, **options}
         return optioned
+
+    def _choose_fresh(self, group: str | None, affinity: str | None, freshness: Freshness) -> AsyncEngine:
+        fleet = typing.cast(Fleet, self.fleet)
+        required = fleet.positions.required(freshness, now=time.monotonic())
+        member = None if required is None else fleet.choose_member(group, affinity=affinity, lsn=required)
+        if member is not None:
+            return member.engine
+        candidate = fleet.choose_member(group, affinity=affinity)
+        if candidate is None or fleet.watcher is None or not isinstance(fleet.primary, AsyncEngine):
+            return fleet.without_replica(group)
+        wait = self.settings.catch_up_wait
+        read = FreshRead(fleet=fleet, freshness=freshness, group=group, affinity=affinity, wait=wait)
+        return PatientEngine(fleet.primary.sync_engine, candidate=candidate.engine, read=read)
 
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
         """Close the pooled connections of every replica; see `AsyncEngine.dispose`."""
@@ -158,7 +202,9 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
         pool_timeout=settings.primary_pool_timeout,
     )
     ping_when_idle(engine.sync_engine)
-    return PrimaryEngine(engine.sync_engine)
+    # Without replicas, or without anything that carries a token, nobody would ask what was written.
+    notices_writes = settings.replicas and settings.token_carrier is not None
+    return PrimaryEngine(engine.sync_engine, writes=Writes(engine.sync_engine) if notices_writes else None)
 
 
 def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine) -> ReplicaEngine:
@@ -185,6 +231,7 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         primary=primary,
         balancer=STRATEGIES[balancing]() if isinstance(balancing, str) else balancing(),
         primary_reads=settings.primary_reads,
+        writes=primary.writes if isinstance(primary, PrimaryEngine) else None,
     )
     engine = create_async_engine(
         # Only the kind of database is read from this URL: the members have the addresses.

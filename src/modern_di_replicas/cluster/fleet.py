@@ -2,14 +2,18 @@
 
 import collections.abc
 import dataclasses
+import typing
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from modern_di_replicas.cluster.health import Health
+from modern_di_replicas.cluster.writes import Writes
 from modern_di_replicas.errors import NoReplicaAvailable, UnknownGroupError
+from modern_di_replicas.lsn import ConsistencyToken
 from modern_di_replicas.routing.balancing import Balancer, with_affinity
 from modern_di_replicas.routing.eligibility import eligible
+from modern_di_replicas.routing.positions import Positions
 from modern_di_replicas.routing.snapshot import Snapshot
 from modern_di_replicas.settings import DEFAULT_GROUP
 
@@ -40,6 +44,16 @@ class Member:
         return self.in_use < self.capacity
 
 
+class Watcher(typing.Protocol):
+    """Whoever watches the servers: it can be asked for news, instead of waited for."""
+
+    def look(self, name: str) -> collections.abc.Awaitable[object]:
+        """Ask one server where it is, now; those who do so at the same time share the answer."""
+
+    async def primary_answers(self) -> None:
+        """Wait for the primary's next answer, for as long as it may take until the primary counts as down."""
+
+
 class Fleet:
     """The replicas of one application, with the primary behind them.
 
@@ -48,6 +62,7 @@ class Fleet:
         primary: the engine that does what the replicas cannot do.
         balancer: chooses among several good servers.
         primary_reads: whether the primary serves the reads that no replica can.
+        writes: what this process itself has written.
 
     """
 
@@ -58,20 +73,30 @@ class Fleet:
         primary: AsyncEngine,
         balancer: Balancer,
         primary_reads: bool = True,
+        writes: Writes | None = None,
     ) -> None:
         self.members = tuple(members)
         self.primary = primary
         self.snapshot: Snapshot | None = None
         """What the monitor knows; None while no monitor runs."""
+        self.positions = Positions()
+        """How far the servers are known to be."""
+        self.watcher: Watcher | None = None
+        """Who can ask the servers; None while nobody watches them."""
         self._balancer = balancer
         self._primary_reads = primary_reads
+        self._writes = writes
         self._declared = _by_group(member for member in members if not member.reserve)
         self._serving = self._declared
 
     def publish(self, snapshot: Snapshot | None) -> None:
         """Take over what the monitor knows; None when it ends, and passive knowledge has to do."""
         self.snapshot = snapshot
-        self._serving = self._declared if snapshot is None else eligible(self.members, snapshot)
+        if snapshot is None:
+            self.positions, self._serving = Positions(), self._declared
+        else:
+            self.positions.publish(snapshot)
+            self._serving = eligible(self.members, snapshot)
 
     def choose(self, group: str | None = None, *, affinity: str | None = None) -> AsyncEngine:
         """Return the engine of a replica for one unit of work, or the primary's when none can serve it.
@@ -88,13 +113,19 @@ class Fleet:
         member = self.choose_member(group, affinity=affinity)
         return self.without_replica(group) if member is None else member.engine
 
-    def choose_member(self, group: str | None = None, *, affinity: str | None = None) -> Member | None:
-        """Return a replica for one unit of work; None when none can serve it."""
-        members: collections.abc.Sequence[Member] = self._serving.get(group or DEFAULT_GROUP, ())
-        for member in members:
-            if member.health.is_down:  # rare, so the list is made only then
-                members = [member for member in members if not member.health.is_down]
-                break
+    def choose_member(self, group: str | None = None, *, affinity: str | None = None, lsn: int = 0) -> Member | None:
+        """Return a replica for one unit of work; None when none can serve it.
+
+        Args:
+            group: the group the replica has to belong to.
+            affinity: the same key gets the same replica, as long as that one serves.
+            lsn: how far the replica has to be.
+
+        """
+        members = self.serving(group)
+        if lsn:
+            reached = self.positions.reached
+            members = [member for member in members if reached.get(member.name, -1) >= lsn]
         if not members:
             return None
         chosen = self._pick(members, affinity)
@@ -102,6 +133,31 @@ class Fleet:
             # A full pool is passed over while another has room.
             chosen = self._pick([member for member in members if member.has_room] or members, affinity)
         return chosen
+
+    def serving(self, group: str | None) -> collections.abc.Sequence[Member]:
+        """Return the replicas that serve the reads of a group now."""
+        members: collections.abc.Sequence[Member] = self._serving.get(group or DEFAULT_GROUP, ())
+        for member in members:
+            if member.health.is_down:  # rare, so the list is made only then
+                return [member for member in members if not member.health.is_down]
+        return members
+
+    @property
+    def leader(self) -> str | None:
+        """The name of the server that is the primary; None when none is known."""
+        return None if self.snapshot is None else self.snapshot.primary
+
+    @property
+    def own_write(self) -> ConsistencyToken | None:
+        """The token of the last write of this process."""
+        return None if self._writes is None else self._writes.latest
+
+    def has_written(self, token: ConsistencyToken) -> bool:
+        """Return whether the primary is known to have written what a token says."""
+        own = self.own_write
+        return self.positions.has_written(token) or (
+            own is not None and own.timeline == token.timeline and own.lsn >= token.lsn
+        )
 
     def _pick(self, members: collections.abc.Sequence[Member], affinity: str | None) -> Member:
         return self._balancer.choose(members) if affinity is None else with_affinity(affinity, members)

@@ -1,7 +1,9 @@
 """Watches the servers: one task and one connection for each, and a snapshot that is swapped as a whole."""
 
 import asyncio
+import contextlib
 import logging
+import math
 import random
 import time
 import types
@@ -11,7 +13,7 @@ from modern_di_replicas.cluster.engines import PrimaryEngine, ReplicaEngine
 from modern_di_replicas.cluster.fleet import Member
 from modern_di_replicas.cluster.probe import Probe
 from modern_di_replicas.errors import ConfigurationError
-from modern_di_replicas.routing.snapshot import LsnHistory, Observation, Role, Snapshot, assemble, find_primary
+from modern_di_replicas.routing.snapshot import Observation, Role, Snapshot, assemble, find_primary
 
 
 logger = logging.getLogger("modern_di_replicas")
@@ -63,7 +65,9 @@ class Monitor:
             for member in fleet.members
         }
         self._observed: dict[str, Observation] = {}
-        self._history = LsnHistory()
+        self._looks: dict[str, asyncio.Task[None]] = {}
+        self._has_answered = asyncio.Event()
+        self._asked_primary_at = -math.inf
         self._primary = next(member.name for member in fleet.members if member.reserve)
         self._lost_primary_at: float | None = None
         self._system: int | None = None
@@ -79,6 +83,7 @@ class Monitor:
             await self._end()
             raise
         self._tasks = [asyncio.create_task(self._watch(member)) for member in self._fleet.members]
+        self._fleet.watcher = self
         return self
 
     async def _look_around(self) -> None:
@@ -102,9 +107,11 @@ class Monitor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
     ) -> None:
-        for task in self._tasks:
+        self._fleet.watcher = None
+        tasks = [*self._tasks, *self._looks.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._end()
 
     async def _end(self) -> None:
@@ -136,7 +143,50 @@ class Monitor:
             logger.warning("%s is back.", member.name)
         self._observed[member.name] = seen
         await self._conclude()
+        self._note_answer(member.name)
         return True
+
+    def _note_answer(self, name: str) -> None:
+        if name == self._primary:
+            self._has_answered.set()
+            self._has_answered = asyncio.Event()
+
+    def look(self, name: str) -> asyncio.Task[None]:
+        """Ask one server where it is, now; those who do so at the same time share the answer."""
+        look = self._looks.get(name)
+        if look is None or look.done():
+            look = self._looks[name] = asyncio.create_task(self._look(name))
+        return look
+
+    async def _look(self, name: str) -> None:
+        try:
+            seen = await self._probes[name].ask()
+        except Exception:  # noqa: BLE001  # what that means is for the regular probe to say
+            return
+        known = self._observed.get(name)
+        if known is None:
+            return  # it is down, and comes back by regular probes
+        self._observed[name] = seen
+        if (seen.in_recovery, seen.timeline, seen.system) != (known.in_recovery, known.timeline, known.system):
+            await self._conclude()
+        elif name == self._primary:
+            self._fleet.positions.follow(seen)
+        elif name in self._fleet.positions.reached and seen.in_recovery:
+            self._fleet.positions.saw(name, seen)
+        self._note_answer(name)
+
+    async def primary_answers(self) -> None:
+        """Wait for the primary's next answer, for as long as it may take until the primary counts as down.
+
+        It is asked at once, unless somebody had it asked within the probe interval.
+        """
+        interval, now = self._settings.probe_interval, time.monotonic()
+        if now - self._asked_primary_at >= interval:
+            self._asked_primary_at = now
+            self.look(self._primary)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(interval * (1 + JITTER) + self._settings.probe_timeout):
+                await self._has_answered.wait()
 
     def _no_answer(self, member: Member, error: Exception, *, starting: bool) -> None:
         if (getattr(error, "sqlstate", None) or "").startswith(_REFUSALS):
@@ -155,6 +205,7 @@ class Monitor:
     async def _conclude(self) -> None:
         """Publish what all observations together mean, and let writes follow a primary that moved."""
         ours = {name: seen for name, seen in self._observed.items() if self._system in (None, seen.system)}
+        positions = self._fleet.positions
         primary = find_primary(ours, current=self._primary, timeline=self._timeline)
         if primary is None:
             self._lost_primary_at = self._lost_primary_at or time.monotonic()
@@ -165,11 +216,11 @@ class Monitor:
             if primary != self._primary or leader.timeline > self._timeline > 0 or self._is_fenced:
                 await self._move_to(primary)
             self._lost_primary_at, self._system, self._timeline = None, leader.system, leader.timeline
-            self._history.add(leader.at, leader.lsn)
+            positions.follow(leader)
         snapshot = assemble(
             (member.name for member in self._fleet.members),
             self._observed,
-            history=self._history,
+            history=positions.history,
             primary=primary,
             timeline=self._timeline,
             lost_primary_at=self._lost_primary_at,
@@ -184,7 +235,7 @@ class Monitor:
         logger.warning("The primary is %s now; it was %s. Writes follow.", primary, self._primary)
         self._primary = primary
         self._is_fenced = False
-        self._history.clear()
+        self._fleet.positions.history.clear()
         if isinstance(self._fleet.primary, PrimaryEngine):
             await self._fleet.primary.follow(next(m.url for m in self._fleet.members if m.name == primary))
 

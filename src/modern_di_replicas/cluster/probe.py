@@ -18,11 +18,14 @@ QUESTION: typing.Final = """
 SELECT in_recovery,
        (CASE WHEN in_recovery THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
              ELSE pg_current_wal_flush_lsn() END - '0/0')::bigint AS lsn,
+       (CASE WHEN in_recovery THEN coalesce(pg_last_wal_receive_lsn(), '0/0')
+             ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint AS written,
        CASE WHEN in_recovery THEN greatest((SELECT received_tli FROM pg_stat_wal_receiver),
                                            (SELECT timeline_id FROM pg_control_checkpoint()),
                                            (SELECT min_recovery_end_timeline FROM pg_control_recovery()))
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline,
-       (SELECT system_identifier FROM pg_control_system()) AS system
+       (SELECT system_identifier FROM pg_control_system()) AS system,
+       (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database
 FROM (SELECT pg_is_in_recovery() AS in_recovery) AS server
 """
 
@@ -63,9 +66,10 @@ class Probe:
     application_name: str
     timeout: float
     _connection: typing.Any = None
+    _asking: asyncio.Future[Observation] | None = None
 
     async def ask(self) -> Observation:
-        """Return what the server says of itself.
+        """Return what the server says of itself; those who ask at the same time share one question.
 
         Raises:
             TimeoutError: it did not answer in time.
@@ -73,15 +77,15 @@ class Probe:
             Exception: it cannot be reached, or the connection broke: see `LOST_CONNECTION`.
 
         """
-        asking = asyncio.ensure_future(self._ask())
-        try:
-            done, _ = await asyncio.wait({asking}, timeout=self.timeout)
-        except asyncio.CancelledError:
-            self._abandon(asking)
-            raise
-        if not done:
-            # Not by cancelling alone: the driver would ask a frozen server, politely, to forget the question.
-            self._abandon(asking)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._ask())
+            # Whoever waited for the answer may be gone by the time it comes.
+            self._asking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        asking = self._asking
+        done, _ = await asyncio.wait({asking}, timeout=self.timeout)
+        if not done and asking is self._asking:
+            self._abandon()
+        if not done or asking.cancelled():
             msg = f"no answer within {self.timeout:g} s"
             raise TimeoutError(msg)
         return asking.result()
@@ -98,24 +102,33 @@ class Probe:
         return await self._question()
 
     async def _question(self) -> Observation:
+        asked_at = time.monotonic()
         row = await self._connection.fetchrow(QUESTION)
         return Observation(
-            at=time.monotonic(),
+            at=asked_at,
             in_recovery=row["in_recovery"],
             lsn=row["lsn"],
+            written=row["written"],
             timeline=row["timeline"],
             system=row["system"],
+            database=row["database"],
         )
 
-    def _abandon(self, asking: asyncio.Future[Observation]) -> None:
+    def _abandon(self) -> None:
+        asking, self._asking = self._asking, None
+        # Not by cancelling alone: the driver would ask a frozen server, politely, to forget the question.
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-        asking.cancel()
-        asking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        if asking is not None:
+            asking.cancel()
 
     async def close(self) -> None:
         """Close the connection, within the time a probe has."""
+        if self._asking is not None and not self._asking.done():
+            asking = self._asking
+            self._abandon()
+            await asyncio.wait({asking})
         connection, self._connection = self._connection, None
         if connection is not None:
             try:

@@ -28,14 +28,18 @@ class Observation:
     """What one server said of itself."""
 
     at: float
-    """When it said so, in seconds of the application's own clock."""
+    """When it was asked, in seconds of the application's own clock: whatever was written before, it includes."""
     in_recovery: bool
     lsn: int
     """On a primary what is flushed, on a standby what is replayed. Of a standby it is a bound that only grows."""
+    written: int
+    """What the primary has written at the least, as this server knows: on a standby, what it has received."""
     timeline: int
     """Each promotion begins a new one, with a higher number."""
     system: int
     """The identity of the PostgreSQL cluster, the same on a primary and all its standbys."""
+    database: int
+    """The identity of the database in its cluster."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -94,6 +98,11 @@ class LsnHistory:
     def last(self) -> tuple[float, int] | None:
         """The newest sample."""
         return (self._times[-1], self._lsns[-1]) if self._lsns else None
+
+    def first_since(self, at: float) -> int | None:
+        """Return the LSN of the oldest sample that includes everything written before `at`; None without one."""
+        index = bisect.bisect_left(self._times, at)
+        return self._lsns[index] if index < len(self._lsns) else None
 
     def lag_seconds(self, at: float, lsn: int) -> float | None:
         """Return how long before `at` the primary was at `lsn`, at the most; None when the samples do not tell.

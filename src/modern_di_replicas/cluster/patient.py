@@ -1,0 +1,83 @@
+"""The engine of a unit of work that asks for more than any replica is known to have."""
+
+import dataclasses
+import typing
+
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from modern_di_replicas.cluster.catching_up import catch_up
+from modern_di_replicas.cluster.fleet import Fleet
+from modern_di_replicas.routing.positions import Freshness
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class FreshRead:
+    """A read that waits for a replica to be fresh enough."""
+
+    fleet: Fleet
+    freshness: Freshness
+    group: str | None
+    affinity: str | None
+    wait: float
+    """How many seconds it waits."""
+
+
+class PatientEngine(AsyncEngine):
+    """The primary's engine, where no replica is known to be fresh enough: used as it is, it reads there.
+
+    A session asks the replicas once more at its first statement, and reads from the first that has caught up.
+
+    Args:
+        primary: the engine of the primary.
+        candidate: the engine of a replica that would serve, were it fresh enough.
+        read: what the unit of work asks for.
+        options: execution options for whichever server it is in the end.
+
+    """
+
+    def __init__(
+        self,
+        primary: Engine,
+        *,
+        candidate: AsyncEngine,
+        read: FreshRead,
+        options: dict[str, typing.Any] | None = None,
+    ) -> None:
+        super().__init__(primary)
+        self.candidate = candidate
+        self.read = read
+        self._options = options or {}
+
+    def execution_options(self, **options: typing.Any) -> "PatientEngine":
+        """Return the same with other execution options; see `AsyncEngine.execution_options`."""
+        return PatientEngine(
+            self.sync_engine.execution_options(**options),
+            candidate=self.candidate.execution_options(**options),
+            read=self.read,
+            options={**self._options, **options},
+        )
+
+    def connect(self) -> AsyncConnection:
+        """Return a connection to the primary; see `AsyncEngine.connect`.
+
+        Raises:
+            NoReplicaAvailable: the settings say `primary_reads=False`.
+
+        """
+        self.read.fleet.without_replica(self.read.group)
+        return super().connect()
+
+    async def catch_up(self) -> AsyncEngine | None:
+        """Return the engine of a replica that has caught up; None when none has in time, and the primary is to read.
+
+        Raises:
+            NoReplicaAvailable: none has, and the settings say `primary_reads=False`.
+
+        """
+        read = self.read
+        member = await catch_up(read.fleet, read.freshness, group=read.group, affinity=read.affinity, wait=read.wait)
+        if member is None:
+            read.fleet.without_replica(read.group)
+            return None
+        return member.engine.execution_options(**self._options) if self._options else member.engine

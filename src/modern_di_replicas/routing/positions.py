@@ -1,0 +1,93 @@
+"""How far each server is known to be, and how far a read needs it to be. Pure: observations in, positions out."""
+
+import dataclasses
+import math
+import typing
+
+from modern_di_replicas.lsn import ConsistencyToken, identify
+from modern_di_replicas.routing.snapshot import LsnHistory, Observation, Role, Snapshot
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Freshness:
+    """What a read has to include."""
+
+    after: ConsistencyToken | None = None
+    """Everything that was written when this token was made."""
+    max_age: float | None = None
+    """Everything that was written longer ago than this, in seconds."""
+
+    def __str__(self) -> str:
+        return "what its client has written" if self.max_age is None else f"the last {self.max_age:g} s"
+
+
+@dataclasses.dataclass(slots=True)
+class Positions:
+    """How far the servers are, at the least; and how far the primary was when.
+
+    All of it is about one timeline. When a promotion begins another, everything is learnt anew.
+    """
+
+    timeline: int = 0
+    began: int = 0
+    """Where the primary was when it was first seen on this timeline: what survived the promotion lies before."""
+    written: int = 0
+    """What the primary has written, at the least."""
+    database: str | None = None
+    """Whose positions these are; None while no primary has been seen."""
+    reached: dict[str, float] = dataclasses.field(default_factory=dict)
+    """What each server shows to its readers, at the least."""
+    history: LsnHistory = dataclasses.field(default_factory=LsnHistory)
+    """Where the primary was when."""
+
+    @property
+    def answered_at(self) -> float | None:
+        """When the primary was asked what it answered last; None while it has not."""
+        last = self.history.last
+        return None if last is None else last[0]
+
+    def follow(self, leader: Observation) -> None:
+        """Take over what the primary said of itself."""
+        if leader.timeline != self.timeline:
+            self.timeline, self.began, self.written = leader.timeline, leader.lsn, 0
+            self.reached.clear()
+            self.history.clear()
+        self.database = identify(leader.system, leader.database)
+        self.written = max(self.written, leader.written)
+        self.history.add(leader.at, leader.lsn)
+
+    def saw(self, name: str, standby: Observation) -> None:
+        """Take over what a standby on this timeline said of itself."""
+        self.reached[name] = standby.lsn
+        self.written = max(self.written, standby.written)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Take over what is known of all servers; the primary by another name shows everything."""
+        self.reached = {
+            state.name: math.inf if state.role is Role.ALIAS else typing.cast(int, state.lsn)
+            for state in snapshot.servers.values()
+            if state.role in (Role.STANDBY, Role.ALIAS)
+        }
+
+    def required(self, freshness: Freshness, *, now: float) -> int | None:
+        """Return the LSN a server must have reached to serve a read; None when that is not known.
+
+        Args:
+            freshness: what the read has to include.
+            now: the time, by the clock of the observations.
+
+        """
+        after = 0 if freshness.after is None else self._required_for(freshness.after)
+        since = 0 if freshness.max_age is None else self.history.first_since(now - freshness.max_age)
+        return None if after is None or since is None else max(after, since)
+
+    def _required_for(self, token: ConsistencyToken) -> int | None:
+        if token.timeline > self.timeline:
+            return None  # a promotion nobody here has seen yet
+        # Of an older timeline only what lies before the promotion is left; nobody will ever reach the rest.
+        return token.lsn if token.timeline == self.timeline else min(token.lsn, self.began)
+
+    def has_written(self, token: ConsistencyToken) -> bool:
+        """Return whether the primary is known to have written what a token says."""
+        required = self._required_for(token)
+        return required is not None and required <= max(self.written, self.began)
