@@ -57,12 +57,20 @@ def token_of_request() -> ConsistencyToken | None:
     return client.token if client is not None and client.is_request else None
 
 
+def expect_write() -> None:
+    """Open a record for the current context, before a commit that will be noted.
+
+    SQLAlchemy gives a connection back in a task of its own, and what that task sets nobody else sees.
+    """
+    if _current.get() is None:
+        _current.set(Client())
+
+
 def note_write(token: ConsistencyToken | None) -> None:
     """Note a commit that wrote; None when the primary could not be asked how far it was then."""
     client = _current.get()
-    if client is None:
-        _current.set(client := Client())
-    client.written(token)
+    if client is not None:
+        client.written(token)
 
 
 @contextlib.contextmanager

@@ -111,13 +111,14 @@ class Tokens:
         whichever comes last then has the later token.
         """
         if client.is_unsure:
-            return await self._ask()
+            return await self.now()
         latest = None if self._fleet is None else self._fleet.own_write
         if latest is not None and client.token is not None and latest.timeline == client.token.timeline:
             return max(latest, client.token, key=lambda token: token.lsn)
         return client.token
 
-    async def _ask(self) -> ConsistencyToken | None:
+    async def now(self) -> ConsistencyToken | None:
+        """Return a token of everything the primary has written until now; None when it does not answer."""
         if self._fleet is None or self._fleet.watcher is None:
             return None
         began, positions = time.monotonic(), self._fleet.positions

@@ -9,7 +9,7 @@ from sqlalchemy import AdaptedConnection, Connection, Engine, ExceptionContext, 
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
-from modern_di_replicas.client import note_write
+from modern_di_replicas.client import expect_write, note_write
 from modern_di_replicas.lsn import ConsistencyToken, identify, last_record_end
 from modern_di_replicas.routing.statements import Need, foresee
 
@@ -95,15 +95,17 @@ class Writes:
             work.commits_lazily |= _LAZINESS in f"{statement}{parameters}"
         elif foreseen.kind not in _CHANGES or cursor.rowcount != 0:
             # What is no plain change of rows is left to the server, in a transaction; without one, nobody can be asked.
-            commits_itself = _is_in_autocommit(conn)
             work.has_changed |= foreseen.kind in _CHANGES
-            work.has_committed |= commits_itself
+            if _is_in_autocommit(conn):
+                work.has_committed = True
+                expect_write()
 
     @staticmethod
     def _commits(conn: Connection) -> None:
         work = _work(conn)
-        if not _is_in_autocommit(conn):
-            work.is_committing = work.has_changed or (work.has_run and _has_written(conn))
+        if not _is_in_autocommit(conn) and (work.has_changed or (work.has_run and _has_written(conn))):
+            work.is_committing = True
+            expect_write()
 
     @staticmethod
     def _rolls_back(conn: Connection) -> None:

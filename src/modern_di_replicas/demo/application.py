@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from modern_di_replicas import PrimaryEngine, ReplicationSettings, read_intent, write_intent
+from modern_di_replicas import EVENTUAL, STRONG, PrimaryEngine, ReplicationSettings, read_intent, write_intent
 from modern_di_replicas.demo.report import ReportingRoute, remember_unit_of_work, report_of
 from modern_di_replicas.fastapi import Dependencies, setup_replicas
 
@@ -59,6 +59,12 @@ class UserRepository:
     async def search(self, words: str) -> collections.abc.Sequence[User]:
         found = select(User).where(User.name.icontains(words, autoescape=True)).order_by(User.name)
         return (await self._session.scalars(found)).all()
+
+    async def newest(self) -> collections.abc.Sequence[User]:
+        return (await self._session.scalars(select(User).order_by(User.id.desc()).limit(10))).all()
+
+    async def has_email(self, email: str) -> bool:
+        return await self._session.scalar(select(User.id).where(User.email == email)) is not None
 
     async def add(self, *, name: str, email: str) -> User:
         user = User(name=name, email=email)
@@ -156,6 +162,20 @@ async def visit(user_id: int, users: Users) -> User:
 @read_intent(group="analytics")
 async def search(wanted: Search, users: Users) -> collections.abc.Sequence[User]:
     return await users.search(wanted.words)
+
+
+@router.get("/newest", response_model=list[UserView])
+@read_intent(consistency=EVENTUAL)
+async def newest(users: Users) -> collections.abc.Sequence[User]:
+    """Return what anybody sees on the front page: a moment ago is soon enough."""
+    return await users.newest()
+
+
+@router.get("/taken")
+@read_intent(consistency=STRONG)
+async def is_taken(email: str, users: Users) -> bool:
+    """Return whether anybody has this address by now, a moment ago included."""
+    return await users.has_email(email)
 
 
 async def answer_not_found(request: fastapi.Request, _: Exception) -> JSONResponse:

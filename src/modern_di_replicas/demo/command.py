@@ -63,7 +63,7 @@ async def _show(screen: Screen, interruption: Interruption, *, serve: bool, port
         screen.show_application(url)
         # Not the proxy of the environment: the application is on this machine.
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
-            visitor = Visitor(client=client, cluster=cluster, audience=screen)
+            visitor = Visitor(client=client, audience=screen)
             user_id = await visit(visitor)
         screen.show_summary(visitor.exchanges)
         if serve:

@@ -11,7 +11,7 @@ from modern_di_fastapi import FromDI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modern_di_replicas import Intent, RoutedSession
+from modern_di_replicas import Intent, RoutedSession, current_token
 from modern_di_replicas.intent import marked_intent
 
 
@@ -34,6 +34,10 @@ class Report:
     """The group of replicas that was asked for; empty for the default one."""
     marker: str
     """The marker of the endpoint; empty when it has none."""
+    level: str
+    """How fresh the read has to be, as its marker says; empty where it does not."""
+    has_token: bool
+    """Whether the client brought along what it wrote before."""
     reason: str
     """Why the session chose this server."""
 
@@ -45,6 +49,8 @@ class Report:
             "X-Intent": self.intent,
             "X-Group": self.group,
             "X-Marker": self.marker,
+            "X-Level": self.level,
+            "X-Has-Token": str(self.has_token).lower(),
             "X-Reason": self.reason,
         }
 
@@ -58,6 +64,8 @@ class Report:
             intent=headers["X-Intent"],
             group=headers["X-Group"],
             marker=headers["X-Marker"],
+            level=headers["X-Level"],
+            has_token=headers["X-Has-Token"] == "true",
             reason=headers["X-Reason"],
         )
 
@@ -70,6 +78,8 @@ async def remember_unit_of_work(
     """Remember the session that the handler is going to use, to ask it afterwards."""
     request.state.session = session
     request.state.intent = intent
+    # Before the handler runs: afterwards it is also what the handler has written.
+    request.state.has_token = current_token() is not None
 
 
 async def report_of(request: fastapi.Request) -> Report:
@@ -87,6 +97,8 @@ async def report_of(request: fastapi.Request) -> Report:
         intent=intent.access.value,
         group=intent.group or "",
         marker=marked.reason if marked else "",
+        level=repr(marked.consistency) if marked and marked.consistency else "",
+        has_token=request.state.has_token,
         reason=session.decision.reason,
     )
 

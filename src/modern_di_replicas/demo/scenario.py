@@ -1,16 +1,13 @@
 """The requests of the demo. What came of them is in the responses."""
 
-import asyncio
 import dataclasses
 import json
 import shlex
-import time
 import typing
 
 import httpx
 
 from modern_di_replicas.demo.report import Report
-from modern_di_replicas.testing import LocalCluster
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -28,27 +25,29 @@ class Audience(typing.Protocol):
 
     def show_exchange(self, exchange: Exchange) -> None: ...
 
-    def show_wait(self, seconds: float) -> None: ...
-
 
 class Visitor:
     """Sends requests to the application, and shows each of them to the audience.
 
     Args:
-        client: knows the address of the application.
-        cluster: the servers behind it.
-        audience: sees every request and every wait, as it happens.
+        client: knows the address of the application, and keeps its cookies as a browser does.
+        audience: sees every request, as it happens.
 
     """
 
-    def __init__(self, *, client: httpx.AsyncClient, cluster: LocalCluster, audience: Audience) -> None:
+    def __init__(self, *, client: httpx.AsyncClient, audience: Audience) -> None:
         self.exchanges: list[Exchange] = []
         self._client = client
-        self._cluster = cluster
         self._audience = audience
 
     async def send(
-        self, method: str, path: str, *, body: object = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: object = None,
+        headers: dict[str, str] | None = None,
     ) -> httpx.Response:
         """Send one request.
 
@@ -56,7 +55,7 @@ class Visitor:
             httpx.HTTPStatusError: the application failed.
 
         """
-        response = await self._client.request(method, path, json=body, headers=headers)
+        response = await self._client.request(method, path, params=query, json=body, headers=headers)
         if response.is_server_error:
             response.raise_for_status()
         exchange = Exchange(
@@ -66,28 +65,23 @@ class Visitor:
         self._audience.show_exchange(exchange)
         return response
 
-    async def wait_for_replicas(self) -> None:
-        """Wait until the replicas have replayed everything that was written."""
-        began = time.perf_counter()
-        await asyncio.to_thread(self._cluster.catch_up)
-        self._audience.show_wait(time.perf_counter() - began)
-
 
 async def visit(visitor: Visitor) -> int:
-    """Send the requests, and return the id of a user that is there afterwards."""
+    """Send the requests, none of which waits for the replicas; return the id of a user that is there afterwards."""
     ada = await _create(visitor, "Ada Byron", "ada@example.com")
-    grace = await _create(visitor, "Grace Hopper", "grace@example.com")
-    await visitor.wait_for_replicas()
     await visitor.send("GET", f"/users/{ada}")
+    grace = await _create(visitor, "Grace Hopper", "grace@example.com")
     await visitor.send("GET", f"/users/{grace}")
     await visitor.send("HEAD", f"/users/{ada}")
     await visitor.send("GET", "/me", headers={"X-User-Id": str(ada)})
     await visitor.send("GET", f"/visits/{ada}")
     await visitor.send("POST", "/search", body={"words": "a"})
     await visitor.send("PUT", f"/users/{ada}", body={"name": "Ada Lovelace", "email": "ada@example.com"})
-    await visitor.send("DELETE", f"/users/{grace}")
-    await visitor.wait_for_replicas()
     await visitor.send("GET", f"/users/{ada}")
+    await visitor.send("GET", "/newest")
+    await visitor.send("GET", "/newest")
+    await visitor.send("GET", "/taken", query={"email": "ada@example.com"})
+    await visitor.send("DELETE", f"/users/{grace}")
     await visitor.send("GET", f"/users/{grace}")
     return ada
 
@@ -115,6 +109,8 @@ def curl_lines(url: str, user_id: int) -> list[str]:
         _curl(f"{url}/me", "--header", f"X-User-Id: {user_id}"),
         _curl(f"{url}/visits/{user_id}"),
         _curl(f"{url}/search", body={"words": "a"}),
+        _curl(f"{url}/newest"),
+        _curl(f"{url}/taken?email=ada@example.com"),
         _curl(f"{url}/users/{user_id}", "--request", "PUT", body=changed_user),
         _curl(f"{url}/users/{user_id}", "--request", "DELETE"),
     ]

@@ -90,7 +90,9 @@ class Screen:
     def show_application(self, url: str) -> None:
         self._heading(f"Requests to the application at {url}")
         self._say("  Source: modern_di_replicas/demo/application.py. After each handler its session", style="dim")
-        self._say("  asked the server: port is inet_server_port(), recovery pg_is_in_recovery().\n", style="dim")
+        self._say("  asked the server: port is inet_server_port(), recovery pg_is_in_recovery().", style="dim")
+        self._say("  All are of one client, and nothing waits for the replicas: a cookie says what", style="dim")
+        self._say("  the client has written, and its reads go to a server that has it.\n", style="dim")
         self._row(REQUESTS, [column.title for column in REQUESTS], style="dim")
 
     def show_exchange(self, exchange: Exchange) -> None:
@@ -106,13 +108,6 @@ class Screen:
         ]
         self._row(REQUESTS, cells, style=_colour(in_recovery=report.in_recovery))
 
-    def show_wait(self, seconds: float) -> None:
-        self._say(
-            f"  ... waited {seconds * 1000:.0f} ms until both replicas had replayed what was written:\n"
-            "      a read before that could miss it. (Read-your-writes tokens come later.)",
-            style="dim",
-        )
-
     def show_log(self, words: str) -> None:
         self._console.print(Padding(Text(f"log: {words}", style="magenta"), (0, 0, 0, 2), expand=False))
 
@@ -123,7 +118,8 @@ class Screen:
             f"  {len(exchanges)} requests: {replicas} answered by replicas, {len(exchanges) - replicas} by the primary."
         )
         self._say("  No handler names a server: the HTTP method decides, a marker wins over it, and")
-        self._say("  a write that nobody announced moves to the primary before it is sent.")
+        self._say("  a write that nobody announced moves to the primary before it is sent. A client")
+        self._say("  sees what it wrote: on a replica that has it, or, if none has, on the primary.")
 
     def show_next_steps(self) -> None:
         self._heading("What next")
@@ -135,7 +131,8 @@ class Screen:
         self._say("  The headers X-... say who answered. Try, each as often as you like:\n", style="dim")
         for line in lines:
             self._say(line)
-        self._say("\n  A GET right after a write may come too early for its replica.", style="dim")
+        self._say("\n  curl forgets cookies, so a GET right after a write may come too early for its", style="dim")
+        self._say("  replica. With --cookie-jar FILE --cookie FILE it is a client with a memory.", style="dim")
 
     def show_end(self) -> None:
         self._say("\nThe servers are stopped and their files removed.", style="dim")
@@ -167,13 +164,15 @@ def explain(exchange: Exchange) -> str:
     """Say in a few words why a request was answered where it was."""
     report = exchange.report
     if report.reason == report.marker:
-        why = f"marker over {exchange.method}"
+        why = f"marker: {report.level}" if report.level else f"marker over {exchange.method}"
     elif report.reason == exchange.method:
         why = f"{exchange.method} {report.intent}s"
     else:
         why = report.reason
     if report.group:
         why += f", group {report.group}"
+    if report.in_recovery and report.has_token and not report.level:
+        why += ", own writes included"
     return f"{why} ({exchange.status})" if exchange.status >= LOWEST_ERROR else why
 
 

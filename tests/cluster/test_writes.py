@@ -1,0 +1,188 @@
+"""What a write leaves behind: the token of a commit, whatever becomes of it."""
+
+import asyncio
+import collections.abc
+import contextvars
+import typing
+
+import pytest
+from sqlalchemy import event, text
+
+from modern_di_replicas import ConsistencyToken, Monitor, PrimaryEngine, ReplicationSettings, Tokens, current_token
+from modern_di_replicas.client import Client, request_of
+from modern_di_replicas.cluster.engines import create_primary_engine
+from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.session.conftest import serving
+
+
+LOG = """
+SELECT pg_current_wal_flush_lsn() - '0/0', pg_current_wal_insert_lsn() - '0/0',
+       (pg_walfile_name_offset(pg_current_wal_insert_lsn())).file_offset % 8192
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh_context() -> collections.abc.Iterator[None]:
+    """Let no test see what another has written."""
+    with request_of(Client()):
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster() -> collections.abc.Iterator[LocalCluster]:
+    with LocalCluster(replicas=1) as cluster:
+        cluster.primary.execute("CREATE TABLE note (body text)")
+        cluster.catch_up()
+        yield cluster
+
+
+@pytest.fixture
+async def primary(cluster: LocalCluster) -> collections.abc.AsyncIterator[PrimaryEngine]:
+    settings = ReplicationSettings(primary=cluster.primary.url, replicas=[cluster.replicas[0].url])
+    engine = create_primary_engine(settings)
+    yield engine
+    await engine.dispose()
+
+
+async def write(primary: PrimaryEngine, *before: str, size: int = 1) -> ConsistencyToken:
+    """Write, and return the token."""
+    async with primary.begin() as connection:
+        for statement in before:
+            await connection.execute(text(statement))
+        await connection.execute(text("INSERT INTO note VALUES (repeat('x', :size))"), {"size": size})
+    token = current_token()
+    assert token is not None
+    return token
+
+
+def log(server: LocalServer) -> tuple[int, int, int]:
+    """Return what is flushed, what is inserted, and how far into its page that is."""
+    flushed, inserted, in_page = (int(value) for value in server.execute(LOG).split("|"))
+    return flushed, inserted, in_page
+
+
+async def test_a_token_is_what_was_flushed_after_the_commit(primary: PrimaryEngine, cluster: LocalCluster) -> None:
+    """It grows with every write, and a replica that has reached it shows the row."""
+    first, second = [await write(primary) for _ in range(2)]
+
+    assert first.lsn < second.lsn <= log(cluster.primary)[0]
+    assert first.timeline == 1
+    cluster.catch_up()
+    assert int(cluster.replicas[0].execute("SELECT pg_last_wal_replay_lsn() - '0/0'")) >= second.lsn
+
+
+@pytest.mark.parametrize(
+    "lazily",
+    ["SET LOCAL synchronous_commit = off", "SELECT set_config('synchronous_commit', 'off', true)"],
+)
+async def test_a_commit_that_did_not_wait_for_its_flush_is_included(
+    primary: PrimaryEngine, cluster: LocalCluster, lazily: str
+) -> None:
+    """INVARIANT: what is flushed right after such a commit may lie before it; the token must not."""
+    server = cluster.primary
+    server.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    server.execute("SELECT pg_reload_conf()")
+    try:
+        for _ in range(20):
+            before = log(server)[1]
+            token = await write(primary, lazily, size=100)
+            assert token.lsn > before
+    finally:
+        server.execute("ALTER SYSTEM RESET wal_writer_delay")
+        server.execute("SELECT pg_reload_conf()")
+    await write(primary)
+    cluster.catch_up()
+
+
+async def test_a_token_at_the_end_of_a_page_can_be_reached(primary: PrimaryEngine, cluster: LocalCluster) -> None:
+    """INVARIANT: the next record would begin behind a page header, and no standby ever replays a bare header.
+
+    Commits that do not wait for their flush take the insert position, which is the one that is so. Each is made as
+    long as it takes to the end of its page, by what the one before it took.
+    """
+    replica = cluster.replicas[0]
+    lazily = "SET LOCAL synchronous_commit = off"
+    token, size, overhead = await write(primary, lazily), 1, 300
+    for _ in range(500):
+        left = 8192 - token.lsn % 8192
+        size = left - overhead if 0 < left - overhead < 1500 else 500
+        before, token = token, await write(primary, lazily, size=size)
+        if token.lsn % 8192 == 0:
+            break
+        overhead = token.lsn - before.lsn - size
+    else:
+        pytest.fail("no record ended with its page")  # pragma: no cover
+    inserted, in_page = log(cluster.primary)[1:]
+    if inserted - token.lsn == in_page:  # nobody else has written since
+        assert in_page in (24, 40)
+
+    async def reached() -> int:
+        return int(await asyncio.to_thread(replica.execute, "SELECT pg_last_wal_replay_lsn() - '0/0'"))
+
+    async with asyncio.timeout(10):
+        while await reached() < token.lsn:
+            pass
+
+
+async def test_whoever_reads_costs_the_primary_no_question(primary: PrimaryEngine) -> None:
+    """INVARIANT: only writes are asked about: a read that ends without a commit costs what it always did."""
+    asked = []
+    event.listen(primary.sync_engine, "reset", lambda *_: asked.append(primary.writes and primary.writes.latest))
+    async with primary.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        await connection.rollback()
+
+    assert asked == [None]
+    assert current_token() is None
+
+
+async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_again(cluster: LocalCluster) -> None:
+    """INVARIANT: it is committed, so its client must see it: somebody else is asked how far the primary is."""
+    async with serving(cluster) as servers, Monitor(servers.replica):
+        primary = servers.primary
+        client = Client(is_request=True)
+        with request_of(client):
+            async with primary.connect() as connection:
+                await connection.execute(text("INSERT INTO note VALUES ('kept')"))
+                pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+                await connection.commit()
+                cluster.primary.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+            assert (client.wrote, client.is_unsure, client.token) == (True, True, None)
+
+        token = await Tokens(servers.settings, servers.replica.fleet).of(client)
+        assert token is not None
+        assert token.lsn >= int(cluster.primary.execute("SELECT pg_current_wal_flush_lsn() - '0/0'")) - 8192
+        assert token.timeline == 1
+
+
+async def test_when_nobody_can_be_asked_there_is_no_token(cluster: LocalCluster) -> None:
+    """Neither without a monitor, nor while the primary does not answer."""
+    client = Client(is_request=True)
+    client.written(None)
+    settings: dict[str, typing.Any] = {"probe_interval": 60.0, "probe_timeout": 0.2}
+    async with serving(cluster, **settings) as servers:
+        assert await Tokens(servers.settings, servers.replica.fleet).of(client) is None
+        async with Monitor(servers.replica):
+            cluster.primary.freeze()
+            try:
+                assert await Tokens(servers.settings, servers.replica.fleet).of(client) is None
+            finally:
+                cluster.primary.thaw()
+    assert await Tokens(servers.settings).of(client) is None
+
+
+async def test_outside_a_request_a_token_stays_in_the_context_of_the_write(primary: PrimaryEngine) -> None:
+    """A job hands it on; other tasks, and what was before, do not see it."""
+
+    async def job() -> ConsistencyToken | None:
+        before = current_token()
+        await write(primary)
+        assert before is None
+        return current_token()
+
+    context = contextvars.Context()
+    token = await asyncio.create_task(job(), context=context)
+
+    assert token is not None
+    assert context.run(current_token) == token
+    assert current_token() is None

@@ -1,0 +1,137 @@
+import dataclasses
+import math
+
+import hypothesis
+from hypothesis import strategies as st
+
+from modern_di_replicas.lsn import ConsistencyToken, identify
+from modern_di_replicas.routing.positions import Freshness, Positions
+from modern_di_replicas.routing.snapshot import Observation, Role, ServerState, Snapshot
+
+
+def said(
+    lsn: int, *, at: float = 0.0, timeline: int = 1, written: int | None = None, in_recovery: bool = False
+) -> Observation:
+    return Observation(
+        at=at,
+        in_recovery=in_recovery,
+        lsn=lsn,
+        written=lsn if written is None else written,
+        timeline=timeline,
+        system=7,
+        database=5,
+    )
+
+
+def after(lsn: int, *, timeline: int = 1) -> Freshness:
+    return Freshness(after=token(lsn, timeline=timeline))
+
+
+def token(lsn: int, *, timeline: int = 1) -> ConsistencyToken:
+    return ConsistencyToken(lsn=lsn, timeline=timeline, database=identify(7, 5), issued_at=0)
+
+
+def following(*leaders: Observation) -> Positions:
+    positions = Positions()
+    for leader in leaders:
+        positions.follow(leader)
+    return positions
+
+
+def test_nothing_is_known_before_the_primary_was_seen() -> None:
+    """Then a read that asks for something is not for a replica."""
+    positions = Positions()
+
+    assert positions.required(after(1), now=0.0) is None
+    assert positions.required(Freshness(max_age=1.0), now=0.0) is None
+    assert not positions.has_written(token(1))
+    assert positions.answered_at is None
+
+
+def test_a_token_requires_its_own_lsn() -> None:
+    """On its own timeline; and what the primary has not written, it has not."""
+    positions = following(said(100, written=120))
+
+    assert positions.required(after(90), now=0.0) == 90
+    assert positions.required(after(500), now=0.0) == 500
+    assert [positions.has_written(token(lsn)) for lsn in (90, 120, 121)] == [True, True, False]
+    assert positions.database == identify(7, 5)
+
+
+def test_of_a_token_of_an_older_timeline_only_what_survived_is_required() -> None:
+    """INVARIANT: nobody will ever reach an LSN that a promotion left behind, so nobody waits for it."""
+    positions = following(said(100), said(60, timeline=2), said(80, timeline=2))
+
+    assert positions.required(after(50), now=0.0) == 50
+    assert positions.required(after(100), now=0.0) == 60
+    assert positions.has_written(token(100))
+    assert positions.required(after(10, timeline=3), now=0.0) is None
+    assert not positions.has_written(token(10, timeline=3))
+
+
+def test_a_promotion_makes_what_was_known_of_the_servers_worthless() -> None:
+    """Their positions were on the timeline that ended."""
+    positions = following(said(100, at=1.0))
+    positions.saw("a", said(90, in_recovery=True))
+    positions.follow(said(60, at=2.0, timeline=2))
+
+    assert positions.reached == {}
+    assert positions.written == 60
+    assert positions.required(Freshness(max_age=5.0), now=3.0) == 60
+
+
+def test_what_a_standby_has_received_the_primary_has_written() -> None:
+    """It spares asking the primary."""
+    positions = following(said(100))
+    positions.saw("a", said(90, written=300, in_recovery=True))
+
+    assert positions.reached == {"a": 90}
+    assert positions.has_written(token(300))
+
+
+def test_only_standbys_are_read_from_and_the_primary_by_another_name_has_everything() -> None:
+    """What is fenced or left behind has a history of its own."""
+    states = {
+        role.value: ServerState(name=role.value, up=True, role=role, lsn=50)
+        for role in (Role.PRIMARY, Role.STANDBY, Role.ALIAS, Role.FENCED, Role.LEFT_BEHIND, Role.FOREIGN)
+    }
+    positions = following(said(100))
+    positions.publish(Snapshot(servers=states, primary="primary"))
+
+    assert positions.reached == {"standby": 50, "alias": math.inf}
+
+
+@hypothesis.given(
+    st.lists(st.tuples(st.floats(0.01, 10), st.integers(0, 100)), min_size=1, max_size=30),
+    st.floats(0, 50),
+    st.floats(0.01, 50),
+)
+def test_a_bounded_read_includes_everything_written_before_its_bound(
+    steps: list[tuple[float, int]], age: float, waited: float
+) -> None:
+    """INVARIANT: whoever has reached what is required lacks nothing that was written longer ago than the bound."""
+    samples, at, lsn = [], 0.0, 0
+    for pause, grown in steps:
+        at, lsn = at + pause, lsn + grown
+        samples.append((at, lsn))
+    positions = following(*(said(lsn, at=at) for at, lsn in samples))
+    now = at + waited
+
+    required = positions.required(Freshness(max_age=age), now=now)
+
+    written_before = max((lsn for at, lsn in samples if at <= now - age), default=0)
+    if required is None:
+        assert at < now - age
+    else:
+        assert required >= written_before
+
+
+def test_a_read_may_ask_for_both() -> None:
+    """The more demanding one counts."""
+    positions = following(said(10, at=1.0), said(20, at=2.0), said(30, at=3.0))
+    both = Freshness(after=token(25), max_age=10.0)
+
+    assert positions.required(both, now=5.0) == 25
+    assert positions.required(dataclasses.replace(both, max_age=2.5), now=5.0) == 30
+    assert str(both) == "the last 10 s"
+    assert str(after(1)) == "what its client has written"
