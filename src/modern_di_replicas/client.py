@@ -45,16 +45,23 @@ def current_token() -> ConsistencyToken | None:
 
     In a request that is what the request wrote, or what its client brought along from its last write. Elsewhere,
     in a job or a test, it is what was written last in the current context. Hand it to whoever reads next:
-    `Intent.read(after=token)`.
+    `Intent.read(after=token)`. None as well when the connection broke right after a commit, so that the primary could
+    not be asked how far it was: read with STRONG then.
     """
     client = _current.get()
-    return None if client is None else client.token
+    return None if client is None or client.is_unsure else client.token
 
 
 def token_of_request() -> ConsistencyToken | None:
     """Return what the client of the current request has written; None outside a request."""
     client = _current.get()
     return client.token if client is not None and client.is_request else None
+
+
+def is_client_unsure() -> bool:
+    """Return whether the client of the current request wrote, and nobody knows how far the primary was then."""
+    client = _current.get()
+    return client is not None and client.is_request and client.is_unsure
 
 
 def expect_write() -> None:

@@ -38,7 +38,7 @@ class Intent:
     consistency: Consistency | None = None
     """How fresh a read has to be; None for what the settings say, which is SESSION unless they were changed."""
     after: ConsistencyToken | None = None
-    """What a read has to include; None for what the client of the current request has written."""
+    """What a read has to include; with SESSION, besides what the client of the current request has written."""
     reason: str = dataclasses.field(default="declared", compare=False)
     """Who said so, in words for logs and people; two intents that differ only here are equal."""
 

@@ -34,13 +34,17 @@ def exchange(method: str = "GET", **facts: object) -> Exchange:
         "intent": "read",
         "group": "",
         "marker": "",
+        "level": "",
+        "has_token": False,
         "reason": method,
         **facts,
     }
     return Exchange(method=method, path="/users/1", status=status, report=Report(**report))  # type: ignore[arg-type]
 
 
-LONGEST = exchange("DELETE", marker="@write_intent", group="analytics", status=404, reason="@write_intent")
+LONGEST = exchange(
+    "DELETE", marker="@write_intent", group="analytics", status=404, reason="@write_intent", has_token=True
+)
 SERVER = Server(
     name="replica-1",
     port=60001,
@@ -63,7 +67,17 @@ SERVER = Server(
             exchange("POST", marker="@read_intent", reason="@read_intent", group="analytics"),
             "marker over POST, group analytics",
         ),
+        (
+            exchange("GET", intent="read", marker="@read_intent", reason="@read_intent", level="STRONG"),
+            "marker: STRONG",
+        ),
         (exchange("GET", status=404), "GET reads (404)"),
+        (exchange("GET", has_token=True), "GET reads, own writes included"),
+        (exchange("GET", has_token=True, in_recovery=False, reason="GET, escalated: x"), "GET, escalated: x"),
+        (
+            exchange("GET", has_token=True, marker="@read_intent", reason="@read_intent", level="EVENTUAL"),
+            "marker: EVENTUAL",
+        ),
     ],
 )
 def test_the_reason_of_a_row_is_that_of_its_response(given: Exchange, why: str) -> None:
@@ -79,7 +93,6 @@ def test_everything_but_the_curl_lines_fits_into_80_columns_of_ascii() -> None:
     paper.screen.show_topology([SERVER])
     paper.screen.show_application("http://127.0.0.1:60000")
     paper.screen.show_exchange(LONGEST)
-    paper.screen.show_wait(9.9999)
     paper.screen.show_summary([LONGEST])
     paper.screen.show_next_steps()
     paper.screen.show_invitation("http://127.0.0.1:60000", [])

@@ -24,7 +24,7 @@ def said(
 
 
 def after(lsn: int, *, timeline: int = 1) -> Freshness:
-    return Freshness(after=token(lsn, timeline=timeline))
+    return Freshness(after=(token(lsn, timeline=timeline),))
 
 
 def token(lsn: int, *, timeline: int = 1) -> ConsistencyToken:
@@ -56,6 +56,15 @@ def test_a_token_requires_its_own_lsn() -> None:
     assert positions.required(after(500), now=0.0) == 500
     assert [positions.has_written(token(lsn)) for lsn in (90, 120, 121)] == [True, True, False]
     assert positions.database == identify(7, 5)
+
+
+def test_what_a_token_of_another_database_requires_nobody_knows() -> None:
+    """Its LSN is one of another log."""
+    positions = following(said(100))
+    foreign = dataclasses.replace(token(1), database=identify(8, 5))
+
+    assert positions.required(Freshness(after=(foreign,)), now=0.0) is None
+    assert not positions.has_written(foreign)
 
 
 def test_of_a_token_of_an_older_timeline_only_what_survived_is_required() -> None:
@@ -129,7 +138,7 @@ def test_a_bounded_read_includes_everything_written_before_its_bound(
 def test_a_read_may_ask_for_both() -> None:
     """The more demanding one counts."""
     positions = following(said(10, at=1.0), said(20, at=2.0), said(30, at=3.0))
-    both = Freshness(after=token(25), max_age=10.0)
+    both = Freshness(after=(token(25), token(12)), max_age=10.0)
 
     assert positions.required(both, now=5.0) == 25
     assert positions.required(dataclasses.replace(both, max_age=2.5), now=5.0) == 30

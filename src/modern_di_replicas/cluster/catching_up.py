@@ -1,10 +1,11 @@
 """What a read does that no replica is known to be fresh enough for: it asks once more, waits a moment, and gives up."""
 
 import asyncio
+import collections.abc
 import time
 import typing
 
-from modern_di_replicas.cluster.fleet import Fleet, Member
+from modern_di_replicas.cluster.fleet import Fleet, Member, Watcher
 from modern_di_replicas.lsn import ConsistencyToken
 from modern_di_replicas.routing.positions import Freshness
 
@@ -29,21 +30,15 @@ async def catch_up(
         wait: how many seconds to go on asking when the first answer is not enough.
 
     """
-    watcher, positions = fleet.watcher, fleet.positions
+    positions = fleet.positions
     deadline = time.monotonic() + FIRST_ANSWER
     has_asked = False
-    while watcher is not None and (left := deadline - time.monotonic()) > 0:
+    while (watcher := fleet.watcher) is not None and (left := deadline - time.monotonic()) > 0:
         asked = [member.name for member in fleet.serving(group)]
         if positions.required(freshness, now=time.monotonic()) is None:
             # Only the primary knows: what it had written a moment ago, or that another is the primary by now.
             asked = [member.name for member in fleet.members if not member.health.is_down]
-        if not asked:
-            return None
-        answered, _ = await asyncio.wait(
-            [asyncio.ensure_future(watcher.look(name)) for name in asked],
-            timeout=left,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        answered = await _answers(watcher, asked, seconds=left, return_when=asyncio.FIRST_COMPLETED)
         required = positions.required(freshness, now=time.monotonic())
         member = None if required is None else fleet.choose_member(group, affinity=affinity, lsn=required)
         if member is not None:
@@ -71,9 +66,7 @@ async def is_written(fleet: Fleet, token: ConsistencyToken, *, wait: float) -> b
     if watcher is None or fleet.has_written(token):
         return True
     arrived = time.monotonic()
-    looks = [asyncio.ensure_future(watcher.look(m.name)) for m in fleet.members if m.name != fleet.leader]
-    if looks:
-        await asyncio.wait(looks, timeout=wait)
+    await _answers(watcher, (member.name for member in fleet.members if member.name != fleet.leader), seconds=wait)
     for _ in range(2):  # the first answer may be to a question that was asked before the token arrived
         if fleet.has_written(token):
             return True
@@ -82,3 +75,11 @@ async def is_written(fleet: Fleet, token: ConsistencyToken, *, wait: float) -> b
         if answered is not None and answered >= arrived:
             return fleet.has_written(token)
     return True
+
+
+async def _answers(
+    watcher: Watcher, names: collections.abc.Iterable[str], *, seconds: float, return_when: str = asyncio.ALL_COMPLETED
+) -> bool:
+    """Ask some servers where they are; return whether an answer came in time. Those that are late are not given up."""
+    looks = [asyncio.ensure_future(watcher.look(name)) for name in names]
+    return bool(looks and (await asyncio.wait(looks, timeout=seconds, return_when=return_when))[0])

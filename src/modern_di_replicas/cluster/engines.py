@@ -6,7 +6,7 @@ import typing
 from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from modern_di_replicas.client import token_of_request
+from modern_di_replicas.client import is_client_unsure, token_of_request
 from modern_di_replicas.cluster.connections import OpenConnections
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
@@ -135,8 +135,8 @@ class ReplicaEngine(AsyncEngine):
             group: the group the replica has to belong to.
             affinity: the same key gets the same replica, as long as that one serves.
             consistency: how fresh the replica has to be; default: that of the settings.
-            after: what the replica has to include; with SESSION, by default what the client of the current request
-                has written.
+            after: what the replica has to include; with SESSION, what the client of the current request has written
+                as well.
 
         Raises:
             UnknownGroupError: no replica is declared for `group`.
@@ -146,17 +146,17 @@ class ReplicaEngine(AsyncEngine):
         if self.fleet is None:
             return self
         level = consistency or self.settings.consistency
-        if level is STRONG:
+        if level is STRONG or (level is SESSION and is_client_unsure()):
             self.fleet.check_group(group)
             chosen = self.fleet.primary
         else:
-            if after is None and level is SESSION:
-                after = token_of_request()
+            asked = [after, token_of_request() if level is SESSION else None]
+            tokens = tuple(token for token in asked if token is not None)
             max_age = level.lag.total_seconds() if isinstance(level, Bounded) else None
-            if after is None and max_age is None:
+            if not tokens and max_age is None:
                 chosen = self.fleet.choose(group, affinity=affinity)
             else:
-                chosen = self._choose_fresh(group, affinity, Freshness(after=after, max_age=max_age))
+                chosen = self._choose_fresh(group, affinity, Freshness(after=tokens, max_age=max_age))
         return chosen.execution_options(**self.options) if self.options else chosen
 
     def execution_options(self, **options: typing.Any) -> "ReplicaEngine":

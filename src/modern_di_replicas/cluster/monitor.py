@@ -1,7 +1,6 @@
 """Watches the servers: one task and one connection for each, and a snapshot that is swapped as a whole."""
 
 import asyncio
-import contextlib
 import logging
 import math
 import random
@@ -66,7 +65,7 @@ class Monitor:
         }
         self._observed: dict[str, Observation] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
-        self._has_answered = asyncio.Event()
+        self._next_answer: asyncio.Future[None] | None = None
         self._asked_primary_at = -math.inf
         self._primary = next(member.name for member in fleet.members if member.reserve)
         self._lost_primary_at: float | None = None
@@ -147,9 +146,9 @@ class Monitor:
         return True
 
     def _note_answer(self, name: str) -> None:
-        if name == self._primary:
-            self._has_answered.set()
-            self._has_answered = asyncio.Event()
+        if name == self._primary and self._next_answer is not None:
+            self._next_answer.set_result(None)
+            self._next_answer = None
 
     def look(self, name: str) -> asyncio.Task[None]:
         """Ask one server where it is, now; those who do so at the same time share the answer."""
@@ -184,9 +183,9 @@ class Monitor:
         if now - self._asked_primary_at >= interval:
             self._asked_primary_at = now
             self.look(self._primary)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(interval * (1 + JITTER) + self._settings.probe_timeout):
-                await self._has_answered.wait()
+        if self._next_answer is None:
+            self._next_answer = asyncio.get_running_loop().create_future()
+        await asyncio.wait({self._next_answer}, timeout=interval * (1 + JITTER) + self._settings.probe_timeout)
 
     def _no_answer(self, member: Member, error: Exception, *, starting: bool) -> None:
         if (getattr(error, "sqlstate", None) or "").startswith(_REFUSALS):

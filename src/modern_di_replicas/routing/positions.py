@@ -12,8 +12,8 @@ from modern_di_replicas.routing.snapshot import LsnHistory, Observation, Role, S
 class Freshness:
     """What a read has to include."""
 
-    after: ConsistencyToken | None = None
-    """Everything that was written when this token was made."""
+    after: tuple[ConsistencyToken, ...] = ()
+    """Everything that was written when these tokens were made."""
     max_age: float | None = None
     """Everything that was written longer ago than this, in seconds."""
 
@@ -77,13 +77,15 @@ class Positions:
             now: the time, by the clock of the observations.
 
         """
-        after = 0 if freshness.after is None else self._required_for(freshness.after)
-        since = 0 if freshness.max_age is None else self.history.first_since(now - freshness.max_age)
-        return None if after is None or since is None else max(after, since)
+        required = [self._required_for(token) for token in freshness.after]
+        if freshness.max_age is not None:
+            required.append(self.history.first_since(now - freshness.max_age))
+        known = [lsn for lsn in required if lsn is not None]
+        return max(known) if len(known) == len(required) else None
 
     def _required_for(self, token: ConsistencyToken) -> int | None:
-        if token.timeline > self.timeline:
-            return None  # a promotion nobody here has seen yet
+        if token.timeline > self.timeline or token.database != self.database:
+            return None  # a promotion nobody here has seen yet, or nothing these servers could tell
         # Of an older timeline only what lies before the promotion is left; nobody will ever reach the rest.
         return token.lsn if token.timeline == self.timeline else min(token.lsn, self.began)
 

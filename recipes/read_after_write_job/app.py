@@ -1,0 +1,182 @@
+"""A request writes an order, and a job reads it right after: the token goes along with the job.
+
+A job is no client of the application, so nothing tells its reads what they have to include. The request does: it puts
+`str(current_token())` into the job. The worker reads with `Intent.read(after=...)`: from a replica that has the order,
+or, if none has it yet, from the primary. The worker is a program of its own; here the two share one process, and a
+queue in memory stands for yours, Redis for example: what goes through it is text.
+
+Run it:
+
+    export PRIMARY_URL=postgresql+asyncpg://app:secret@db-1/shop
+    export REPLICA_URLS="postgresql+asyncpg://app:secret@db-2/shop postgresql+asyncpg://app:secret@db-3/shop"
+    uvicorn --factory app:main
+"""
+
+import asyncio
+import collections.abc
+import contextlib
+import dataclasses
+import json
+import os
+import typing
+from typing import Annotated
+
+import fastapi
+from modern_di import Container, Scope, providers
+from modern_di_fastapi import FromDI
+from sqlalchemy import ForeignKey, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from starlette.types import Lifespan
+
+import modern_di_replicas.fastapi
+from modern_di_replicas import Dependencies, Intent, Monitor, ReplicaEngine, ReplicationSettings, current_token
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Order(Base):
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    customer: Mapped[str]
+    items: Mapped[list["Item"]] = relationship(back_populates="order")
+
+
+class Item(Base):
+    __tablename__ = "items"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    cents: Mapped[int]
+    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), index=True)
+    order: Mapped[Order] = relationship(back_populates="items")
+
+
+class OrderRepository:
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+
+    async def add(self, customer: str, cents: list[int]) -> Order:
+        order = Order(customer=customer, items=[Item(cents=each) for each in cents])
+        self.session.add(order)
+        await self.session.commit()
+        return order
+
+    async def invoice(self, order_id: int) -> str:
+        row = await self.session.execute(
+            select(Order.customer, func.sum(Item.cents))
+            .join(Order.items)
+            .where(Order.id == order_id)
+            .group_by(Order.id)
+        )
+        customer, cents = row.one()
+        return f"{customer} owes {cents / 100:.2f}"
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Job:
+    """What goes through the queue."""
+
+    order_id: int
+    after: str | None
+    """The text of a token: what the job's reads have to include."""
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> typing.Self:
+        return cls(**json.loads(text))
+
+
+class Queue(asyncio.Queue[str]):
+    """Stands for a queue between two programs."""
+
+
+Deliver = collections.abc.Callable[[str], None]
+
+
+# The application
+
+
+class AppDependencies(modern_di_replicas.fastapi.Dependencies):
+    queue = providers.ContextProvider(Queue, scope=Scope.APP)
+    orders = providers.Factory(OrderRepository, scope=Scope.REQUEST)
+
+
+router = fastapi.APIRouter()
+
+
+@router.post("/orders", status_code=201)
+async def create_order(
+    customer: str,
+    cents: Annotated[list[int], fastapi.Query()],
+    orders: Annotated[OrderRepository, FromDI(OrderRepository)],
+    queue: Annotated[Queue, FromDI(Queue)],
+) -> int:
+    order = await orders.add(customer, cents)
+    token = current_token()  # of the commit just now; None where nobody needs one, because there are no replicas
+    job = Job(order_id=order.id, after=None if token is None else str(token))
+    await queue.put(job.to_json())
+    return order.id
+
+
+def create_app(
+    settings: ReplicationSettings, queue: Queue, lifespan: Lifespan[fastapi.FastAPI] | None = None
+) -> fastapi.FastAPI:
+    app = fastapi.FastAPI(lifespan=lifespan)
+    app.include_router(router)
+    container = Container(groups=[AppDependencies], context={ReplicationSettings: settings, Queue: queue})
+    modern_di_replicas.fastapi.setup_replicas(app, container)
+    return app
+
+
+# The worker
+
+
+class WorkerDependencies(Dependencies):
+    orders = providers.Factory(OrderRepository, scope=Scope.REQUEST)
+
+
+async def write_invoice(container: Container, job: Job) -> str:
+    """Do one job, in a unit of work that reads what the request wrote; without a token it uses the primary."""
+    context = {} if job.after is None else {Intent: Intent.read(after=job.after)}
+    async with container.build_child_container(scope=Scope.REQUEST, context=context) as unit_of_work:
+        return await unit_of_work.resolve(OrderRepository).invoice(job.order_id)
+
+
+@contextlib.asynccontextmanager
+async def worker_container(settings: ReplicationSettings) -> collections.abc.AsyncIterator[Container]:
+    """Give the container of a worker that watches the servers: it has to know how far the replicas are."""
+    async with (
+        Container(groups=[WorkerDependencies], context={ReplicationSettings: settings}) as container,
+        Monitor(container.resolve(ReplicaEngine)),
+    ):
+        yield container
+
+
+async def work(settings: ReplicationSettings, queue: Queue, deliver: Deliver) -> None:
+    """Do the jobs of a queue, until it is cancelled. What becomes of a job that fails is for your queue to say."""
+    async with worker_container(settings) as container:
+        while True:
+            deliver(await write_invoice(container, Job.from_json(await queue.get())))
+
+
+# Both in one process
+
+
+def main() -> fastapi.FastAPI:
+    settings = ReplicationSettings(primary=os.environ["PRIMARY_URL"], replicas=os.environ["REPLICA_URLS"].split())
+    queue = Queue()
+
+    @contextlib.asynccontextmanager
+    async def with_worker(_: fastapi.FastAPI) -> collections.abc.AsyncIterator[None]:
+        worker = asyncio.create_task(work(settings, queue, print))
+        yield
+        worker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await worker
+
+    return create_app(settings, queue, with_worker)

@@ -1,0 +1,180 @@
+"""A session that asks for more than any replica is known to have: it waits a moment, then reads on the primary."""
+
+import asyncio
+import collections.abc
+import dataclasses
+import datetime as dt
+import typing
+
+import pytest
+from sqlalchemy import text
+
+from modern_di_replicas import SESSION, STRONG, Bounded, ConsistencyToken, Intent, Monitor, RoutedSession, Tokens
+from modern_di_replicas.cluster.catching_up import catch_up, is_written
+from modern_di_replicas.cluster.patient import PatientEngine
+from modern_di_replicas.routing.positions import Freshness
+from modern_di_replicas.testing import LocalCluster
+from tests.session.conftest import Servers, serving
+
+
+FAR = 1 << 40
+WHERE = text("SELECT pg_is_in_recovery()")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> collections.abc.Iterator[LocalCluster]:
+    with LocalCluster(replicas=2) as cluster:
+        yield cluster
+
+
+async def now(servers: Servers) -> ConsistencyToken:
+    """Return a token of what is flushed now; what is only inserted may take a while to reach a replica."""
+    token = await Tokens(servers.settings, servers.replica.fleet).now()
+    flushed = servers.cluster.primary.execute("SELECT pg_current_wal_flush_lsn() - '0/0'")
+    assert token is not None
+    servers.cluster.catch_up()
+    return dataclasses.replace(token, lsn=int(flushed))
+
+
+async def ahead(servers: Servers) -> ConsistencyToken:
+    """Return a token that no replica will ever reach."""
+    token = await now(servers)
+    return dataclasses.replace(token, lsn=token.lsn + FAR)
+
+
+def reading(servers: Servers, **options: typing.Any) -> RoutedSession:
+    return RoutedSession(servers.replica, primary=servers.primary, intent=Intent.read(**options))
+
+
+async def test_a_session_says_why_it_reads_where_it_does(cluster: LocalCluster) -> None:
+    """Its decision names the server, before and after it had to wait."""
+    async with serving(cluster) as servers, Monitor(servers.replica):
+        async with reading(servers, after=await ahead(servers)) as session:
+            assert session.decision.server in names(servers)
+            assert not await session.scalar(WHERE)
+            assert session.decision.server == "primary"
+            assert session.decision.reason == "declared, escalated: no replica has what its client has written yet"
+        async with reading(servers, after=await now(servers)) as session:
+            assert await session.scalar(WHERE)
+            assert session.decision.server in names(servers)
+
+
+def names(servers: Servers) -> set[str]:
+    return {replica.label for replica in servers.settings.servers}
+
+
+async def test_without_a_monitor_nothing_is_known_and_the_primary_reads(cluster: LocalCluster) -> None:
+    """Where the library does not know, it uses the primary."""
+    async with serving(cluster) as servers:
+        async with Monitor(servers.replica):
+            token = await now(servers)
+        for options in ({"after": token}, {"consistency": Bounded(dt.timedelta(hours=1))}, {"consistency": STRONG}):
+            async with reading(servers, **options) as session:
+                assert not await session.scalar(WHERE)
+        async with reading(servers, consistency=SESSION) as session:
+            assert await session.scalar(WHERE)
+
+
+async def test_a_read_whose_monitor_ended_meanwhile_goes_to_the_primary(cluster: LocalCluster) -> None:
+    """The choice was made while there was somebody to ask; the statement comes later."""
+    async with serving(cluster) as servers:
+        async with Monitor(servers.replica):
+            session = reading(servers, after=await ahead(servers))
+        async with session:
+            assert not await session.scalar(WHERE)
+
+
+async def test_a_write_waits_for_no_replica(cluster: LocalCluster) -> None:
+    """It goes to the primary anyway."""
+    async with serving(cluster, catch_up_wait=600.0) as servers, Monitor(servers.replica):
+        session = reading(servers, after=await ahead(servers))
+        async with session, session.begin_nested():
+            assert not await session.scalar(WHERE)
+
+
+async def test_a_read_that_is_cancelled_while_it_waits_still_waits_when_it_is_tried_again(
+    cluster: LocalCluster,
+) -> None:
+    """INVARIANT: giving up once must not let a session read what is too old."""
+    async with serving(cluster, catch_up_wait=600.0) as servers, Monitor(servers.replica):
+        session = reading(servers, after=await ahead(servers))
+        async with session:
+            for _ in range(2):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await session.scalar(WHERE)
+
+
+async def test_execution_options_go_along_wherever_the_read_ends(cluster: LocalCluster) -> None:
+    """The options of the engine of all replicas are those of the server that reads in the end."""
+    async with serving(cluster, catch_up_wait=1.0) as servers, Monitor(servers.replica):
+        optioned = servers.replica.execution_options(schema_translate_map={"a": "b"})
+        for token, served in ((await ahead(servers), False), (await now(servers), True)):
+            servers.replica.fleet.positions.reached.clear()  # type: ignore[union-attr]  # it stands for all replicas
+            engine = optioned.choose(after=token)
+            assert isinstance(engine, PatientEngine)
+            assert engine.get_execution_options() == {"schema_translate_map": {"a": "b"}}
+            async with RoutedSession(engine, primary=servers.primary, intent=Intent.read()) as session:
+                assert await session.scalar(WHERE) is served
+            async with engine.connect() as connection:
+                assert not await connection.scalar(WHERE)
+                assert connection.sync_connection is not None
+                assert "schema_translate_map" in connection.sync_connection.get_execution_options()
+
+
+async def test_a_bounded_read_has_the_primary_asked_when_nobody_knows(cluster: LocalCluster) -> None:
+    """The monitor looks rarely here; what it does not know is asked, and the answer serves the next one too."""
+    async with serving(cluster, probe_interval=60.0, catch_up_wait=5.0) as servers, Monitor(servers.replica):
+        bound = Bounded(dt.timedelta(milliseconds=500))
+        await asyncio.sleep(0.6)  # what is known is older than the bound now, and that takes time
+        for _ in range(2):
+            async with reading(servers, consistency=bound) as session:
+                assert await session.scalar(WHERE)
+
+
+async def test_a_frozen_replica_keeps_nobody_waiting_who_can_read_from_another(
+    disposable_cluster: LocalCluster,
+) -> None:
+    """INVARIANT: the first that has caught up serves; one that does not answer is not waited for."""
+    frozen, other = disposable_cluster.replicas
+    settings: dict[str, typing.Any] = {"probe_interval": 60.0, "probe_timeout": 30.0, "catch_up_wait": 20.0}
+    async with serving(disposable_cluster, **settings) as servers, Monitor(servers.replica):
+        frozen.freeze()
+        disposable_cluster.primary.execute("CREATE TABLE stock (n int)")
+        disposable_cluster.primary.execute("SELECT pg_switch_wal()")
+        token = await now(servers)
+        for _ in range(4):
+            async with reading(servers, after=token) as session:
+                assert await session.scalar(text("SELECT inet_server_port()")) == other.port
+        frozen.thaw()
+
+
+async def test_with_no_replica_left_nobody_waits(disposable_cluster: LocalCluster) -> None:
+    """The group has none that serves any more: the primary reads."""
+    async with serving(disposable_cluster, probe_interval=0.1) as servers, Monitor(servers.replica):
+        session = reading(servers, after=await ahead(servers))
+        fleet = servers.replica.fleet
+        assert fleet is not None
+        for replica in disposable_cluster.replicas:
+            await asyncio.to_thread(replica.stop, "immediate")
+        async with asyncio.timeout(10):
+            while fleet.serving(None):  # noqa: ASYNC110  # the monitor finds out by itself
+                await asyncio.sleep(0.01)
+        freshness = Freshness(after=(await ahead(servers),))
+        assert await catch_up(fleet, freshness, group=None, affinity=None, wait=600.0) is None
+        async with session:
+            assert not await session.scalar(WHERE)
+        # A look at a server that is down says nothing, and neither does one that comes too late.
+        assert fleet.watcher is not None
+        for member in fleet.members:
+            await fleet.watcher.look(member.name)
+        assert not fleet.serving(None)
+
+
+async def test_where_there_are_no_replicas_the_primary_alone_is_asked(cluster: LocalCluster) -> None:
+    """A monitor of nothing but a primary still knows what was written."""
+    async with serving(cluster, replicas=[], probe_interval=0.1) as servers, Monitor(servers.replica):
+        fleet = servers.replica.fleet
+        assert fleet is not None
+        assert await is_written(fleet, await now(servers), wait=0.1)
+        assert not await is_written(fleet, await ahead(servers), wait=0.1)
