@@ -2,14 +2,25 @@
 
 import asyncio
 import collections.abc
+import contextlib
 import contextvars
+import gc
 import typing
 
 import pytest
+import sqlalchemy.exc
 from sqlalchemy import event, text
 
-from modern_di_replicas import ConsistencyToken, Monitor, PrimaryEngine, ReplicationSettings, Tokens, current_token
-from modern_di_replicas.client import Client, request_of
+from modern_di_replicas import (
+    EVENTUAL,
+    ConsistencyToken,
+    Monitor,
+    PrimaryEngine,
+    ReplicationSettings,
+    Tokens,
+    current_token,
+)
+from modern_di_replicas.client import Client, note_write, request_of
 from modern_di_replicas.cluster.engines import create_primary_engine
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import serving
@@ -186,3 +197,69 @@ async def test_outside_a_request_a_token_stays_in_the_context_of_the_write(prima
     assert token is not None
     assert context.run(current_token) == token
     assert current_token() is None
+
+
+async def test_a_write_in_nobodys_context_is_noted_for_nobody(primary: PrimaryEngine) -> None:
+    """A connection that comes back where no write was expected has nobody to tell."""
+    contextvars.Context().run(note_write, None)
+    await write(primary)
+
+
+async def test_a_transaction_that_lost_its_connection_has_written_nothing(
+    primary: PrimaryEngine, cluster: LocalCluster
+) -> None:
+    """Neither before its commit, nor when it is asked whether it wrote."""
+    for end in ("commit", "rollback"):
+        async with primary.connect() as connection:
+            pid = await connection.scalar(text("SELECT pg_backend_pid() /* a SELECT may write */"))
+            cluster.primary.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+            with pytest.raises(sqlalchemy.exc.DBAPIError):
+                await connection.execute(text("SELECT 1"))
+            with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
+                await getattr(connection, end)()
+        async with primary.connect() as connection:
+            pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+            cluster.primary.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+            with contextlib.suppress(sqlalchemy.exc.DBAPIError):
+                await getattr(connection, end)()
+    assert current_token() is None
+
+
+async def test_a_connection_that_was_never_given_back_leaves_its_client_unsure(primary: PrimaryEngine) -> None:
+    """The garbage collector has no event loop to ask with: what was committed is asked about later."""
+    client = Client(is_request=True)
+    with request_of(client):
+        connection = await primary.connect()
+        await connection.execute(text("INSERT INTO note VALUES ('forgotten')"))
+        await connection.commit()
+        del connection
+        with pytest.warns(sqlalchemy.exc.SAWarning, match="garbage collector"):
+            gc.collect()
+    assert (client.wrote, client.is_unsure) == (True, True)
+
+
+async def test_while_nobody_knows_what_a_client_has_written_the_primary_reads(cluster: LocalCluster) -> None:
+    """INVARIANT: an older token of the same client must not stand in for the one that could not be had."""
+    async with serving(cluster) as servers, Monitor(servers.replica):
+        client = Client(token=await Tokens(servers.settings, servers.replica.fleet).now(), is_request=True)
+        client.written(None)
+        with request_of(client):
+            assert servers.replica.choose() is servers.primary
+            assert servers.replica.choose(consistency=EVENTUAL) is not servers.primary
+            assert current_token() is None
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+async def test_a_monitor_ends_while_somebody_still_asks(disposable_cluster: LocalCluster, frozen: bool) -> None:
+    """A question that is under way is given up, and leaves nothing behind."""
+    async with serving(disposable_cluster, probe_interval=60.0, probe_timeout=30.0) as servers:
+        async with Monitor(servers.replica):
+            fleet = servers.replica.fleet
+            assert fleet is not None
+            assert fleet.watcher is not None
+            if frozen:
+                disposable_cluster.primary.freeze()
+            asking = [asyncio.ensure_future(fleet.watcher.look(member.name)) for member in fleet.members]
+            await asyncio.sleep(0)
+        assert all(look.done() for look in asking)
+    disposable_cluster.primary.thaw()
