@@ -1,20 +1,21 @@
 """The session of one unit of work: reads where it was sent, moves to the primary when it must, once, for good."""
 
 import collections.abc
+import types
 import typing
 
-from sqlalchemy import Connection, Engine, Result, event
+from sqlalchemy import Connection, Engine, Executable, UpdateBase, event
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import (
     Mapper,
-    ORMExecuteState,
     QueryContext,
     Session,
     SessionTransaction,
     UOWTransaction,
     object_session,
 )
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.engines import ReplicaEngine
@@ -30,6 +31,8 @@ from modern_di_replicas.stale_writes import StaleWriteGuard
 
 USE_PRIMARY: typing.Final = "use_primary"
 """The execution option that runs one statement, and the rest of its unit of work, on the primary."""
+
+_STREAM: typing.Final = "stream_results"
 
 
 class ReplicaSession(Session):
@@ -64,6 +67,7 @@ class ReplicaSession(Session):
             self.escalation = "an isolation level of its own"  # a replica's is that of the settings
         self._replica = replica
         self._bound = replica.sync_engine
+        self._has_binds = bool(options.get("binds"))
         self._patient = patient
         self._primary = primary
         self._endpoint = intent.endpoint
@@ -82,12 +86,21 @@ class ReplicaSession(Session):
         bind: typing.Any = None,  # noqa: ANN401
         **options: typing.Any,
     ) -> Engine | Connection:
-        found = super().get_bind(mapper, clause=clause, bind=bind, **options)
-        if found is not self._bound:
-            return found  # somebody chose: bind_arguments, or `binds` for this mapper
+        if bind is not None or self._has_binds:
+            found = super().get_bind(mapper, clause=clause, bind=bind, **options)
+            if found is not self._bound:
+                return found  # somebody chose: bind_arguments, or `binds` for this mapper
         if self.escalation is not None:
             return self._primary
-        return found if self._executing is None else self._connect(self._executing)
+        return self._bound if self._executing is None else self._connect(self._executing)
+
+    def bind_mapper(self, *args: typing.Any, **options: typing.Any) -> None:
+        self._has_binds = True
+        super().bind_mapper(*args, **options)
+
+    def bind_table(self, *args: typing.Any, **options: typing.Any) -> None:
+        self._has_binds = True
+        super().bind_table(*args, **options)
 
     def _connect(self, engine: Engine) -> Connection:
         connection = self._reading.get(engine)
@@ -98,43 +111,63 @@ class ReplicaSession(Session):
             self._reading[engine] = connection
         return connection
 
-    def execute_routed(self, state: ORMExecuteState) -> Result[typing.Any] | None:
+    def execute(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
+        return self._run(super().execute, statement, args, options)
+
+    def scalar(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+        return self._run(super().scalar, statement, args, options)
+
+    def scalars(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+        return self._run(super().scalars, statement, args, options)
+
+    def _run(
+        self,
+        run: collections.abc.Callable[..., typing.Any],
+        statement: typing.Any,  # noqa: ANN401
+        args: tuple[typing.Any, ...],
+        options: dict[str, typing.Any],
+    ) -> typing.Any:  # noqa: ANN401
         """Run a statement on the replica, and again on the primary when the replica cannot do it.
 
-        Returns None when the session is to run it as usual, which by then is on the primary.
+        Every statement of a session comes through here, those of the ORM's own loading included; the event
+        `do_orm_execute` would see them as well, for twice the work.
 
         Raises:
             WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
 
         """
         if self.escalation is not None:
-            return None
-        if state.execution_options.get(USE_PRIMARY):
-            self.escalate(f"the execution option {USE_PRIMARY}")
-        elif state.is_insert or state.is_update or state.is_delete:
-            self.escalate_write("INSERT" if state.is_insert else "UPDATE" if state.is_update else "DELETE")
-        elif self._patient is not None:
-            self._wait_for_replica(self._patient)
-        elif self._replica.health.is_down and not self._reading:
-            self.escalate(f"{self._replica.label} went down")
+            return run(statement, *args, **options)
+        asked = _execution_options(statement, options)
+        self._prepare(statement, asked)
         if self.escalation is not None:
-            return None
+            return run(statement, *args, **options)
 
-        streams = bool(state.execution_options.get("stream_results"))
-        engine = self._replica.read_engines.streaming if streams else self._replica.read_engines.reading
+        engines = self._replica.read_engines
         # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
         # on what went before, such as a SET LOCAL.
-        stands_alone = self._replica.read_engines.autocommit or not self._reading
-        enclosing, self._executing = self._executing, engine
+        stands_alone = engines.autocommit or not self._reading
+        enclosing, self._executing = self._executing, engines.streaming if asked.get(_STREAM) else engines.reading
         try:
-            return state.invoke_statement()
+            return run(statement, *args, **options)
         except Exception as error:
             if self.escalation is not None:  # by a flush or by a load inside this statement: the error is the primary's
                 raise
             self._leave_after(error, stands_alone=stands_alone)
         finally:
             self._executing = enclosing
-        return state.invoke_statement()
+        return run(statement, *args, **options)
+
+    def _prepare(self, statement: object, asked: collections.abc.Mapping[str, typing.Any]) -> None:
+        """Move to the primary before a statement that is for it, or for lack of a replica that can serve."""
+        if asked.get(USE_PRIMARY):
+            self.escalate(f"the execution option {USE_PRIMARY}")
+        elif isinstance(statement, UpdateBase):
+            self.escalate_write("INSERT" if statement.is_insert else "UPDATE" if statement.is_update else "DELETE")
+        elif self._patient is not None:
+            self._wait_for_replica(self._patient)
+        elif self._replica.health.is_down and not self._reading:
+            self.escalate(f"{self._replica.label} went down")
 
     def _wait_for_replica(self, patient: PatientEngine) -> None:
         """Read from a replica that is fresh enough by now; from the primary when none is."""
@@ -198,6 +231,14 @@ class ReplicaSession(Session):
             self._replica.policy.report_write(endpoint=self._endpoint, statement=statement)
             self.escalate(statement)
 
+    @property
+    def ends_at_once(self) -> bool:
+        """Whether closing it sends nothing: it has read in autocommit, and its pool keeps the connection."""
+        if self.escalation is not None or not self._replica.read_engines.autocommit:
+            return False
+        pool: QueuePool = self._bound.pool  # type: ignore[assignment]  # we made it, and a cast costs time
+        return self._replica.read_engines.streaming not in self._reading and pool.overflow() <= 0
+
     def end_reading(self) -> None:
         """Give the replica's connections back, at the end of a transaction."""
         reading, self._reading = self._reading, {}
@@ -253,9 +294,11 @@ class ReplicaSession(Session):
         super().bulk_update_mappings(*args, **options)
 
 
-@event.listens_for(ReplicaSession, "do_orm_execute")
-def _execute(state: ORMExecuteState) -> Result[typing.Any] | None:
-    return typing.cast(ReplicaSession, state.session).execute_routed(state)
+def _execution_options(statement: object, options: dict[str, typing.Any]) -> collections.abc.Mapping[str, typing.Any]:
+    """Return the options of a statement, and of its execution, which weigh more."""
+    own = statement.get_execution_options() if isinstance(statement, Executable) else {}
+    given = options.get("execution_options")
+    return {**own, **given} if given else own
 
 
 @event.listens_for(ReplicaSession, "before_flush")
@@ -322,6 +365,17 @@ class RoutedSession(AsyncSession):
                 **options,
             }
         super().__init__(chosen, **options)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
+        session = self.sync_session
+        if isinstance(session, ReplicaSession) and session.ends_at_once:
+            # Nothing is awaited, so there is nothing that a cancellation could interrupt, and no need of a task that
+            # is shielded from it.
+            await self.close()
+        else:
+            await super().__aexit__(kind, error, traceback)
 
     @property
     def decision(self) -> Decision:

@@ -8,6 +8,9 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 
+_BEGUN: typing.Final = "modern_di_replicas.begun"
+
+
 class OpenConnections:
     """Knows every open connection of an engine, idle or busy.
 
@@ -18,13 +21,28 @@ class OpenConnections:
 
     def __init__(self, engine: Engine) -> None:
         self._open: weakref.WeakSet[typing.Any] = weakref.WeakSet()
-        event.listen(engine, "connect", self._opened)
+        self._terminations = 0
+        event.listen(engine, "do_connect", self._begun)
+        # Before SQLAlchemy's own listeners: they ask the first server an engine meets for its version, and a
+        # connection whose server freezes meanwhile has to be known by then.
+        event.listen(engine, "connect", self._opened, insert=True)
 
-    def _opened(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:  # noqa: ARG002  # the event's signature
-        self._open.add(typing.cast(AdaptedConnection, connection).driver_connection)
+    def _begun(self, dialect: object, record: ConnectionPoolEntry, *rest: object) -> None:  # noqa: ARG002  # the event's signature
+        record.info[_BEGUN] = self._terminations
+
+    def _opened(self, connection: DBAPIConnection, record: ConnectionPoolEntry | None) -> None:
+        opened = typing.cast(AdaptedConnection, connection).driver_connection
+        # Without a record it is shown by a FleetPool, and belongs to the pool of another engine, which checks it.
+        if record is not None and record.info.get(_BEGUN, self._terminations) != self._terminations:
+            # While it was opened, or waited for the first one to learn the version, all were terminated.
+            typing.cast(typing.Any, opened).terminate()
+            msg = "the connection was terminated while it was being opened"
+            raise ConnectionAbortedError(msg)
+        self._open.add(opened)
 
     def terminate(self) -> None:
-        """Terminate all of them; a statement that waits for its server fails now."""
+        """Terminate all of them, also those that are being opened; a statement that waits for its server fails now."""
         connections, self._open = list(self._open), weakref.WeakSet()
+        self._terminations += 1
         for connection in connections:
             connection.terminate()

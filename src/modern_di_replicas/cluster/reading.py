@@ -3,7 +3,7 @@
 import contextlib
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
 from sqlalchemy.exc import DBAPIError
 
 from modern_di_replicas.routing.statements import Foreseen, Need, foresee
@@ -33,14 +33,28 @@ class ReadEngines:
         if self.autocommit:
             # A server-side cursor lives in a transaction.
             self.streaming = engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
-        for used in {self.reading, self.streaming}:
-            event.listen(used, "before_cursor_execute", self._check_statement)
+        self._sessions = {self.reading, self.streaming}
+        # Not "before_cursor_execute", which makes SQLAlchemy look for listeners at every other point of a statement.
+        for way in ("do_execute", "do_executemany"):
+            event.listen(engine, way, self._check_statement)
+        event.listen(engine, "do_execute_no_params", self._check_bare_statement)
         event.listen(self.streaming, "after_cursor_execute", self._fetch_first_rows)
 
-    def _check_statement(self, conn: object, cursor: object, statement: str, *rest: object) -> None:  # noqa: ARG002
+    def _check_statement(
+        self,
+        cursor: object,  # noqa: ARG002  # the event's signature
+        statement: str,
+        parameters: object,  # noqa: ARG002
+        context: ExecutionContext,
+    ) -> None:
+        if context.root_connection.engine not in self._sessions:
+            return  # Core on the replica's engine: whoever uses that knows what it is
         foreseen = foresee(statement)
         if foreseen is not None and (foreseen.need is Need.PRIMARY or self.autocommit):
             raise StatementNotForReplica(foreseen)
+
+    def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
+        self._check_statement(cursor, statement, None, context)
 
     @staticmethod
     def _fetch_first_rows(conn: object, cursor: DBAPICursor, *rest: object) -> None:  # noqa: ARG004
