@@ -8,7 +8,7 @@ export UV_PYTHON_DOWNLOADS ?= never
 RUN := $(UV) run --no-sync
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-lowest lint format clean
+.PHONY: help install demo test test-lowest bench bench-quick history lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
@@ -32,6 +32,18 @@ test-lowest: $(UV)  ## the suite on the lowest allowed versions of every depende
 	@$(UV) pip install --quiet --python .venv-lowest --resolution lowest-direct --group dev -e '.[fastapi,litestar,testing,demo]'
 	@.venv-lowest/bin/python -m pytest -n 2
 
+bench bench-quick: $(UV)
+	@$(UV) venv --quiet --allow-existing .venv-bench
+	@$(UV) pip install --quiet --python .venv-bench --upgrade --group bench -e '.[fastapi,litestar,testing]'
+	@$(UV) venv --quiet --allow-existing .venv-bench-sqlalchemy20
+	@$(UV) pip install --quiet --python .venv-bench-sqlalchemy20 --upgrade --group bench -e '.[fastapi,litestar,testing]' 'sqlalchemy<2.1'
+	@.venv-bench/bin/python -m benchmarks $(if $(filter bench-quick,$@),--quick)
+bench:  ## side by side with what a user would take instead, into benchmarks/RESULTS.md; under ten minutes
+bench-quick:  ## the same in under a minute, shown only
+
+history: install  ## 100,000 operations while everything fails: does anybody see what they should not?
+	@$(RUN) python -m tests.history
+
 lint: install  ## style, formatting, types and import contracts, changing nothing
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
@@ -43,4 +55,4 @@ format: install  ## formatting and what ruff can fix
 	@$(RUN) ruff format .
 
 clean:  ## remove everything the other commands made
-	@rm -rf .tools .venv .venv-lowest uv.lock dist .coverage* .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .tools .venv .venv-lowest .venv-bench* uv.lock dist .coverage* .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -15,6 +15,9 @@ PAGE_HEADER: typing.Final = 24
 FIRST_PAGE_HEADER: typing.Final = 40
 """Bytes of the header of a page, and of the first page of a file. PostgreSQL, `access/xlog_internal.h`."""
 
+LAST_LSN: typing.Final = (1 << 64) - 1
+"""The last position there can be."""
+
 LONGEST_TEXT: typing.Final = 80
 """Characters of a token's text, at the most."""
 

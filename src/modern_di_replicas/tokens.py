@@ -13,7 +13,7 @@ from modern_di_replicas.cluster.catching_up import is_written
 from modern_di_replicas.cluster.engines import ReplicaEngine
 from modern_di_replicas.cluster.fleet import Fleet
 from modern_di_replicas.errors import ConfigurationError
-from modern_di_replicas.lsn import LONGEST_TEXT, ConsistencyToken
+from modern_di_replicas.lsn import LAST_LSN, LONGEST_TEXT, ConsistencyToken
 from modern_di_replicas.settings import ReplicationSettings
 
 
@@ -105,13 +105,15 @@ class Tokens:
         return None
 
     async def of(self, client: Client) -> ConsistencyToken | None:
-        """Return the token for a client that has written; None when nobody can say how far the primary is.
+        """Return the token for a client that has written; None when nobody watches the servers.
 
         It is that of the last write of this process, which includes the client's: of two responses to one client,
-        whichever comes last then has the later token.
+        whichever comes last then has the later token. When nobody can say how far the primary is, because it died
+        right after the commit, the token asks for all that will ever be on this timeline: until another one begins,
+        or the token ends, only the primary has that.
         """
         if client.is_unsure:
-            return await self.now()
+            return await self.now() or self._everything()
         latest = None if self._fleet is None else self._fleet.own_write
         if latest is not None and client.token is not None and latest.timeline == client.token.timeline:
             return max(latest, client.token, key=lambda token: token.lsn)
@@ -133,6 +135,14 @@ class Tokens:
                     issued_at=int(time.time()),
                 )
         return None
+
+    def _everything(self) -> ConsistencyToken | None:
+        positions = None if self._fleet is None else self._fleet.positions
+        if positions is None or positions.database is None:
+            return None
+        return ConsistencyToken(
+            lsn=LAST_LSN, timeline=positions.timeline, database=positions.database, issued_at=int(time.time())
+        )
 
 
 def create_tokens(settings: ReplicationSettings, replica: ReplicaEngine) -> Tokens:

@@ -14,9 +14,11 @@ from sqlalchemy import event, text
 from modern_di_replicas import (
     EVENTUAL,
     ConsistencyToken,
+    Intent,
     Monitor,
     PrimaryEngine,
     ReplicationSettings,
+    RoutedSession,
     Tokens,
     current_token,
 )
@@ -166,19 +168,27 @@ async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_ag
         assert token.timeline == 1
 
 
-async def test_when_nobody_can_be_asked_there_is_no_token(cluster: LocalCluster) -> None:
-    """Neither without a monitor, nor while the primary does not answer."""
+async def test_when_nobody_can_be_asked_the_token_asks_for_everything(cluster: LocalCluster) -> None:
+    """INVARIANT: a write without a token would be hidden from its client; no replica has everything, so none hides it.
+
+    Without a monitor nobody knows which database it is about; then nobody knows of the replicas either.
+    """
     client = Client(is_request=True)
     client.written(None)
     settings: dict[str, typing.Any] = {"probe_interval": 60.0, "probe_timeout": 0.2}
     async with serving(cluster, **settings) as servers:
-        assert await Tokens(servers.settings, servers.replica.fleet).of(client) is None
+        tokens = Tokens(servers.settings, servers.replica.fleet)
+        assert await tokens.of(client) is None
         async with Monitor(servers.replica):
             cluster.primary.freeze()
             try:
-                assert await Tokens(servers.settings, servers.replica.fleet).of(client) is None
+                token = await tokens.of(client)
             finally:
                 cluster.primary.thaw()
+            assert token is not None
+            assert ConsistencyToken.parse(str(token)) == token
+            async with RoutedSession(servers.replica, intent=Intent.read(after=token)) as session:
+                assert not await session.scalar(text("SELECT pg_is_in_recovery()"))
     assert await Tokens(servers.settings).of(client) is None
 
 
@@ -228,13 +238,16 @@ async def test_a_transaction_that_lost_its_connection_has_written_nothing(
 async def test_a_connection_that_was_never_given_back_leaves_its_client_unsure(primary: PrimaryEngine) -> None:
     """The garbage collector has no event loop to ask with: what was committed is asked about later."""
     client = Client(is_request=True)
-    with request_of(client):
+
+    async def write_and_forget() -> None:
         connection = await primary.connect()
         await connection.execute(text("INSERT INTO note VALUES ('forgotten')"))
         await connection.commit()
         del connection
-        with pytest.warns(sqlalchemy.exc.SAWarning, match="garbage collector"):
-            gc.collect()
+        gc.collect()
+
+    with request_of(client), pytest.warns(sqlalchemy.exc.SAWarning, match="garbage collector"):
+        await write_and_forget()
     assert (client.wrote, client.is_unsure) == (True, True)
 
 

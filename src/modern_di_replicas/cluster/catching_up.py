@@ -66,13 +66,14 @@ async def is_written(fleet: Fleet, token: ConsistencyToken, *, wait: float) -> b
     if watcher is None or fleet.has_written(token):
         return True
     arrived = time.monotonic()
+    if token.timeline > fleet.positions.timeline:
+        # Somebody was promoted, or somebody is lying: that is worth as long a wait as a server has to answer.
+        wait = max(wait, watcher.patience)
     await _answers(watcher, (member.name for member in fleet.members if member.name != fleet.leader), seconds=wait)
-    for _ in range(2):  # the first answer may be to a question that was asked before the token arrived
-        if fleet.has_written(token):
+    while not fleet.has_written(token):
+        if fleet.leader is None or not await watcher.primary_answers():
             return True
-        await watcher.primary_answers()
-        answered = fleet.positions.answered_at
-        if answered is not None and answered >= arrived:
+        if (fleet.positions.answered_at or 0.0) >= arrived:  # else it was asked before the token was there
             return fleet.has_written(token)
     return True
 

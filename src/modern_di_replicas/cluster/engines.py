@@ -1,5 +1,6 @@
 """The engines of the two roles, as types of their own."""
 
+import functools
 import time
 import typing
 
@@ -7,6 +8,7 @@ from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from modern_di_replicas.client import is_client_unsure, token_of_request
+from modern_di_replicas.cluster.arrivals import refuse_setbacks, refuse_standbys
 from modern_di_replicas.cluster.connections import OpenConnections
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
@@ -202,6 +204,8 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
         pool_timeout=settings.primary_pool_timeout,
     )
     ping_when_idle(engine.sync_engine)
+    if settings.replicas:
+        refuse_standbys(engine.sync_engine)
     # Without replicas, or without anything that carries a token, nobody would ask what was written.
     notices_writes = settings.replicas and settings.token_carrier is not None
     return PrimaryEngine(engine.sync_engine, writes=Writes(engine.sync_engine) if notices_writes else None)
@@ -233,6 +237,8 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         primary_reads=settings.primary_reads,
         writes=primary.writes if isinstance(primary, PrimaryEngine) else None,
     )
+    for member in members:
+        refuse_setbacks(member.engine.sync_engine, functools.partial(fleet.furthest, member.name))
     engine = create_async_engine(
         # Only the kind of database is read from this URL: the members have the addresses.
         settings.primary,

@@ -47,11 +47,15 @@ class Member:
 class Watcher(typing.Protocol):
     """Whoever watches the servers: it can be asked for news, instead of waited for."""
 
+    @property
+    def patience(self) -> float:
+        """How many seconds a server has to answer."""
+
     def look(self, name: str) -> collections.abc.Awaitable[object]:
         """Ask one server where it is, now; those who do so at the same time share the answer."""
 
-    async def primary_answers(self) -> None:
-        """Wait for the primary's next answer, for as long as it may take until the primary counts as down."""
+    async def primary_answers(self) -> bool:
+        """Wait for the primary's next answer; return whether it came before the primary counts as down."""
 
 
 class Fleet:
@@ -141,6 +145,10 @@ class Fleet:
             if member.health.is_down:  # rare, so the list is made only then
                 return [member for member in members if not member.health.is_down]
         return members
+
+    def furthest(self, name: str) -> float:
+        """Return how far a server was ever known to be on this timeline; 0 where nothing is known."""
+        return self.positions.furthest.get(name, 0)
 
     @property
     def leader(self) -> str | None:

@@ -150,6 +150,11 @@ class Monitor:
             self._next_answer.set_result(None)
             self._next_answer = None
 
+    @property
+    def patience(self) -> float:
+        """How many seconds a server has to answer."""
+        return self._settings.probe_timeout
+
     def look(self, name: str) -> asyncio.Task[None]:
         """Ask one server where it is, now; those who do so at the same time share the answer."""
         look = self._looks.get(name)
@@ -174,18 +179,22 @@ class Monitor:
             self._fleet.positions.saw(name, seen)
         self._note_answer(name)
 
-    async def primary_answers(self) -> None:
-        """Wait for the primary's next answer, for as long as it may take until the primary counts as down.
+    async def primary_answers(self) -> bool:
+        """Wait for the primary's next answer; return whether it came before the primary counts as down.
 
         It is asked at once, unless somebody had it asked within the probe interval.
         """
         interval, now = self._settings.probe_interval, time.monotonic()
-        if now - self._asked_primary_at >= interval:
-            self._asked_primary_at = now
-            self.look(self._primary)
         if self._next_answer is None:
             self._next_answer = asyncio.get_running_loop().create_future()
-        await asyncio.wait({self._next_answer}, timeout=interval * (1 + JITTER) + self._settings.probe_timeout)
+        answer: asyncio.Future[None] = self._next_answer
+        waited_for = {answer}
+        if now - self._asked_primary_at >= interval:
+            self._asked_primary_at = now
+            waited_for.add(self.look(self._primary))
+        patience = interval * (1 + JITTER) + self._settings.probe_timeout
+        await asyncio.wait(waited_for, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        return answer.done()
 
     def _no_answer(self, member: Member, error: Exception, *, starting: bool) -> None:
         if (getattr(error, "sqlstate", None) or "").startswith(_REFUSALS):

@@ -36,7 +36,9 @@ class Positions:
     database: str | None = None
     """Whose positions these are; None while no primary has been seen."""
     reached: dict[str, float] = dataclasses.field(default_factory=dict)
-    """What each server shows to its readers, at the least."""
+    """What each server shows to its readers, at the least, unless it has crashed since."""
+    furthest: dict[str, float] = dataclasses.field(default_factory=dict)
+    """The most each server has ever shown on this timeline; one that crashed comes back with less."""
     history: LsnHistory = dataclasses.field(default_factory=LsnHistory)
     """Where the primary was when."""
 
@@ -51,6 +53,7 @@ class Positions:
         if leader.timeline != self.timeline:
             self.timeline, self.began, self.written = leader.timeline, leader.lsn, 0
             self.reached.clear()
+            self.furthest.clear()
             self.history.clear()
         self.database = identify(leader.system, leader.database)
         self.written = max(self.written, leader.written)
@@ -59,6 +62,7 @@ class Positions:
     def saw(self, name: str, standby: Observation) -> None:
         """Take over what a standby on this timeline said of itself."""
         self.reached[name] = standby.lsn
+        self.furthest[name] = max(standby.lsn, self.furthest.get(name, 0))
         self.written = max(self.written, standby.written)
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -68,6 +72,9 @@ class Positions:
             for state in snapshot.servers.values()
             if state.role in (Role.STANDBY, Role.ALIAS)
         }
+        for state in snapshot.servers.values():
+            if state.role is Role.STANDBY:
+                self.furthest[state.name] = max(self.reached[state.name], self.furthest.get(state.name, 0))
 
     def required(self, freshness: Freshness, *, now: float) -> int | None:
         """Return the LSN a server must have reached to serve a read; None when that is not known.

@@ -31,7 +31,7 @@ class Observation:
     """When it was asked, in seconds of the application's own clock: whatever was written before, it includes."""
     in_recovery: bool
     lsn: int
-    """On a primary what is flushed, on a standby what is replayed. Of a standby it is a bound that only grows."""
+    """On a primary what is flushed, on a standby what is replayed, which only grows until it crashes."""
     written: int
     """What the primary has written at the least, as this server knows: on a standby, what it has received."""
     timeline: int

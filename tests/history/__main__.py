@@ -1,0 +1,129 @@
+"""`make history`: the long run, with every fault; then what others do, in the same harness."""
+
+import asyncio
+import collections
+import pathlib
+import sys
+import tempfile
+import time
+import typing
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from modern_di_replicas.testing import LocalCluster
+from tests.history.application import VARIANTS
+from tests.history.checker import Violation, check
+from tests.history.events import History, Operation
+from tests.history.experiment import GRACE, LAG, PIN, record
+from tests.history.faults import Faults, everything, lag_and_pause
+
+
+OPERATIONS: typing.Final = 100_000
+RIVAL_OPERATIONS: typing.Final = 3_000
+SECONDS: typing.Final = 460.0
+"""After which no further round of faults begins."""
+KINDS: typing.Final = ("read-your-writes", "monotonic reads", "bounded staleness", "failed reads")
+SHOWN: typing.Final = 5
+"""Violations of a kind that are told in detail."""
+
+
+async def run(
+    console: Console, log: typing.IO[bytes], *, operations: int, seconds: float
+) -> dict[str, tuple[History, list[Violation]]]:
+    results = {}
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[fault]}"),
+        console=console,
+    )
+    async with LocalCluster(replicas=2, synchronous=True) as cluster:
+        faults = Faults(cluster)
+        with progress:
+            for variant in VARIANTS:
+                is_ours = variant == "ours"
+                wanted = operations if is_ours else min(operations, RIVAL_OPERATIONS)
+                bar = progress.add_task(f"{variant:5}", total=wanted, fault="")
+
+                def show(done: int, bar: typing.Any = bar) -> None:
+                    names = [disturbance.name for disturbance in faults.history.disturbances]
+                    progress.update(bar, completed=done, fault=f"after: {names[-1]}" if names else "")
+
+                history = await record(
+                    variant,
+                    faults,
+                    everything if is_ours else lag_and_pause,
+                    log=log,
+                    operations=wanted,
+                    seconds=seconds,
+                    progress=show,
+                )
+                show(len(history.events))
+                results[variant] = history, check(history, lag=LAG, grace=GRACE)
+    return results
+
+
+def show(console: Console, results: dict[str, tuple[History, list[Violation]]]) -> None:
+    table = Table(title=f"Violations, by variant (Bounded: {LAG:g} s; pin: {PIN:g} s)", title_justify="left")
+    table.add_column("")
+    for variant in results:
+        table.add_column(variant, justify="right")
+    rows: dict[str, list[str]] = collections.defaultdict(list)
+    for history, violations in results.values():
+        reads = [event for event in history.events if event.is_read and event.value is not None]
+        writes = [event for event in history.events if event.operation is Operation.WRITE]
+        faults = collections.Counter(disturbance.name for disturbance in history.disturbances)
+        kinds = collections.Counter(violation.kind for violation in violations)
+        rows["operations"].append(f"{len(history.events):,}")
+        rows["  writes"].append(f"{len(writes):,}")
+        rows["  reads"].append(f"{len(history.events) - len(writes):,}")
+        by_replicas = sum(bool(read.by_replica) for read in reads)
+        rows["  reads answered by replicas"].append(f"{by_replicas / max(1, len(reads)):.1%}")
+        rows["writes that failed"].append(f"{sum(write.value is None for write in writes):,}")
+        rows["reads that failed"].append(f"{sum(e.is_read and e.value is None for e in history.events):,}")
+        rows["faults"].append(f"{faults.total() - faults['without a primary']}")
+        for kind in KINDS:
+            rows[f"violations: {kind}"].append(f"{kinds[kind]:,}")
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    console.print(table)
+    for variant, (history, violations) in results.items():
+        shown: collections.Counter[str] = collections.Counter()
+        for violation in violations:
+            shown[violation.kind] += 1
+            if shown[violation.kind] <= (SHOWN if variant == "ours" else 1):
+                show_violation(console, variant, violation, history)
+
+
+def show_violation(console: Console, variant: str, violation: Violation, history: History) -> None:
+    console.print(f"{variant}: {violation}", highlight=False, soft_wrap=True)
+    for disturbance in history.disturbances:
+        if disturbance.overlaps(violation.read.began, violation.read.ended, grace=GRACE):
+            ports = ", ".join(map(str, sorted(disturbance.ports)))
+            times = f"[{disturbance.began:.4f}, {disturbance.ended:.4f}]"
+            console.print(f"    {disturbance.name} of {ports} {times}", highlight=False, soft_wrap=True)
+
+
+def main(arguments: list[str]) -> int:
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    operations = int(arguments[0]) if arguments else OPERATIONS
+    seconds = float(arguments[1]) if arguments[1:] else SECONDS
+    began = time.monotonic()
+    log_path = pathlib.Path(tempfile.gettempdir()) / "modern-di-replicas-history.log"
+    with log_path.open("wb") as log:
+        results = asyncio.run(run(console, log, operations=operations, seconds=seconds))
+    show(console, results)
+    console.print(f"{time.monotonic() - began:.0f} s. What the workers said: {log_path}")
+    is_as_claimed = all(bool(violations) is (variant != "ours") for variant, (_, violations) in results.items())
+    is_enough = len(results["ours"][0].events) >= operations
+    if not is_enough:
+        console.print(f"Fewer than {operations:,} operations: the machine is too busy.", style="bold red")
+    return 0 if is_as_claimed and is_enough else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,155 @@
+"""One worker process: an application with registers, over this library or over what people write by hand.
+
+`python -m tests.history.application <WorkerSettings as JSON>`, run by `workers`. It prints its port, and ends when its
+standard input does: it never outlives whoever started it.
+"""
+
+import asyncio
+import dataclasses
+import datetime as dt
+import json
+import logging
+import os
+import socket
+import sys
+import typing
+from typing import Annotated
+
+import fastapi
+import uvicorn
+from modern_di import Container, Scope, providers
+from modern_di_fastapi import FromDI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from modern_di_replicas import Bounded, Intent, Replica, ReplicationSettings, declared_intent, read_intent
+from modern_di_replicas.fastapi import Dependencies, request_intent, setup_replicas
+from tests.history.recipe import Recipe
+
+
+VARIANTS: typing.Final = ("ours", "naive", "pin")
+
+WRITE: typing.Final = text(
+    "UPDATE registers SET value = value + 1 WHERE key = :key RETURNING value, inet_server_port(), pg_is_in_recovery()"
+)
+READ: typing.Final = text("SELECT value, inet_server_port(), pg_is_in_recovery() FROM registers WHERE key = :key")
+"""One statement each, so that it is the same server that has the value and says who it is."""
+
+Answer = tuple[int, int, bool]
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class WorkerSettings:
+    """What a worker has to know."""
+
+    variant: str
+    primary: str
+    replicas: list[str]
+    lag: float
+    """How old a bounded read may be, in seconds."""
+    pin: float
+    """How long a client reads from the primary after a write, in seconds, with the variant `pin`."""
+
+
+async def _execute(session: AsyncSession | AsyncConnection, statement: typing.Any, key: str) -> Answer:
+    value, port, in_recovery = (await session.execute(statement, {"key": key})).one()
+    return value, port, in_recovery
+
+
+def affine_intent(container: Container, declared: Intent | None, request: fastapi.Request | None = None) -> Intent:
+    """Return the intent built in, with the client's own replica."""
+    intent = request_intent(container, declared, request)
+    return intent if request is None else dataclasses.replace(intent, affinity=request.headers.get("x-client"))
+
+
+class AffineDependencies(Dependencies):
+    intent = providers.Factory(affine_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
+
+
+def build_ours(settings: WorkerSettings) -> fastapi.FastAPI:
+    """Return the application over this library: nothing in a handler knows of replicas."""
+    replication = ReplicationSettings(
+        primary=settings.primary,
+        replicas=[Replica(url) for url in settings.replicas],
+        max_lag=dt.timedelta(seconds=2),
+        probe_timeout=2.0,  # on a machine that is busy with everything at once, a second may pass by itself
+        primary_pool_size=20,
+        primary_pool_timeout=5.0,
+        replica_pool_size=20,
+    )
+    container = Container(groups=[AffineDependencies], context={ReplicationSettings: replication})
+    app = fastapi.FastAPI()
+    sessions = Annotated[AsyncSession, FromDI(AsyncSession)]
+
+    @app.post("/registers/{key}")
+    async def write(key: str, session: sessions) -> Answer:
+        answer = await _execute(session, WRITE, key)
+        await session.commit()
+        return answer
+
+    @app.get("/registers/{key}")
+    async def read(key: str, session: sessions) -> Answer:
+        return await _execute(session, READ, key)
+
+    @app.get("/bounded/{key}")
+    @read_intent(consistency=Bounded(dt.timedelta(seconds=settings.lag)))
+    async def read_bounded(key: str, session: sessions) -> Answer:
+        return await _execute(session, READ, key)
+
+    setup_replicas(app, container)
+    return app
+
+
+def build_recipe(settings: WorkerSettings) -> fastapi.FastAPI:
+    """Return the same application over a recipe that is written by hand."""
+    recipe = Recipe(
+        settings.primary, settings.replicas, pin=settings.pin if settings.variant == "pin" else 0.0, pool_size=20
+    )
+    app = fastapi.FastAPI(lifespan=recipe.lifespan)
+
+    @app.post("/registers/{key}")
+    async def write(key: str, request: fastapi.Request, response: fastapi.Response) -> Answer:
+        async with recipe.engine(request).begin() as connection:
+            answer = await _execute(connection, WRITE, key)
+        recipe.wrote(response)
+        return answer
+
+    @app.get("/registers/{key}")
+    @app.get("/bounded/{key}")
+    async def read(key: str, request: fastapi.Request) -> Answer:
+        async with recipe.engine(request).connect() as connection:
+            return await _execute(connection, READ, key)
+
+    return app
+
+
+async def serve(app: fastapi.FastAPI) -> None:
+    """Serve an application until the standard input ends."""
+    config = uvicorn.Config(
+        app,
+        ws="none",
+        access_log=False,
+        log_config=None,
+        lifespan="on",
+        timeout_keep_alive=600,  # a client that finds its connection closed would take it for a failure
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn announces it in no other way
+            await asyncio.sleep(0.01)
+        print(listener.getsockname()[1], flush=True)  # noqa: T201  # for whoever started it
+        await asyncio.to_thread(sys.stdin.read)
+        server.should_exit = True
+        await serving
+
+
+def main(given: str) -> None:
+    logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s.%(msecs)03d {os.getpid()} %(message)s")
+    settings = WorkerSettings(**json.loads(given))
+    asyncio.run(serve(build_ours(settings) if settings.variant == "ours" else build_recipe(settings)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

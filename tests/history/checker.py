@@ -1,0 +1,193 @@
+"""Finds in a history what should not have happened. Pure: a history in, violations out.
+
+Each check takes only what a client could know for sure. A write counts from the moment its client was told that it
+succeeded; one that failed may have happened or not, and is taken for neither.
+"""
+
+import bisect
+import collections
+import collections.abc
+import dataclasses
+import itertools
+import math
+
+from tests.history.events import Disturbance, Event, History, Operation
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Violation:
+    """A promise that was not kept."""
+
+    kind: str
+    read: Event
+    at_least: int | None
+    """What the read should have returned; None for a read that should not have failed."""
+    because: Event | None
+    """The write or the earlier read that shows it."""
+
+    def __str__(self) -> str:
+        read, cause = self.read, self.because
+        told = "" if cause is None else f"; {cause.operation.value} of {cause.client} at {cause.port} {_times(cause)}"
+        return (
+            f"{self.kind}: {read.client} read {read.key} at {read.port} {_times(read)} and got "
+            f"{read.failure or read.value}, not {self.at_least}{told}"
+        )
+
+
+def _times(event: Event) -> str:
+    return f"[{event.began:.4f}, {event.ended:.4f}]"
+
+
+class _Acknowledged:
+    """The greatest value that was acknowledged before a moment."""
+
+    def __init__(self, writes: collections.abc.Iterable[Event]) -> None:
+        self._writes: list[Event] = []
+        for write in sorted(writes, key=lambda write: write.ended):
+            # Of two in flight at once, the one with the lesser value may be acknowledged later.
+            if not self._writes or _value(write) > _value(self._writes[-1]):
+                self._writes.append(write)
+        self._times = [write.ended for write in self._writes]
+
+    def before(self, at: float) -> Event | None:
+        index = bisect.bisect_left(self._times, at)
+        return self._writes[index - 1] if index else None
+
+
+def _value(event: Event) -> int:
+    return -1 if event.value is None else event.value
+
+
+def _acknowledged(
+    events: collections.abc.Iterable[Event], name: collections.abc.Callable[[Event], object]
+) -> dict[object, _Acknowledged]:
+    writes: dict[object, list[Event]] = collections.defaultdict(list)
+    for event in events:
+        if event.operation is Operation.WRITE and event.value is not None:
+            writes[name(event)].append(event)
+    return {key: _Acknowledged(of_key) for key, of_key in writes.items()}
+
+
+def read_your_writes(history: History) -> list[Violation]:
+    """Find the reads that miss what their own client had written: of SESSION, whichever worker and server answers.
+
+    A read that began after a write of its client had succeeded returns that write or a later one.
+    """
+    written = _acknowledged(history.events, lambda event: (event.client, event.key))
+    return _misses(
+        "read-your-writes",
+        (event for event in history.events if event.operation is Operation.READ),
+        lambda read: written.get((read.client, read.key)),
+        age=0.0,
+    )
+
+
+def bounded_staleness(history: History, *, lag: float) -> list[Violation]:
+    """Find the bounded reads that are older than they may be, whoever wrote.
+
+    A read that began at t includes everything that was acknowledged to anybody before t - lag.
+    """
+    written = _acknowledged(history.events, lambda event: event.key)
+    return _misses(
+        "bounded staleness",
+        (event for event in history.events if event.operation is Operation.BOUNDED),
+        lambda read: written.get(read.key),
+        age=lag,
+    )
+
+
+def _misses(
+    kind: str,
+    reads: collections.abc.Iterable[Event],
+    written_for: collections.abc.Callable[[Event], _Acknowledged | None],
+    *,
+    age: float,
+) -> list[Violation]:
+    found = []
+    for read in reads:
+        written = written_for(read)
+        write = None if written is None or read.value is None else written.before(read.began - age)
+        if write is not None and _value(read) < _value(write):
+            found.append(Violation(kind=kind, read=read, at_least=write.value, because=write))
+    return found
+
+
+def monotonic_reads(history: History, *, grace: float) -> list[Violation]:
+    """Find the reads that go back behind an earlier read of the same client and register, with affinity.
+
+    What affinity promises is that a client's reads stay on one replica, which itself never goes back. So compared are
+    the SESSION reads that replicas answered, each with the one before it, and going back is a violation if
+
+    - the same replica answered both: always;
+    - two replicas did: when the client has never written, and neither replica was disturbed meanwhile.
+
+    Not promised, and so not counted: that a client who leaves its replica finds everything elsewhere that *others*
+    wrote and it has already seen there. It leaves when its replica does not serve, and for what its own token
+    demands and its replica does not have yet: then another replica answers, or the primary, which is ahead of all.
+
+    Args:
+        history: what happened.
+        grace: seconds after a disturbance until everybody has noticed that it is over.
+
+    """
+    writers = {event.client for event in history.events if event.operation is Operation.WRITE}
+    reads: dict[tuple[str, str], list[Event]] = collections.defaultdict(list)
+    for event in sorted(history.events, key=lambda event: event.began):
+        if event.operation is Operation.READ and event.by_replica:
+            reads[event.client, event.key].append(event)
+    found = []
+    for (client, _), of_client in reads.items():
+        for earlier, later in itertools.pairwise(of_client):
+            if earlier.ended > later.began or _value(later) >= _value(earlier):
+                continue
+            moved = earlier.port != later.port
+            if moved and (client in writers or _is_disturbed(history.disturbances, earlier, later, grace=grace)):
+                continue
+            found.append(Violation(kind="monotonic reads", read=later, at_least=earlier.value, because=earlier))
+    return found
+
+
+def _is_disturbed(
+    disturbances: collections.abc.Iterable[Disturbance], earlier: Event, later: Event, *, grace: float
+) -> bool:
+    return any(
+        {earlier.port, later.port} & disturbance.ports and disturbance.overlaps(earlier.began, later.ended, grace=grace)
+        for disturbance in disturbances
+    )
+
+
+def reads_answered(history: History, *, grace: float) -> list[Violation]:
+    """Find the reads that failed though somebody could have answered.
+
+    While there is no primary, a read may fail that is bounded, or whose client has written: no replica may be known
+    to be fresh enough. Any other is answered by the replicas, whatever happens.
+    """
+    first_writes: dict[str, float] = {}
+    for event in history.events:
+        if event.operation is Operation.WRITE:
+            first_writes[event.client] = min(first_writes.get(event.client, math.inf), event.began)
+    windows = [disturbance for disturbance in history.disturbances if disturbance.without_primary]
+    return [
+        Violation(kind="failed reads", read=event, at_least=None, because=None)
+        for event in history.events
+        if event.is_read and event.value is None
+        if (event.operation is Operation.READ and event.began < first_writes.get(event.client, math.inf))
+        or not any(window.overlaps(event.began, event.ended, grace=grace) for window in windows)
+    ]
+
+
+def check(history: History, *, lag: float, grace: float) -> list[Violation]:
+    """Return everything in a history that should not have happened.
+
+    Args:
+        history: what happened.
+        lag: how old a bounded read may be, in seconds.
+        grace: seconds after a disturbance until everybody has noticed that it is over.
+
+    """
+    return [
+        *read_your_writes(history),
+        *monotonic_reads(history, grace=grace),
+        *bounded_staleness(history, lag=lag),
+        *reads_answered(history, grace=grace),
+    ]

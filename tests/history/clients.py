@@ -1,0 +1,109 @@
+"""Many clients that write and read at once, each in its own way, and what each of them saw."""
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+import typing
+
+from tests.history.events import Event, History, Operation
+from tests.history.visitor import Visitor
+
+
+SHARED: typing.Final = "shared"
+"""The register that some clients write, and all read."""
+
+WRITERS: typing.Final = 16
+READERS: typing.Final = 8
+STEADY_WRITERS: typing.Final = 2
+
+SELDOM: typing.Final = 0.02
+OFTEN: typing.Final = 0.14
+"""Shares of writes in what a client does: some write seldom, so that a pin is over before they read, some often."""
+
+STEADY_PAUSE: typing.Final = 0.1
+FAILURE_PAUSE: typing.Final = 0.05
+PATIENCE: typing.Final = 20.0
+"""Seconds a client waits for an answer."""
+
+Step = tuple[Operation, str]
+
+
+class Clients:
+    """Works until it is told to stop. Each client does one thing after another, each at a worker taken at random.
+
+    Args:
+        history: knows the workers, and takes what happened.
+        seed: makes the choices the same in each run.
+
+    """
+
+    def __init__(self, history: History, *, seed: int = 0) -> None:
+        self._history = history
+        self._random = random.Random(seed)  # noqa: S311  # for variety
+        self._is_over = False
+
+    @staticmethod
+    def registers() -> list[str]:
+        """Return the names of all registers: a shared one, and one that only its own client writes for each writer."""
+        return [SHARED, *(f"writer-{number}" for number in range(WRITERS))]
+
+    def stop(self) -> None:
+        self._is_over = True
+
+    async def work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(WRITERS):
+                share = SELDOM + (OFTEN - SELDOM) * number / (WRITERS - 1)
+                group.create_task(self._visit(f"writer-{number}", writes=share))
+            for number in range(READERS):
+                group.create_task(self._visit(f"reader-{number}", writes=0.0))
+            for number in range(STEADY_WRITERS):
+                group.create_task(self._visit(f"steady-{number}", writes=1.0))
+
+    async def _visit(self, name: str, *, writes: float) -> None:
+        async with Visitor(name) as visitor:
+            while not self._is_over:
+                event = await self._do(visitor, *self._choose(name, writes))
+                self._history.events.append(event)
+                if event.failure:
+                    await asyncio.sleep(FAILURE_PAUSE)
+                elif writes == 1.0:
+                    await asyncio.sleep(STEADY_PAUSE)
+
+    def _choose(self, name: str, writes: float) -> Step:
+        if self._random.random() < writes:
+            return Operation.WRITE, SHARED if writes == 1.0 else name
+        if writes and self._random.random() < 0.6:
+            return Operation.READ, name
+        return self._random.choice((Operation.READ, Operation.BOUNDED)), SHARED
+
+    async def _do(self, visitor: Visitor, operation: Operation, key: str) -> Event:
+        method = "POST" if operation is Operation.WRITE else "GET"
+        path = f"/{'bounded' if operation is Operation.BOUNDED else 'registers'}/{key}"
+        worker = self._random.choice(self._history.workers)
+        began = time.monotonic()
+        value = port = by_replica = None
+        failure = ""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                status, body = await visitor.request(worker, method, path)
+        except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
+            failure = type(error).__name__
+        else:
+            failure = "" if status == 200 else f"status {status}"
+            with contextlib.suppress(ValueError):
+                value, port, by_replica = (None, None, None) if failure else json.loads(body)
+        return Event(
+            client=visitor.name,
+            operation=operation,
+            key=key,
+            began=began,
+            ended=time.monotonic(),
+            value=value,
+            worker=worker,
+            port=port,
+            by_replica=by_replica,
+            failure=failure,
+        )

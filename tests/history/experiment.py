@@ -1,0 +1,92 @@
+"""One history: a variant of the application, its clients, and what is done to its servers meanwhile."""
+
+import asyncio
+import collections.abc
+import time
+import typing
+
+from tests.history.application import WorkerSettings
+from tests.history.clients import Clients
+from tests.history.events import History
+from tests.history.faults import Faults, Schedule
+from tests.history.workers import working
+
+
+WORKERS: typing.Final = 2
+
+LAG: typing.Final = 0.5
+"""How old a bounded read may be, in seconds."""
+PIN: typing.Final = 2.0
+"""Seconds for which the variant `pin` keeps a client that wrote on the primary."""
+GRACE: typing.Final = 5.0
+"""Seconds after a disturbance until every worker has noticed that it is over: a server that was down is probed every
+two seconds, and has to answer twice."""
+
+
+async def record(  # noqa: PLR0913  # each is one fact, by its name
+    variant: str,
+    faults: Faults,
+    schedule: Schedule,
+    *,
+    log: typing.IO[bytes],
+    operations: int = 0,
+    seconds: float = 60.0,
+    progress: collections.abc.Callable[[int], None] = lambda _: None,
+) -> History:
+    """Return what happened.
+
+    Args:
+        variant: which application.
+        faults: the servers, and what can be done to them.
+        schedule: what is done to them; again and again until there are enough operations.
+        log: takes what the workers print.
+        operations: how many there are to be at the least.
+        seconds: after which time no further round of the schedule is begun.
+        progress: is called with the number of operations so far, now and then.
+
+    """
+    history = faults.history = History()
+    await asyncio.to_thread(_create_registers, faults)
+    settings = WorkerSettings(
+        variant=variant,
+        primary=faults.primary.url,
+        replicas=[replica.url for replica in faults.replicas],
+        lag=LAG,
+        pin=PIN,
+    )
+    deadline = time.monotonic() + seconds
+    async with working(settings, count=WORKERS, log=log) as ports, asyncio.TaskGroup() as group:
+        history.workers = ports
+        clients = Clients(history)
+        group.create_task(clients.work())
+        reporter = group.create_task(_report(history, progress))
+        while True:
+            await schedule(faults)
+            if len(history.events) >= operations or time.monotonic() >= deadline:
+                break
+        clients.stop()
+        reporter.cancel()
+    return history
+
+
+def _create_registers(faults: Faults) -> None:
+    names = ", ".join(f"('{name}')" for name in Clients.registers())
+    faults.primary.execute(
+        f"""
+        DROP TABLE IF EXISTS registers;
+        CREATE TABLE registers (key text PRIMARY KEY, value bigint NOT NULL DEFAULT 0);
+        INSERT INTO registers (key) VALUES {names};
+        CHECKPOINT;
+        """  # noqa: S608  # the names are ours
+    )
+    written = faults.primary.execute("SELECT pg_current_wal_flush_lsn()")
+    question = f"DO $$ BEGIN WHILE pg_last_wal_replay_lsn() < '{written}' LOOP PERFORM pg_sleep(0.01); END LOOP; END $$"
+    for replica in faults.replicas:
+        # And a crash takes it back to here at the most: its readers find the registers, if not what is in them.
+        replica.execute(f"{question}; CHECKPOINT;")
+
+
+async def _report(history: History, progress: collections.abc.Callable[[int], None]) -> None:
+    while True:
+        progress(len(history.events))
+        await asyncio.sleep(0.5)

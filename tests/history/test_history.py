@@ -1,0 +1,75 @@
+"""A short run of what `make history` does at length: what clients see while replicas lag and the primary moves."""
+
+import collections
+import collections.abc
+import pathlib
+
+import pytest
+
+from modern_di_replicas.testing import LocalCluster
+from tests.history.checker import bounded_staleness, check, read_your_writes
+from tests.history.events import History, Operation
+from tests.history.experiment import GRACE, LAG, record
+from tests.history.faults import LATE, Faults, Schedule, until
+
+
+@pytest.fixture(scope="module")
+def faults() -> collections.abc.Iterator[Faults]:
+    """Give servers of which a commit waits for one replica, so that nothing is lost when the primary goes."""
+    with LocalCluster(replicas=2, synchronous=True) as cluster:
+        yield Faults(cluster)
+
+
+async def recorded(variant: str, faults: Faults, schedule: Schedule, folder: pathlib.Path) -> History:
+    with (folder / "workers.log").open("wb") as log:
+        return await record(variant, faults, schedule, log=log)
+
+
+def answered(history: History, operations: int) -> collections.abc.Callable[[], bool]:
+    """Return whether so many operations were answered since."""
+    wanted = len(history.events) + operations
+    return lambda: len(history.events) >= wanted
+
+
+async def something_of_everything(faults: Faults) -> None:
+    late, other = faults.shuffled_replicas()
+    async with faults.lagging(late, milliseconds=LATE):
+        await until(answered(faults.history, 100))
+        async with faults.paused(late, other):
+            await until(answered(faults.history, 100))
+        await faults.crash(other)
+        await until(answered(faults.history, 100))
+        await faults.freeze(other, seconds=3.0)
+        await faults.fall_back(other, seconds=1.5)
+        await until(answered(faults.history, 100))
+    await faults.switch_over()
+    await until(answered(faults.history, 100))
+
+
+async def test_clients_of_ours_see_what_they_were_promised(faults: Faults, tmp_path: pathlib.Path) -> None:
+    """INVARIANT: two workers, a replica that lags, a pause, a crash and a primary that moves: not one wrong answer."""
+    history = await recorded("ours", faults, something_of_everything, tmp_path)
+
+    assert check(history, lag=LAG, grace=GRACE) == []
+    places = collections.Counter(
+        (event.operation, event.by_replica) for event in history.events if event.value is not None
+    )
+    for operation in (Operation.READ, Operation.BOUNDED):
+        assert places[operation, True], "the replicas were used"
+        assert places[operation, False], "and so was the primary, where they were not fresh enough"
+
+
+async def paused_until_it_shows(faults: Faults) -> None:
+    async with faults.paused(*faults.replicas):
+        await until(lambda: bool(read_your_writes(faults.history) and bounded_staleness(faults.history, lag=LAG)))
+
+
+@pytest.mark.parametrize("variant", ["naive", "pin"])
+async def test_clients_of_what_people_write_by_hand_do_not(
+    faults: Faults, tmp_path: pathlib.Path, variant: str
+) -> None:
+    """The same clients at the same harness: it can fail. A pin of two seconds is over before a longer pause is."""
+    history = await recorded(variant, faults, paused_until_it_shows, tmp_path)
+
+    assert read_your_writes(history)
+    assert bounded_staleness(history, lag=LAG)
