@@ -1,48 +1,39 @@
-"""What choosing a replica costs; nothing is sent, so it is time of the interpreter.
-
-Run it: `.venv/bin/python benchmarks/choice.py`.
-
-The figures to stay below are 5 µs with 3 replicas and 50 µs with 64, on an idle machine of ordinary speed.
-"""
+"""What choosing a replica costs; nothing is sent, so it is time of the interpreter."""
 
 import timeit
+import typing
 
-from rich.console import Console
-from rich.table import Table
+from modern_di import Container
 
-from modern_di_replicas import ReplicaEngine, ReplicationSettings
-from modern_di_replicas.cluster.engines import create_primary_engine, create_replica_engine
-
-
-REPEATS = 7
-CHOICES = 20_000
+from modern_di_replicas import Dependencies, ReplicaEngine, ReplicationSettings
 
 
-def fleet_of(size: int, balancing: str) -> ReplicaEngine:
+SIZES: typing.Final = (1, 3, 16, 64)
+REPEATS: typing.Final = 5
+CHOICES: typing.Final = 1_000
+
+
+def measure() -> dict[str, dict[int, float]]:
+    """Return the seconds for one choice, by strategy and number of replicas."""
+    found = {
+        strategy: {size: _seconds(_fleet(size, strategy), None) for size in SIZES}
+        for strategy in ("least-in-use", "round-robin", "random")
+    }
+    found["with affinity"] = {size: _seconds(_fleet(size, "random"), "user-1") for size in SIZES}
+    return found
+
+
+def _fleet(size: int, strategy: str) -> ReplicaEngine:
     settings = ReplicationSettings(
         primary="postgresql+asyncpg://app@primary/shop",
         replicas=[f"postgresql+asyncpg://app@replica-{number}/shop" for number in range(size)],
-        balancing=balancing,  # type: ignore[arg-type]  # one of the names, from a list
+        balancing=strategy,  # type: ignore[arg-type]  # one of the names, from a list
     )
-    return create_replica_engine(settings, create_primary_engine(settings))
+    container = Container(groups=[Dependencies], context={ReplicationSettings: settings})
+    container.open()
+    return container.resolve(ReplicaEngine)
 
 
-def microseconds(engine: ReplicaEngine, affinity: str | None) -> float:
-    number = max(CHOICES // len(engine.fleet.members if engine.fleet else ()), 1)
+def _seconds(engine: ReplicaEngine, affinity: str | None) -> float:
     timer = timeit.Timer(lambda: engine.choose(affinity=affinity))
-    return min(timer.repeat(REPEATS, number)) / number * 1e6
-
-
-def main() -> None:
-    table = Table("strategy", title="One choice, in µs")
-    sizes = (1, 3, 16, 64)
-    for size in sizes:
-        table.add_column(f"{size} replicas", justify="right")
-    for balancing in ("least-in-use", "round-robin", "random"):
-        table.add_row(balancing, *(f"{microseconds(fleet_of(size, balancing), None):.1f}" for size in sizes))
-    table.add_row("with affinity", *(f"{microseconds(fleet_of(size, 'random'), 'user-1'):.1f}" for size in sizes))
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
+    return min(timer.repeat(REPEATS, CHOICES)) / CHOICES

@@ -1,0 +1,63 @@
+"""modern-di-replicas, as its README shows it."""
+
+import collections.abc
+import contextlib
+import typing
+
+import fastapi
+import modern_di_fastapi
+import modern_di_litestar
+from modern_di import Container, Scope
+from sqlalchemy.ext.asyncio import AsyncSession
+
+import modern_di_replicas.fastapi
+import modern_di_replicas.litestar
+from benchmarks.contenders.contender import Contender, FastAPIParts, LitestarParts
+from benchmarks.servers import WRITING_CONNECTIONS, Servers
+from modern_di_replicas import Dependencies, Intent, Monitor, ReplicaEngine, ReplicationSettings
+
+
+READ, WRITE = Intent.read(), Intent.write()
+
+
+class Ours(Contender):
+    def __init__(self, servers: Servers) -> None:
+        self._context: dict[type[typing.Any], typing.Any] = {
+            ReplicationSettings: ReplicationSettings(
+                primary=servers.primary,
+                replicas=servers.replicas,
+                primary_pool_size=WRITING_CONNECTIONS,
+                primary_max_overflow=0,
+                replica_pool_size=servers.reading_connections,
+                replica_max_overflow=0,
+            )
+        }
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> typing.Self:
+        self.container = Container(groups=[Dependencies], context=self._context)
+        await self._stack.enter_async_context(self.container)
+        await self._stack.enter_async_context(Monitor(self.container.resolve(ReplicaEngine)))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @contextlib.asynccontextmanager
+    async def unit_of_work(self, *, writes: bool) -> collections.abc.AsyncIterator[AsyncSession]:
+        context = {Intent: WRITE if writes else READ}
+        async with self.container.build_child_container(scope=Scope.REQUEST, context=context) as unit:
+            yield unit.resolve(AsyncSession)
+
+    def fastapi(self) -> FastAPIParts:
+        app = fastapi.FastAPI()
+        container = Container(groups=[modern_di_replicas.fastapi.Dependencies], context=self._context)
+        modern_di_replicas.fastapi.setup_replicas(app, container)
+        session = modern_di_fastapi.FromDI(AsyncSession)
+        return FastAPIParts(app=app, reading=session, writing=session)
+
+    def litestar(self) -> LitestarParts:
+        container = Container(groups=[modern_di_replicas.litestar.Dependencies], context=self._context)
+        session = modern_di_litestar.FromDI(AsyncSession)
+        plugin = modern_di_replicas.litestar.ReplicasPlugin(container)
+        return LitestarParts(reading=session, writing=session, plugins=[plugin])

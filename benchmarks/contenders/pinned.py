@@ -1,0 +1,54 @@
+"""A session pinned to the primary for some seconds after a write, by a cookie: Rails takes 2, others 5 or 15.
+
+https://guides.rubyonrails.org/active_record_multiple_databases.html#activating-automatic-role-switching
+"""
+
+import collections.abc
+import time
+import typing
+
+import fastapi
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from benchmarks.contenders.contender import Contender, FastAPIParts
+from benchmarks.servers import READING_CONNECTIONS, WRITING_CONNECTIONS, Servers
+
+
+COOKIE: typing.Final = "last_write"
+
+
+class Pinned(Contender):
+    seconds: typing.ClassVar[float] = 2
+
+    def __init__(self, servers: Servers) -> None:
+        self._primary = create_async_engine(servers.primary, pool_size=WRITING_CONNECTIONS, max_overflow=0)
+        self._replica = create_async_engine(servers.replicas[0], pool_size=READING_CONNECTIONS, max_overflow=0)
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._primary.dispose()
+        await self._replica.dispose()
+
+    def unit_of_work(self, *, writes: bool) -> AsyncSession:
+        return AsyncSession(self._primary if writes else self._replica, expire_on_commit=False)
+
+    def fastapi(self) -> FastAPIParts:
+        async def reading(request: fastapi.Request) -> collections.abc.AsyncIterator[AsyncSession]:
+            pinned_until = float(request.cookies.get(COOKIE, 0)) + self.seconds
+            async with self.unit_of_work(writes=time.time() < pinned_until) as session:
+                yield session
+
+        async def writing(response: fastapi.Response) -> collections.abc.AsyncIterator[AsyncSession]:
+            response.set_cookie(COOKIE, str(time.time()), httponly=True)
+            async with self.unit_of_work(writes=True) as session:
+                yield session
+
+        app = fastapi.FastAPI(lifespan=self._lifespan)
+        return FastAPIParts(app=app, reading=fastapi.Depends(reading), writing=fastapi.Depends(writing))
+
+
+class Pinned5(Pinned):
+    seconds = 5
+
+
+class Pinned15(Pinned):
+    seconds = 15

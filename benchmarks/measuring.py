@@ -1,0 +1,167 @@
+"""The run itself: every contender in turn, round by round."""
+
+import asyncio
+import collections.abc
+import contextlib
+import dataclasses
+import itertools
+import random
+import time
+import typing
+
+from benchmarks import choice, faults, machine, schema
+from benchmarks.closed_loop import Count, closed_loop
+from benchmarks.contenders.catalogue import AUTOCOMMIT, CONNECTION, CONTENDERS, FRESHNESS, OURS, OURS_20, Entry
+from benchmarks.http_client import Visitor
+from benchmarks.plan import ELEVEN_STATEMENTS, ONE_STATEMENT, Plan, Turns
+from benchmarks.results import Cell, Results, Sample
+from benchmarks.schema import BOOKS
+from benchmarks.servers import Servers
+from benchmarks.verdicts import OWN_COST
+from benchmarks.work.operations import BY_NAME
+from benchmarks.workers import Crew, Worker
+from modern_di_replicas.testing import LocalCluster
+
+
+Progress = collections.abc.Callable[[str], None]
+CONNECTIONS: typing.Final = 400
+GOOD: typing.Final = (200, 201)
+
+
+async def measure(plan: Plan, log: typing.IO[bytes], progress: Progress) -> Results:
+    """Measure everything in a plan, on a cluster of its own.
+
+    Args:
+        plan: what, and how often.
+        log: takes what the contenders print.
+        progress: called with a sentence before each part.
+
+    """
+    results = Results(load=machine.load())
+    started = time.monotonic()
+    progress("starting the cluster")
+    with LocalCluster(settings={"max_connections": str(CONNECTIONS)}) as cluster:
+        servers = Servers(primary=cluster.primary.url, replicas=tuple(replica.url for replica in cluster.replicas))
+        await schema.create(servers.primary)
+        await asyncio.to_thread(cluster.catch_up)
+        run = _Run(plan, cluster, results, progress)
+        async with Crew(servers, log) as crew:
+            progress("starting the contenders")
+            await crew.start([*CONTENDERS, CONNECTION, AUTOCOMMIT])
+            await run.side_by_side(crew)
+        if plan.freshness:
+            async with Crew(servers, log) as crew:
+                progress("consistency")
+                await crew.start(FRESHNESS)
+                await run.freshness(crew)
+    progress("choosing")
+    results.choices = choice.measure()
+    results.seconds = time.monotonic() - started
+    return results
+
+
+class _Run:
+    def __init__(self, plan: Plan, cluster: LocalCluster, results: Results, progress: Progress) -> None:
+        self._plan = plan
+        self._cluster = cluster
+        self._results = results
+        self._progress = progress
+
+    async def side_by_side(self, crew: Crew) -> None:
+        workers = crew.workers
+        version = await asyncio.to_thread(self._cluster.primary.execute, "SHOW server_version")
+        versions = {
+            worker.entry.environment: await worker.ask("versions")
+            for worker in (workers[OURS.name], workers[OURS_20.name])
+        }
+        self._results.machine = machine.describe(version, versions)
+        for surface in self._plan.surfaces():
+            await self._surface(surface, workers)
+        for name in (CONNECTION.name, AUTOCOMMIT.name):
+            workers.pop(name).end()
+        if self._plan.surfaces()[-1] != "fastapi":
+            await asyncio.gather(*(worker.open("fastapi") for worker in workers.values()))
+        for fault in faults.FAULTS:
+            self._progress(fault.title)
+            ports = {name: worker.port for name, worker in workers.items()}
+            self._results.faults[fault.name] = await faults.suffer(fault, self._cluster, ports, self._plan.fault)
+            for worker in list(workers.values()):
+                if not await faults.is_well(worker.port):
+                    await crew.restart(worker, "fastapi")
+
+    async def _surface(self, surface: str, workers: dict[str, Worker]) -> None:
+        self._progress(f"opening {surface}")
+        taking_part: list[Entry] = [*CONTENDERS, *([CONNECTION, AUTOCOMMIT] if surface == "session" else [])]
+        await asyncio.gather(*(workers[entry.name].open(surface) for entry in taking_part))
+        if surface == "session":
+            self._progress("round trips and memory")
+            await self._count(workers)
+            self._progress("the own cost")
+            await self._own_cost(workers)
+        for turns in self._plan.turns:
+            if turns.cell.surface == surface:
+                await self._take_turns(turns, workers)
+
+    async def _count(self, workers: dict[str, Worker]) -> None:
+        for entry in CONTENDERS:
+            worker = workers[entry.name]
+            for operation in self._plan.counted:
+                answer = await worker.ask("round_trips", operation=operation.name)
+                self._results.round_trips[operation.name, entry.name] = answer["round_trips"]
+            self._results.memory[entry.name] = (await worker.ask("memory"))["bytes"]
+
+    async def _own_cost(self, workers: dict[str, Worker]) -> None:
+        rounds, seconds = self._plan.cost
+        for _ in range(rounds):
+            for cell, entry in itertools.product((ONE_STATEMENT, ELEVEN_STATEMENTS), (OURS, AUTOCOMMIT)):
+                key = (dataclasses.replace(cell, surface=OWN_COST), entry.name)
+                self._results.samples[key].append(await _run_sessions(workers[entry.name], cell, seconds))
+
+    async def _take_turns(self, turns: Turns, workers: dict[str, Worker]) -> None:
+        cell = turns.cell
+        self._progress(f"{cell.surface}: {BY_NAME[cell.operation].title}, {cell.clients} clients")
+        alone = cell.surface == "session" and cell.clients == 1
+        entries = [*CONTENDERS, *([CONNECTION] if alone else [])]
+        for number in range(turns.rounds):
+            # Nobody always comes after the same one.
+            random.Random(number).shuffle(entries)  # noqa: S311
+            for entry in entries:
+                run = _run_sessions if cell.surface == "session" else _run_http
+                sample = await run(workers[entry.name], cell, turns.seconds)
+                self._results.samples[cell, entry.name].append(sample)
+
+    async def freshness(self, crew: Crew) -> None:
+        await asyncio.gather(*(worker.open("fastapi") for worker in crew.workers.values()))
+        ports = {name: worker.port for name, worker in crew.workers.items()}
+        self._results.freshness = await faults.compare_freshness(self._cluster, ports, self._plan.freshness)
+
+
+async def _run_sessions(worker: Worker, cell: Cell, seconds: float) -> Sample:
+    answer = await worker.ask("run", operation=cell.operation, clients=cell.clients, seconds=seconds)
+    cpu = answer.pop("cpu")
+    return _sample(Count(**answer), cpu)
+
+
+async def _run_http(worker: Worker, cell: Cell, seconds: float) -> Sample:
+    operation = BY_NAME[cell.operation]
+    method = "POST" if operation.writes else "GET"
+    keys = itertools.cycle(random.Random(0).sample(range(1, BOOKS + 1), BOOKS))  # noqa: S311  # the same keys for all
+    with contextlib.ExitStack() as stack:
+        visitors = [stack.enter_context(contextlib.closing(Visitor(worker.port))) for _ in range(cell.clients)]
+
+        async def request(number: int) -> bool:
+            try:
+                status, _ = await visitors[number].request(method, f"/{operation.name}/{next(keys)}")
+            except OSError:  # uvicorn hangs up after an exception
+                return False
+            return status in GOOD
+
+        cpu = (await worker.ask("cpu"))["cpu"]
+        count = await closed_loop(request, clients=cell.clients, seconds=seconds)
+        return _sample(count, (await worker.ask("cpu"))["cpu"] - cpu)
+
+
+def _sample(count: Count, cpu: float) -> Sample:
+    # The processor time is that of the whole run: its share goes to what was counted.
+    share = count.done / max(count.everything, 1)
+    return Sample(done=count.done, failed=count.failed, wall=count.wall, cpu=cpu * share)

@@ -1,0 +1,60 @@
+"""The same work on a connection of asyncpg: the floor, with no ORM and no session."""
+
+import typing
+
+from benchmarks.work.operations import Run
+
+
+Answer = dict[str, typing.Any]
+
+READ: typing.Final = "SELECT id, title, copies, author_id FROM books WHERE id = $1"
+READ_COLUMNS: typing.Final = "SELECT id, title, copies FROM books WHERE id = $1"
+LIST: typing.Final = (
+    "SELECT books.id, title, copies, author_id, authors.id AS author, name"
+    " FROM books JOIN authors ON authors.id = author_id WHERE books.id BETWEEN $1 AND $2"
+)
+WRITE: typing.Final = "UPDATE books SET copies = copies + 1 WHERE id = $1 RETURNING copies"
+
+
+async def orm_read(connection: typing.Any, key: int) -> Answer:
+    row = await connection.fetchrow(READ, key)
+    return {"id": row["id"], "title": row["title"], "copies": row["copies"]}
+
+
+async def core_read(connection: typing.Any, key: int) -> Answer:
+    row = await connection.fetchrow(READ_COLUMNS, key)
+    return {"id": row["id"], "title": row["title"], "copies": row["copies"]}
+
+
+async def list_100(connection: typing.Any, key: int) -> Answer:
+    first = min(key, 900)
+    rows = await connection.fetch(LIST, first, first + 99)
+    return {"books": [[row["id"], row["title"], row["name"]] for row in rows]}
+
+
+async def read_then_write(connection: typing.Any, key: int) -> Answer:
+    async with connection.transaction():
+        row = await connection.fetchrow(READ, key)
+        copies = row["copies"] + 1
+        await connection.execute("UPDATE books SET copies = $1 WHERE id = $2", copies, key)
+    return {"copies": copies}
+
+
+async def write(connection: typing.Any, key: int) -> Answer:
+    return {"copies": await connection.fetchval(WRITE, key)}
+
+
+async def eleven_reads(connection: typing.Any, key: int) -> Answer:
+    for _ in range(10):
+        await core_read(connection, key)
+    return await core_read(connection, key)
+
+
+async def witness(connection: typing.Any, key: int) -> Answer:
+    row = await connection.fetchrow("SELECT copies, pg_is_in_recovery() FROM books WHERE id = $1", key)
+    return {"copies": row[0], "replica": row[1]}
+
+
+WORK: typing.Final[dict[str, Run]] = {
+    run.__name__: run for run in (orm_read, core_read, list_100, read_then_write, write, eleven_reads, witness)
+}

@@ -1,0 +1,31 @@
+"""What one request does; each contender is asked for the same."""
+
+import collections.abc
+import dataclasses
+import typing
+
+
+Run = collections.abc.Callable[[typing.Any, int], collections.abc.Awaitable[typing.Any]]
+"""Does the work for one key in a session, or on a connection, and returns what a handler would answer."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Operation:
+    name: str
+    title: str
+    writes: bool = False
+
+
+OPERATIONS: typing.Final = (
+    Operation(name="orm_read", title="ORM read by key"),
+    Operation(name="core_read", title="Core read"),
+    Operation(name="list_100", title="100 rows with their author"),
+    Operation(name="read_then_write", title="read, then write", writes=True),
+    Operation(name="write", title="write", writes=True),
+)
+
+# Not part of the side-by-side tables: the own cost, and who answered in the fault script.
+ELEVEN_READS: typing.Final = Operation(name="eleven_reads", title="11 Core reads")
+WITNESS: typing.Final = Operation(name="witness", title="read by key, and who answered")
+
+BY_NAME: typing.Final = {operation.name: operation for operation in (*OPERATIONS, ELEVEN_READS, WITNESS)}

@@ -1,0 +1,48 @@
+"""A run that never took place, in which everything goes as it should."""
+
+import collections
+
+from benchmarks.choice import SIZES
+from benchmarks.contenders.catalogue import AUTOCOMMIT, CONNECTION, CONTENDERS, FRESHNESS, OURS, POOL, RECIPE
+from benchmarks.faults import FAULTS
+from benchmarks.plan import BUSY_GET, CLIENTS, ELEVEN_STATEMENTS, KEYED_READ, ONE_STATEMENT, SURFACES
+from benchmarks.results import Cell, FaultOutcome, FreshnessOutcome, Results, Sample
+from benchmarks.verdicts import OWN_COST
+from benchmarks.work.operations import OPERATIONS
+
+
+def samples(*microseconds: float) -> list[Sample]:
+    """Return a round for each time of one operation."""
+    return [Sample(done=1000, failed=0, wall=each / 1e3, cpu=each / 1e3) for each in microseconds]
+
+
+def made_up_results() -> Results:
+    """Return a run that reaches all figures."""
+    results = Results(samples=collections.defaultdict(list), machine={"Python": "4"}, seconds=500)
+    for surface in SURFACES:
+        for clients in CLIENTS:
+            for operation in OPERATIONS:
+                cell = Cell(surface=surface, operation=operation.name, clients=clients)
+                for entry in (*CONTENDERS, CONNECTION):
+                    results.samples[cell, entry.name] = samples(500, 510, 520)
+    results.samples[KEYED_READ, OURS.name] = samples(200, 201, 202)
+    results.samples[KEYED_READ, POOL.name] = samples(190, 190, 190)
+    results.samples[BUSY_GET, RECIPE.name] = samples(1000, 1000, 1000)
+    own = {
+        (ONE_STATEMENT, OURS): 115,
+        (ONE_STATEMENT, AUTOCOMMIT): 100,
+        (ELEVEN_STATEMENTS, OURS): 1165,
+        (ELEVEN_STATEMENTS, AUTOCOMMIT): 1100,
+    }
+    for (cell, entry), each in own.items():
+        results.samples[Cell(surface=OWN_COST, operation=cell.operation, clients=1), entry.name] = samples(each, each)
+    for entry in CONTENDERS:
+        results.memory[entry.name] = 9000
+        for operation in OPERATIONS:
+            results.round_trips[operation.name, entry.name] = 1
+    results.choices = {"random": dict.fromkeys(SIZES, 1e-6)}
+    for fault in FAULTS:
+        results.faults[fault.name] = {entry.name: FaultOutcome(reads=100, worst=0.5) for entry in CONTENDERS}
+    results.freshness = {entry.name: FreshnessOutcome(reads=100, on_replica=50) for entry in FRESHNESS}
+    results.freshness[OURS.name].on_replica = 90
+    return results

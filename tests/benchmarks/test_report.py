@@ -1,0 +1,66 @@
+"""The verdict and the tables are computed: whatever a run finds is what they say."""
+
+import dataclasses
+
+import pytest
+
+from benchmarks.contenders.catalogue import CONTENDERS, OURS, POOL, RECIPE
+from benchmarks.plan import BUSY_GET, ELEVEN_STATEMENTS, KEYED_READ, ONE_STATEMENT
+from benchmarks.report import render, summary, table
+from benchmarks.results import FaultOutcome, FreshnessOutcome, Results
+from benchmarks.verdicts import OWN_COST, losses, verdicts
+from tests.benchmarks.made_up import made_up_results, samples
+
+
+@pytest.fixture
+def results() -> Results:
+    return made_up_results()
+
+
+def missed(results: Results) -> list[str]:
+    return [verdict.target for verdict in verdicts(results) if not verdict.reached]
+
+
+def test_a_good_run_reaches_every_figure(results: Results) -> None:
+    assert missed(results) == []
+
+
+def test_each_figure_can_be_missed(results: Results) -> None:
+    results.samples[KEYED_READ, OURS.name] = samples(450, 450, 450)
+    results.samples[BUSY_GET, RECIPE.name] = samples(510, 510, 510)
+    for cell, each in ((ONE_STATEMENT, 300), (ELEVEN_STATEMENTS, 2000)):
+        results.samples[dataclasses.replace(cell, surface=OWN_COST), OURS.name] = samples(each, each)
+    results.round_trips[KEYED_READ.operation, OURS.name] = 3
+    for outcomes in results.faults.values():
+        outcomes[OURS.name] = FaultOutcome(reads=10, failed=1, worst=2.6)
+    results.freshness[OURS.name] = FreshnessOutcome(reads=100, on_replica=40, stale=1)
+    assert missed(results) == [verdict.target for verdict in verdicts(results)]
+    assert summary(results).count("| **no** |") == len(verdicts(results))
+
+
+def test_a_contender_that_is_faster_beyond_the_spread_is_named(results: Results) -> None:
+    losers = [loss.entry.name for loss in losses(results)]
+    assert losers == [POOL.name]  # the made-up pool is faster at the keyed read, and level elsewhere
+    assert "**raw asyncpg pool** is faster in 1 of 45 measurements" in render(results)
+
+
+def test_a_contender_that_fails_fewer_reads_is_named(results: Results) -> None:
+    results.faults["crash"][OURS.name].failed = 1
+    assert "While a replica crashes, modern-di recipe" in summary(results)
+
+
+def test_the_report_has_every_contender_in_every_section(results: Results) -> None:
+    sections = render(results).split("\n## ")[1:]
+    by_title = {section.partition("\n")[0]: section for section in sections}
+    for title in ("Requests", "What the library itself costs", "Faults", "Who takes part"):
+        assert all(entry.title in by_title[title] for entry in CONTENDERS), title
+
+
+def test_a_table_has_its_figures_on_the_right() -> None:
+    assert table(("", "µs"), [["a", "1"]]) == "|  | µs |\n| --- | ---: |\n| a | 1 |"
+
+
+def test_a_busy_machine_is_told(results: Results) -> None:
+    assert "busy" not in summary(results)
+    results.load = 4.6
+    assert "The machine was busy before the run began (4.6 processes for each core)" in summary(results)
