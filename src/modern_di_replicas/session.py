@@ -33,6 +33,7 @@ USE_PRIMARY: typing.Final = "use_primary"
 """The execution option that runs one statement, and the rest of its unit of work, on the primary."""
 
 _STREAM: typing.Final = "stream_results"
+_NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
 class ReplicaSession(Session):
@@ -63,8 +64,12 @@ class ReplicaSession(Session):
         super().__init__(bind=bind, **options)
         self.escalation: str | None = None
         """Why this unit of work moved to the primary; None while it reads from its replica."""
-        if "isolation_level" in (options.get("execution_options") or {}):
+        always = options.get("execution_options") or _NONE
+        if "isolation_level" in always:
             self.escalation = "an isolation level of its own"  # a replica's is that of the settings
+        elif always.get(USE_PRIMARY):
+            self.escalation = f"the execution option {USE_PRIMARY}"
+        self._streams = bool(always.get(_STREAM))
         self._replica = replica
         self._bound = replica.sync_engine
         self._has_binds = bool(options.get("binds"))
@@ -138,8 +143,9 @@ class ReplicaSession(Session):
         """
         if self.escalation is not None:
             return run(statement, *args, **options)
-        asked = _execution_options(statement, options)
-        self._prepare(statement, asked)
+        own = statement.get_execution_options() if isinstance(statement, Executable) else _NONE
+        given = options.get("execution_options") or _NONE
+        self._prepare(statement, uses_primary=given.get(USE_PRIMARY) or own.get(USE_PRIMARY))
         if self.escalation is not None:
             return run(statement, *args, **options)
 
@@ -147,7 +153,8 @@ class ReplicaSession(Session):
         # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
         # on what went before, such as a SET LOCAL.
         stands_alone = engines.autocommit or not self._reading
-        enclosing, self._executing = self._executing, engines.streaming if asked.get(_STREAM) else engines.reading
+        streams = given.get(_STREAM) or own.get(_STREAM) or self._streams
+        enclosing, self._executing = self._executing, engines.streaming if streams else engines.reading
         try:
             return run(statement, *args, **options)
         except Exception as error:
@@ -158,9 +165,9 @@ class ReplicaSession(Session):
             self._executing = enclosing
         return run(statement, *args, **options)
 
-    def _prepare(self, statement: object, asked: collections.abc.Mapping[str, typing.Any]) -> None:
+    def _prepare(self, statement: object, *, uses_primary: object) -> None:
         """Move to the primary before a statement that is for it, or for lack of a replica that can serve."""
-        if asked.get(USE_PRIMARY):
+        if uses_primary:
             self.escalate(f"the execution option {USE_PRIMARY}")
         elif isinstance(statement, UpdateBase):
             self.escalate_write("INSERT" if statement.is_insert else "UPDATE" if statement.is_update else "DELETE")
@@ -292,13 +299,6 @@ class ReplicaSession(Session):
     def bulk_update_mappings(self, *args: typing.Any, **options: typing.Any) -> None:
         self.escalate_write("bulk_update_mappings()")
         super().bulk_update_mappings(*args, **options)
-
-
-def _execution_options(statement: object, options: dict[str, typing.Any]) -> collections.abc.Mapping[str, typing.Any]:
-    """Return the options of a statement, and of its execution, which weigh more."""
-    own = statement.get_execution_options() if isinstance(statement, Executable) else {}
-    given = options.get("execution_options")
-    return {**own, **given} if given else own
 
 
 @event.listens_for(ReplicaSession, "before_flush")

@@ -214,3 +214,25 @@ async def test_a_session_with_an_isolation_level_of_its_own_is_on_the_primary(sh
     async with serving(shop_cluster) as servers, servers.session(execution_options=options) as session:
         assert await session.scalar(text("SHOW transaction_isolation")) == "serializable"
         assert session.decision.server == "primary"
+
+
+@pytest.mark.skipif(sqlalchemy.__version__ < "2.1", reason="SQLAlchemy 2.0 has no execution options of a session")
+async def test_the_execution_options_of_a_session_are_those_of_each_statement(shop_cluster: LocalCluster) -> None:
+    """Whether it uses the primary, or streams."""
+    async with serving(shop_cluster) as servers:
+        async with servers.session(execution_options={"use_primary": True}) as session:
+            assert not await session.scalar(text("SELECT pg_is_in_recovery()"))
+        async with servers.session(execution_options={"stream_results": True}) as session:
+            assert await session.scalar(text("SELECT pg_is_in_recovery()"))
+
+
+async def test_a_mapper_or_table_that_is_bound_later_keeps_its_engine(shop_cluster: LocalCluster) -> None:
+    """`bind_mapper()` and `bind_table()` say where it is: nothing else is asked."""
+    async with serving(shop_cluster) as servers:
+        for bind in ("bind_mapper", "bind_table"):
+            async with servers.session() as session:
+                bound = Item if bind == "bind_mapper" else Item.__table__
+                getattr(session.sync_session, bind)(bound, servers.primary.sync_engine)
+                place = select(Item.amount, text("pg_is_in_recovery()")).where(Item.id == 1)
+                assert (await session.execute(place)).one() == (10, False)
+                assert session.decision.server != "primary"

@@ -37,11 +37,21 @@ class Wire:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connecting = asyncio.create_task(self._connect(reader, writer))
+        # A test may end while connections are open, or wait to be let through: none may outlive its event loop.
+        connecting.add_done_callback(lambda _: writer.transport.abort())
+        self._tasks.add(connecting)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self.is_open.wait()
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
-        for source, sink, counts in ((reader, server_writer, True), (server_reader, writer, False)):
-            self._tasks.add(asyncio.create_task(self._pump(source, sink, counts=counts)))
+        try:
+            await asyncio.gather(
+                self._pump(reader, server_writer, counts=True), self._pump(server_reader, writer, counts=False)
+            )
+        finally:
+            server_writer.transport.abort()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, counts: bool) -> None:
         with contextlib.suppress(ConnectionError):
