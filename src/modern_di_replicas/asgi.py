@@ -1,7 +1,6 @@
 """Token in, token out: one ASGI middleware for every framework."""
 
 import collections.abc
-import http.cookies
 import typing
 
 from modern_di_replicas.client import Client, request_of
@@ -25,7 +24,7 @@ class Carrier:
     """
 
     def __init__(self, settings: ReplicationSettings) -> None:
-        self._settings = settings
+        self._attributes = f"Max-Age={settings.token_seconds}; Path=/; HttpOnly; SameSite=Lax"
         self._name = settings.token_name
         self._header = settings.token_name.lower().encode()
         self._is_cookie = settings.token_carrier == "cookie"  # noqa: S105  # a kind, not a secret
@@ -47,15 +46,7 @@ class Carrier:
         """Return the header of a response that hands a token out."""
         if not self._is_cookie:
             return self._header, text.encode()
-        cookie = http.cookies.Morsel[str]()
-        cookie.set(self._name, text, text)
-        cookie["max-age"] = self._settings.token_seconds
-        cookie["path"] = "/"
-        cookie["httponly"] = True
-        cookie["samesite"] = "Lax"
-        if scheme == "https":
-            cookie["secure"] = True
-        return b"set-cookie", cookie.OutputString().encode()
+        return b"set-cookie", f"{self._name}={text}; {self._attributes}{'; Secure' * (scheme == 'https')}".encode()
 
 
 class TokenDesk:

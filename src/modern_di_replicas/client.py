@@ -9,6 +9,7 @@ import collections.abc
 import contextlib
 import contextvars
 import dataclasses
+import typing
 
 from modern_di_replicas.lsn import ConsistencyToken
 
@@ -65,7 +66,7 @@ def is_client_unsure() -> bool:
 
 
 def expect_write() -> None:
-    """Open a record for the current context, before a commit that will be noted.
+    """Open a record for the current context, before a write that is noted when its connection goes back.
 
     SQLAlchemy gives a connection back in a task of its own, and what that task sets nobody else sees.
     """
@@ -75,9 +76,8 @@ def expect_write() -> None:
 
 def note_write(token: ConsistencyToken | None) -> None:
     """Note a commit that wrote; None when the primary could not be asked how far it was then."""
-    client = _current.get()
-    if client is not None:
-        client.written(token)
+    expect_write()
+    typing.cast(Client, _current.get()).written(token)
 
 
 @contextlib.contextmanager

@@ -41,7 +41,8 @@ class Tokens:
         """How many tokens of clients were ignored, by reason."""
         self.too_late: int = 0
         """How many requests wrote after their response had begun, so that their client got no token of it."""
-        self._settings = settings
+        self._seconds = settings.token_seconds
+        self._wait = settings.catch_up_wait
         self._fleet = fleet
         self._signers = [
             itsdangerous.Signer(secret, salt=_SALT, key_derivation="hmac", digest_method=hashlib.sha256)
@@ -75,8 +76,7 @@ class Tokens:
             token = ConsistencyToken.parse(text)
         except ConfigurationError:
             return "malformed"
-        seconds = self._settings.token_seconds
-        if not -seconds <= time.time() - token.issued_at <= seconds:  # clocks of hosts differ, both ways
+        if not -self._seconds <= time.time() - token.issued_at <= self._seconds:  # clocks of hosts differ, both ways
             return "expired"
         database = None if self._fleet is None else self._fleet.positions.database
         return token if database in (None, token.database) else "foreign"
@@ -99,7 +99,7 @@ class Tokens:
         token = self.decode(texts[0])
         if token is None or self._fleet is None or self._signers:
             return token
-        if await is_written(self._fleet, token, wait=self._settings.catch_up_wait):
+        if await is_written(self._fleet, token, wait=self._wait):
             return token
         self.rejected["ahead"] += 1
         return None

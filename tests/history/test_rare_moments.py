@@ -12,10 +12,11 @@ import httpx
 import pytest
 from modern_di import Container
 from modern_di_fastapi import FromDI
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modern_di_replicas import STRONG, PrimaryEngine, ReplicaEngine, ReplicationSettings, read_intent
+from modern_di_replicas import STRONG, ConsistencyToken, ReplicaEngine, ReplicationSettings, read_intent
+from modern_di_replicas.cluster import writes
 from modern_di_replicas.cluster.fleet import Fleet
 from modern_di_replicas.fastapi import Dependencies, setup_replicas
 from modern_di_replicas.testing import LocalCluster
@@ -140,16 +141,22 @@ async def test_a_former_primary_that_is_a_standby_now_does_not_answer_for_the_pr
         assert all(not answer.is_success or answer.json() == 1 for answer in answers)
 
 
-async def test_a_write_whose_primary_dies_right_after_its_commit_is_not_hidden(register_cluster: LocalCluster) -> None:
+async def test_a_write_whose_primary_dies_right_after_its_commit_is_not_hidden(
+    register_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The client is told that it succeeded, and it did: the replica has received it, and will show it in a while."""
     worker, (replica,) = Worker(register_cluster), register_cluster.replicas
     worker.may_answer.set()
     async with worker.visited_by(httpx.Cookies()) as client:
         await client.get("/")
         replica.pause_replay()
-        engine = worker.container.resolve(PrimaryEngine).sync_engine
-        event.listen(engine, "reset", lambda *_: register_cluster.primary.stop("immediate"), insert=True)
+        ask = writes._ask  # noqa: SLF001  # the moment between the commit and the question has no other name
 
+        def ask_the_dead(*args: typing.Any, **options: typing.Any) -> ConsistencyToken:
+            register_cluster.primary.stop("immediate")
+            return ask(*args, **options)
+
+        monkeypatch.setattr(writes, "_ask", ask_the_dead)
         wrote = await client.post("/")
         read = await client.get("/")
 

@@ -4,9 +4,10 @@ import dataclasses
 import logging
 import time
 import typing
+import weakref
 
-from sqlalchemy import AdaptedConnection, Connection, Engine, ExceptionContext, event
-from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy import AdaptedConnection, Engine, PoolProxiedConnection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExecutionContext
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from modern_di_replicas.client import expect_write, note_write
@@ -32,30 +33,39 @@ HAS_WRITTEN: typing.Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL
 
 _CHANGES: typing.Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _LAZINESS: typing.Final = "synchronous_commit"
-_WORK: typing.Final = "modern_di_replicas.work"
 
 
 @dataclasses.dataclass(slots=True)
 class _Work:
-    """What was done on one connection since it was checked out."""
+    """What the transaction under way on one connection has done."""
 
-    has_run: bool = False
-    """Whether the transaction under way has run a statement."""
     has_changed: bool = False
     """Whether it has changed rows, as far as the client side can see."""
-    is_committing: bool = False
-    """Whether a transaction that wrote was told to commit, and nothing was heard of it since."""
-    has_committed: bool = False
+    last_change: DBAPICursor | None = None
+    """Of the last statement that may have changed rows: how many they were, it knows when it has run."""
     commits_lazily: bool = False
-    """Whether a commit may have returned before it was flushed: somebody has set `synchronous_commit`."""
+    """Whether its commit may return before it is flushed: it has set `synchronous_commit`."""
+    commits_itself: bool = False
+    """Whether a statement was committed by itself, in autocommit."""
+
+    def changes(self, cursor: DBAPICursor) -> None:
+        self.has_changed = self.is_known_to_write
+        self.last_change = cursor
+
+    @property
+    def is_known_to_write(self) -> bool:
+        return self.has_changed or (self.last_change is not None and self.last_change.rowcount != 0)
 
 
 class Writes:
     """Notices the writes on one engine, and notes a token of each for the client of the current request.
 
     A transaction that has changed rows is known to write. Of any other the server is asked before its commit, for a
-    function may write inside a SELECT. Once the connection goes back to its pool the server is asked how far it is:
-    one round trip for each unit of work that writes.
+    function may write inside a SELECT. After the commit the server is asked how far it is: one round trip for each
+    transaction that writes.
+
+    SQLAlchemy has no event after a commit, and listeners of its connection events make every statement slower; so
+    this stands around `Dialect.do_commit` and `do_rollback` of the engine's own dialect.
 
     Args:
         engine: the primary's.
@@ -65,67 +75,67 @@ class Writes:
     def __init__(self, engine: Engine) -> None:
         self.latest: ConsistencyToken | None = None
         """The token of the last write of this process."""
-        event.listen(engine, "begin", self._begins)
-        event.listen(engine, "after_cursor_execute", self._executed)
-        event.listen(engine, "commit", self._commits)
-        event.listen(engine, "rollback", self._rolls_back)
-        event.listen(engine, "handle_error", self._fails)
+        self._work: weakref.WeakKeyDictionary[typing.Any, _Work] = weakref.WeakKeyDictionary()
+        """By connection of the driver."""
+        for way in ("do_execute", "do_executemany"):
+            event.listen(engine, way, self._executes)
+        event.listen(engine, "do_execute_no_params", self._executes_bare)
         event.listen(engine, "reset", self._goes_back)
+        self._do_commit, self._do_rollback = engine.dialect.do_commit, engine.dialect.do_rollback
+        dialect = typing.cast(typing.Any, engine.dialect)  # a method of one object is replaced, and mypy minds
+        dialect.do_commit, dialect.do_rollback = self._commits, self._rolls_back
 
-    @staticmethod
-    def _begins(conn: Connection) -> None:
-        work = _work(conn)
-        work.has_committed |= work.is_committing
-        work.has_run = work.has_changed = work.is_committing = False
-
-    @staticmethod
-    def _executed(
-        conn: Connection,
-        cursor: DBAPICursor,
-        statement: str,
-        parameters: object,
-        *rest: object,  # noqa: ARG004  # the event's signature
-    ) -> None:
-        work = _work(conn)
-        work.has_run = True
+    def _executes(self, cursor: DBAPICursor, statement: str, parameters: object, context: ExecutionContext) -> None:
+        connection = context.root_connection
+        driver = connection.connection.driver_connection
+        work = self._work.get(driver)
+        if work is None:
+            work = self._work[driver] = _Work()
         foreseen = foresee(statement)
         if foreseen is None:
             return
         if foreseen.need is Need.TRANSACTION:
             work.commits_lazily |= _LAZINESS in f"{statement}{parameters}"
-        elif foreseen.kind not in _CHANGES or cursor.rowcount != 0:
-            # What is no plain change of rows is left to the server, in a transaction; without one, nobody can be asked.
-            work.has_changed |= foreseen.kind in _CHANGES
-            if _is_in_autocommit(conn):
-                work.has_committed = True
-                expect_write()
-
-    @staticmethod
-    def _commits(conn: Connection) -> None:
-        work = _work(conn)
-        if not _is_in_autocommit(conn) and (work.has_changed or (work.has_run and _has_written(conn))):
-            work.is_committing = True
+            return
+        if foreseen.kind in _CHANGES:
+            work.changes(cursor)
+        if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            # There is no commit to wait for; nor could anybody be asked whether anything else has written.
+            work.commits_itself = True
             expect_write()
 
-    @staticmethod
-    def _rolls_back(conn: Connection) -> None:
-        if not conn.invalidated:  # else it went away, and what was known of it with it
-            _work(conn).is_committing = False
+    def _executes_bare(self, cursor: DBAPICursor, statement: str, context: ExecutionContext) -> None:
+        self._executes(cursor, statement, None, context)
 
-    @staticmethod
-    def _fails(context: ExceptionContext) -> None:
-        if context.connection is not None and not context.connection.invalidated:
-            _work(context.connection).is_committing = False
+    def _commits(self, connection: PoolProxiedConnection) -> None:
+        work = self._work.get(connection.driver_connection)
+        writes = work is not None and not work.commits_itself and (work.is_known_to_write or _has_written(connection))
+        self._ends(connection)
+        self._do_commit(connection)
+        if work is not None and writes:
+            self._note(connection.dbapi_connection, lazily=work.commits_lazily)
+
+    def _rolls_back(self, connection: PoolProxiedConnection) -> None:
+        self._ends(connection)
+        self._do_rollback(connection)
+
+    def _ends(self, connection: PoolProxiedConnection) -> None:
+        work = self._work.get(connection.driver_connection)
+        if work is not None and not work.commits_itself:
+            del self._work[connection.driver_connection]
 
     def _goes_back(self, connection: DBAPIConnection, record: ConnectionPoolEntry, state: PoolResetState) -> None:
-        work: _Work | None = record.info.pop(_WORK, None)
-        if work is None or not (work.has_committed or work.is_committing):
+        work = self._work.pop(record.driver_connection, None)
+        if work is None or not work.commits_itself:
             return
         if state.terminate_only or not state.asyncio_safe:
             note_write(None)
-            return
+        else:
+            self._note(connection, lazily=work.commits_lazily)
+
+    def _note(self, connection: DBAPIConnection | None, *, lazily: bool) -> None:
         try:
-            token = _ask(connection, lazily=work.commits_lazily)
+            token = _ask(connection, lazily=lazily)
         except Exception as error:  # noqa: BLE001  # what was committed is committed, whatever becomes of the connection
             logger.warning("After a write the primary did not say how far it is (%s).", type(error).__name__)
             note_write(None)
@@ -135,26 +145,15 @@ class Writes:
         note_write(token)
 
 
-def _work(conn: Connection) -> _Work:
-    work: _Work | None = conn.info.get(_WORK)
-    if work is None:
-        work = conn.info[_WORK] = _Work()
-    return work
-
-
-def _is_in_autocommit(conn: Connection) -> bool:
-    return conn.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
-
-
-def _has_written(conn: Connection) -> bool:
-    connection = typing.cast(AdaptedConnection, conn.connection.dbapi_connection)
+def _has_written(connection: PoolProxiedConnection) -> bool:
+    adapted = typing.cast(AdaptedConnection, connection.dbapi_connection)
     try:
-        return bool(connection.run_async(lambda driver: driver.fetchval(HAS_WRITTEN)))
+        return bool(adapted.run_async(lambda driver: driver.fetchval(HAS_WRITTEN)))
     except Exception:  # noqa: BLE001  # a transaction that has failed commits nothing; the commit says the rest
         return False
 
 
-def _ask(connection: DBAPIConnection, *, lazily: bool) -> ConsistencyToken:
+def _ask(connection: DBAPIConnection | None, *, lazily: bool) -> ConsistencyToken:
     row = typing.cast(AdaptedConnection, connection).run_async(lambda driver: driver.fetchrow(QUESTION))
     # A commit that did not wait for its flush may lie behind what is flushed, but not behind what is inserted.
     lazily = lazily or row["commits_lazily"]
