@@ -46,6 +46,7 @@ def settings(replicated_cluster: LocalCluster) -> ReplicationSettings:
     return ReplicationSettings(
         primary=replicated_cluster.primary.url,
         replicas=[Replica(first.url, "first", groups={"default"}), Replica(second.url, "second", groups={"analytics"})],
+        probe_timeout=30.0,  # a hundred connections at once take their time on a machine that is busy
     )
 
 

@@ -121,12 +121,12 @@ class Tokens:
 
     async def now(self) -> ConsistencyToken | None:
         """Return a token of everything the primary has written until now; None when it does not answer."""
-        if self._fleet is None or self._fleet.watcher is None:
+        fleet = self._fleet
+        if fleet is None or fleet.watcher is None or fleet.leader is None:
             return None
-        began, positions = time.monotonic(), self._fleet.positions
+        began, positions = time.monotonic(), fleet.positions
         for _ in range(2):  # the first answer may be to a question that was asked before
-            if self._fleet.leader is not None:
-                await self._fleet.watcher.look(self._fleet.leader)
+            await fleet.watcher.look(fleet.leader)
             if positions.database is not None and (positions.answered_at or 0.0) >= began:
                 return ConsistencyToken(
                     lsn=positions.written,

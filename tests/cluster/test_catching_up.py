@@ -4,15 +4,20 @@ import asyncio
 import collections.abc
 import dataclasses
 import datetime as dt
+import time
 import typing
 
 import pytest
 from sqlalchemy import text
 
 from modern_di_replicas import SESSION, STRONG, Bounded, ConsistencyToken, Intent, Monitor, RoutedSession, Tokens
+from modern_di_replicas.client import Client
 from modern_di_replicas.cluster.catching_up import catch_up, is_written
+from modern_di_replicas.cluster.fleet import Fleet
 from modern_di_replicas.cluster.patient import PatientEngine
-from modern_di_replicas.routing.positions import Freshness
+from modern_di_replicas.lsn import LAST_LSN, identify
+from modern_di_replicas.routing.positions import Freshness, Positions
+from modern_di_replicas.routing.snapshot import Observation
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import Servers, serving
 
@@ -151,13 +156,13 @@ async def test_a_frozen_replica_keeps_nobody_waiting_who_can_read_from_another(
 
 async def test_with_no_replica_left_nobody_waits(disposable_cluster: LocalCluster) -> None:
     """The group has none that serves any more: the primary reads."""
-    async with serving(disposable_cluster, probe_interval=0.1) as servers, Monitor(servers.replica):
+    async with serving(disposable_cluster, probe_interval=3.0) as servers, Monitor(servers.replica):
         session = reading(servers, after=await ahead(servers))
         fleet = servers.replica.fleet
         assert fleet is not None
         for replica in disposable_cluster.replicas:
             await asyncio.to_thread(replica.stop, "immediate")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while fleet.serving(None):  # noqa: ASYNC110  # the monitor finds out by itself
                 await asyncio.sleep(0.01)
         freshness = Freshness(after=(await ahead(servers),))
@@ -168,6 +173,10 @@ async def test_with_no_replica_left_nobody_waits(disposable_cluster: LocalCluste
         assert fleet.watcher is not None
         for member in fleet.members:
             await fleet.watcher.look(member.name)
+        first = disposable_cluster.replicas[0]
+        await asyncio.to_thread(first.start)
+        await fleet.watcher.look(fleet.members[1].name)
+        assert fleet.members[1].name.endswith(str(first.port))
         assert not fleet.serving(None)
 
 
@@ -178,3 +187,58 @@ async def test_where_there_are_no_replicas_the_primary_alone_is_asked(cluster: L
         assert fleet is not None
         assert await is_written(fleet, await now(servers), wait=0.1)
         assert not await is_written(fleet, await ahead(servers), wait=0.1)
+
+
+class Answering:
+    """Watches a primary that is asked when it is told to be."""
+
+    patience = 0.0
+
+    def __init__(self, fleet: Fleet, answers: list[Observation]) -> None:
+        self._fleet = fleet
+        self._answers = answers
+
+    def look(self, name: str) -> collections.abc.Awaitable[object]:
+        return asyncio.sleep(0, name)
+
+    async def primary_answers(self) -> bool:
+        self._fleet.positions.follow(self._answers.pop(0))
+        return True
+
+
+async def test_an_answer_to_a_question_older_than_the_token_settles_nothing(cluster: LocalCluster) -> None:
+    """INVARIANT: the write may have come between the question and its answer; the next answer decides."""
+    async with serving(cluster) as servers, Monitor(servers.replica):
+        token, fleet = await now(servers), servers.replica.fleet
+        assert fleet is not None
+        old = Observation(at=0.0, in_recovery=False, lsn=1, written=1, timeline=token.timeline, system=1, database=1)
+        new = dataclasses.replace(old, at=time.monotonic() + 60, lsn=token.lsn + 10, written=token.lsn + 10)
+        fleet.positions = Positions()
+        fleet.watcher = Answering(fleet, [old, new])
+        theirs = dataclasses.replace(token, database=identify(1, 1), lsn=token.lsn + 10)
+        assert await is_written(fleet, theirs, wait=0.1)
+        fleet.watcher = Answering(fleet, [dataclasses.replace(new, at=new.at + 1)])
+        assert not await is_written(fleet, dataclasses.replace(theirs, lsn=theirs.lsn + 1), wait=0.1)
+
+
+async def test_a_primary_that_answers_late_is_asked_again(cluster: LocalCluster) -> None:
+    """What it said before the write tells nothing of it."""
+    async with serving(cluster) as servers, Monitor(servers.replica):
+        fleet = servers.replica.fleet
+        assert fleet is not None
+        client = Client(token=await now(servers), is_request=True)
+        client.written(None)
+        fleet.watcher = Answering(fleet, [])
+        token = await Tokens(servers.settings, fleet).of(client)
+        assert token is not None
+        assert token.lsn == LAST_LSN
+
+
+async def test_without_servers_a_token_is_what_it_says(cluster: LocalCluster) -> None:
+    """Nobody can check it, and nobody asks."""
+    async with serving(cluster) as servers, Monitor(servers.replica):
+        token = await now(servers)
+        tokens = Tokens(servers.settings)
+        assert await tokens.admit([]) is None
+        assert await tokens.admit([str(token)]) == token
+        assert await tokens.of(Client(token=token, is_request=True)) == token

@@ -277,3 +277,11 @@ async def test_a_monitor_ends_while_somebody_still_asks(disposable_cluster: Loca
             await asyncio.sleep(0)
         assert all(look.done() for look in asking)
     disposable_cluster.primary.thaw()
+
+
+async def test_a_statement_without_parameters_of_any_kind_is_noticed_as_well(primary: PrimaryEngine) -> None:
+    """SQLAlchemy has a way of its own for it."""
+    async with primary.begin() as connection:
+        options = {"no_parameters": True}
+        await connection.exec_driver_sql("INSERT INTO note VALUES ('bare')", execution_options=options)
+    assert current_token() is not None

@@ -50,6 +50,7 @@ async def test_a_client_reads_what_it_has_written_however_it_was_committed(
             assert await seen(writer) == {"amount": before + 1, "replica": False}
             assert await seen(writer, "/core") == {"amount": before + 1, "replica": False}
             assert await seen(other) == {"amount": before, "replica": True}
+            assert await seen(other, "/core") == {"amount": before, "replica": True}
         stock_cluster.catch_up()
         assert await seen(writer) == {"amount": before + 1, "replica": True}
 

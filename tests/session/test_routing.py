@@ -14,7 +14,7 @@ from modern_di_replicas import Intent, RoutedSession, WriteOnReplicaError
 from modern_di_replicas.session import ReplicaSession
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import serving
-from tests.session.models import Item, Shop
+from tests.session.models import Account, Item, Shop
 from tests.session.wire import Wire
 
 
@@ -236,3 +236,11 @@ async def test_a_mapper_or_table_that_is_bound_later_keeps_its_engine(shop_clust
                 place = select(Item.amount, text("pg_is_in_recovery()")).where(Item.id == 1)
                 assert (await session.execute(place)).one() == (10, False)
                 assert session.decision.server != "primary"
+
+
+async def test_what_is_not_bound_is_read_from_the_replica_beside_what_is(shop_cluster: LocalCluster) -> None:
+    """One table has an engine of its own; the others are where the unit of work is."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        session.sync_session.bind_table(Account.metadata.tables["account"], servers.primary.sync_engine)
+        place = select(text("pg_is_in_recovery()")).select_from(Item).limit(1)
+        assert await session.run_sync(lambda sync: sync.scalars(place).all()) == [True]

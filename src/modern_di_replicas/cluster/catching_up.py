@@ -13,7 +13,7 @@ from modern_di_replicas.routing.positions import Freshness
 PAUSE: typing.Final = 0.001
 """Seconds between two questions to a server that is not there yet."""
 
-FIRST_ANSWER: typing.Final = 0.05
+FIRST_ANSWER: typing.Final = 0.2
 """Seconds the servers have for their first answer, at the most, however short the wait after it is."""
 
 

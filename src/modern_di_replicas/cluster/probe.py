@@ -84,7 +84,7 @@ class Probe:
         asking = self._asking
         done, _ = await asyncio.wait({asking}, timeout=self.timeout)
         if not done and asking is self._asking:
-            self._abandon()
+            self._abandon(asking)
         if not done or asking.cancelled():
             msg = f"no answer within {self.timeout:g} s"
             raise TimeoutError(msg)
@@ -114,20 +114,19 @@ class Probe:
             database=row["database"],
         )
 
-    def _abandon(self) -> None:
-        asking, self._asking = self._asking, None
+    def _abandon(self, asking: asyncio.Future[Observation]) -> None:
         # Not by cancelling alone: the driver would ask a frozen server, politely, to forget the question.
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-        if asking is not None:
-            asking.cancel()
+        self._asking = None
+        asking.cancel()
 
     async def close(self) -> None:
         """Close the connection, within the time a probe has."""
-        if self._asking is not None and not self._asking.done():
-            asking = self._asking
-            self._abandon()
+        asking = self._asking
+        if asking is not None and not asking.done():
+            self._abandon(asking)
             await asyncio.wait({asking})
         connection, self._connection = self._connection, None
         if connection is not None:
