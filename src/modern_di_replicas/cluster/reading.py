@@ -47,9 +47,8 @@ class ReadEngines:
         parameters: object,  # noqa: ARG002
         context: ExecutionContext,
     ) -> None:
-        if context.root_connection.engine not in self._sessions:
-            return  # Core on the replica's engine: whoever uses that knows what it is
-        foreseen = foresee(statement)
+        # Not for Core on the replica's engine: whoever uses that knows what it is.
+        foreseen = foresee(statement) if context.root_connection.engine in self._sessions else None
         if foreseen is not None and (foreseen.need is Need.PRIMARY or self.autocommit):
             raise StatementNotForReplica(foreseen)
 
