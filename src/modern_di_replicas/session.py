@@ -248,9 +248,16 @@ class ReplicaSession(Session):
 
     def end_reading(self) -> None:
         """Give the replica's connections back, at the end of a transaction."""
-        reading, self._reading = self._reading, {}
-        for connection in reading.values():
+        while self._reading:
+            _, connection = self._reading.popitem()
             release(connection)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            # A transaction whose end is cancelled does not say so.
+            self.end_reading()
 
     def check_flush(self) -> None:
         """Move to the primary before a flush, and check that nothing stale is written.

@@ -358,3 +358,32 @@ async def test_a_replica_that_went_down_after_the_choice_is_not_even_asked(shop_
             engine_of(servers, replica).health.declare_down()
         assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
         assert "went down" in session.decision.reason
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_a_transaction_whose_end_is_cancelled_keeps_no_connection_of_its_replica(
+    disposable_shop: LocalCluster, end: str
+) -> None:
+    """INVARIANT: however a unit of work ends, each pool has its connections back; `serving` looks at them."""
+    async with serving(disposable_shop, primary_pool_size=1) as servers:
+        holder = await servers.primary.connect().start()
+        tasks: list[asyncio.Task[None]] = []
+
+        def cancel(*_: object) -> None:
+            if tasks:
+                tasks.pop().cancel()
+
+        # The pool is full, so the connection is closed as it comes back; the task is cancelled in the middle of that.
+        event.listen(servers.primary.sync_engine, "close", cancel, insert=True)
+
+        async def work() -> None:
+            async with servers.session() as session:
+                assert await session.get(Account, 1) is not None
+                await session.execute(text("CREATE TEMPORARY TABLE t (n int) ON COMMIT DROP"))
+                await holder.close()
+                tasks.append(working)
+                await getattr(session, end)()
+
+        working = asyncio.create_task(work())
+        with contextlib.suppress(asyncio.CancelledError):
+            await working

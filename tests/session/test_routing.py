@@ -244,3 +244,11 @@ async def test_what_is_not_bound_is_read_from_the_replica_beside_what_is(shop_cl
         session.sync_session.bind_table(Account.metadata.tables["account"], servers.primary.sync_engine)
         place = select(text("pg_is_in_recovery()")).select_from(Item).limit(1)
         assert await session.run_sync(lambda sync: sync.scalars(place).all()) == [True]
+
+
+async def test_a_write_without_parameters_of_any_kind_moves_as_well(shop_cluster: LocalCluster) -> None:
+    """SQLAlchemy sends it in a way of its own; a standby would take this lock, and lock nothing."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        lock = text("SELECT pg_advisory_xact_lock(7)").execution_options(no_parameters=True)
+        await session.execute(lock)
+        assert session.decision.server == "primary"

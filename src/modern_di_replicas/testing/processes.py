@@ -88,7 +88,7 @@ def end_everything_below(folder: pathlib.Path) -> bool:
 def _works_below(process: psutil.Process, folder: pathlib.Path) -> bool:
     try:
         return process.name() in PROGRAMS and pathlib.Path(process.cwd()).is_relative_to(folder)
-    except psutil.Error:
+    except (psutil.Error, FileNotFoundError):  # the latter from psutil before 7.1, of a process that is ending
         return False
 
 
