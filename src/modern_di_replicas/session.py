@@ -243,7 +243,7 @@ class ReplicaSession(Session):
         """Whether closing it sends nothing: it has read in autocommit, and its pool keeps the connection."""
         if self.escalation is not None or not self._replica.read_engines.autocommit:
             return False
-        pool: QueuePool = self._bound.pool  # type: ignore[assignment]  # we made it, and a cast costs time
+        pool: QueuePool = self._replica.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
         return self._replica.read_engines.streaming not in self._reading and pool.overflow() <= 0
 
     def end_reading(self) -> None:
