@@ -53,16 +53,10 @@ def current_token() -> ConsistencyToken | None:
     return None if client is None or client.is_unsure else client.token
 
 
-def token_of_request() -> ConsistencyToken | None:
-    """Return what the client of the current request has written; None outside a request."""
+def client_of_request() -> Client | None:
+    """Return the client whose reads include its writes; None outside a request."""
     client = _current.get()
-    return client.token if client is not None and client.is_request else None
-
-
-def is_client_unsure() -> bool:
-    """Return whether the client of the current request wrote, and nobody knows how far the primary was then."""
-    client = _current.get()
-    return client is not None and client.is_request and client.is_unsure
+    return client if client is not None and client.is_request else None
 
 
 def expect_write() -> None:

@@ -13,9 +13,10 @@ from sqlalchemy import text
 from modern_di_replicas import SESSION, STRONG, Bounded, ConsistencyToken, Intent, Monitor, RoutedSession, Tokens
 from modern_di_replicas.client import Client
 from modern_di_replicas.cluster.catching_up import catch_up, is_written
-from modern_di_replicas.cluster.fleet import Fleet
+from modern_di_replicas.cluster.fleet import Fleet, Member
 from modern_di_replicas.cluster.patient import PatientEngine
 from modern_di_replicas.lsn import LAST_LSN, identify
+from modern_di_replicas.replica_session import ReplicaSession
 from modern_di_replicas.routing.positions import Freshness, Positions
 from modern_di_replicas.routing.snapshot import Observation
 from modern_di_replicas.testing import LocalCluster
@@ -87,6 +88,31 @@ async def test_a_read_whose_monitor_ended_meanwhile_goes_to_the_primary(cluster:
             session = reading(servers, after=await ahead(servers))
         async with session:
             assert not await session.scalar(WHERE)
+
+
+async def test_a_session_that_had_to_wait_ends_as_the_replica_it_read_from_demands(cluster: LocalCluster) -> None:
+    """INVARIANT: a surplus connection is closed over the network; whether it is one, only its own pool knows."""
+    options: dict[str, typing.Any] = {"replica_pool_size": 1, "replica_max_overflow": 1, "probe_interval": 60.0}
+    async with serving(cluster, **options, catch_up_wait=600.0) as servers, Monitor(servers.replica):
+        fleet = typing.cast(Fleet, servers.replica.fleet)
+        candidate = typing.cast(Member, fleet.choose_member(affinity="user"))
+        other = next(member for member in fleet.serving(None) if member is not candidate)
+        behind = next(server for server in cluster.replicas if server.url == candidate.url)
+        token = await now(servers)
+        behind.pause_replay()
+        try:
+            cluster.primary.execute("CREATE TABLE news (); DROP TABLE news")
+            written = int(cluster.primary.execute("SELECT pg_current_wal_flush_lsn() - '0/0'"))
+            async with other.engine.connect() as busy:
+                await busy.execute(WHERE)
+                session = reading(servers, after=dataclasses.replace(token, lsn=written), affinity="user")
+                assert session.decision.server == candidate.name
+                async with session:
+                    assert await session.scalar(WHERE)
+                    assert session.decision.server == other.name
+                    assert not typing.cast(ReplicaSession, session.sync_session).ends_at_once
+        finally:
+            behind.resume_replay()
 
 
 async def test_a_write_waits_for_no_replica(cluster: LocalCluster) -> None:

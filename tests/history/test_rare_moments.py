@@ -16,8 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modern_di_replicas import STRONG, ConsistencyToken, ReplicaEngine, ReplicationSettings, read_intent
-from modern_di_replicas.cluster import writes
 from modern_di_replicas.cluster.fleet import Fleet
+from modern_di_replicas.cluster.writes import Writes
 from modern_di_replicas.fastapi import Dependencies, setup_replicas
 from modern_di_replicas.testing import LocalCluster
 
@@ -150,13 +150,13 @@ async def test_a_write_whose_primary_dies_right_after_its_commit_is_not_hidden(
     async with worker.visited_by(httpx.Cookies()) as client:
         await client.get("/")
         replica.pause_replay()
-        ask = writes._ask  # noqa: SLF001  # the moment between the commit and the question has no other name
+        ask = Writes._ask  # noqa: SLF001  # the moment between the commit and the question has no other name
 
         def ask_the_dead(*args: typing.Any, **options: typing.Any) -> ConsistencyToken:
             register_cluster.primary.stop("immediate")
             return ask(*args, **options)
 
-        monkeypatch.setattr(writes, "_ask", ask_the_dead)
+        monkeypatch.setattr(Writes, "_ask", ask_the_dead)
         wrote = await client.post("/")
         read = await client.get("/")
 

@@ -11,7 +11,7 @@ from sqlalchemy import event, select, text
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from modern_di_replicas import Intent, RoutedSession, WriteOnReplicaError
-from modern_di_replicas.session import ReplicaSession
+from modern_di_replicas.replica_session import ReplicaSession
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import serving
 from tests.session.models import Account, Item, Shop

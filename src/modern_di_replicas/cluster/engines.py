@@ -7,7 +7,7 @@ import typing
 from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from modern_di_replicas.client import is_client_unsure, token_of_request
+from modern_di_replicas.client import client_of_request
 from modern_di_replicas.cluster.arrivals import refuse_setbacks, refuse_standbys
 from modern_di_replicas.cluster.connections import OpenConnections
 from modern_di_replicas.cluster.escalation import EscalationPolicy
@@ -148,17 +148,17 @@ class ReplicaEngine(AsyncEngine):
         if self.fleet is None:
             return self
         level = consistency or self.settings.consistency
-        if level is STRONG or (level is SESSION and is_client_unsure()):
+        client = client_of_request() if level is SESSION else None
+        own = None if client is None else client.token
+        if level is STRONG or (client is not None and client.is_unsure):
             self.fleet.check_group(group)
             chosen = self.fleet.primary
+        elif after is None and own is None and not isinstance(level, Bounded):
+            chosen = self.fleet.choose(group, affinity=affinity)
         else:
-            asked = [after, token_of_request() if level is SESSION else None]
-            tokens = tuple(token for token in asked if token is not None)
+            tokens = tuple(token for token in (after, own) if token is not None)
             max_age = level.lag.total_seconds() if isinstance(level, Bounded) else None
-            if not tokens and max_age is None:
-                chosen = self.fleet.choose(group, affinity=affinity)
-            else:
-                chosen = self._choose_fresh(group, affinity, Freshness(after=tokens, max_age=max_age))
+            chosen = self._choose_fresh(group, affinity, Freshness(after=tokens, max_age=max_age))
         return chosen.execution_options(**self.options) if self.options else chosen
 
     def execution_options(self, **options: typing.Any) -> "ReplicaEngine":

@@ -22,10 +22,19 @@ SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint AS flushed,
        (insert_lsn - '0/0')::bigint AS inserted,
        (pg_walfile_name_offset(insert_lsn)).file_offset AS inserted_in_file,
        current_setting('synchronous_commit') = 'off' AS commits_lazily,
-       ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int AS timeline,
+       ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int AS timeline
+FROM (SELECT pg_current_wal_insert_lsn() AS insert_lsn) AS log
+"""
+
+FIRST_QUESTION: typing.Final = f"""
+SELECT position.*,
        (SELECT system_identifier FROM pg_control_system()) AS system,
        (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database
-FROM (SELECT pg_current_wal_insert_lsn() AS insert_lsn) AS log
+FROM ({QUESTION}) AS position
+"""  # noqa: S608  # a constant in a constant
+"""Asks for what a connection never changes as well: reading the control file takes longer than all the rest.
+
+The timeline is not among it: behind a connection pooler, one connection may see a promotion.
 """
 
 HAS_WRITTEN: typing.Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
@@ -76,7 +85,8 @@ class Writes:
         self.latest: ConsistencyToken | None = None
         """The token of the last write of this process."""
         self._work: weakref.WeakKeyDictionary[typing.Any, _Work] = weakref.WeakKeyDictionary()
-        """By connection of the driver."""
+        self._databases: weakref.WeakKeyDictionary[typing.Any, str] = weakref.WeakKeyDictionary()
+        """Both by connection of the driver."""
         for way in ("do_execute", "do_executemany"):
             event.listen(engine, way, self._executes)
         event.listen(engine, "do_execute_no_params", self._executes_bare)
@@ -108,21 +118,24 @@ class Writes:
         self._executes(cursor, statement, None, context)
 
     def _commits(self, connection: PoolProxiedConnection) -> None:
-        work = self._work.get(connection.driver_connection)
-        writes = work is not None and not work.commits_itself and (work.is_known_to_write or _has_written(connection))
-        self._ends(connection)
+        work = self._take(connection)
+        writes = work is not None and (work.is_known_to_write or _has_written(connection))
         self._do_commit(connection)
         if work is not None and writes:
             self._note(connection.dbapi_connection, lazily=work.commits_lazily)
 
     def _rolls_back(self, connection: PoolProxiedConnection) -> None:
-        self._ends(connection)
+        self._take(connection)
         self._do_rollback(connection)
 
-    def _ends(self, connection: PoolProxiedConnection) -> None:
-        work = self._work.get(connection.driver_connection)
-        if work is not None and not work.commits_itself:
-            del self._work[connection.driver_connection]
+    def _take(self, connection: PoolProxiedConnection) -> _Work | None:
+        """Return what a transaction has done, at its end; None when that is nothing, or was committed by itself."""
+        driver = connection.driver_connection
+        work = self._work.get(driver)
+        if work is None or work.commits_itself:
+            return None
+        del self._work[driver]
+        return work
 
     def _goes_back(self, connection: DBAPIConnection, record: ConnectionPoolEntry, state: PoolResetState) -> None:
         work = self._work.pop(record.driver_connection, None)
@@ -135,7 +148,7 @@ class Writes:
 
     def _note(self, connection: DBAPIConnection | None, *, lazily: bool) -> None:
         try:
-            token = _ask(connection, lazily=lazily)
+            token = self._ask(typing.cast(AdaptedConnection, connection), lazily=lazily)
         except Exception as error:  # noqa: BLE001  # what was committed is committed, whatever becomes of the connection
             logger.warning("After a write the primary did not say how far it is (%s).", type(error).__name__)
             note_write(None)
@@ -144,6 +157,22 @@ class Writes:
             self.latest = token
         note_write(token)
 
+    def _ask(self, connection: AdaptedConnection, *, lazily: bool) -> ConsistencyToken:
+        driver = connection.driver_connection
+        database = self._databases.get(driver)
+        question = QUESTION if database is not None else FIRST_QUESTION
+        row = connection.run_async(lambda driver: driver.fetchrow(question))
+        if database is None:
+            database = self._databases[driver] = identify(row["system"], row["database"])
+        # A commit that did not wait for its flush may lie behind what is flushed, but not behind what is inserted.
+        lazily = lazily or row["commits_lazily"]
+        return ConsistencyToken(
+            lsn=last_record_end(row["inserted"], row["inserted_in_file"]) if lazily else row["flushed"],
+            timeline=row["timeline"],
+            database=database,
+            issued_at=int(time.time()),
+        )
+
 
 def _has_written(connection: PoolProxiedConnection) -> bool:
     adapted = typing.cast(AdaptedConnection, connection.dbapi_connection)
@@ -151,15 +180,3 @@ def _has_written(connection: PoolProxiedConnection) -> bool:
         return bool(adapted.run_async(lambda driver: driver.fetchval(HAS_WRITTEN)))
     except Exception:  # noqa: BLE001  # a transaction that has failed commits nothing; the commit says the rest
         return False
-
-
-def _ask(connection: DBAPIConnection | None, *, lazily: bool) -> ConsistencyToken:
-    row = typing.cast(AdaptedConnection, connection).run_async(lambda driver: driver.fetchrow(QUESTION))
-    # A commit that did not wait for its flush may lie behind what is flushed, but not behind what is inserted.
-    lazily = lazily or row["commits_lazily"]
-    return ConsistencyToken(
-        lsn=last_record_end(row["inserted"], row["inserted_in_file"]) if lazily else row["flushed"],
-        timeline=row["timeline"],
-        database=identify(row["system"], row["database"]),
-        issued_at=int(time.time()),
-    )

@@ -1,0 +1,344 @@
+"""All of the routing: a session that reads from a replica, and moves to the primary when it must, once, for good."""
+
+import collections.abc
+import typing
+
+from sqlalchemy import Connection, Engine, Executable, UpdateBase, event
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import (
+    Mapper,
+    QueryContext,
+    Session,
+    SessionTransaction,
+    UOWTransaction,
+    object_session,
+)
+from sqlalchemy.pool import QueuePool
+from sqlalchemy.util import await_only
+
+from modern_di_replicas.cluster.engines import ReplicaEngine
+from modern_di_replicas.cluster.failures import Failure, classify
+from modern_di_replicas.cluster.patient import PatientEngine
+from modern_di_replicas.cluster.reading import StatementNotForReplica, release
+from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
+from modern_di_replicas.intent import Intent
+from modern_di_replicas.routing.statements import Need
+from modern_di_replicas.stale_writes import StaleWriteGuard
+
+
+USE_PRIMARY: typing.Final = "use_primary"
+"""The execution option that runs one statement, and the rest of its unit of work, on the primary."""
+
+_STREAM: typing.Final = "stream_results"
+_NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
+
+
+class ReplicaSession(Session):
+    """The synchronous half of a `RoutedSession` that reads from a replica: all of the routing.
+
+    It reads on a connection of its own, `_reading`, which the `Session` is only lent: what becomes of a replica
+    must not matter to the session's commit. From the moment it escalates, it is an ordinary session on the primary.
+
+    Args:
+        replica: the engine of one replica.
+        primary: where it escalates to.
+        intent: what the unit of work declared.
+        patient: finds a replica that is fresh enough, before the first statement; None where `replica` is.
+        **options: those of `Session`.
+
+    """
+
+    def __init__(
+        self,
+        bind: typing.Any = None,  # noqa: ANN401  # as `Session` has it
+        *,
+        replica: ReplicaEngine,
+        primary: Engine | Connection,
+        intent: Intent,
+        patient: PatientEngine | None = None,
+        **options: typing.Any,
+    ) -> None:
+        super().__init__(bind=bind, **options)
+        self.escalation: str | None = None
+        """Why this unit of work moved to the primary; None while it reads from its replica."""
+        always = options.get("execution_options") or _NONE
+        if "isolation_level" in always:
+            self.escalation = "an isolation level of its own"  # a replica's is that of the settings
+        elif always.get(USE_PRIMARY):
+            self.escalation = f"the execution option {USE_PRIMARY}"
+        self._streams = bool(always.get(_STREAM))
+        self._replica = replica
+        self._bound = replica.sync_engine
+        self._has_binds = bool(options.get("binds"))
+        self._patient = patient
+        self._primary = primary
+        self._endpoint = intent.endpoint
+        self._group = intent.group
+        self._guard: StaleWriteGuard | None = None
+        self._executing: Engine | None = None
+        self._reading: dict[Engine, Connection] = {}
+
+    # Where a statement goes
+
+    def get_bind(
+        self,
+        mapper: typing.Any = None,  # noqa: ANN401  # as `Session` has it
+        *,
+        clause: typing.Any = None,  # noqa: ANN401
+        bind: typing.Any = None,  # noqa: ANN401
+        **options: typing.Any,
+    ) -> Engine | Connection:
+        if bind is not None or self._has_binds:
+            found = super().get_bind(mapper, clause=clause, bind=bind, **options)
+            if found is not self._bound:
+                return found  # somebody chose: bind_arguments, or `binds` for this mapper
+        if self.escalation is not None:
+            return self._primary
+        executing = self._executing
+        if executing is None:
+            return self._bound
+        connection = self._reading.get(executing)
+        return self._connect(executing) if connection is None else connection
+
+    def bind_mapper(self, *args: typing.Any, **options: typing.Any) -> None:
+        self._has_binds = True
+        super().bind_mapper(*args, **options)
+
+    def bind_table(self, *args: typing.Any, **options: typing.Any) -> None:
+        self._has_binds = True
+        super().bind_table(*args, **options)
+
+    def _connect(self, engine: Engine) -> Connection:
+        connection = engine.connect()
+        # The session joins a transaction that is under way, and leaves its end to us.
+        connection.begin()
+        self._reading[engine] = connection
+        return connection
+
+    def execute(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
+        return self._run(Session.execute, statement, args, options)
+
+    def scalar(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+        return self._run(Session.scalar, statement, args, options)
+
+    def scalars(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+        return self._run(Session.scalars, statement, args, options)
+
+    def _run(
+        self,
+        run: collections.abc.Callable[..., typing.Any],
+        statement: typing.Any,  # noqa: ANN401
+        args: tuple[typing.Any, ...],
+        options: dict[str, typing.Any],
+    ) -> typing.Any:  # noqa: ANN401
+        """Run a statement on the replica, and again on the primary when the replica cannot do it.
+
+        Every statement of a session comes through here, those of the ORM's own loading included; the event
+        `do_orm_execute` would see them as well, for twice the work.
+
+        Raises:
+            WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
+
+        """
+        streams = self._prepare(statement, options) if self.escalation is None else False
+        if self.escalation is not None:
+            return run(self, statement, *args, **options)
+
+        engines = self._replica.read_engines
+        # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
+        # on what went before, such as a SET LOCAL.
+        stands_alone = engines.autocommit or not self._reading
+        enclosing, self._executing = self._executing, engines.streaming if streams else engines.reading
+        try:
+            return run(self, statement, *args, **options)
+        except Exception as error:
+            if self.escalation is not None:  # by a flush or by a load inside this statement: the error is the primary's
+                raise
+            self._leave_after(error, stands_alone=stands_alone)
+        finally:
+            self._executing = enclosing
+        return run(self, statement, *args, **options)
+
+    def _prepare(self, statement: object, options: dict[str, typing.Any]) -> bool:
+        """Move to the primary before a statement that is for it, or for lack of a replica that can serve.
+
+        Returns: whether the statement streams its rows.
+        """
+        uses_primary: typing.Any = False
+        streams: typing.Any = self._streams
+        own = statement.get_execution_options() if isinstance(statement, Executable) else None
+        for given in (own, options.get("execution_options")):
+            if given:
+                uses_primary = uses_primary or given.get(USE_PRIMARY)
+                streams = streams or given.get(_STREAM)
+        if uses_primary:
+            self.escalate(f"the execution option {USE_PRIMARY}")
+        elif isinstance(statement, UpdateBase):
+            self.escalate_write("INSERT" if statement.is_insert else "UPDATE" if statement.is_update else "DELETE")
+        elif not self._reading:
+            self._find_replica()
+        return bool(streams)
+
+    def _find_replica(self) -> None:
+        """Make sure, before the first statement, that the replica can serve; move to the primary otherwise."""
+        if self._patient is not None:
+            self._wait_for_replica(self._patient)
+        elif self._replica.health.is_down:
+            self.escalate(f"{self._replica.label} went down")
+
+    def _wait_for_replica(self, patient: PatientEngine) -> None:
+        """Read from a replica that is fresh enough by now; from the primary when none is."""
+        found = await_only(patient.catch_up())
+        self._patient = None
+        if isinstance(found, ReplicaEngine):
+            self._replica = found
+        else:
+            self.escalate(f"no replica has {patient.read.freshness} yet")
+
+    @property
+    def label(self) -> str:
+        """The name of the replica it reads from."""
+        return self._replica.label
+
+    def _leave_after(self, error: Exception, *, stands_alone: bool) -> None:
+        """Move to the primary after an error of the replica, or raise it."""
+        if isinstance(error, StatementNotForReplica):
+            if error.foreseen.need is Need.PRIMARY:
+                self.escalate_write(error.foreseen.kind)
+            else:
+                self.escalate(f"{error.foreseen.kind} needs a transaction")
+            return
+        failure = classify(error)
+        if failure is Failure.OWN:
+            raise error
+        if failure is Failure.WRITE:
+            statement = "a write that only the server could see"
+            if not stands_alone:
+                raise WriteOnReplicaError(endpoint=self._endpoint, statement=statement) from error
+            self.escalate_write(statement)
+            return
+        rests = failure is Failure.DOWN and self._replica.health.failed()
+        if not stands_alone:
+            raise error
+        self._leave_lost(error, rests=rests)
+
+    def _leave_lost(self, error: Exception, *, rests: bool) -> None:
+        policy, label = self._replica.policy, self._replica.label
+        if isinstance(error, PoolTimeoutError) and not policy.primary_reads:
+            raise NoReplicaAvailable(group=self._group) from error
+        policy.report_loss(server=label, error=error, rests=rests)
+        self.escalate(f"{label} failed ({type(error).__name__})")
+
+    # Moving to the primary
+
+    def escalate(self, reason: str) -> None:
+        """Move this unit of work to the primary, to its end."""
+        if self.escalation is None:
+            self.escalation = reason
+            self.guard.left_replica(self)
+
+    def escalate_write(self, statement: str) -> None:
+        """Move to the primary because of a write where a read was declared.
+
+        Raises:
+            WriteOnReplicaError: `on_write` is `raise`.
+
+        """
+        if self.escalation is None:
+            self._replica.policy.report_write(endpoint=self._endpoint, statement=statement)
+            self.escalate(statement)
+
+    @property
+    def ends_at_once(self) -> bool:
+        """Whether closing it sends nothing: it has read in autocommit, and its pool keeps the connection."""
+        if self.escalation is not None or not self._replica.read_engines.autocommit:
+            return False
+        pool: QueuePool = self._replica.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
+        return self._replica.read_engines.streaming not in self._reading and pool.overflow() <= 0
+
+    def end_reading(self) -> None:
+        """Give the replica's connections back, at the end of a transaction."""
+        while self._reading:
+            _, connection = self._reading.popitem()
+            release(connection)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            # A transaction whose end is cancelled does not say so.
+            self.end_reading()
+
+    def check_flush(self) -> None:
+        """Move to the primary before a flush, and check that nothing stale is written.
+
+        Raises:
+            WriteOnReplicaError: `on_write` is `raise`.
+            StaleWriteError: the flush would overwrite a row with what a replica had.
+
+        """
+        if self.new:
+            self.escalate_write("INSERT")
+        elif self.deleted:
+            self.escalate_write("DELETE")
+        elif any(self.is_modified(instance) for instance in self.dirty):
+            self.escalate_write("UPDATE")
+        self.escalate("flush")
+        self.guard.check(self)
+
+    @property
+    def guard(self) -> StaleWriteGuard:
+        """Made when it is needed: most units of work only read."""
+        if self._guard is None:
+            self._guard = StaleWriteGuard()
+        return self._guard
+
+    # What writes without a statement of its own
+
+    def connection(self, *args: typing.Any, **options: typing.Any) -> Connection:
+        # What its user will do with it cannot be foreseen, nor run again.
+        self.escalate("connection()")
+        return super().connection(*args, **options)
+
+    def begin_nested(self) -> SessionTransaction:
+        self.escalate_write("SAVEPOINT")
+        return super().begin_nested()
+
+    def merge(self, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
+        self.escalate_write("merge()")
+        return super().merge(*args, **options)
+
+    def bulk_save_objects(self, *args: typing.Any, **options: typing.Any) -> None:
+        self.escalate_write("bulk_save_objects()")
+        super().bulk_save_objects(*args, **options)
+
+    def bulk_insert_mappings(self, *args: typing.Any, **options: typing.Any) -> None:
+        self.escalate_write("bulk_insert_mappings()")
+        super().bulk_insert_mappings(*args, **options)
+
+    def bulk_update_mappings(self, *args: typing.Any, **options: typing.Any) -> None:
+        self.escalate_write("bulk_update_mappings()")
+        super().bulk_update_mappings(*args, **options)
+
+
+@event.listens_for(ReplicaSession, "before_flush")
+def _before_flush(session: ReplicaSession, context: UOWTransaction, instances: object) -> None:  # noqa: ARG001
+    session.check_flush()
+
+
+@event.listens_for(ReplicaSession, "after_transaction_end")
+def _after_transaction_end(session: ReplicaSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.end_reading()
+
+
+@event.listens_for(ReplicaSession, "detached_to_persistent")
+def _attached(session: ReplicaSession, instance: object) -> None:
+    session.guard.attached(instance)
+
+
+@event.listens_for(Mapper, "refresh")
+def _refreshed(target: object, context: QueryContext, attrs: collections.abc.Collection[str] | None) -> None:  # noqa: ARG001
+    session = object_session(target)
+    if isinstance(session, ReplicaSession) and session.escalation is not None:
+        session.guard.refreshed(target, attrs)
