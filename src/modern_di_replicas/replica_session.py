@@ -30,7 +30,6 @@ USE_PRIMARY: typing.Final = "use_primary"
 """The execution option that runs one statement, and the rest of its unit of work, on the primary."""
 
 _STREAM: typing.Final = "stream_results"
-_NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
 class ReplicaSession(Session):
@@ -48,6 +47,15 @@ class ReplicaSession(Session):
 
     """
 
+    # Here and not in `__init__`, because they seldom change: Python makes an object of some 30 attributes of its own
+    # for half as much again.
+    escalation: str | None = None
+    """Why this unit of work moved to the primary; None while it reads from its replica."""
+    _has_binds: bool = False
+    _streams: bool = False
+    _patient: PatientEngine | None = None
+    _guard: StaleWriteGuard | None = None
+
     def __init__(
         self,
         bind: typing.Any = None,  # noqa: ANN401  # as `Session` has it
@@ -59,24 +67,22 @@ class ReplicaSession(Session):
         **options: typing.Any,
     ) -> None:
         super().__init__(bind=bind, **options)
-        self.escalation: str | None = None
-        """Why this unit of work moved to the primary; None while it reads from its replica."""
-        always = options.get("execution_options") or _NONE
-        if "isolation_level" in always:
-            self.escalation = "an isolation level of its own"  # a replica's is that of the settings
-        elif always.get(USE_PRIMARY):
-            self.escalation = f"the execution option {USE_PRIMARY}"
-        self._streams = bool(always.get(_STREAM))
         self._replica = replica
         self._bound = replica.sync_engine
-        self._has_binds = bool(options.get("binds"))
-        self._patient = patient
         self._primary = primary
-        self._endpoint = intent.endpoint
-        self._group = intent.group
-        self._guard: StaleWriteGuard | None = None
+        self._intent = intent
         self._executing: Engine | None = None
         self._reading: dict[Engine, Connection] = {}
+        if patient is not None:
+            self._patient = patient
+        if options.get("binds"):
+            self._has_binds = True
+        if always := options.get("execution_options"):
+            self._streams = bool(always.get(_STREAM))
+            if "isolation_level" in always:
+                self.escalation = "an isolation level of its own"  # a replica's is that of the settings
+            elif always.get(USE_PRIMARY):
+                self.escalation = f"the execution option {USE_PRIMARY}"
 
     # Where a statement goes
 
@@ -98,7 +104,9 @@ class ReplicaSession(Session):
         if executing is None:
             return self._bound
         connection = self._reading.get(executing)
-        return self._connect(executing) if connection is None else connection
+        if connection is None:
+            connection = self._reading[executing] = self._replica.reads.connect(executing)
+        return connection
 
     def bind_mapper(self, *args: typing.Any, **options: typing.Any) -> None:
         self._has_binds = True
@@ -107,13 +115,6 @@ class ReplicaSession(Session):
     def bind_table(self, *args: typing.Any, **options: typing.Any) -> None:
         self._has_binds = True
         super().bind_table(*args, **options)
-
-    def _connect(self, engine: Engine) -> Connection:
-        connection = engine.connect()
-        # The session joins a transaction that is under way, and leaves its end to us.
-        connection.begin()
-        self._reading[engine] = connection
-        return connection
 
     def execute(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
         return self._run(Session.execute, statement, args, options)
@@ -144,11 +145,11 @@ class ReplicaSession(Session):
         if self.escalation is not None:
             return run(self, statement, *args, **options)
 
-        engines = self._replica.read_engines
+        replica = self._replica
         # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
         # on what went before, such as a SET LOCAL.
-        stands_alone = engines.autocommit or not self._reading
-        enclosing, self._executing = self._executing, engines.streaming if streams else engines.reading
+        stands_alone = replica.reads.autocommit or not self._reading
+        enclosing, self._executing = self._executing, replica.streaming if streams else replica.sync_engine
         try:
             return run(self, statement, *args, **options)
         except Exception as error:
@@ -214,7 +215,7 @@ class ReplicaSession(Session):
         if failure is Failure.WRITE:
             statement = "a write that only the server could see"
             if not stands_alone:
-                raise WriteOnReplicaError(endpoint=self._endpoint, statement=statement) from error
+                raise WriteOnReplicaError(endpoint=self._intent.endpoint, statement=statement) from error
             self.escalate_write(statement)
             return
         rests = failure is Failure.DOWN and self._replica.health.failed()
@@ -225,7 +226,7 @@ class ReplicaSession(Session):
     def _leave_lost(self, error: Exception, *, rests: bool) -> None:
         policy, label = self._replica.policy, self._replica.label
         if isinstance(error, PoolTimeoutError) and not policy.primary_reads:
-            raise NoReplicaAvailable(group=self._group) from error
+            raise NoReplicaAvailable(group=self._intent.group) from error
         policy.report_loss(server=label, error=error, rests=rests)
         self.escalate(f"{label} failed ({type(error).__name__})")
 
@@ -245,16 +246,18 @@ class ReplicaSession(Session):
 
         """
         if self.escalation is None:
-            self._replica.policy.report_write(endpoint=self._endpoint, statement=statement)
+            self._replica.policy.report_write(endpoint=self._intent.endpoint, statement=statement)
             self.escalate(statement)
 
     @property
     def ends_at_once(self) -> bool:
         """Whether closing it sends nothing: it has read in autocommit, and its pool keeps the connection."""
-        if self.escalation is not None or not self._replica.read_engines.autocommit:
+        replica = self._replica
+        if self.escalation is not None or not replica.reads.autocommit:
             return False
-        pool: QueuePool = self._replica.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
-        return self._replica.read_engines.streaming not in self._reading and pool.overflow() <= 0
+        pool: QueuePool = replica.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
+        has_streamed = len(self._reading) > (replica.sync_engine in self._reading)
+        return not has_streamed and pool.overflow() <= 0
 
     def end_reading(self) -> None:
         """Give the replica's connections back, at the end of a transaction."""

@@ -41,20 +41,15 @@ class RoutedSession(AsyncSession):
         **options: typing.Any,
     ) -> None:
         self._intent = intent
-        chosen = (
-            choose_for(engine, intent) if isinstance(engine, ReplicaEngine) and engine.fleet is not None else engine
-        )
-        patient = chosen if isinstance(chosen, PatientEngine) else None
-        chosen = chosen if patient is None else patient.candidate
+        chosen, patient = engine, None
+        if isinstance(engine, ReplicaEngine) and engine.fleet is not None:
+            chosen = choose_for(engine, intent)
+        if isinstance(chosen, PatientEngine):
+            chosen, patient = chosen.candidate, chosen
         if isinstance(chosen, ReplicaEngine):
-            options = {
-                "sync_session_class": ReplicaSession,
-                "replica": chosen,
-                "primary": _sync(primary or chosen.policy.primary, chosen.options),
-                "intent": intent,
-                "patient": patient,
-                **options,
-            }
+            options.setdefault("sync_session_class", ReplicaSession)
+            options["primary"] = _sync(primary or chosen.policy.primary, chosen.options)
+            options |= {"replica": chosen, "intent": intent, "patient": patient}
         super().__init__(chosen, **options)
 
     async def __aexit__(

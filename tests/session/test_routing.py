@@ -1,8 +1,10 @@
 """What routing costs, what it tells, and what else a session must still be able to do."""
 
 import asyncio
+import gc
 import logging
 import typing
+import weakref
 
 import pytest
 import sqlalchemy
@@ -205,6 +207,18 @@ async def test_an_engine_with_other_execution_options_routes_all_the_same(shop_c
                 assert await session.scalar(select(Item.amount).where(Item.id == 2)) == 78
                 assert await session.scalar(text("SELECT count(*) FROM tenant.item")) == 2
                 await session.rollback()
+
+
+async def test_an_engine_with_options_of_one_request_is_gone_after_it(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: what each of them left behind, every later statement on the replica would go through."""
+    async with serving(shop_cluster) as servers:
+        tenant = servers.replica.execution_options(schema_translate_map={None: "tenant"})
+        async with RoutedSession(tenant, expire_on_commit=False) as session:
+            assert [amount async for amount in await session.stream_scalars(KEYED)] == [77]
+            chosen = weakref.ref(session.sync_session.bind)
+        del session
+        gc.collect()
+        assert chosen() is None
 
 
 @pytest.mark.skipif(sqlalchemy.__version__ < "2.1", reason="SQLAlchemy 2.0 has no execution options of a session")

@@ -17,7 +17,7 @@ from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.cluster.idle import ping_when_idle
 from modern_di_replicas.cluster.patient import FreshRead, PatientEngine
 from modern_di_replicas.cluster.pool import FleetPool
-from modern_di_replicas.cluster.reading import ReadEngines
+from modern_di_replicas.cluster.reading import SessionReads
 from modern_di_replicas.cluster.writes import Writes
 from modern_di_replicas.consistency import SESSION, STRONG, Bounded, Consistency
 from modern_di_replicas.lsn import ConsistencyToken
@@ -100,7 +100,7 @@ class ReplicaEngine(AsyncEngine):
         settings: ReplicationSettings,
         policy: EscalationPolicy,
         fleet: Fleet | None = None,
-        health: Health | None = None,
+        variant_of: "ReplicaEngine | None" = None,
     ) -> None:
         super().__init__(sync_engine)
         self.settings = settings
@@ -108,12 +108,20 @@ class ReplicaEngine(AsyncEngine):
         """What happens when a unit of work leaves its replica."""
         self.fleet = fleet
         """The replicas this engine stands for; None for the engine of one replica."""
-        self.read_engines = ReadEngines(sync_engine, isolation=settings.read_isolation)
+        # What belongs to the replica itself: made anew for each variant, the listeners of both would pile up.
+        self.reads: SessionReads = (
+            variant_of.reads if variant_of else SessionReads(sync_engine, isolation=settings.read_isolation)
+        )
         """How sessions read."""
+        self.health: Health = variant_of.health if variant_of else Health(OpenConnections(sync_engine))
+        """Whether this replica is worth trying."""
         self.options: dict[str, typing.Any] = {}
         """What `execution_options()` was given; it goes along when a unit of work moves to the primary."""
-        self.health = health or Health(OpenConnections(sync_engine))
-        """Whether this replica is worth trying."""
+
+    @functools.cached_property
+    def streaming(self) -> Engine:
+        """The engine on which sessions read rows one by one."""
+        return self.reads.streaming(self.sync_engine)
 
     @property
     def label(self) -> str:
@@ -168,7 +176,7 @@ class ReplicaEngine(AsyncEngine):
             settings=self.settings,
             policy=self.policy,
             fleet=self.fleet,
-            health=self.health,
+            variant_of=self,
         )
         optioned.options = {**self.options, **options}
         return optioned

@@ -130,8 +130,8 @@ class Fleet:
         if lsn:
             reached = self.positions.reached
             members = [member for member in members if reached.get(member.name, -1) >= lsn]
-        if not members:
-            return None
+        if len(members) < 2:  # noqa: PLR2004  # nothing to choose from
+            return members[0] if members else None
         chosen = self._pick(members, affinity)
         if not chosen.has_room:
             # A full pool is passed over while another has room.

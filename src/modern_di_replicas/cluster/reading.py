@@ -1,5 +1,7 @@
 """How a session reads from one replica."""
 
+import weakref
+
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
 from sqlalchemy.exc import DBAPIError
@@ -16,27 +18,44 @@ class StatementNotForReplica(Exception):  # noqa: N818  # a signal to the sessio
         self.foreseen = foreseen
 
 
-class ReadEngines:
-    """The two ways a session reads from one replica; they share its pool.
+class SessionReads:
+    """The connections on which sessions read from one replica, and the check of what they are about to send there.
 
     Args:
         engine: the engine of the replica.
+        isolation: how its sessions read.
 
     """
 
     def __init__(self, engine: Engine, *, isolation: ReadIsolation) -> None:
         self.autocommit = isolation == "AUTOCOMMIT"
-        self.reading = engine.execution_options()
-        self.streaming = self.reading
-        if self.autocommit:
-            # A server-side cursor lives in a transaction.
-            self.streaming = engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
-        self._sessions = {self.reading, self.streaming}
+        """Whether each statement stands alone."""
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         # Not "before_cursor_execute", which makes SQLAlchemy look for listeners at every other point of a statement.
         for way in ("do_execute", "do_executemany"):
             event.listen(engine, way, self._check_statement)
         event.listen(engine, "do_execute_no_params", self._check_bare_statement)
-        event.listen(self.streaming, "after_cursor_execute", self._fetch_first_rows)
+
+    def connect(self, engine: Engine) -> Connection:
+        """Return a connection for a session to read on.
+
+        Args:
+            engine: that of the replica, with options of its own perhaps.
+
+        """
+        connection = engine.connect()
+        # The session joins a transaction that is under way, and leaves its end to us.
+        connection.begin()
+        self._connections.add(connection)
+        return connection
+
+    def streaming(self, engine: Engine) -> Engine:
+        """Return the engine for a statement that streams its rows: a server-side cursor lives in a transaction."""
+        if not self.autocommit:
+            return engine
+        streaming = engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
+        event.listen(streaming, "after_cursor_execute", _fetch_first_rows)
+        return streaming
 
     def _check_statement(
         self,
@@ -46,19 +65,19 @@ class ReadEngines:
         context: ExecutionContext,
     ) -> None:
         # Not for Core on the replica's engine: whoever uses that knows what it is.
-        foreseen = foresee(statement) if context.root_connection.engine in self._sessions else None
+        foreseen = foresee(statement) if context.root_connection in self._connections else None
         if foreseen is not None and (foreseen.need is Need.PRIMARY or self.autocommit):
             raise StatementNotForReplica(foreseen)
 
     def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
         self._check_statement(cursor, statement, None, context)
 
-    @staticmethod
-    def _fetch_first_rows(conn: object, cursor: DBAPICursor, *rest: object) -> None:  # noqa: ARG004
-        # asyncpg runs the query of a server-side cursor when its first rows are asked for. Asking now, for none of
-        # them, brings an error of the replica up while the statement can still be run again.
-        if getattr(cursor, "server_side", False):
-            cursor.fetchmany(0)
+
+def _fetch_first_rows(conn: object, cursor: DBAPICursor, *rest: object) -> None:  # noqa: ARG001  # the event's signature
+    # asyncpg runs the query of a server-side cursor when its first rows are asked for. Asking now, for none of them,
+    # brings an error of the replica up while the statement can still be run again.
+    if getattr(cursor, "server_side", False):
+        cursor.fetchmany(0)
 
 
 def release(connection: Connection) -> None:
