@@ -5,19 +5,29 @@ import collections.abc
 import contextlib
 import dataclasses
 import itertools
+import math
 import random
 import time
 import typing
 
-from benchmarks import choice, faults, machine, schema
+from benchmarks import alternating, choice, faults, machine, schema
 from benchmarks.closed_loop import Count, closed_loop
-from benchmarks.contenders.catalogue import AUTOCOMMIT, CONNECTION, CONTENDERS, FRESHNESS, OURS, OURS_20, Entry
+from benchmarks.contenders.catalogue import (
+    AUTOCOMMIT,
+    CONNECTION,
+    CONTENDERS,
+    FRESHNESS,
+    NO_TOKENS,
+    OURS,
+    OURS_20,
+    Entry,
+)
 from benchmarks.http_client import Visitor
-from benchmarks.plan import ELEVEN_STATEMENTS, ONE_STATEMENT, Plan, Turns
+from benchmarks.plan import ELEVEN_STATEMENTS, HTTP_READ, HTTP_WRITE, ONE_STATEMENT, Plan, Turns
 from benchmarks.results import Cell, Results, Sample
 from benchmarks.schema import BOOKS
 from benchmarks.servers import Servers
-from benchmarks.verdicts import OWN_COST
+from benchmarks.verdicts import OWN_COST, TOKENS
 from benchmarks.work.operations import BY_NAME
 from benchmarks.workers import Crew, Worker
 from modern_di_replicas.testing import LocalCluster
@@ -25,7 +35,11 @@ from modern_di_replicas.testing import LocalCluster
 
 Progress = collections.abc.Callable[[str], None]
 CONNECTIONS: typing.Final = 400
+ALONE: typing.Final[dict[str, tuple[Entry, ...]]] = {"session": (CONNECTION,), "fastapi": (NO_TOKENS,)}
+"""Who takes part in one surface only, for figures of their own."""
 GOOD: typing.Final = (200, 201)
+WARM_UP: typing.Final = 5
+ALTERNATIONS: typing.Final = 25
 
 
 async def measure(plan: Plan, log: typing.IO[bytes], progress: Progress) -> Results:
@@ -47,7 +61,7 @@ async def measure(plan: Plan, log: typing.IO[bytes], progress: Progress) -> Resu
         run = _Run(plan, cluster, results, progress)
         async with Crew(servers, log) as crew:
             progress("starting the contenders")
-            await crew.start([*CONTENDERS, CONNECTION, AUTOCOMMIT])
+            await crew.start([*CONTENDERS, *ALONE["session"], *ALONE["fastapi"]])
             await run.side_by_side(crew)
         if plan.freshness:
             async with Crew(servers, log) as crew:
@@ -77,8 +91,8 @@ class _Run:
         self._results.machine = machine.describe(version, versions)
         for surface in self._plan.surfaces():
             await self._surface(surface, workers)
-        for name in (CONNECTION.name, AUTOCOMMIT.name):
-            workers.pop(name).end()
+        for entry in itertools.chain.from_iterable(ALONE.values()):
+            workers.pop(entry.name).end()
         if self._plan.surfaces()[-1] != "fastapi":
             await asyncio.gather(*(worker.open("fastapi") for worker in workers.values()))
         for fault in faults.FAULTS:
@@ -91,13 +105,15 @@ class _Run:
 
     async def _surface(self, surface: str, workers: dict[str, Worker]) -> None:
         self._progress(f"opening {surface}")
-        taking_part: list[Entry] = [*CONTENDERS, *([CONNECTION, AUTOCOMMIT] if surface == "session" else [])]
-        await asyncio.gather(*(workers[entry.name].open(surface) for entry in taking_part))
+        await asyncio.gather(*(workers[e.name].open(surface) for e in (*CONTENDERS, *ALONE.get(surface, ()))))
         if surface == "session":
             self._progress("round trips and memory")
             await self._count(workers)
             self._progress("the own cost")
             await self._own_cost(workers)
+        if surface == "fastapi":
+            self._progress("what tokens cost")
+            await self._token_cost(workers)
         for turns in self._plan.turns:
             if turns.cell.surface == surface:
                 await self._take_turns(turns, workers)
@@ -111,11 +127,21 @@ class _Run:
             self._results.memory[entry.name] = (await worker.ask("memory"))["bytes"]
 
     async def _own_cost(self, workers: dict[str, Worker]) -> None:
-        rounds, seconds = self._plan.cost
-        for _ in range(rounds):
-            for cell, entry in itertools.product((ONE_STATEMENT, ELEVEN_STATEMENTS), (OURS, AUTOCOMMIT)):
-                key = (dataclasses.replace(cell, surface=OWN_COST), entry.name)
-                self._results.samples[key].append(await _run_sessions(workers[entry.name], cell, seconds))
+        found = await workers[OURS.name].ask("alternate", other=AUTOCOMMIT.name, rounds=self._plan.cost)
+        for cell, (name, entry) in itertools.product(
+            (ONE_STATEMENT, ELEVEN_STATEMENTS), (("this", OURS), ("other", AUTOCOMMIT))
+        ):
+            done = alternating.TURNS[cell.operation]
+            self._results.samples[dataclasses.replace(cell, surface=OWN_COST), entry.name] = [
+                Sample(done=done, failed=0, wall=wall, cpu=cpu) for wall, cpu in found[cell.operation][name]
+            ]
+
+    async def _token_cost(self, workers: dict[str, Worker]) -> None:
+        for number in range(self._plan.tokens):
+            for cell in (HTTP_READ, HTTP_WRITE):
+                samples = await _alternate([workers[OURS.name], workers[NO_TOKENS.name]], cell, number)
+                for name, sample in samples.items():
+                    self._results.samples[dataclasses.replace(cell, surface=TOKENS), name].append(sample)
 
     async def _take_turns(self, turns: Turns, workers: dict[str, Worker]) -> None:
         cell = turns.cell
@@ -143,15 +169,13 @@ async def _run_sessions(worker: Worker, cell: Cell, seconds: float) -> Sample:
 
 
 async def _run_http(worker: Worker, cell: Cell, seconds: float) -> Sample:
-    operation = BY_NAME[cell.operation]
-    method = "POST" if operation.writes else "GET"
-    keys = itertools.cycle(random.Random(0).sample(range(1, BOOKS + 1), BOOKS))  # noqa: S311  # the same keys for all
+    path = _paths(cell)
     with contextlib.ExitStack() as stack:
         visitors = [stack.enter_context(contextlib.closing(Visitor(worker.port))) for _ in range(cell.clients)]
 
         async def request(number: int) -> bool:
             try:
-                status, _ = await visitors[number].request(method, f"/{operation.name}/{next(keys)}")
+                status, _ = await visitors[number].request(*next(path))
             except OSError:  # uvicorn hangs up after an exception
                 return False
             return status in GOOD
@@ -159,6 +183,35 @@ async def _run_http(worker: Worker, cell: Cell, seconds: float) -> Sample:
         cpu = (await worker.ask("cpu"))["cpu"]
         count = await closed_loop(request, clients=cell.clients, seconds=seconds)
         return _sample(count, (await worker.ask("cpu"))["cpu"] - cpu)
+
+
+async def _alternate(workers: list[Worker], cell: Cell, seed: int) -> dict[str, Sample]:
+    """Have one visitor of each contender, who has just written, take turns request by request.
+
+    For a difference that is too small for runs one after another: between two of them the machine changes.
+    """
+    order, path, writing = random.Random(seed), _paths(cell), _paths(HTTP_WRITE)  # noqa: S311
+    walls = {worker.entry.name: 0.0 for worker in workers}
+    with contextlib.ExitStack() as stack:
+        visits = [(worker, stack.enter_context(contextlib.closing(Visitor(worker.port)))) for worker in workers]
+        for _, visitor in visits:
+            await visitor.request(*next(writing))
+        for number in range(-WARM_UP, ALTERNATIONS):
+            order.shuffle(visits)
+            for worker, visitor in visits:
+                started = time.perf_counter()
+                await visitor.request(*next(path))
+                if number >= 0:
+                    walls[worker.entry.name] += time.perf_counter() - started
+    return {name: Sample(done=ALTERNATIONS, failed=0, wall=wall, cpu=math.nan) for name, wall in walls.items()}
+
+
+def _paths(cell: Cell) -> collections.abc.Iterator[tuple[str, str]]:
+    """Return method and path of one request after another: the same keys for all."""
+    operation = BY_NAME[cell.operation]
+    keys = random.Random(0).sample(range(1, BOOKS + 1), BOOKS)  # noqa: S311
+    for key in itertools.cycle(keys):
+        yield "POST" if operation.writes else "GET", f"/{operation.name}/{key}"
 
 
 def _sample(count: Count, cpu: float) -> Sample:

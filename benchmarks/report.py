@@ -4,12 +4,12 @@ import collections.abc
 import dataclasses
 import typing
 
-from benchmarks.contenders.catalogue import CONNECTION, CONTENDERS, FRESHNESS, OURS, Entry
+from benchmarks.contenders.catalogue import CONNECTION, CONTENDERS, FRESHNESS, NO_TOKENS, OURS, Entry
 from benchmarks.faults import FAULTS, LAG, PERIOD, THINKING, VISITORS, WRITES
-from benchmarks.plan import CLIENTS, SURFACES
+from benchmarks.plan import CLIENTS, HTTP_READ, HTTP_WRITE, SURFACES
 from benchmarks.results import Cell, Results
 from benchmarks.servers import READING_CONNECTIONS
-from benchmarks.verdicts import losses, own_cost, rivals, shown, verdicts
+from benchmarks.verdicts import TOKENS, losses, own_cost, rivals, shown, token_cost, verdicts
 from benchmarks.work.operations import BY_NAME, OPERATIONS
 
 
@@ -30,7 +30,7 @@ with the processor time behind the stroke; with several clients it is the recipr
 {connections} connections for reads, and does the same statements."""
 COST: typing.Final = """\
 What it adds to a plain `AsyncSession` in autocommit on one engine, from the same kind of container: measured with 1 and
-with 11 Core reads for each request."""
+with 11 Core reads for each request, both in one process on the same replica, in turns of a few requests."""
 CONSISTENCY: typing.Final = """\
 All replicas lag by {lag:g} ms (`recovery_min_apply_delay`). Each visitor sends a request every {thinking:g} ms on
 average, of which {writes:.0%} write; a read is stale when its visitor has written something newer."""
@@ -165,8 +165,20 @@ def _costs(results: Results) -> collections.abc.Iterator[str]:
             for title, cost in costs.items()
         ),
     )
+    yield "What consistency tokens add to a request through FastAPI by one client, who has just written:"
+    cells = [dataclasses.replace(cell, surface=TOKENS) for cell in (HTTP_READ, HTTP_WRITE)]
+    yield table(
+        ("", "ORM read by key", "write"),
+        [
+            *(
+                [f"{entry.title}, µs", *(f"{results.time(cell, entry.name).median * 1e6:.0f}" for cell in cells)]
+                for entry in (OURS, NO_TOKENS)
+            ),
+            ["ratio", *(shown(token_cost(results, cell)) for cell in (HTTP_READ, HTTP_WRITE))],
+        ],
+    )
     sizes = list(next(iter(results.choices.values())))
-    yield "Of this, the choice of a replica, in µs:"
+    yield "The choice of a replica alone, in µs:"
     yield table(
         ("", *(f"{size} replicas" if size > 1 else "1 replica" for size in sizes)),
         (

@@ -21,7 +21,7 @@ import typing
 import uvicorn
 from sqlalchemy import make_url
 
-from benchmarks import applications
+from benchmarks import alternating, applications
 from benchmarks.closed_loop import closed_loop
 from benchmarks.contenders.catalogue import BY_NAME as ENTRIES
 from benchmarks.contenders.contender import Contender
@@ -97,6 +97,13 @@ class Worker:
         cpu = time.process_time()
         count = await closed_loop(request, clients=clients, seconds=seconds)
         return {**dataclasses.asdict(count), "cpu": time.process_time() - cpu}
+
+    async def alternate(self, other: str, rounds: int) -> Answer:
+        """Compare the contender with another in this process, both on the same one replica."""
+        servers = dataclasses.replace(self._servers, replicas=self._servers.replicas[:1])
+        async with self._contender(servers) as this, ENTRIES[other].load()(servers) as opened:
+            contenders = {"this": this, "other": opened}
+            return dict(await alternating.alternate(contenders, self._keys, rounds=rounds))
 
     async def cpu(self) -> Answer:
         return {"cpu": time.process_time()}

@@ -31,6 +31,9 @@ POOL: typing.Final = Entry(name="asyncpg_pool", title="raw asyncpg pool", target
 AUTOCOMMIT: typing.Final = Entry(
     name="autocommit", title="plain AsyncSession in autocommit", target="autocommit:Autocommit"
 )
+NO_TOKENS: typing.Final = Entry(
+    name="ours_no_tokens", title="modern-di-replicas without tokens", target="ours:OursWithoutTokens"
+)
 CONNECTION: typing.Final = Entry(
     name="asyncpg_connection", title="one raw asyncpg connection", target="asyncpg_connection:AsyncpgConnection"
 )
@@ -66,4 +69,4 @@ FRESHNESS: typing.Final = (
 )
 """Those of the section on consistency."""
 
-BY_NAME: typing.Final = {entry.name: entry for entry in (*FRESHNESS, *CONTENDERS, AUTOCOMMIT, CONNECTION)}
+BY_NAME: typing.Final = {entry.name: entry for entry in (*FRESHNESS, *CONTENDERS, AUTOCOMMIT, NO_TOKENS, CONNECTION)}

@@ -21,6 +21,8 @@ READ, WRITE = Intent.read(), Intent.write()
 
 
 class Ours(Contender):
+    token_carrier: typing.ClassVar[typing.Literal["cookie"] | None] = "cookie"  # noqa: S105  # a kind, not a secret
+
     def __init__(self, servers: Servers) -> None:
         self._context: dict[type[typing.Any], typing.Any] = {
             ReplicationSettings: ReplicationSettings(
@@ -30,6 +32,7 @@ class Ours(Contender):
                 primary_max_overflow=0,
                 replica_pool_size=servers.reading_connections,
                 replica_max_overflow=0,
+                token_carrier=self.token_carrier,
             )
         }
         self._stack = contextlib.AsyncExitStack()
@@ -61,3 +64,9 @@ class Ours(Contender):
         session = modern_di_litestar.FromDI(AsyncSession)
         plugin = modern_di_replicas.litestar.ReplicasPlugin(container)
         return LitestarParts(reading=session, writing=session, plugins=[plugin])
+
+
+class OursWithoutTokens(Ours):
+    """What tokens cost counts from here."""
+
+    token_carrier = None

@@ -3,11 +3,20 @@
 import collections
 
 from benchmarks.choice import SIZES
-from benchmarks.contenders.catalogue import AUTOCOMMIT, CONNECTION, CONTENDERS, FRESHNESS, OURS, POOL, RECIPE
+from benchmarks.contenders.catalogue import AUTOCOMMIT, CONNECTION, CONTENDERS, FRESHNESS, NO_TOKENS, OURS, POOL, RECIPE
 from benchmarks.faults import FAULTS
-from benchmarks.plan import BUSY_GET, CLIENTS, ELEVEN_STATEMENTS, KEYED_READ, ONE_STATEMENT, SURFACES
+from benchmarks.plan import (
+    BUSY_GET,
+    CLIENTS,
+    ELEVEN_STATEMENTS,
+    HTTP_READ,
+    HTTP_WRITE,
+    KEYED_READ,
+    ONE_STATEMENT,
+    SURFACES,
+)
 from benchmarks.results import Cell, FaultOutcome, FreshnessOutcome, Results, Sample
-from benchmarks.verdicts import OWN_COST
+from benchmarks.verdicts import OWN_COST, TOKENS
 from benchmarks.work.operations import OPERATIONS
 
 
@@ -36,6 +45,10 @@ def made_up_results() -> Results:
     }
     for (cell, entry), each in own.items():
         results.samples[Cell(surface=OWN_COST, operation=cell.operation, clients=1), entry.name] = samples(each, each)
+    for cell, each in ((HTTP_READ, 1000), (HTTP_WRITE, 1100)):
+        own_cell = Cell(surface=TOKENS, operation=cell.operation, clients=1)
+        results.samples[own_cell, OURS.name] = samples(each, each)
+        results.samples[own_cell, NO_TOKENS.name] = samples(1000, 1000)
     for entry in CONTENDERS:
         results.memory[entry.name] = 9000
         for operation in OPERATIONS:
