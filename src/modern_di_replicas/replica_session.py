@@ -30,6 +30,7 @@ USE_PRIMARY: typing.Final = "use_primary"
 """The execution option that runs one statement, and the rest of its unit of work, on the primary."""
 
 _STREAM: typing.Final = "stream_results"
+_NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
 class ReplicaSession(Session):
@@ -141,15 +142,14 @@ class ReplicaSession(Session):
             WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
 
         """
-        streams = self._prepare(statement, options) if self.escalation is None else False
-        if self.escalation is not None:
+        engine = self._choose_engine(statement, options) if self.escalation is None else None
+        if engine is None:
             return run(self, statement, *args, **options)
 
-        replica = self._replica
         # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
         # on what went before, such as a SET LOCAL.
-        stands_alone = replica.reads.autocommit or not self._reading
-        enclosing, self._executing = self._executing, replica.streaming if streams else replica.sync_engine
+        stands_alone = self._replica.reads.autocommit or not self._reading
+        enclosing, self._executing = self._executing, engine
         try:
             return run(self, statement, *args, **options)
         except Exception as error:
@@ -160,25 +160,20 @@ class ReplicaSession(Session):
             self._executing = enclosing
         return run(self, statement, *args, **options)
 
-    def _prepare(self, statement: object, options: dict[str, typing.Any]) -> bool:
-        """Move to the primary before a statement that is for it, or for lack of a replica that can serve.
-
-        Returns: whether the statement streams its rows.
-        """
-        uses_primary: typing.Any = False
-        streams: typing.Any = self._streams
-        own = statement.get_execution_options() if isinstance(statement, Executable) else None
-        for given in (own, options.get("execution_options")):
-            if given:
-                uses_primary = uses_primary or given.get(USE_PRIMARY)
-                streams = streams or given.get(_STREAM)
-        if uses_primary:
+    def _choose_engine(self, statement: object, options: dict[str, typing.Any]) -> Engine | None:
+        """Return the engine a statement reads on; None when the unit of work moves to the primary for it."""
+        given = options.get("execution_options") or _NONE
+        own = statement.get_execution_options() if isinstance(statement, Executable) else _NONE
+        if given.get(USE_PRIMARY) or own.get(USE_PRIMARY):
             self.escalate(f"the execution option {USE_PRIMARY}")
         elif isinstance(statement, UpdateBase):
             self.escalate_write("INSERT" if statement.is_insert else "UPDATE" if statement.is_update else "DELETE")
         elif not self._reading:
             self._find_replica()
-        return bool(streams)
+        if self.escalation is not None:
+            return None
+        streams = self._streams or given.get(_STREAM) or own.get(_STREAM)
+        return self._replica.streaming if streams else self._replica.sync_engine
 
     def _find_replica(self) -> None:
         """Make sure, before the first statement, that the replica can serve; move to the primary otherwise."""

@@ -64,9 +64,11 @@ class SessionReads:
         parameters: object,  # noqa: ARG002
         context: ExecutionContext,
     ) -> None:
+        foreseen = foresee(statement)
+        if foreseen is None or (foreseen.need is Need.TRANSACTION and not self.autocommit):
+            return
         # Not for Core on the replica's engine: whoever uses that knows what it is.
-        foreseen = foresee(statement) if context.root_connection in self._connections else None
-        if foreseen is not None and (foreseen.need is Need.PRIMARY or self.autocommit):
+        if context.root_connection in self._connections:
             raise StatementNotForReplica(foreseen)
 
     def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
