@@ -1,6 +1,7 @@
 """The tokens of clients: made into text that may leave the house, and believed only as far as they are true."""
 
 import collections
+import functools
 import hashlib
 import hmac
 import time
@@ -19,6 +20,9 @@ from modern_di_replicas.settings import ReplicationSettings
 
 LONGEST_SIGNATURE: typing.Final = 44
 """Characters a signature adds at the most: a point, and 256 bits in base 64."""
+
+REMEMBERED: typing.Final = 4096
+"""How many texts are not read again when they come again."""
 
 _SALT: typing.Final = b"modern-di-replicas.consistency-token"
 
@@ -48,6 +52,8 @@ class Tokens:
             itsdangerous.Signer(secret, salt=_SALT, key_derivation="hmac", digest_method=hashlib.sha256)
             for secret in settings.token_secrets
         ]
+        # A client sends the same text with each request until it writes again.
+        self._read = functools.lru_cache(maxsize=REMEMBERED)(self._read_once)
 
     def encode(self, token: ConsistencyToken) -> str:
         """Return the text of a token, signed if there is a secret: as a response carries it."""
@@ -67,19 +73,24 @@ class Tokens:
     def _parse(self, text: str) -> ConsistencyToken | Rejection:
         if len(text) > LONGEST_TEXT + LONGEST_SIGNATURE:
             return "oversized"
+        token = self._read(text)
+        if not isinstance(token, ConsistencyToken):
+            return token
+        if not -self._seconds <= time.time() - token.issued_at <= self._seconds:  # clocks of hosts differ, both ways
+            return "expired"
+        database = None if self._fleet is None else self._fleet.positions.database
+        return token if database in (None, token.database) else "foreign"
+
+    def _read_once(self, text: str) -> ConsistencyToken | Rejection:
         if self._signers:
             signed, text = text.encode(), text.rpartition(".")[0]
             # Signed anew and compared as a whole: of the texts that decode to one signature, one is accepted.
             if not any(hmac.compare_digest(signer.sign(text), signed) for signer in self._signers):
                 return "forged"
         try:
-            token = ConsistencyToken.parse(text)
+            return ConsistencyToken.parse(text)
         except ConfigurationError:
             return "malformed"
-        if not -self._seconds <= time.time() - token.issued_at <= self._seconds:  # clocks of hosts differ, both ways
-            return "expired"
-        database = None if self._fleet is None else self._fleet.positions.database
-        return token if database in (None, token.database) else "foreign"
 
     async def admit(self, texts: list[str]) -> ConsistencyToken | None:
         """Return the token a request carries; None when it has none, or none that is believed.
@@ -99,7 +110,7 @@ class Tokens:
         token = self.decode(texts[0])
         if token is None or self._fleet is None or self._signers:
             return token
-        if await is_written(self._fleet, token, wait=self._wait):
+        if self._fleet.has_written(token) or await is_written(self._fleet, token, wait=self._wait):
             return token
         self.rejected["ahead"] += 1
         return None

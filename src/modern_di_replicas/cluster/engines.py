@@ -164,9 +164,9 @@ class ReplicaEngine(AsyncEngine):
         elif after is None and own is None and not isinstance(level, Bounded):
             chosen = self.fleet.choose(group, affinity=affinity)
         else:
-            tokens = tuple(token for token in (after, own) if token is not None)
             max_age = level.lag.total_seconds() if isinstance(level, Bounded) else None
-            chosen = self._choose_fresh(group, affinity, Freshness(after=tokens, max_age=max_age))
+            freshness = Freshness(after=tuple(filter(None, (after, own))), max_age=max_age)
+            chosen = self._choose_fresh(self.fleet, freshness, group, affinity)
         return chosen.execution_options(**self.options) if self.options else chosen
 
     def execution_options(self, **options: typing.Any) -> "ReplicaEngine":
@@ -181,8 +181,7 @@ class ReplicaEngine(AsyncEngine):
         optioned.options = {**self.options, **options}
         return optioned
 
-    def _choose_fresh(self, group: str | None, affinity: str | None, freshness: Freshness) -> AsyncEngine:
-        fleet = typing.cast(Fleet, self.fleet)
+    def _choose_fresh(self, fleet: Fleet, freshness: Freshness, group: str | None, affinity: str | None) -> AsyncEngine:
         required = fleet.positions.required(freshness, now=time.monotonic())
         member = None if required is None else fleet.choose_member(group, affinity=affinity, lsn=required)
         if member is not None:

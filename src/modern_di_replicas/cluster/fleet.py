@@ -163,9 +163,9 @@ class Fleet:
     def has_written(self, token: ConsistencyToken) -> bool:
         """Return whether the primary is known to have written what a token says."""
         own = self.own_write
-        return self.positions.has_written(token) or (
-            own is not None and own.timeline == token.timeline and own.lsn >= token.lsn
-        )
+        if own is not None and own.timeline == token.timeline and own.lsn >= token.lsn:
+            return True
+        return self.positions.has_written(token)
 
     def _pick(self, members: collections.abc.Sequence[Member], affinity: str | None) -> Member:
         return self._balancer.choose(members) if affinity is None else with_affinity(affinity, members)

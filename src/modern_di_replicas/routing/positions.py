@@ -84,11 +84,16 @@ class Positions:
             now: the time, by the clock of the observations.
 
         """
-        required = [self._required_for(token) for token in freshness.after]
+        required = 0
+        for token in freshness.after:
+            lsn = self._required_for(token)
+            if lsn is None:
+                return None
+            required = max(required, lsn)
         if freshness.max_age is not None:
-            required.append(self.history.first_since(now - freshness.max_age))
-        known = [lsn for lsn in required if lsn is not None]
-        return max(known) if len(known) == len(required) else None
+            lsn = self.history.first_since(now - freshness.max_age)
+            return None if lsn is None else max(required, lsn)
+        return required
 
     def _required_for(self, token: ConsistencyToken) -> int | None:
         if token.timeline > self.timeline or token.database != self.database:
