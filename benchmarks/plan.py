@@ -68,7 +68,7 @@ FULL: typing.Final = Plan(turns=tuple(_everything()), cost=400, tokens=60, fault
 QUICK: typing.Final = Plan(
     turns=(Turns(cell=KEYED_READ, rounds=6, seconds=0.06), Turns(cell=BUSY_GET, rounds=3, seconds=0.2)),
     cost=100,
-    tokens=20,
+    tokens=12,
     fault=(0.5, 3.0, 0.5),
     freshness=0.0,
     counted=OPERATIONS[:1],

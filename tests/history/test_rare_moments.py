@@ -156,7 +156,7 @@ async def test_a_write_whose_primary_dies_right_after_its_commit_is_not_hidden(
             register_cluster.primary.stop("immediate")
             return ask(*args, **options)
 
-        monkeypatch.setattr(Writes, "_ask", ask_the_dead)
+        monkeypatch.setattr(Writes, "_ask", staticmethod(ask_the_dead))
         wrote = await client.post("/")
         read = await client.get("/")
 

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import time
 import typing
-import weakref
 
 from sqlalchemy import AdaptedConnection, Engine, PoolProxiedConnection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExecutionContext
@@ -42,6 +41,12 @@ HAS_WRITTEN: typing.Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL
 
 _CHANGES: typing.Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _LAZINESS: typing.Final = "synchronous_commit"
+
+Info = dict[typing.Any, typing.Any]
+"""What SQLAlchemy keeps for a connection of the driver, for as long as that lives."""
+
+_WORK: typing.Final = "modern_di_replicas.work"
+_DATABASE: typing.Final = "modern_di_replicas.database"
 
 
 @dataclasses.dataclass(slots=True)
@@ -84,9 +89,6 @@ class Writes:
     def __init__(self, engine: Engine) -> None:
         self.latest: ConsistencyToken | None = None
         """The token of the last write of this process."""
-        self._work: weakref.WeakKeyDictionary[typing.Any, _Work] = weakref.WeakKeyDictionary()
-        self._databases: weakref.WeakKeyDictionary[typing.Any, str] = weakref.WeakKeyDictionary()
-        """Both by connection of the driver."""
         for way in ("do_execute", "do_executemany"):
             event.listen(engine, way, self._executes)
         event.listen(engine, "do_execute_no_params", self._executes_bare)
@@ -97,10 +99,10 @@ class Writes:
 
     def _executes(self, cursor: DBAPICursor, statement: str, parameters: object, context: ExecutionContext) -> None:
         connection = context.root_connection
-        driver = connection.connection.driver_connection
-        work = self._work.get(driver)
+        info = _info(connection.connection)
+        work: _Work | None = info.get(_WORK)
         if work is None:
-            work = self._work[driver] = _Work()
+            work = info[_WORK] = _Work()
         foreseen = foresee(statement)
         if foreseen is None:
             return
@@ -118,37 +120,29 @@ class Writes:
         self._executes(cursor, statement, None, context)
 
     def _commits(self, connection: PoolProxiedConnection) -> None:
-        work = self._take(connection)
+        info = _info(connection)
+        work = _take(info)
         writes = work is not None and (work.is_known_to_write or _has_written(connection))
         self._do_commit(connection)
         if work is not None and writes:
-            self._note(connection.dbapi_connection, lazily=work.commits_lazily)
+            self._note(connection.dbapi_connection, info, lazily=work.commits_lazily)
 
     def _rolls_back(self, connection: PoolProxiedConnection) -> None:
-        self._take(connection)
+        _take(_info(connection))
         self._do_rollback(connection)
 
-    def _take(self, connection: PoolProxiedConnection) -> _Work | None:
-        """Return what a transaction has done, at its end; None when that is nothing, or was committed by itself."""
-        driver = connection.driver_connection
-        work = self._work.get(driver)
-        if work is None or work.commits_itself:
-            return None
-        del self._work[driver]
-        return work
-
     def _goes_back(self, connection: DBAPIConnection, record: ConnectionPoolEntry, state: PoolResetState) -> None:
-        work = self._work.pop(record.driver_connection, None)
+        work: _Work | None = record.info.pop(_WORK, None)
         if work is None or not work.commits_itself:
             return
         if state.terminate_only or not state.asyncio_safe:
             note_write(None)
         else:
-            self._note(connection, lazily=work.commits_lazily)
+            self._note(connection, record.info, lazily=work.commits_lazily)
 
-    def _note(self, connection: DBAPIConnection | None, *, lazily: bool) -> None:
+    def _note(self, connection: DBAPIConnection | None, info: Info, *, lazily: bool) -> None:
         try:
-            token = self._ask(typing.cast(AdaptedConnection, connection), lazily=lazily)
+            token = self._ask(typing.cast(AdaptedConnection, connection), info, lazily=lazily)
         except Exception as error:  # noqa: BLE001  # what was committed is committed, whatever becomes of the connection
             logger.warning("After a write the primary did not say how far it is (%s).", type(error).__name__)
             note_write(None)
@@ -157,13 +151,13 @@ class Writes:
             self.latest = token
         note_write(token)
 
-    def _ask(self, connection: AdaptedConnection, *, lazily: bool) -> ConsistencyToken:
-        driver = connection.driver_connection
-        database = self._databases.get(driver)
+    @staticmethod
+    def _ask(connection: AdaptedConnection, info: Info, *, lazily: bool) -> ConsistencyToken:
+        database: str | None = info.get(_DATABASE)
         question = QUESTION if database is not None else FIRST_QUESTION
         row = connection.run_async(lambda driver: driver.fetchrow(question))
         if database is None:
-            database = self._databases[driver] = identify(row["system"], row["database"])
+            database = info[_DATABASE] = identify(row["system"], row["database"])
         # A commit that did not wait for its flush may lie behind what is flushed, but not behind what is inserted.
         lazily = lazily or row["commits_lazily"]
         return ConsistencyToken(
@@ -172,6 +166,23 @@ class Writes:
             database=database,
             issued_at=int(time.time()),
         )
+
+
+def _info(connection: PoolProxiedConnection) -> Info:
+    """Return what is kept for as long as a connection lives."""
+    try:
+        return connection.info
+    except NotImplementedError:  # the one on which SQLAlchemy learns the version, before a pool has it
+        return {}
+
+
+def _take(info: Info) -> _Work | None:
+    """Return what a transaction has done, at its end; None when that is nothing, or was committed by itself."""
+    work: _Work | None = info.get(_WORK)
+    if work is None or work.commits_itself:
+        return None
+    del info[_WORK]
+    return work
 
 
 def _has_written(connection: PoolProxiedConnection) -> bool:
