@@ -1,4 +1,4 @@
-"""A proxy that counts round trips."""
+"""A proxy that counts round trips, and can swallow what goes over the wire; the tests use it as well."""
 
 import asyncio
 import contextlib
@@ -22,6 +22,9 @@ class Wire:
 
     def __init__(self, server_port: int) -> None:
         self.round_trips = 0
+        self.is_open = asyncio.Event()
+        """Cleared, it drops into silence: nothing arrives, nothing is refused."""
+        self.is_open.set()
         self._server_port = server_port
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -36,10 +39,19 @@ class Wire:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connecting = asyncio.create_task(self._connect(reader, writer))
+        # A test may end while connections are open, or wait to be let through: none may outlive its event loop.
+        connecting.add_done_callback(lambda _: writer.transport.abort())
+        self._tasks.add(connecting)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.is_open.wait()
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
-        self._tasks.add(asyncio.create_task(self._pump(reader, server_writer)))
-        self._tasks.add(asyncio.create_task(self._pump(server_reader, writer, counts=True)))
+        try:
+            await asyncio.gather(self._pump(reader, server_writer), self._pump(server_reader, writer, counts=True))
+        finally:
+            server_writer.transport.abort()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, counts: bool = False) -> None:
         tail = b""
@@ -50,6 +62,9 @@ class Wire:
                     seen = tail + data
                     self.round_trips += seen.count(READY_FOR_QUERY)
                     tail = seen[-len(READY_FOR_QUERY) + 1 :]
+                await self.is_open.wait()
                 sink.write(data)
                 await sink.drain()
         sink.close()
+        with contextlib.suppress(ConnectionError):
+            await sink.wait_closed()

@@ -12,11 +12,11 @@ import asyncpg
 import pytest
 from sqlalchemy import event, text
 
+from benchmarks.wire import Wire
 from modern_di_replicas import Monitor, NoReplicaAvailable, Replica
 from modern_di_replicas.routing.snapshot import Role
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
-from tests.session.wire import Wire
 
 
 CLIENTS = 50

@@ -12,12 +12,12 @@ import sqlalchemy.exc
 from sqlalchemy import event, select, text
 from sqlalchemy.orm import ORMExecuteState, Session
 
+from benchmarks.wire import Wire
 from modern_di_replicas import Intent, RoutedSession, WriteOnReplicaError
 from modern_di_replicas.replica_session import ReplicaSession
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import serving
 from tests.session.models import Account, Item, Shop
-from tests.session.wire import Wire
 
 
 KEYED = select(Item.amount).where(Item.id == 1)
@@ -31,12 +31,12 @@ async def test_a_keyed_read_is_one_round_trip(shop_cluster: LocalCluster) -> Non
             for _ in range(3):  # the first ones connect and prepare
                 async with servers.session() as session:
                     await session.get_one(Item, 1)
-            wire.requests = 0
+            wire.round_trips = 0
             async with servers.session() as session:
                 assert (await session.get_one(Item, 1)).amount == 10
                 assert session.decision.server != "primary"
             await asyncio.sleep(0)
-            assert wire.requests == 1
+            assert wire.round_trips == 1
 
 
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
