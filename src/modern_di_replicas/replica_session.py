@@ -78,9 +78,10 @@ class ReplicaSession(Session):
             self._patient = patient
         if options.get("binds"):
             self._has_binds = True
-        if always := options.get("execution_options"):
+        always = options.get("execution_options") or _NONE
+        if always or replica.options:
             self._streams = bool(always.get(_STREAM))
-            if "isolation_level" in always:
+            if "isolation_level" in always or "isolation_level" in replica.options:
                 self.escalation = "an isolation level of its own"  # a replica's is that of the settings
             elif always.get(USE_PRIMARY):
                 self.escalation = f"the execution option {USE_PRIMARY}"

@@ -14,6 +14,8 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas import ReplicaEngine, RoutedSession, WriteOnReplicaError
+from modern_di_replicas.cluster.failures import sqlstate
+from modern_di_replicas.cluster.fleet import Fleet
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
 from tests.session.models import Account, Item
@@ -230,6 +232,45 @@ async def test_a_stream_that_cannot_be_opened_is_opened_on_the_primary(disposabl
         rows = await session.stream_scalars(select(Item.id))
         assert len(await rows.all()) == 200
         assert session.decision.server == "primary"
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
+async def test_a_stream_whose_statement_fails_is_no_fault_of_its_replica(
+    shop_cluster: LocalCluster, isolation: str
+) -> None:
+    """INVARIANT: SQLAlchemy passes its error on as the driver's own, as it does where a server cannot be reached."""
+    wrong, writing = text("SELECT 1 / (i - 1) FROM generate_series(1, 3) i"), select(func.visit())
+    async with serving(shop_cluster, read_isolation=isolation, on_write="raise") as servers:
+        for _ in range(3):
+            async with servers.session() as session:
+                with pytest.raises((sqlalchemy.exc.DBAPIError, asyncpg.PostgresError)) as caught:
+                    await session.stream(wrong)
+                assert sqlstate(caught.value) == "22012"
+            async with servers.session() as session:
+                with pytest.raises(WriteOnReplicaError):
+                    await session.stream_scalars(writing)
+                assert session.decision.server != "primary"
+        assert not any(member.health.is_down for member in typing.cast(Fleet, servers.replica.fleet).members)
+
+
+async def test_a_stream_that_writes_is_opened_on_the_primary(shop_cluster: LocalCluster) -> None:
+    """As any other statement of which only the server can see that it writes."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        rows = await session.stream_scalars(select(func.visit()))
+        assert await rows.all() == [7]
+        assert session.decision.server == "primary"
+        await session.rollback()
+
+
+async def test_a_time_limit_on_a_stream_is_not_moved_to_the_primary(shop_cluster: LocalCluster) -> None:
+    """A statement that is too slow for a replica would only burden the primary."""
+    async with serving(shop_cluster, read_isolation="READ COMMITTED") as servers, servers.session() as session:
+        await session.execute(text("SET LOCAL statement_timeout = 10"))
+        with pytest.raises((sqlalchemy.exc.DBAPIError, asyncpg.PostgresError)) as caught:
+            await session.stream(select(func.pg_sleep(5)))
+        assert sqlstate(caught.value) == "57014"
+        assert session.decision.server != "primary"
+        await session.rollback()
 
 
 async def test_a_stream_that_breaks_after_its_first_rows_raises(disposable_shop: LocalCluster) -> None:

@@ -221,6 +221,19 @@ async def test_an_engine_with_options_of_one_request_is_gone_after_it(shop_clust
         assert chosen() is None
 
 
+async def test_a_session_on_an_engine_with_an_isolation_level_of_its_own_is_on_the_primary(
+    shop_cluster: LocalCluster,
+) -> None:
+    """A replica's level is that of the settings: what is run again on the primary relies on it."""
+    async with serving(shop_cluster) as servers:
+        for engine in (servers.replica, servers.replica.choose()):
+            repeatable = engine.execution_options(isolation_level="REPEATABLE READ")
+            async with RoutedSession(repeatable, primary=servers.primary) as session:
+                assert await session.scalar(text("SHOW transaction_isolation")) == "repeatable read"
+                assert session.decision.server == "primary"
+                assert session.decision.reason.endswith("escalated: an isolation level of its own")
+
+
 @pytest.mark.skipif(sqlalchemy.__version__ < "2.1", reason="SQLAlchemy 2.0 has no execution options of a session")
 async def test_a_session_with_an_isolation_level_of_its_own_is_on_the_primary(shop_cluster: LocalCluster) -> None:
     """A replica's level is that of the settings; who asks for another one gets it where everything can be had."""

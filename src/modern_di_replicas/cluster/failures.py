@@ -17,6 +17,9 @@ _ASKED_FOR: typing.Final = frozenset({"57014", "55P03"})
 _SHUTDOWN: typing.Final = frozenset({"57P01", "57P02", "57P03"})
 """admin_shutdown, crash_shutdown and cannot_connect_now: the server is going or coming."""
 
+_NO_CONNECTION: typing.Final = ("08", "28", "3D", "53300")
+"""connection exceptions, a wrong user or password, no such database, too_many_connections."""
+
 
 class Failure(enum.Enum):
     """What to do about an error of a replica."""
@@ -34,21 +37,22 @@ def classify(error: Exception) -> Failure:
     that the primary has had for a second, and a statement that really is wrong fails on the primary as well.
     Errors of the program itself, which no server has seen, are not.
     """
-    if isinstance(error, sqlalchemy.exc.DBAPIError):
-        state = sqlstate(error)
+    if isinstance(error, sqlalchemy.exc.DBAPIError | asyncpg.PostgresError):
+        state = sqlstate(error) or ""
         if state == REFUSED_WRITE:
             return Failure.WRITE
         if state in _ASKED_FOR:
             return Failure.OWN
-        return Failure.DOWN if error.connection_invalidated or state in _SHUTDOWN else Failure.REFUSED
+        is_lost = isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
+        return Failure.DOWN if is_lost or state in _SHUTDOWN or state.startswith(_NO_CONNECTION) else Failure.REFUSED
     if isinstance(error, sqlalchemy.exc.TimeoutError):  # of the pool: the replica is busy, not down
         return Failure.REFUSED
-    # What connecting raises: neither the operating system's errors nor all of the driver's are wrapped.
-    if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+    # What connecting raises, and fetching from a server-side cursor: SQLAlchemy wraps neither.
+    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return Failure.DOWN
     return Failure.OWN
 
 
-def sqlstate(error: sqlalchemy.exc.DBAPIError) -> str | None:
+def sqlstate(error: sqlalchemy.exc.DBAPIError | asyncpg.PostgresError) -> str | None:
     """Return the SQLSTATE of a database error; None when the server had no chance to give one."""
-    return getattr(error.orig, "sqlstate", None)
+    return getattr(error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error, "sqlstate", None)

@@ -3,7 +3,7 @@
 import weakref
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
+from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError
 
 from modern_di_replicas.routing.statements import Foreseen, Need, foresee
@@ -53,9 +53,7 @@ class SessionReads:
         """Return the engine for a statement that streams its rows: a server-side cursor lives in a transaction."""
         if not self.autocommit:
             return engine
-        streaming = engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
-        event.listen(streaming, "after_cursor_execute", _fetch_first_rows)
-        return streaming
+        return engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
 
     def _check_statement(
         self,
@@ -73,13 +71,6 @@ class SessionReads:
 
     def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
         self._check_statement(cursor, statement, None, context)
-
-
-def _fetch_first_rows(conn: object, cursor: DBAPICursor, *rest: object) -> None:  # noqa: ARG001  # the event's signature
-    # asyncpg runs the query of a server-side cursor when its first rows are asked for. Asking now, for none of them,
-    # brings an error of the replica up while the statement can still be run again.
-    if getattr(cursor, "server_side", False):
-        cursor.fetchmany(0)
 
 
 def release(connection: Connection) -> None:
