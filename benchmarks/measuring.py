@@ -23,11 +23,11 @@ from benchmarks.contenders.catalogue import (
     Entry,
 )
 from benchmarks.http_client import Visitor
-from benchmarks.plan import ELEVEN_STATEMENTS, HTTP_READ, HTTP_WRITE, ONE_STATEMENT, Plan, Turns
+from benchmarks.plan import ELEVEN_STATEMENTS, ONE_STATEMENT, TOKEN_FIRST_READ, TOKEN_READ, TOKEN_WRITE, Plan, Turns
 from benchmarks.results import Cell, Results, Sample
 from benchmarks.schema import BOOKS
 from benchmarks.servers import Servers
-from benchmarks.verdicts import OWN_COST, TOKENS
+from benchmarks.verdicts import OWN_COST
 from benchmarks.work.operations import BY_NAME
 from benchmarks.workers import Crew, Worker
 from modern_di_replicas.testing import LocalCluster
@@ -38,6 +38,7 @@ CONNECTIONS: typing.Final = 400
 ALONE: typing.Final[dict[str, tuple[Entry, ...]]] = {"session": (CONNECTION,), "fastapi": (NO_TOKENS,)}
 """Who takes part in one surface only, for figures of their own."""
 GOOD: typing.Final = (200, 201)
+COST_PATIENCE: typing.Final = 180.0
 WARM_UP: typing.Final = 5
 ALTERNATIONS: typing.Final = 25
 
@@ -127,7 +128,9 @@ class _Run:
             self._results.memory[entry.name] = (await worker.ask("memory"))["bytes"]
 
     async def _own_cost(self, workers: dict[str, Worker]) -> None:
-        found = await workers[OURS.name].ask("alternate", other=AUTOCOMMIT.name, rounds=self._plan.cost)
+        found = await workers[OURS.name].ask(
+            "alternate", patience=COST_PATIENCE, other=AUTOCOMMIT.name, rounds=self._plan.cost
+        )
         for cell, (name, entry) in itertools.product(
             (ONE_STATEMENT, ELEVEN_STATEMENTS), (("this", OURS), ("other", AUTOCOMMIT))
         ):
@@ -138,10 +141,10 @@ class _Run:
 
     async def _token_cost(self, workers: dict[str, Worker]) -> None:
         for number in range(self._plan.tokens):
-            for cell in (HTTP_READ, HTTP_WRITE):
+            for cell in (TOKEN_READ, TOKEN_FIRST_READ, TOKEN_WRITE):
                 samples = await _alternate([workers[OURS.name], workers[NO_TOKENS.name]], cell, number)
                 for name, sample in samples.items():
-                    self._results.samples[dataclasses.replace(cell, surface=TOKENS), name].append(sample)
+                    self._results.samples[cell, name].append(sample)
 
     async def _take_turns(self, turns: Turns, workers: dict[str, Worker]) -> None:
         cell = turns.cell
@@ -174,11 +177,7 @@ async def _run_http(worker: Worker, cell: Cell, seconds: float) -> Sample:
         visitors = [stack.enter_context(contextlib.closing(Visitor(worker.port))) for _ in range(cell.clients)]
 
         async def request(number: int) -> bool:
-            try:
-                status, _ = await visitors[number].request(*next(path))
-            except OSError:  # uvicorn hangs up after an exception
-                return False
-            return status in GOOD
+            return await _succeeds(visitors[number], next(path))
 
         cpu = (await worker.ask("cpu"))["cpu"]
         count = await closed_loop(request, clients=cell.clients, seconds=seconds)
@@ -190,20 +189,35 @@ async def _alternate(workers: list[Worker], cell: Cell, seed: int) -> dict[str, 
 
     For a difference that is too small for runs one after another: between two of them the machine changes.
     """
-    order, path, writing = random.Random(seed), _paths(cell), _paths(HTTP_WRITE)  # noqa: S311
+    order, path, writing = random.Random(seed), _paths(cell), _paths(TOKEN_WRITE)  # noqa: S311
     walls = {worker.entry.name: 0.0 for worker in workers}
+    failed = dict.fromkeys(walls, 0)
     with contextlib.ExitStack() as stack:
         visits = [(worker, stack.enter_context(contextlib.closing(Visitor(worker.port)))) for worker in workers]
         for _, visitor in visits:
-            await visitor.request(*next(writing))
+            await _succeeds(visitor, next(writing))
         for number in range(-WARM_UP, ALTERNATIONS):
             order.shuffle(visits)
             for worker, visitor in visits:
+                if cell == TOKEN_FIRST_READ:
+                    await _succeeds(visitor, next(writing))
                 started = time.perf_counter()
-                await visitor.request(*next(path))
+                succeeded = await _succeeds(visitor, next(path))
                 if number >= 0:
                     walls[worker.entry.name] += time.perf_counter() - started
-    return {name: Sample(done=ALTERNATIONS, failed=0, wall=wall, cpu=math.nan) for name, wall in walls.items()}
+                    failed[worker.entry.name] += not succeeded
+    return {
+        name: Sample(done=ALTERNATIONS - failed[name], failed=failed[name], wall=wall, cpu=math.nan)
+        for name, wall in walls.items()
+    }
+
+
+async def _succeeds(visitor: Visitor, request: tuple[str, str]) -> bool:
+    try:
+        status, _ = await visitor.request(*request)
+    except OSError:  # uvicorn hangs up after an exception
+        return False
+    return status in GOOD
 
 
 def _paths(cell: Cell) -> collections.abc.Iterator[tuple[str, str]]:

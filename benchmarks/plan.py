@@ -11,8 +11,10 @@ from benchmarks.work.operations import ELEVEN_READS, OPERATIONS, Operation
 KEYED_READ: typing.Final = Cell(surface="session", operation="orm_read", clients=1)
 BUSY_GET: typing.Final = Cell(surface="fastapi", operation="orm_read", clients=100)
 ONE_STATEMENT: typing.Final = Cell(surface="session", operation="core_read", clients=1)
-HTTP_READ: typing.Final = Cell(surface="fastapi", operation="orm_read", clients=1)
-HTTP_WRITE: typing.Final = Cell(surface="fastapi", operation="write", clients=1)
+TOKEN_READ: typing.Final = Cell(surface="tokens", operation="orm_read", clients=1)
+TOKEN_FIRST_READ: typing.Final = Cell(surface="tokens, right after a write", operation="orm_read", clients=1)
+TOKEN_WRITE: typing.Final = Cell(surface="tokens", operation="write", clients=1)
+"""What tokens cost through FastAPI: apart from the cells of the tables, with rounds of their own."""
 ELEVEN_STATEMENTS: typing.Final = Cell(surface="session", operation=ELEVEN_READS.name, clients=1)
 SURFACES: typing.Final = {"session": "the bare session", "fastapi": "FastAPI", "litestar": "Litestar"}
 CLIENTS: typing.Final = (1, 10, 100)

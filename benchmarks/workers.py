@@ -40,15 +40,15 @@ class Worker:
         self.pid, self._answers, self._orders = pid, answers, orders
         self.called.set()
 
-    async def ask(self, order: str, **arguments: typing.Any) -> dict[str, typing.Any]:
-        """Give an order and wait for the answer.
+    async def ask(self, order: str, *, patience: float = PATIENCE, **arguments: typing.Any) -> dict[str, typing.Any]:
+        """Give an order and wait for the answer, for so many seconds.
 
         Raises:
             ContenderFailedError: it raised, ended, or took too long.
 
         """
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience):
                 await self.called.wait()
                 self._orders.write(json.dumps({"order": order, **arguments}).encode() + b"\n")
                 line = await self._answers.readline()

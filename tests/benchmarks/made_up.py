@@ -9,14 +9,15 @@ from benchmarks.plan import (
     BUSY_GET,
     CLIENTS,
     ELEVEN_STATEMENTS,
-    HTTP_READ,
-    HTTP_WRITE,
     KEYED_READ,
     ONE_STATEMENT,
     SURFACES,
+    TOKEN_FIRST_READ,
+    TOKEN_READ,
+    TOKEN_WRITE,
 )
 from benchmarks.results import Cell, FaultOutcome, FreshnessOutcome, Results, Sample
-from benchmarks.verdicts import OWN_COST, TOKENS
+from benchmarks.verdicts import OWN_COST
 from benchmarks.work.operations import OPERATIONS
 
 
@@ -45,10 +46,9 @@ def made_up_results() -> Results:
     }
     for (cell, entry), each in own.items():
         results.samples[Cell(surface=OWN_COST, operation=cell.operation, clients=1), entry.name] = samples(each, each)
-    for cell, each in ((HTTP_READ, 1000), (HTTP_WRITE, 1100)):
-        own_cell = Cell(surface=TOKENS, operation=cell.operation, clients=1)
-        results.samples[own_cell, OURS.name] = samples(each, each)
-        results.samples[own_cell, NO_TOKENS.name] = samples(1000, 1000)
+    for cell, each in ((TOKEN_READ, 1000), (TOKEN_FIRST_READ, 1500), (TOKEN_WRITE, 1100)):
+        results.samples[cell, OURS.name] = samples(each, each)
+        results.samples[cell, NO_TOKENS.name] = samples(1000, 1000)
     for entry in CONTENDERS:
         results.memory[entry.name] = 9000
         for operation in OPERATIONS:

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from benchmarks.contenders.catalogue import CONTENDERS, OURS, POOL, RECIPE
-from benchmarks.plan import BUSY_GET, ELEVEN_STATEMENTS, HTTP_READ, HTTP_WRITE, KEYED_READ, ONE_STATEMENT
+from benchmarks.plan import BUSY_GET, ELEVEN_STATEMENTS, KEYED_READ, ONE_STATEMENT, TOKEN_READ, TOKEN_WRITE
 from benchmarks.report import render, summary, table
 from benchmarks.results import FaultOutcome, FreshnessOutcome, Results
-from benchmarks.verdicts import OWN_COST, TOKENS, losses, verdicts
+from benchmarks.verdicts import OWN_COST, losses, verdicts
 from tests.benchmarks.made_up import made_up_results, samples
 
 
@@ -30,8 +30,8 @@ def test_each_figure_can_be_missed(results: Results) -> None:
     results.samples[BUSY_GET, RECIPE.name] = samples(510, 510, 510)
     for cell, each in ((ONE_STATEMENT, 300), (ELEVEN_STATEMENTS, 2000)):
         results.samples[dataclasses.replace(cell, surface=OWN_COST), OURS.name] = samples(each, each)
-    for cell in (HTTP_READ, HTTP_WRITE):
-        results.samples[dataclasses.replace(cell, surface=TOKENS), OURS.name] = samples(1200, 1200)
+    for cell in (TOKEN_READ, TOKEN_WRITE):
+        results.samples[cell, OURS.name] = samples(1200, 1200)
     results.round_trips[KEYED_READ.operation, OURS.name] = 3
     for outcomes in results.faults.values():
         outcomes[OURS.name] = FaultOutcome(reads=10, failed=1, worst=2.6)
