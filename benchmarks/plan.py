@@ -58,7 +58,7 @@ def _everything() -> collections.abc.Iterator[Turns]:
             for operation in OPERATIONS:
                 cell = Cell(surface=surface, operation=operation.name, clients=clients)
                 if cell == KEYED_READ:
-                    yield Turns(cell=cell, rounds=30, seconds=0.06)
+                    yield Turns(cell=cell, rounds=25, seconds=0.12)
                 elif cell == BUSY_GET:
                     yield Turns(cell=cell, rounds=9, seconds=0.3)
                 else:
@@ -68,7 +68,7 @@ def _everything() -> collections.abc.Iterator[Turns]:
 
 FULL: typing.Final = Plan(turns=tuple(_everything()), cost=400, tokens=60, fault=(1.0, 6.0, 3.0), freshness=20.0)
 QUICK: typing.Final = Plan(
-    turns=(Turns(cell=KEYED_READ, rounds=6, seconds=0.06), Turns(cell=BUSY_GET, rounds=3, seconds=0.2)),
+    turns=(Turns(cell=KEYED_READ, rounds=5, seconds=0.1), Turns(cell=BUSY_GET, rounds=3, seconds=0.2)),
     cost=100,
     tokens=12,
     fault=(0.5, 3.0, 0.5),
