@@ -1,7 +1,9 @@
 import asyncio
+import dataclasses
 import time
 
 import pytest
+from sqlalchemy import make_url
 
 from modern_di_replicas.cluster.probe import Probe, connect_arguments
 from modern_di_replicas.testing import LocalCluster, LocalServer
@@ -38,6 +40,21 @@ async def test_a_connection_that_was_closed_meanwhile_says_nothing_of_the_server
 
     assert not (await probe.ask()).in_recovery
 
+    await probe.close()
+
+
+async def test_a_brief_answer_is_as_full_as_the_others(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: what is left out was said on this very connection; a new one may lead somewhere else."""
+    server = replicated_cluster.primary
+    probe = probe_of(server, timeout=10)
+    full, brief = await probe.ask(briefly=True), await probe.ask(briefly=True)
+    assert dataclasses.replace(brief, at=full.at, lsn=full.lsn, written=full.written) == full
+
+    probe.url = make_url(server.url).set(database="template1").render_as_string(hide_password=False)
+    server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'probe'")
+    elsewhere = await probe.ask(briefly=True)
+    assert (elsewhere.system, elsewhere.timeline) == (full.system, full.timeline)
+    assert elsewhere.database != full.database
     await probe.close()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import random
 import time
+import typing
 
 import httpx
 import pytest
@@ -124,9 +125,9 @@ async def test_made_up_tokens_do_not_have_the_primary_asked_more_than_once_in_a_
     asked: list[str] = []
     ask = Probe.ask
 
-    async def counted(probe: Probe) -> Observation:
+    async def counted(probe: Probe, **options: typing.Any) -> Observation:
         asked.append(probe.url)
-        return await ask(probe)
+        return await ask(probe, **options)
 
     application = BUILDERS["fastapi"](settings_of(stock_cluster, probe_interval=0.5), {})
     async with application.running(), application.client() as client:

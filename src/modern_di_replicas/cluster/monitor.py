@@ -164,7 +164,7 @@ class Monitor:
 
     async def _look(self, name: str) -> None:
         try:
-            seen = await self._probes[name].ask()
+            seen = await self._probes[name].ask(briefly=True)
         except Exception:  # noqa: BLE001  # what that means is for the regular probe to say
             return
         known = self._observed.get(name)

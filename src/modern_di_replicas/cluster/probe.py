@@ -13,21 +13,26 @@ from modern_di_replicas.routing.snapshot import Observation
 
 # The timeline of a primary is in the name of its WAL files: pg_control_checkpoint() tells it only at the next
 # checkpoint after a promotion. Of a standby the receiver knows it at once, but tells only members of pg_monitor;
-# for others it is what the control file has, which may be minutes late.
-QUESTION: typing.Final = """
+# for others, and where nobody receives, it is what the control file has, which may be minutes late.
+BRIEF_QUESTION: typing.Final = """
 SELECT in_recovery,
        (CASE WHEN in_recovery THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
              ELSE pg_current_wal_flush_lsn() END - '0/0')::bigint AS lsn,
        (CASE WHEN in_recovery THEN coalesce(pg_last_wal_receive_lsn(), '0/0')
              ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint AS written,
-       CASE WHEN in_recovery THEN greatest((SELECT received_tli FROM pg_stat_wal_receiver),
-                                           (SELECT timeline_id FROM pg_control_checkpoint()),
-                                           (SELECT min_recovery_end_timeline FROM pg_control_recovery()))
-            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline,
-       (SELECT system_identifier FROM pg_control_system()) AS system,
-       (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database
+       CASE WHEN in_recovery THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
+                                           greatest((SELECT timeline_id FROM pg_control_checkpoint()),
+                                                    (SELECT min_recovery_end_timeline FROM pg_control_recovery())))
+            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline
 FROM (SELECT pg_is_in_recovery() AS in_recovery) AS server
 """
+
+QUESTION: typing.Final = f"""
+SELECT answer.*,
+       (SELECT system_identifier FROM pg_control_system()) AS system,
+       (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database
+FROM ({BRIEF_QUESTION}) AS answer
+"""  # noqa: S608  # a constant in a constant
 
 LOST_CONNECTION: typing.Final = (
     OSError,
@@ -66,10 +71,16 @@ class Probe:
     application_name: str
     timeout: float
     _connection: typing.Any = None
+    _identity: tuple[int, int] | None = None
+    """Which PostgreSQL cluster and database the connection leads to, as the last answer said."""
     _asking: asyncio.Future[Observation] | None = None
 
-    async def ask(self) -> Observation:
+    async def ask(self, *, briefly: bool = False) -> Observation:
         """Return what the server says of itself; those who ask at the same time share one question.
+
+        Args:
+            briefly: leave out which cluster and database it is, if it has said so on this connection: to find that out
+                takes it longer than the rest.
 
         Raises:
             TimeoutError: it did not answer in time.
@@ -78,7 +89,7 @@ class Probe:
 
         """
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.ensure_future(self._ask())
+            self._asking = asyncio.ensure_future(self._ask(briefly=briefly))
             # Whoever waited for the answer may be gone by the time it comes.
             self._asking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         asking = self._asking
@@ -90,28 +101,29 @@ class Probe:
             raise TimeoutError(msg)
         return asking.result()
 
-    async def _ask(self) -> Observation:
+    async def _ask(self, *, briefly: bool) -> Observation:
         if self._connection is not None and not self._connection.is_closed():
             try:
-                return await self._question()
+                return await self._question(self._identity if briefly else None)
             except LOST_CONNECTION:
                 pass  # it was closed while nobody looked: that says nothing of the server now
         self._connection = await asyncpg.connect(
             **connect_arguments(self.url, application_name=self.application_name), timeout=self.timeout
         )
-        return await self._question()
+        return await self._question(None)
 
-    async def _question(self) -> Observation:
+    async def _question(self, identity: tuple[int, int] | None) -> Observation:
         asked_at = time.monotonic()
-        row = await self._connection.fetchrow(QUESTION)
+        row = await self._connection.fetchrow(QUESTION if identity is None else BRIEF_QUESTION)
+        self._identity = system, database = identity or (row["system"], row["database"])
         return Observation(
             at=asked_at,
             in_recovery=row["in_recovery"],
             lsn=row["lsn"],
             written=row["written"],
             timeline=row["timeline"],
-            system=row["system"],
-            database=row["database"],
+            system=system,
+            database=database,
         )
 
     def _abandon(self, asking: asyncio.Future[Observation]) -> None:
