@@ -13,7 +13,7 @@ from sqlalchemy import event, select, text
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from benchmarks.wire import Wire
-from modern_di_replicas import Intent, RoutedSession, WriteOnReplicaError
+from modern_di_replicas import Intent, ReplicaEngine, RoutedSession, WriteOnReplicaError
 from modern_di_replicas.replica_session import ReplicaSession
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import serving
@@ -263,6 +263,25 @@ async def test_a_mapper_or_table_that_is_bound_later_keeps_its_engine(shop_clust
                 place = select(Item.amount, text("pg_is_in_recovery()")).where(Item.id == 1)
                 assert (await session.execute(place)).one() == (10, False)
                 assert session.decision.server != "primary"
+
+
+async def test_a_session_can_be_given_engines_for_its_mappers(shop_cluster: LocalCluster) -> None:
+    """The argument `binds` of SQLAlchemy's sessions: what it does not name is where the unit of work is."""
+    async with serving(shop_cluster) as servers, servers.session(binds={Item: servers.primary}) as session:
+        place = select(Item.amount, text("pg_is_in_recovery()")).where(Item.id == 1)
+        assert (await session.execute(place)).one() == (10, False)
+        assert await session.scalar(select(text("pg_is_in_recovery()")).select_from(Shop))
+
+
+async def test_core_on_the_engine_of_one_replica_is_left_alone(shop_cluster: LocalCluster) -> None:
+    """Who uses that engine knows what it is: it chooses itself, and the server has the last word on a statement."""
+    async with serving(shop_cluster) as servers:
+        one = servers.replica.choose()
+        assert one is typing.cast(ReplicaEngine, one).choose()
+        async with one.connect() as connection:
+            assert await connection.scalar(text("SELECT set_config('shop.name', 'corner', true)")) == "corner"
+            with pytest.raises(sqlalchemy.exc.DBAPIError, match="read-only"):
+                await connection.execute(text("UPDATE item SET amount = amount"))
 
 
 async def test_what_is_not_bound_is_read_from_the_replica_beside_what_is(shop_cluster: LocalCluster) -> None:
