@@ -2,16 +2,14 @@
 
 import asyncio
 import collections.abc
-import contextlib
 import dataclasses
 import itertools
-import math
 import random
 import time
 import typing
 
-from benchmarks import alternating, choice, faults, machine, schema
-from benchmarks.closed_loop import Count, closed_loop
+from benchmarks import alternating, choice, faults, machine, over_http, schema
+from benchmarks.closed_loop import Count
 from benchmarks.contenders.catalogue import (
     AUTOCOMMIT,
     CONNECTION,
@@ -22,10 +20,8 @@ from benchmarks.contenders.catalogue import (
     OURS_20,
     Entry,
 )
-from benchmarks.http_client import Visitor
 from benchmarks.plan import ELEVEN_STATEMENTS, ONE_STATEMENT, TOKEN_FIRST_READ, TOKEN_READ, TOKEN_WRITE, Plan, Turns
-from benchmarks.results import Cell, Results, Sample
-from benchmarks.schema import BOOKS
+from benchmarks.results import Cell, Results, Sample, sample_of
 from benchmarks.servers import Servers
 from benchmarks.verdicts import OWN_COST
 from benchmarks.work.operations import BY_NAME
@@ -37,10 +33,7 @@ Progress = collections.abc.Callable[[str], None]
 CONNECTIONS: typing.Final = 400
 ALONE: typing.Final[dict[str, tuple[Entry, ...]]] = {"session": (CONNECTION,), "fastapi": (NO_TOKENS,)}
 """Who takes part in one surface only, for figures of their own."""
-GOOD: typing.Final = (200, 201)
 COST_PATIENCE: typing.Final = 180.0
-WARM_UP: typing.Final = 5
-ALTERNATIONS: typing.Final = 25
 
 
 async def measure(plan: Plan, log: typing.IO[bytes], progress: Progress) -> Results:
@@ -142,7 +135,7 @@ class _Run:
     async def _token_cost(self, workers: dict[str, Worker]) -> None:
         for number in range(self._plan.tokens):
             for cell in (TOKEN_READ, TOKEN_FIRST_READ, TOKEN_WRITE):
-                samples = await _alternate([workers[OURS.name], workers[NO_TOKENS.name]], cell, number)
+                samples = await over_http.alternate([workers[OURS.name], workers[NO_TOKENS.name]], cell, number)
                 for name, sample in samples.items():
                     self._results.samples[cell, name].append(sample)
 
@@ -155,7 +148,7 @@ class _Run:
             # Nobody always comes after the same one.
             random.Random(number).shuffle(entries)  # noqa: S311
             for entry in entries:
-                run = _run_sessions if cell.surface == "session" else _run_http
+                run = _run_sessions if cell.surface == "session" else over_http.run
                 sample = await run(workers[entry.name], cell, turns.seconds)
                 self._results.samples[cell, entry.name].append(sample)
 
@@ -168,67 +161,4 @@ class _Run:
 async def _run_sessions(worker: Worker, cell: Cell, seconds: float) -> Sample:
     answer = await worker.ask("run", operation=cell.operation, clients=cell.clients, seconds=seconds)
     cpu = answer.pop("cpu")
-    return _sample(Count(**answer), cpu)
-
-
-async def _run_http(worker: Worker, cell: Cell, seconds: float) -> Sample:
-    path = _paths(cell)
-    with contextlib.ExitStack() as stack:
-        visitors = [stack.enter_context(contextlib.closing(Visitor(worker.port))) for _ in range(cell.clients)]
-
-        async def request(number: int) -> bool:
-            return await _succeeds(visitors[number], next(path))
-
-        cpu = (await worker.ask("cpu"))["cpu"]
-        count = await closed_loop(request, clients=cell.clients, seconds=seconds)
-        return _sample(count, (await worker.ask("cpu"))["cpu"] - cpu)
-
-
-async def _alternate(workers: list[Worker], cell: Cell, seed: int) -> dict[str, Sample]:
-    """Have one visitor of each contender, who has just written, take turns request by request.
-
-    For a difference that is too small for runs one after another: between two of them the machine changes.
-    """
-    order, path, writing = random.Random(seed), _paths(cell), _paths(TOKEN_WRITE)  # noqa: S311
-    walls = {worker.entry.name: 0.0 for worker in workers}
-    failed = dict.fromkeys(walls, 0)
-    with contextlib.ExitStack() as stack:
-        visits = [(worker, stack.enter_context(contextlib.closing(Visitor(worker.port)))) for worker in workers]
-        for _, visitor in visits:
-            await _succeeds(visitor, next(writing))
-        for number in range(-WARM_UP, ALTERNATIONS):
-            order.shuffle(visits)
-            for worker, visitor in visits:
-                if cell == TOKEN_FIRST_READ:
-                    await _succeeds(visitor, next(writing))
-                started = time.perf_counter()
-                succeeded = await _succeeds(visitor, next(path))
-                if number >= 0:
-                    walls[worker.entry.name] += time.perf_counter() - started
-                    failed[worker.entry.name] += not succeeded
-    return {
-        name: Sample(done=ALTERNATIONS - failed[name], failed=failed[name], wall=wall, cpu=math.nan)
-        for name, wall in walls.items()
-    }
-
-
-async def _succeeds(visitor: Visitor, request: tuple[str, str]) -> bool:
-    try:
-        status, _ = await visitor.request(*request)
-    except OSError:  # uvicorn hangs up after an exception
-        return False
-    return status in GOOD
-
-
-def _paths(cell: Cell) -> collections.abc.Iterator[tuple[str, str]]:
-    """Return method and path of one request after another: the same keys for all."""
-    operation = BY_NAME[cell.operation]
-    keys = random.Random(0).sample(range(1, BOOKS + 1), BOOKS)  # noqa: S311
-    for key in itertools.cycle(keys):
-        yield "POST" if operation.writes else "GET", f"/{operation.name}/{key}"
-
-
-def _sample(count: Count, cpu: float) -> Sample:
-    # The processor time is that of the whole run: its share goes to what was counted.
-    share = count.done / max(count.everything, 1)
-    return Sample(done=count.done, failed=count.failed, wall=count.wall, cpu=cpu * share)
+    return sample_of(Count(**answer), cpu)

@@ -7,6 +7,8 @@ import math
 import statistics
 import typing
 
+from benchmarks.closed_loop import Count
+
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Sample:
@@ -27,6 +29,13 @@ class Sample:
     @property
     def cpu_each(self) -> float:
         return self.cpu / self.done if self.done else math.inf
+
+
+def sample_of(count: Count, cpu: float) -> Sample:
+    """Return what a run has measured, from its count and the processor time of all of it."""
+    # Its share goes to what was counted.
+    share = count.done / max(count.everything, 1)
+    return Sample(done=count.done, failed=count.failed, wall=count.wall, cpu=cpu * share)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True, order=True)

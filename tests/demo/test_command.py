@@ -15,7 +15,7 @@ import pytest
 
 from modern_di_replicas.__main__ import main
 from modern_di_replicas.demo import command
-from modern_di_replicas.demo.screen import Screen
+from modern_di_replicas.demo.screen import Screen, serve_command
 from modern_di_replicas.testing import LocalCluster
 from modern_di_replicas.testing.processes import programs_below
 
@@ -133,6 +133,14 @@ def test_the_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert "requests: " in output
     assert "demo --serve" in output
     assert output.endswith("The servers are stopped and their files removed.\n")
+
+
+def test_the_command_it_names_works_where_it_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """In a copy of the repository nothing is activated: the environment's own interpreter has the package."""
+    monkeypatch.chdir(tmp_path)
+    assert serve_command() == "python -m modern_di_replicas demo --serve"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    assert serve_command() == ".venv/bin/python -m modern_di_replicas demo --serve"
 
 
 @pytest.mark.usefixtures("shared")

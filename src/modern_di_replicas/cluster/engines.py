@@ -120,8 +120,10 @@ class ReplicaEngine(AsyncEngine):
 
     @functools.cached_property
     def streaming(self) -> Engine:
-        """The engine on which sessions read rows one by one."""
-        return self.reads.streaming(self.sync_engine)
+        """The engine on which sessions read rows one by one: a server-side cursor lives in a transaction."""
+        if not self.reads.autocommit:
+            return self.sync_engine
+        return self.sync_engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
 
     @property
     def label(self) -> str:

@@ -49,12 +49,6 @@ class SessionReads:
         self._connections.add(connection)
         return connection
 
-    def streaming(self, engine: Engine) -> Engine:
-        """Return the engine for a statement that streams its rows: a server-side cursor lives in a transaction."""
-        if not self.autocommit:
-            return engine
-        return engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
-
     def _check_statement(
         self,
         cursor: object,  # noqa: ARG002  # the event's signature

@@ -3,6 +3,8 @@
 import collections.abc
 import contextlib
 import dataclasses
+import pathlib
+import sys
 import time
 import typing
 
@@ -16,7 +18,6 @@ from modern_di_replicas.demo.topology import Server
 from modern_di_replicas.errors import DOCS_URL, ReplicasError
 
 
-SERVE_COMMAND: typing.Final = "python -m modern_di_replicas demo --serve"
 LOWEST_ERROR: typing.Final = 400
 
 
@@ -123,7 +124,7 @@ class Screen:
 
     def show_next_steps(self) -> None:
         self._heading("What next")
-        self._say(f"  {SERVE_COMMAND}\n      keeps it running, for your own requests")
+        self._say(f"  {serve_command()}\n      keeps it running, for your own requests")
         self._say(f"  README.md and {DOCS_URL}\n      how to use it in your application")
 
     def show_invitation(self, url: str, lines: collections.abc.Sequence[str]) -> None:
@@ -178,3 +179,10 @@ def explain(exchange: Exchange) -> str:
 
 def _colour(*, in_recovery: bool) -> str:
     return "cyan" if in_recovery else "yellow"
+
+
+def serve_command() -> str:
+    """Return the command to keep it running: with this interpreter, where no other knows the package."""
+    python, here = pathlib.Path(sys.executable), pathlib.Path.cwd()
+    name = str(python.relative_to(here)) if python.is_relative_to(here) else "python"
+    return f"{name} -m modern_di_replicas demo --serve"
