@@ -16,6 +16,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only
 
+from modern_di_replicas.baked_get import BakedGetSession
 from modern_di_replicas.cluster.engines import ReplicaEngine
 from modern_di_replicas.cluster.failures import Failure, classify
 from modern_di_replicas.cluster.patient import PatientEngine
@@ -33,7 +34,7 @@ _STREAM: typing.Final = "stream_results"
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
-class ReplicaSession(Session):
+class ReplicaSession(BakedGetSession):
     """The synchronous half of a `RoutedSession` that reads from a replica: all of the routing.
 
     It reads on a connection of its own, `_reading`, which the `Session` is only lent: what becomes of a replica

@@ -4,11 +4,12 @@ import types
 import typing
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from modern_di_replicas.cluster.engines import ReplicaEngine
 from modern_di_replicas.cluster.patient import PatientEngine
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
+from modern_di_replicas.light_session import LightSession
 from modern_di_replicas.replica_session import ReplicaSession
 from modern_di_replicas.routing.decision import Decision
 
@@ -18,7 +19,7 @@ def choose_for(replica: ReplicaEngine, intent: Intent) -> AsyncEngine:
     return replica.choose(intent.group, affinity=intent.affinity, consistency=intent.consistency, after=intent.after)
 
 
-class RoutedSession(AsyncSession):
+class RoutedSession(LightSession):
     """The `AsyncSession` that is injected: its unit of work stays on one server, or moves to the primary for good.
 
     On a replica, statements run in autocommit (see `ReplicationSettings.read_isolation`). A write that can be

@@ -1,0 +1,294 @@
+"""A `get()` whose statement is built once finds what SQLAlchemy's own finds, by the same SQL."""
+
+import asyncio
+import collections.abc
+import enum
+import typing
+import uuid
+
+import pytest
+import sqlalchemy.exc
+from sqlalchemy import Enum, ForeignKey, MetaData, String, TypeDecorator, event, insert, select, text
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    ORMExecuteState,
+    Session,
+    aliased,
+    joinedload,
+    mapped_column,
+    registry,
+    relationship,
+    selectinload,
+    with_loader_criteria,
+)
+
+from modern_di_replicas import baked_get
+from modern_di_replicas.baked_get import BakedGetSession
+from modern_di_replicas.testing import LocalCluster
+
+
+class Upper(TypeDecorator[str]):
+    """A key that is another in Python than in the database."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else value.upper()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else value.lower()
+
+
+class Size(enum.Enum):
+    SMALL = "small"
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(schema="baked")
+
+
+class Author(Base):
+    __tablename__ = "author"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    books: Mapped[list["Book"]] = relationship(lazy="joined", order_by="Book.id")
+
+
+class Book(Base):
+    __tablename__ = "book"
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    author_id: Mapped[int] = mapped_column(ForeignKey(Author.id))
+    author: Mapped[Author] = relationship(lazy="selectin", overlaps="books")
+
+
+class Country(Base):
+    __tablename__ = "country"
+    code: Mapped[str] = mapped_column(Upper, primary_key=True)
+
+
+class Hat(Base):
+    __tablename__ = "hat"
+    size: Mapped[Size] = mapped_column(Enum(Size, native_enum=False), primary_key=True)
+
+
+class Place(Base):
+    __tablename__ = "place"
+    row: Mapped[int] = mapped_column(primary_key=True)
+    seat: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Person(Base):
+    __tablename__ = "person"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012  # as SQLAlchemy has it
+
+
+class Pilot(Person):
+    __mapper_args__ = {"polymorphic_identity": "pilot"}  # noqa: RUF012
+
+
+class Clock(Base):
+    """Always read anew."""
+
+    __tablename__ = "clock"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    __mapper_args__ = {"always_refresh": True}  # noqa: RUF012
+
+
+class Note:
+    """Mapped by hand, to a query."""
+
+
+mapping = registry()
+mapping.map_imperatively(Note, select(Author.id, Author.name).subquery(), primary_key=["id"])
+
+ANOTHER = aliased(Author)
+FIRST, SECOND = (uuid.UUID(int=n) for n in (1, 2))
+ROWS: typing.Final[list[tuple[type[Base], list[dict[str, object]]]]] = [
+    (Author, [{"id": 1, "name": "Ann"}, {"id": 2, "name": "Ben"}]),
+    (Book, [{"id": FIRST, "author_id": 1}, {"id": SECOND, "author_id": 1}]),
+    (Country, [{"code": "de"}]),
+    (Hat, [{"size": Size.SMALL}]),
+    (Place, [{"row": 1, "seat": 2}]),
+    (Person, [{"id": 1, "kind": "person"}, {"id": 2, "kind": "pilot"}]),
+    (Clock, [{"id": 1, "name": "tower"}]),
+]
+
+
+@pytest.fixture(scope="module")
+def baked_cluster(replicated_cluster: LocalCluster) -> collections.abc.Iterator[LocalCluster]:
+    """Give the shared cluster with these tables in a schema of their own."""
+
+    async def create() -> None:
+        engine = create_async_engine(replicated_cluster.primary.url)
+        async with engine.begin() as connection:
+            await connection.execute(text("CREATE SCHEMA baked"))
+            await connection.run_sync(Base.metadata.create_all)
+            for entity, rows in ROWS:
+                await connection.execute(insert(entity), rows)
+        await engine.dispose()
+
+    asyncio.run(create())
+    yield replicated_cluster
+    replicated_cluster.primary.execute("DROP SCHEMA baked CASCADE")
+
+
+@pytest.fixture
+async def engine(baked_cluster: LocalCluster) -> collections.abc.AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(baked_cluster.primary.url)
+    yield engine
+    await engine.dispose()
+
+
+Found = tuple[object, list[str], int]
+
+
+async def found_by(kind: type[Session], engine: AsyncEngine, ask: collections.abc.Callable[[Session], object]) -> Found:
+    """Return what asking gave, the SQL it took, and how often a baked statement was at hand for it."""
+    sent: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:  # noqa: ARG001
+        sent.append(statement)
+
+    event.listen(engine.sync_engine, "before_cursor_execute", note)
+    baked_get._statement.cache_clear()  # noqa: SLF001  # whether one was built shows in it alone
+    try:
+        async with AsyncSession(engine, sync_session_class=kind) as session:
+            found = await session.run_sync(ask)
+    except (sqlalchemy.exc.SQLAlchemyError, TypeError) as error:
+        found = repr(error)
+    finally:
+        event.remove(engine.sync_engine, "before_cursor_execute", note)
+    return found, sent, used()
+
+
+def used() -> int:
+    info = baked_get._statement.cache_info()  # noqa: SLF001
+    return info.hits + info.misses
+
+
+def facts(instance: typing.Any) -> object:
+    """Return what can be compared across two sessions, collections included."""
+    if instance is None:
+        return None
+    loaded = {name: value for name, value in vars(instance).items() if not name.startswith("_")}
+    return type(instance).__name__, {name: repr(facts_of(value)) for name, value in loaded.items()}
+
+
+def facts_of(value: typing.Any) -> object:
+    if isinstance(value, list):
+        return [facts_of(each) for each in value]
+    return (type(value).__name__, sqlalchemy.inspect(value).identity) if isinstance(value, Base) else value
+
+
+def twice(session: Session, entity: typing.Any, key: object) -> object:
+    first, second = (session.get(entity, key) for _ in range(2))
+    return first is second, facts(first)
+
+
+def expired(session: Session) -> object:
+    author = session.get(Author, 1)
+    session.expire(author)
+    return facts(session.get(Author, 1)), session.get(Author, 1) is author
+
+
+def pending(session: Session) -> object:
+    session.add(Author(id=9, name="New"))
+    found = session.get(Author, 9), session.get(Author, 10)
+    session.rollback()
+    return [facts(each) for each in found]
+
+
+def filtered(session: Session) -> object:
+    def only_ben(state: ORMExecuteState) -> None:
+        state.statement = state.statement.options(with_loader_criteria(Author, Author.name == "Ben"))
+
+    event.listen(session, "do_orm_execute", only_ben)
+    return [facts(session.get(Author, key)) for key in (1, 2)]
+
+
+# What is asked, and whether the statement may be a baked one.
+ASKED: typing.Final[dict[str, tuple[collections.abc.Callable[[Session], object], bool]]] = {
+    "a number": (lambda session: facts(session.get(Clock, 1)), True),
+    "a collection that is joined": (lambda session: facts(session.get(Author, 1)), True),
+    "what is loaded along": (lambda session: facts(session.get(Book, FIRST)), True),
+    "a text that is another one in the database": (lambda session: facts(session.get(Country, "de")), True),
+    "nothing": (lambda session: facts(session.get(Author, 77)), True),
+    "get_one": (lambda session: facts(session.get_one(Author, 2)), True),
+    "get_one of nothing": (lambda session: session.get_one(Author, 77), True),
+    "a key of another type": (lambda session: session.get(Author, "no number"), True),
+    "a mapper": (lambda session: facts(session.get(sqlalchemy.inspect(Author), 2)), True),
+    "what is there already": (lambda session: twice(session, Author, 1), True),
+    "what is always read anew": (lambda session: twice(session, Clock, 1), True),
+    "what is expired": (expired, True),
+    "what is flushed first": (pending, True),
+    "under criteria of the application": (filtered, True),
+    "an Enum": (lambda session: facts(session.get(Hat, Size.SMALL)), False),
+    "two columns": (lambda session: facts(session.get(Place, (1, 2))), False),
+    "two columns by name": (lambda session: facts(session.get(Place, {"row": 1, "seat": 2})), False),
+    "one of two columns": (lambda session: session.get(Place, 1), True),
+    "a tuple of one": (lambda session: facts(session.get(Author, (1,))), False),
+    "a base class": (lambda session: facts(session.get(Person, 2)), True),
+    "a subclass": (lambda session: facts(session.get(Pilot, 2)), True),
+    "another subclass": (lambda session: facts(session.get(Pilot, 1)), True),
+    "a query": (lambda session: facts(session.get(Note, 1)), True),
+    "no key": (lambda session: session.get(Author, None), False),
+    "an alias": (lambda session: session.get(ANOTHER, 1), False),
+    "no mapped class": (lambda session: session.get(typing.cast(typing.Any, dict), 1), False),
+    "options": (lambda session: facts(session.get(Book, FIRST, options=[joinedload(Book.author)])), False),
+    "other options": (lambda session: facts(session.get(Author, 1, options=[selectinload(Author.books)])), False),
+    "a lock": (lambda session: facts(session.get(Clock, 1, with_for_update=True)), False),
+    "a lock by a dictionary": (lambda session: facts(session.get(Clock, 1, with_for_update={})), False),
+    "explicitly no lock": (lambda session: facts(session.get(Clock, 1, with_for_update=False)), False),
+    "another identity": (lambda session: facts(session.get(Author, 1, identity_token="")), False),
+    "populate_existing": (lambda session: facts(session.get(Author, 1, populate_existing=True)), False),
+    "execution options": (lambda session: facts(session.get(Author, 1, execution_options={"mine": 1})), False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:fully NULL primary key")  # asked for on purpose
+@pytest.mark.parametrize("asked", ASKED)
+async def test_it_finds_what_sqlalchemy_finds(engine: AsyncEngine, asked: str) -> None:
+    """INVARIANT: the same objects, the same loaded attributes, the same SQL, the same errors."""
+    ask, looks_for_baked = ASKED[asked]
+
+    expected, expected_sql, _ = await found_by(Session, engine, ask)
+    found, sql, looked = await found_by(BakedGetSession, engine, ask)
+
+    assert (found, sql) == (expected, expected_sql)
+    assert bool(looked) is looks_for_baked
+
+
+async def test_the_statement_is_built_once(engine: AsyncEngine) -> None:
+    """In all sessions together; and SQLAlchemy need not find out anew that it is the same."""
+    await found_by(BakedGetSession, engine, lambda session: session.get(Author, 1))
+    async with AsyncSession(engine, sync_session_class=BakedGetSession) as session:
+        await session.get(Author, 1)
+        await session.get(Author, 2)
+
+    info = baked_get._statement.cache_info()  # noqa: SLF001
+    assert (info.misses, info.hits) == (1, 2)
+
+
+async def test_a_class_that_is_mapped_anew_has_a_new_statement(engine: AsyncEngine) -> None:
+    """As tests of an application do."""
+
+    class Thing:
+        id: int
+        name: str
+
+    names = []
+    for table in (Author.__table__, Clock.__table__):
+        again = registry()
+        again.map_imperatively(Thing, table)
+        async with AsyncSession(engine, sync_session_class=BakedGetSession) as session:
+            names.append((await session.get_one(Thing, 1)).name)
+        again.dispose()
+
+    assert names == ["Ann", "tower"]
