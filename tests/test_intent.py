@@ -74,3 +74,20 @@ def test_intents_are_equal_whoever_declared_them() -> None:
     assert Intent.read(reason="GET") == Intent.read(reason="@read_intent")
     assert Intent.read() != Intent.write()
     assert Intent.read(group="a") != Intent.read()
+
+
+def test_the_intent_of_an_endpoint_and_a_method_is_made_once() -> None:
+    """Every request asks for it; each names its own endpoint and its own reason."""
+
+    def show() -> None: ...
+
+    def search() -> None: ...
+
+    asked = [(endpoint, method) for endpoint in (show, search, None) for method in ("GET", "POST", "HEAD", None)]
+    intents = [resolve_intent(declared=None, endpoint=endpoint, method=method) for endpoint, method in asked]
+
+    for (endpoint, method), intent in zip(asked, intents, strict=True):
+        assert resolve_intent(declared=None, endpoint=endpoint, method=method) is intent
+        assert intent.is_write is (method not in ("GET", "HEAD"))
+        assert intent.reason == (method or "nothing declared")
+        assert intent.endpoint.rpartition(".")[2] == (endpoint.__name__ if endpoint else "")

@@ -3,6 +3,7 @@
 import collections.abc
 import dataclasses
 import enum
+import functools
 import typing
 
 from modern_di_replicas.consistency import Consistency, check_consistency
@@ -179,12 +180,20 @@ def resolve_intent(
 
     """
     intent = declared or marked
-    if intent is None and method is not None:
-        intent = Intent.read(reason=method) if method in READ_METHODS else Intent.write(reason=method)
-    if intent is None or endpoint is None:
-        return intent or NOTHING_DECLARED
-    return dataclasses.replace(intent, endpoint=_name(endpoint))
+    if intent is None:
+        return _of_method(method, _name(endpoint))
+    return intent if endpoint is None else dataclasses.replace(intent, endpoint=_name(endpoint))
+
+
+@functools.lru_cache(maxsize=1024)
+def _of_method(method: str | None, endpoint: str) -> Intent:
+    if method is None:
+        return dataclasses.replace(NOTHING_DECLARED, endpoint=endpoint)
+    intent = Intent.read(reason=method) if method in READ_METHODS else Intent.write(reason=method)
+    return dataclasses.replace(intent, endpoint=endpoint)
 
 
 def _name(endpoint: object) -> str:
+    if endpoint is None:
+        return ""
     return f"{getattr(endpoint, '__module__', '')}.{getattr(endpoint, '__qualname__', type(endpoint).__qualname__)}"
