@@ -188,6 +188,58 @@ async def test_a_fenced_primary_gets_no_write_while_nobody_else_is_known(disposa
         assert await write(servers) == standby.port
 
 
+async def test_who_leads_now_is_asked_at_once_when_a_newer_timeline_is_seen(disposable_cluster: LocalCluster) -> None:
+    """INVARIANT: what else is known is from before the switchover; to wait for the next probes would fail requests.
+
+    The probes are minutes apart; the one look is that of a read which has to include a write.
+    """
+    former, promoted, standby = disposable_cluster.servers
+    async with serving(disposable_cluster, probe_interval=120) as servers, Monitor(servers.replica) as monitor:
+        async with RoutedSession(servers.primary) as session:
+            await session.execute(text("SELECT 1"))
+        await asyncio.to_thread(former.stop)
+        await asyncio.to_thread(promoted.promote)
+        await asyncio.to_thread(standby.follow, promoted)
+        await asyncio.to_thread(former.follow, promoted)
+
+        async with asyncio.timeout(30):
+            await monitor.look(name(standby))
+            async with RoutedSession(servers.primary) as session:
+                assert await session.scalar(text("SELECT inet_server_port()")) == promoted.port
+            async with RoutedSession(servers.primary) as session:
+                assert await session.scalar(text("SELECT inet_server_port()")) == promoted.port
+        assert snapshot(servers).primary == name(promoted)
+
+
+async def test_a_fence_holds_up_who_comes_until_a_primary_is_known(replicated_cluster: LocalCluster) -> None:
+    """Their connections go back to the pool; after a while nobody is held up."""
+    primary = replicated_cluster.primary
+    async with serving(replicated_cluster) as servers:
+        async with RoutedSession(servers.primary) as session:
+            former = await session.connection()
+            await servers.primary.fence(patience=60)
+            assert former.sync_connection is not None
+            with pytest.raises(sqlalchemy.exc.DBAPIError):
+                await session.execute(text("SELECT 1"))
+
+        async def port() -> object:
+            async with RoutedSession(servers.primary) as session:
+                return await session.scalar(text("SELECT inet_server_port()"))
+
+        held_up = [asyncio.create_task(port()) for _ in range(3)]
+        pool: typing.Any = servers.primary.pool
+        await until(lambda: pool.checkedout() == 3)
+        assert not any(task.done() for task in held_up)
+        await servers.primary.follow(primary.url)
+        assert await asyncio.gather(*held_up) == [primary.port] * 3
+        assert pool == servers.primary.pool
+        assert (pool.checkedin(), pool.checkedout()) == (3, 0)
+
+        await servers.primary.fence(patience=0)
+        with pytest.raises(ConnectionRefusedError, match="older timeline"):
+            await port()
+
+
 async def test_a_standby_that_follows_a_former_primary_serves_nothing(disposable_cluster: LocalCluster) -> None:
     """INVARIANT: its LSN is ahead of the new primary's, and its rows are those of another history."""
     former, promoted, left = disposable_cluster.servers

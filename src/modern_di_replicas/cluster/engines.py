@@ -6,12 +6,14 @@ import typing
 
 from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from modern_di_replicas.client import client_of_request
 from modern_di_replicas.cluster.arrivals import refuse_setbacks, refuse_standbys
 from modern_di_replicas.cluster.connections import OpenConnections
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
+from modern_di_replicas.cluster.fence import Fence
 from modern_di_replicas.cluster.fleet import Fleet, Member
 from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.cluster.idle import ping_when_idle
@@ -40,7 +42,7 @@ class PrimaryEngine(AsyncEngine):
         self.writes = writes
         self._connections = OpenConnections(sync_engine)
         self._moved_to: URL | None = None
-        self._is_fenced = False
+        self._fence: Fence | None = None
         event.listen(sync_engine, "do_connect", self._redirect)
         event.listen(sync_engine, "handle_error", _leave_former_primary)
 
@@ -49,16 +51,28 @@ class PrimaryEngine(AsyncEngine):
 
         A transaction under way fails: nothing may be written to a server that is not the primary any more.
         """
-        self._moved_to, self._is_fenced = make_url(url), False
-        self._connections.terminate()
-        await self.dispose()
+        fence, self._fence = self._fence, None
+        self._moved_to = make_url(url)
+        if fence is None:
+            await self._end_connections()
+        else:
+            fence.open()  # nobody got through, so there is no connection to end, and those who wait have the right pool
 
-    async def fence(self) -> None:
-        """Connect to nobody until `follow` names a primary, and end every connection: the server is a former one."""
-        if not self._is_fenced:
-            self._is_fenced = True
-            self._connections.terminate()
-            await self.dispose()
+    async def fence(self, *, patience: float) -> None:
+        """Connect to nobody until `follow` names a primary, and end every connection: the server is a former one.
+
+        Args:
+            patience: seconds, from now on, that a new connection waits for it before it is refused.
+
+        """
+        if self._fence is None:
+            self._fence = Fence(patience)
+            await self._end_connections()
+
+    async def _end_connections(self) -> None:
+        self._connections.terminate()
+        # They are closed: to close them once more would give somebody time to come for one.
+        await self.dispose(close=False)
 
     # The signature is the event's.
     def _redirect(
@@ -68,9 +82,8 @@ class PrimaryEngine(AsyncEngine):
         cargs: object,  # noqa: ARG002
         cparams: dict[str, typing.Any],
     ) -> None:
-        if self._is_fenced:
-            msg = "the server that was the primary is on an older timeline than others, and no other primary is known"
-            raise ConnectionRefusedError(msg)
+        if self._fence is not None:
+            await_only(self._fence.passed())
         if self._moved_to is not None:
             _, there = dialect.create_connect_args(self._moved_to)
             for name in ("host", "port", "user", "password"):

@@ -155,6 +155,11 @@ class Monitor:
         """How many seconds a server has to answer."""
         return self._settings.probe_timeout
 
+    @property
+    def _answer_time(self) -> float:
+        """By how many seconds from now every server has been asked, and has answered or is down."""
+        return self._settings.probe_interval * (1 + JITTER) + self._settings.probe_timeout
+
     def look(self, name: str) -> asyncio.Task[None]:
         """Ask one server where it is, now; those who do so at the same time share the answer."""
         look = self._looks.get(name)
@@ -192,8 +197,7 @@ class Monitor:
         if now - self._asked_primary_at >= interval:
             self._asked_primary_at = now
             waited_for.add(self.look(self._primary))
-        patience = interval * (1 + JITTER) + self._settings.probe_timeout
-        await asyncio.wait(waited_for, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waited_for, timeout=self._answer_time, return_when=asyncio.FIRST_COMPLETED)
         return answer.done()
 
     def _no_answer(self, member: Member, error: Exception, *, starting: bool) -> None:
@@ -235,9 +239,16 @@ class Monitor:
         )
         self._report(snapshot)
         self._fleet.publish(snapshot)
-        if snapshot.servers[self._primary].role is Role.FENCED and isinstance(self._fleet.primary, PrimaryEngine):
-            self._is_fenced = True
-            await self._fleet.primary.fence()
+        if snapshot.servers[self._primary].role is Role.FENCED and not self._is_fenced:
+            await self._fence()
+
+    async def _fence(self) -> None:
+        """Let nobody write to a former primary; who leads now, the next answers tell, so everybody is asked at once."""
+        self._is_fenced = True
+        for name in self._probes:
+            self.look(name)
+        if isinstance(self._fleet.primary, PrimaryEngine):
+            await self._fleet.primary.fence(patience=self._answer_time)
 
     async def _move_to(self, primary: str) -> None:
         logger.warning("The primary is %s now; it was %s. Writes follow.", primary, self._primary)
