@@ -18,7 +18,7 @@ from modern_di_replicas.cluster.engines import (
 from modern_di_replicas.cluster.monitor import Monitor
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
-from modern_di_replicas.session import RoutedSession, choose_for
+from modern_di_replicas.session import RoutedSession
 from modern_di_replicas.settings import ReplicationSettings
 from modern_di_replicas.tokens import Tokens, create_tokens
 
@@ -39,7 +39,7 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
     if intent.is_write:
         return primary
     if isinstance(replica, ReplicaEngine):
-        return choose_for(replica, intent)
+        return replica.choose_for(intent)
     return replica  # a test may put any engine or connection in the place of the replicas
 
 

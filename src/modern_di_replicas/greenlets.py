@@ -31,8 +31,8 @@ async def run_in_greenlet(
     worker.parent = driver
     worker.gr_context = driver.gr_context
     sent = worker.switch(function, args, options)
-    while type(sent) is not _Outcome:  # it is something to await
-        try:
+    while type(sent) is not _Outcome:
+        try:  # pragma: no cover  # the line after a switch is run, and coverage takes it for one of the other greenlet
             value = await sent
         except BaseException:  # noqa: BLE001  # it is the function's, and comes back if it lets it pass
             sent = worker.throw(*sys.exc_info())

@@ -1,4 +1,4 @@
-"""The session that is injected, and the choice of where its unit of work begins."""
+"""The session that is injected."""
 
 import types
 import typing
@@ -12,11 +12,6 @@ from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.light_session import LightSession
 from modern_di_replicas.replica_session import ReplicaSession
 from modern_di_replicas.routing.decision import Decision
-
-
-def choose_for(replica: ReplicaEngine, intent: Intent) -> AsyncEngine:
-    """Return the engine for a read: one replica, or the primary's; see `ReplicaEngine.choose`."""
-    return replica.choose(intent.group, affinity=intent.affinity, consistency=intent.consistency, after=intent.after)
 
 
 class RoutedSession(LightSession):
@@ -44,7 +39,7 @@ class RoutedSession(LightSession):
         self._intent = intent
         chosen, patient = engine, None
         if isinstance(engine, ReplicaEngine) and engine.fleet is not None:
-            chosen = choose_for(engine, intent)
+            chosen = engine.choose_for(intent)
         if isinstance(chosen, PatientEngine):
             chosen, patient = chosen.candidate, chosen
         if isinstance(chosen, ReplicaEngine):

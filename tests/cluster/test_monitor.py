@@ -227,6 +227,7 @@ async def test_a_fence_holds_up_who_comes_until_a_primary_is_known(replicated_cl
                 return await session.scalar(text("SELECT inet_server_port()"))
 
         held_up = [asyncio.create_task(port()) for _ in range(3)]
+        await servers.primary.fence(patience=0)  # there is one already
         pool: typing.Any = servers.primary.pool
         await until(lambda: pool.checkedout() == 3)
         assert not any(task.done() for task in held_up)

@@ -116,5 +116,5 @@ async def test_a_transaction_as_a_context_still_ends_the_session_it_is_of(shop_c
     async with serving(shop_cluster) as servers, writing(servers) as session:
         async with session.begin() as transaction:
             assert isinstance(transaction, AsyncSessionTransaction)
-            await session.execute(update(Item).where(Item.id == 1).values(amount=Item.amount))
+            await session.execute(update(Account).values(balance=Account.balance))
         assert not session.in_transaction()

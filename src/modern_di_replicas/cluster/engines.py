@@ -22,6 +22,7 @@ from modern_di_replicas.cluster.pool import FleetPool
 from modern_di_replicas.cluster.reading import SessionReads
 from modern_di_replicas.cluster.writes import Writes
 from modern_di_replicas.consistency import SESSION, STRONG, Bounded, Consistency
+from modern_di_replicas.intent import Intent
 from modern_di_replicas.lsn import ConsistencyToken
 from modern_di_replicas.routing.balancing import STRATEGIES
 from modern_di_replicas.routing.positions import Freshness
@@ -142,6 +143,10 @@ class ReplicaEngine(AsyncEngine):
     def label(self) -> str:
         """The name of the replica, or what stands for all."""
         return self.sync_engine.logging_name or "replicas"
+
+    def choose_for(self, intent: Intent) -> AsyncEngine:
+        """Return the engine for a read that was declared; see `choose`."""
+        return self.choose(intent.group, affinity=intent.affinity, consistency=intent.consistency, after=intent.after)
 
     def choose(
         self,
@@ -268,7 +273,9 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         logging_name="replicas",
         pool=FleetPool(fleet),
     )
-    return ReplicaEngine(engine.sync_engine, settings=settings, policy=policy, fleet=fleet)
+    replicas = ReplicaEngine(engine.sync_engine, settings=settings, policy=policy, fleet=fleet)
+    policy.replicas = replicas
+    return replicas
 
 
 def _name_of_primary(settings: ReplicationSettings) -> str:

@@ -239,16 +239,16 @@ class Monitor:
         )
         self._report(snapshot)
         self._fleet.publish(snapshot)
-        if snapshot.servers[self._primary].role is Role.FENCED and not self._is_fenced:
-            await self._fence()
+        engine, is_former = self._fleet.primary, snapshot.servers[self._primary].role is Role.FENCED
+        if is_former and not self._is_fenced and isinstance(engine, PrimaryEngine):
+            await self._fence(engine)
 
-    async def _fence(self) -> None:
+    async def _fence(self, engine: PrimaryEngine) -> None:
         """Let nobody write to a former primary; who leads now, the next answers tell, so everybody is asked at once."""
         self._is_fenced = True
         for name in self._probes:
             self.look(name)
-        if isinstance(self._fleet.primary, PrimaryEngine):
-            await self._fleet.primary.fence(patience=self._answer_time)
+        await engine.fence(patience=self._answer_time)
 
     async def _move_to(self, primary: str) -> None:
         logger.warning("The primary is %s now; it was %s. Writes follow.", primary, self._primary)
