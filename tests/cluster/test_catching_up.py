@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from modern_di_replicas import SESSION, STRONG, Bounded, ConsistencyToken, Intent, Monitor, RoutedSession, Tokens
 from modern_di_replicas.client import Client
-from modern_di_replicas.cluster.catching_up import catch_up, is_written
+from modern_di_replicas.cluster.catching_up import FreshRead, catch_up, is_written
 from modern_di_replicas.cluster.fleet import Fleet, Member
 from modern_di_replicas.cluster.patient import PatientEngine
 from modern_di_replicas.lsn import LAST_LSN, identify
@@ -180,6 +180,43 @@ async def test_a_frozen_replica_keeps_nobody_waiting_who_can_read_from_another(
         frozen.thaw()
 
 
+async def test_the_replica_that_was_chosen_is_asked_alone(cluster: LocalCluster) -> None:
+    """INVARIANT: the first read after each write asks one server, and reads there: the next one the next time."""
+    settings: dict[str, typing.Any] = {"probe_interval": 60.0, "balancing": "round-robin"}
+    async with serving(cluster, **settings) as servers, Monitor(servers.replica) as monitor:
+        fleet = servers.replica.fleet
+        assert fleet is not None
+        fleet.watcher = asking = Asking(monitor)
+        served = []
+        for _ in range(6):
+            cluster.primary.execute("CREATE TABLE news (); DROP TABLE news")
+            token = await now(servers)
+            asking.asked.clear()
+            async with reading(servers, after=token) as session:
+                assert await session.scalar(WHERE)
+                served.append(session.decision.server)
+            assert asking.asked == served[-1:]
+
+        assert served[:2] * 3 == served
+        assert len(set(served)) == 2
+
+
+class Asking:
+    """Watches by means of a monitor, and notes who is asked."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self.asked: list[str] = []
+        self.patience = monitor.patience
+
+    def look(self, name: str) -> collections.abc.Awaitable[object]:
+        self.asked.append(name)
+        return self._monitor.look(name)
+
+    async def primary_answers(self) -> bool:
+        return await self._monitor.primary_answers()
+
+
 async def test_with_no_replica_left_nobody_waits(disposable_cluster: LocalCluster) -> None:
     """The group has none that serves any more: the primary reads."""
     async with serving(disposable_cluster, probe_interval=3.0) as servers, Monitor(servers.replica):
@@ -192,7 +229,8 @@ async def test_with_no_replica_left_nobody_waits(disposable_cluster: LocalCluste
             while fleet.serving(None):  # noqa: ASYNC110  # the monitor finds out by itself
                 await asyncio.sleep(0.01)
         freshness = Freshness(after=(await ahead(servers),))
-        assert await catch_up(fleet, freshness, group=None, affinity=None, wait=600.0) is None
+        read = FreshRead(fleet=fleet, freshness=freshness, first="gone", group=None, affinity=None, wait=600.0)
+        assert await catch_up(read) is None
         async with session:
             assert not await session.scalar(WHERE)
         # A look at a server that is down says nothing, and neither does one that comes too late.

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections.abc
+import dataclasses
 import time
 import typing
 
@@ -13,38 +14,64 @@ from modern_di_replicas.routing.positions import Freshness
 PAUSE: typing.Final = 0.001
 """Seconds between two questions to a server that is not there yet."""
 
+HEAD_START: typing.Final = 0.005
+"""Seconds that the replica which was chosen has for its answer, at the most, before the others are asked as well."""
+
 FIRST_ANSWER: typing.Final = 0.2
 """Seconds the servers have for their first answer, at the most, however short the wait after it is."""
 
 
-async def catch_up(
-    fleet: Fleet, freshness: Freshness, *, group: str | None, affinity: str | None, wait: float
-) -> Member | None:
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class FreshRead:
+    """A read that waits for a replica to be fresh enough."""
+
+    fleet: Fleet
+    freshness: Freshness
+    """What it has to include."""
+    first: str
+    """The name of the replica that is asked before the others."""
+    group: str | None
+    """The group the replica has to belong to."""
+    affinity: str | None
+    """The same key gets the same replica, as long as that one serves."""
+    wait: float
+    """How many seconds it goes on asking when the first answers are not enough."""
+
+    @property
+    def required(self) -> int | None:
+        """How far a replica has to be, as far as is known now; None when that is not known."""
+        return self.fleet.positions.required(self.freshness, now=time.monotonic())
+
+    def choose_member(self) -> Member | None:
+        """Return a replica that is known to be fresh enough now."""
+        required = self.required
+        if required is None:
+            return None
+        return self.fleet.choose_member(self.group, affinity=self.affinity, lsn=required)
+
+
+async def catch_up(read: FreshRead) -> Member | None:
     """Return a replica as soon as one is fresh enough; None when none is in time.
 
-    Args:
-        fleet: the replicas.
-        freshness: what the read has to include.
-        group: the group the replica has to belong to.
-        affinity: the same key gets the same replica, as long as that one serves.
-        wait: how many seconds to go on asking when the first answer is not enough.
-
+    Usually the one that was chosen is, by then: to ask all of them every time would cost more than the read does.
     """
-    positions = fleet.positions
+    fleet = read.fleet
+    if fleet.watcher is not None and read.required is not None:
+        await _answers(fleet.watcher, [read.first], seconds=HEAD_START)
+        if (member := read.choose_member()) is not None:
+            return member
     deadline = time.monotonic() + FIRST_ANSWER
     has_asked = False
     while (watcher := fleet.watcher) is not None and (left := deadline - time.monotonic()) > 0:
-        asked = [member.name for member in fleet.serving(group)]
-        if positions.required(freshness, now=time.monotonic()) is None:
+        asked = [member.name for member in fleet.serving(read.group)]
+        if read.required is None:
             # Only the primary knows: what it had written a moment ago, or that another is the primary by now.
             asked = [member.name for member in fleet.members if not member.health.is_down]
         answered = await _answers(watcher, asked, seconds=left, return_when=asyncio.FIRST_COMPLETED)
-        required = positions.required(freshness, now=time.monotonic())
-        member = None if required is None else fleet.choose_member(group, affinity=affinity, lsn=required)
-        if member is not None:
+        if (member := read.choose_member()) is not None:
             return member
         if answered and not has_asked:
-            has_asked, deadline = True, time.monotonic() + wait
+            has_asked, deadline = True, time.monotonic() + read.wait
         await asyncio.sleep(PAUSE)
     return None
 

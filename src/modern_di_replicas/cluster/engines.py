@@ -10,6 +10,7 @@ from sqlalchemy.util import await_only
 
 from modern_di_replicas.client import client_of_request
 from modern_di_replicas.cluster.arrivals import refuse_setbacks, refuse_standbys
+from modern_di_replicas.cluster.catching_up import FreshRead
 from modern_di_replicas.cluster.connections import OpenConnections
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
@@ -17,7 +18,7 @@ from modern_di_replicas.cluster.fence import Fence
 from modern_di_replicas.cluster.fleet import Fleet, Member
 from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.cluster.idle import ping_when_idle
-from modern_di_replicas.cluster.patient import FreshRead, PatientEngine
+from modern_di_replicas.cluster.patient import PatientEngine
 from modern_di_replicas.cluster.pool import FleetPool
 from modern_di_replicas.cluster.reading import SessionReads
 from modern_di_replicas.cluster.writes import Writes
@@ -209,8 +210,14 @@ class ReplicaEngine(AsyncEngine):
         candidate = fleet.choose_member(group, affinity=affinity)
         if candidate is None or fleet.watcher is None or not isinstance(fleet.primary, AsyncEngine):
             return fleet.without_replica(group)
-        wait = self.settings.catch_up_wait
-        read = FreshRead(fleet=fleet, freshness=freshness, group=group, affinity=affinity, wait=wait)
+        read = FreshRead(
+            fleet=fleet,
+            freshness=freshness,
+            first=candidate.name,
+            group=group,
+            affinity=affinity,
+            wait=self.settings.catch_up_wait,
+        )
         return PatientEngine(fleet.primary.sync_engine, candidate=candidate.engine, read=read)
 
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine

@@ -1,26 +1,11 @@
 """The engine of a unit of work that asks for more than any replica is known to have."""
 
-import dataclasses
 import typing
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from modern_di_replicas.cluster.catching_up import catch_up
-from modern_di_replicas.cluster.fleet import Fleet
-from modern_di_replicas.routing.positions import Freshness
-
-
-@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
-class FreshRead:
-    """A read that waits for a replica to be fresh enough."""
-
-    fleet: Fleet
-    freshness: Freshness
-    group: str | None
-    affinity: str | None
-    wait: float
-    """How many seconds it waits."""
+from modern_di_replicas.cluster.catching_up import FreshRead, catch_up
 
 
 class PatientEngine(AsyncEngine):
@@ -76,7 +61,7 @@ class PatientEngine(AsyncEngine):
 
         """
         read = self.read
-        member = await catch_up(read.fleet, read.freshness, group=read.group, affinity=read.affinity, wait=read.wait)
+        member = await catch_up(read)
         if member is None:
             read.fleet.without_replica(read.group)
             return None
