@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from modern_di_replicas.cluster.engines import ReplicaEngine
 from modern_di_replicas.cluster.patient import PatientEngine
+from modern_di_replicas.consistency import STRONG
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.light_session import LightSession
 from modern_di_replicas.replica_session import ReplicaSession
@@ -64,10 +65,16 @@ class RoutedSession(LightSession):
         """Where this unit of work runs now, and why."""
         session = self.sync_session
         if not isinstance(session, ReplicaSession):
-            return Decision(server="primary", reason=self._intent.reason)
+            return Decision(server="primary", reason=f"{self._intent.reason}{self._why_not_a_replica}")
         if session.escalation is None:
             return Decision(server=session.label, reason=self._intent.reason)
         return Decision(server="primary", reason=f"{self._intent.reason}, escalated: {session.escalation}")
+
+    @property
+    def _why_not_a_replica(self) -> str:
+        if self._intent.is_write:
+            return ""
+        return ", STRONG" if self._intent.consistency is STRONG else ", no replica may serve it"
 
 
 def _sync(bind: AsyncEngine | AsyncConnection, options: dict[str, typing.Any]) -> Engine | Connection:

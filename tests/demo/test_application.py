@@ -90,7 +90,13 @@ async def test_a_response_says_what_its_server_says_of_itself(
     ]
     assert [report.has_token for report in reports] == [False, False, False, True, True, True]
     assert reports[-1].reason.startswith("GET, escalated")
-    assert [report.reason for report in reports[:-1]] == ["GET", "@read_intent", "@write_intent", *["@read_intent"] * 2]
+    assert [report.reason for report in reports[:-1]] == [
+        "GET",
+        "@read_intent",
+        "@write_intent",
+        "@read_intent",
+        "@read_intent, STRONG",
+    ]
 
 
 @pytest.mark.parametrize(

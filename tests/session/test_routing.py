@@ -13,7 +13,7 @@ from sqlalchemy import event, select, text
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from benchmarks.wire import Wire
-from modern_di_replicas import Intent, ReplicaEngine, RoutedSession, WriteOnReplicaError
+from modern_di_replicas import STRONG, Intent, ReplicaEngine, RoutedSession, WriteOnReplicaError
 from modern_di_replicas.replica_session import ReplicaSession
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import serving
@@ -86,6 +86,19 @@ async def test_the_decision_says_why(shop_cluster: LocalCluster) -> None:
         await session.execute(KEYED.execution_options(use_primary=True))
         assert session.decision.server == "primary"
         assert session.decision.reason == "GET, escalated: the execution option use_primary"
+
+
+async def test_the_decision_says_why_a_read_is_on_the_primary(shop_cluster: LocalCluster) -> None:
+    """Because it has to see everything, or because nobody else can serve it; a write needs no excuse."""
+    strong, plain = Intent.read(consistency=STRONG, reason="GET"), Intent.read(reason="GET")
+    async with serving(shop_cluster) as servers:
+        for session, reason in (
+            (servers.session(intent=strong), "GET, STRONG"),
+            (RoutedSession(servers.primary, intent=plain), "GET, no replica may serve it"),
+            (RoutedSession(servers.primary, intent=Intent.write(reason="POST")), "POST"),
+        ):
+            async with session:
+                assert (session.decision.server, session.decision.reason) == ("primary", reason)
 
 
 async def test_it_stays_on_the_primary_to_its_end(shop_cluster: LocalCluster) -> None:

@@ -164,7 +164,7 @@ class Screen:
 def explain(exchange: Exchange) -> str:
     """Say in a few words why a request was answered where it was."""
     report = exchange.report
-    if report.reason == report.marker:
+    if report.reason in (report.marker, f"{report.marker}, {report.level}"):
         why = f"marker: {report.level}" if report.level else f"marker over {exchange.method}"
     elif report.reason == exchange.method:
         why = f"{exchange.method} {report.intent}s"
