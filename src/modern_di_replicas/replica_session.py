@@ -55,8 +55,6 @@ class ReplicaSession(BakedGetSession):
     """Why this unit of work moved to the primary; None while it reads from its replica."""
     _has_binds: bool = False
     _streams: bool = False
-    _has_read: bool = False
-    _left: tuple[str, ...] = ()
     _patient: PatientEngine | None = None
     _guard: StaleWriteGuard | None = None
 
@@ -137,7 +135,7 @@ class ReplicaSession(BakedGetSession):
         args: tuple[typing.Any, ...],
         options: dict[str, typing.Any],
     ) -> typing.Any:  # noqa: ANN401
-        """Run a statement on the replica, and again on the primary, or whoever is left, when the replica cannot do it.
+        """Run a statement on the replica, and again on the primary when the replica cannot do it.
 
         Every statement of a session comes through here, those of the ORM's own loading included; the event
         `do_orm_execute` would see them as well, for twice the work.
@@ -146,25 +144,22 @@ class ReplicaSession(BakedGetSession):
             WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
 
         """
-        while self.escalation is None:
-            engine = self._choose_engine(statement, options)
-            if engine is None:
-                break
-            # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
-            # on what went before, such as a SET LOCAL.
-            stands_alone = self._replica.reads.autocommit or not self._reading
-            enclosing, self._executing = self._executing, engine
-            try:
-                result = run(self, statement, *args, **options)
-            except Exception as error:
-                if self.escalation is not None:
-                    raise  # a flush or a load inside this statement has moved: the error is the primary's
-                self._leave_after(error, stands_alone=stands_alone, has_enclosing=enclosing is not None)
-            else:
-                self._has_read = True
-                return result
-            finally:
-                self._executing = enclosing
+        engine = self._choose_engine(statement, options) if self.escalation is None else None
+        if engine is None:
+            return run(self, statement, *args, **options)
+
+        # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
+        # on what went before, such as a SET LOCAL.
+        stands_alone = self._replica.reads.autocommit or not self._reading
+        enclosing, self._executing = self._executing, engine
+        try:
+            return run(self, statement, *args, **options)
+        except Exception as error:
+            if self.escalation is not None:  # by a flush or by a load inside this statement: the error is the primary's
+                raise
+            self._leave_after(error, stands_alone=stands_alone)
+        finally:
+            self._executing = enclosing
         return run(self, statement, *args, **options)
 
     def _choose_engine(self, statement: object, options: dict[str, typing.Any]) -> Engine | None:
@@ -187,7 +182,7 @@ class ReplicaSession(BakedGetSession):
         if self._patient is not None:
             self._wait_for_replica(self._patient)
         elif self._replica.health.is_down:
-            self._leave_replica(f"{self.label} went down", stand_in=self._find_stand_in())
+            self.escalate(f"{self._replica.label} went down")
 
     def _wait_for_replica(self, patient: PatientEngine) -> None:
         """Read from a replica that is fresh enough by now; from the primary when none is."""
@@ -203,8 +198,8 @@ class ReplicaSession(BakedGetSession):
         """The name of the replica it reads from."""
         return self._replica.label
 
-    def _leave_after(self, error: Exception, *, stands_alone: bool, has_enclosing: bool) -> None:
-        """Leave the replica after an error, or raise it."""
+    def _leave_after(self, error: Exception, *, stands_alone: bool) -> None:
+        """Move to the primary after an error of the replica, or raise it."""
         if isinstance(error, StatementNotForReplica):
             if error.foreseen.need is Need.PRIMARY:
                 self.escalate_write(error.foreseen.kind)
@@ -223,36 +218,14 @@ class ReplicaSession(BakedGetSession):
         rests = failure is Failure.DOWN and self._replica.health.failed()
         if not stands_alone:
             raise error
-        policy, label = self._replica.policy, self.label
+        self._leave_lost(error, rests=rests)
+
+    def _leave_lost(self, error: Exception, *, rests: bool) -> None:
+        policy, label = self._replica.policy, self._replica.label
         if isinstance(error, PoolTimeoutError) and not policy.primary_reads:
             raise NoReplicaAvailable(group=self._intent.group) from error
-        stand_in = None if has_enclosing else self._find_stand_in()
-        instead = "the primary" if stand_in is None else stand_in.label
-        policy.report_loss(server=label, error=error, rests=rests, instead=instead)
-        self._leave_replica(f"{label} failed ({type(error).__name__})", stand_in=stand_in)
-
-    def _find_stand_in(self) -> ReplicaEngine | None:
-        """Return another replica while there is no primary; None where there is one, or nothing else will do.
-
-        Only before the first rows were read: it may be behind the replica they came from.
-        """
-        replicas = self._replica.policy.replicas
-        if self._has_read or replicas is None or replicas.fleet is None or not replicas.fleet.has_no_leader:
-            return None
-        chosen = replicas.choose_for(self._intent)
-        if isinstance(chosen, PatientEngine):
-            chosen = await_only(chosen.catch_up()) or chosen
-        if not isinstance(chosen, ReplicaEngine) or chosen.label in (self.label, *self._left):
-            return None
-        return chosen
-
-    def _leave_replica(self, reason: str, *, stand_in: ReplicaEngine | None) -> None:
-        if stand_in is None:
-            self.escalate(reason)
-        else:
-            self.end_reading()
-            self._left = (*self._left, self.label)
-            self._replica = stand_in.execution_options(**self._replica.options) if self._replica.options else stand_in
+        policy.report_loss(server=label, error=error, rests=rests)
+        self.escalate(f"{label} failed ({type(error).__name__})")
 
     # Moving to the primary
 

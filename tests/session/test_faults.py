@@ -12,14 +12,13 @@ import pytest
 import sqlalchemy.exc
 from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import selectinload
 
-from modern_di_replicas import Intent, Monitor, ReplicaEngine, RoutedSession, WriteOnReplicaError, current_token
+from modern_di_replicas import ReplicaEngine, RoutedSession, WriteOnReplicaError
 from modern_di_replicas.cluster.failures import sqlstate
 from modern_di_replicas.cluster.fleet import Fleet
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
-from tests.session.models import Account, Item, Shop
+from tests.session.models import Account, Item
 
 
 READS = 1_000
@@ -182,133 +181,6 @@ async def test_a_primary_that_fails_too_raises_its_own_error(disposable_shop: Lo
     async with serving(disposable_shop) as servers, servers.session() as session:
         with pytest.raises(OSError, match=str(disposable_shop.primary.port)):
             await session.scalar(select(Item.id).limit(1))
-
-
-@contextlib.asynccontextmanager
-async def without_primary(shop: LocalCluster, **settings: typing.Any) -> collections.abc.AsyncIterator[Servers]:
-    """Give watched servers whose primary has crashed, and is known to have."""
-    async with serving(shop, probe_interval=0.05, **settings) as servers, Monitor(servers.replica):
-        await asyncio.to_thread(shop.primary.stop, "immediate")
-        await until_leaderless(servers)
-        yield servers
-
-
-async def until_leaderless(servers: Servers) -> None:
-    fleet = servers.replica.fleet
-    assert fleet is not None
-    async with asyncio.timeout(20):
-        while not fleet.has_no_leader:  # noqa: ASYNC110  # nothing announces the end of a process
-            await asyncio.sleep(0.01)
-
-
-async def until_true(server: LocalServer, question: str) -> None:
-    async with asyncio.timeout(20):
-        while await asyncio.to_thread(server.execute, question) != "t":
-            pass
-
-
-def session_on(servers: Servers, server: LocalServer, **options: typing.Any) -> RoutedSession:
-    """Return a session that was given this replica, as those of a request are."""
-    return RoutedSession(engine_of(servers, server).execution_options(**options), expire_on_commit=False)
-
-
-async def test_while_there_is_no_primary_another_replica_stands_in(disposable_shop: LocalCluster) -> None:
-    """INVARIANT: of everything but one replica nothing is left, and no read fails."""
-    lost, other = disposable_shop.replicas
-    async with without_primary(disposable_shop) as servers, reads_in_flight(servers) as results:
-        await asyncio.to_thread(lost.stop, "immediate")
-
-    assert {total for total, _ in results} == {SUM}
-    assert {server for _, server in results} <= {f"127.0.0.1:{server.port}" for server in (lost, other)}
-
-
-@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
-@pytest.mark.parametrize("options", [{}, {"compiled_cache": None}])
-async def test_a_unit_of_work_goes_on_with_the_replica_that_stands_in(
-    disposable_shop: LocalCluster, isolation: str, options: dict[str, object]
-) -> None:
-    """To its end, with the options of the engine it was given."""
-    lost, other = disposable_shop.replicas
-    async with (
-        without_primary(disposable_shop, read_isolation=isolation) as servers,
-        session_on(servers, lost, **options) as session,
-    ):
-        await asyncio.to_thread(lost.stop, "immediate")
-        for _ in range(2):
-            assert await session.scalar(text("SELECT inet_server_port()")) == other.port
-        assert session.decision.server == f"127.0.0.1:{other.port}"
-        await session.commit()
-        assert await session.scalar(text("SELECT inet_server_port()")) == other.port
-
-
-async def test_what_a_unit_of_work_has_read_is_not_followed_by_something_older(disposable_shop: LocalCluster) -> None:
-    """INVARIANT: nobody knows how far the lost replica was; an error is better than time that runs backwards."""
-    lost, other = disposable_shop.replicas
-    async with without_primary(disposable_shop) as servers, session_on(servers, lost) as session:
-        assert await session.scalar(text("SELECT inet_server_port()")) == lost.port
-        await session.commit()
-        await asyncio.to_thread(lost.stop, "immediate")
-        with pytest.raises(OSError, match=str(disposable_shop.primary.port)):
-            await session.scalar(text("SELECT inet_server_port()"))
-        async with session_on(servers, other) as another:
-            assert await another.scalar(text("SELECT inet_server_port()")) == other.port
-
-
-async def test_what_is_loaded_along_stays_where_the_statement_began(disposable_shop: LocalCluster) -> None:
-    """The rows it belongs to have been read already, though nobody has seen them."""
-    lost, _ = disposable_shop.replicas
-    async with without_primary(disposable_shop) as servers, session_on(servers, lost) as session:
-        sent = 0
-
-        def lose(*_: object) -> None:
-            nonlocal sent
-            sent += 1
-            if sent == 2:
-                lost.stop("immediate")
-
-        event.listen(engine_of(servers, lost).sync_engine, "before_cursor_execute", lose)
-        with pytest.raises(OSError, match=str(disposable_shop.primary.port)):
-            await session.scalar(select(Shop).options(selectinload(Shop.items)))
-        event.remove(engine_of(servers, lost).sync_engine, "before_cursor_execute", lose)
-        assert sent == 2
-
-
-async def test_where_all_replicas_are_lost_the_error_is_that_of_the_primary(disposable_shop: LocalCluster) -> None:
-    """Each is tried once."""
-    async with (
-        without_primary(disposable_shop) as servers,
-        session_on(servers, disposable_shop.replicas[0]) as session,
-    ):
-        for replica in disposable_shop.replicas:
-            await asyncio.to_thread(replica.stop, "immediate")
-        with pytest.raises(OSError, match=str(disposable_shop.primary.port)):
-            await session.scalar(text("SELECT 1"))
-
-
-async def test_a_replica_that_stands_in_has_what_the_client_wrote(disposable_shop: LocalCluster) -> None:
-    """INVARIANT: read-your-writes also while there is no primary: what is behind does not stand in."""
-    lost, behind = disposable_shop.replicas
-    behind.pause_replay()
-    async with serving(disposable_shop, probe_interval=0.05) as servers, Monitor(servers.replica):
-        async with RoutedSession(servers.primary) as session:
-            await session.execute(text("UPDATE item SET amount = 11 WHERE id = 1"))
-            await session.commit()
-        token = current_token()
-        assert token is not None
-        await until_true(lost, f"SELECT pg_last_wal_replay_lsn() - '0/0' >= {int(token.lsn)}")
-        await until_true(behind, f"SELECT pg_last_wal_receive_lsn() - '0/0' >= {int(token.lsn)}")
-        await asyncio.to_thread(disposable_shop.primary.stop, "immediate")
-        await until_leaderless(servers)
-        intent = Intent.read(after=token)
-
-        async with RoutedSession(engine_of(servers, lost), intent=intent) as session:
-            await asyncio.to_thread(lost.stop, "immediate")
-            with pytest.raises((OSError, sqlalchemy.exc.DBAPIError)):
-                await session.scalar(select(Item.amount).where(Item.id == 1))
-        behind.resume_replay()
-        await until_true(behind, f"SELECT pg_last_wal_replay_lsn() - '0/0' >= {int(token.lsn)}")
-        async with RoutedSession(engine_of(servers, lost), intent=intent) as session:
-            assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 11
 
 
 async def test_a_restarted_replica_serves_again(disposable_shop: LocalCluster) -> None:

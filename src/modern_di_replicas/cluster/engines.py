@@ -280,9 +280,7 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         logging_name="replicas",
         pool=FleetPool(fleet),
     )
-    replicas = ReplicaEngine(engine.sync_engine, settings=settings, policy=policy, fleet=fleet)
-    policy.replicas = replicas
-    return replicas
+    return ReplicaEngine(engine.sync_engine, settings=settings, policy=policy, fleet=fleet)
 
 
 def _name_of_primary(settings: ReplicationSettings) -> str:

@@ -2,16 +2,12 @@
 
 import dataclasses
 import logging
-import typing
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from modern_di_replicas.errors import WriteOnReplicaError
 from modern_di_replicas.settings import OnWrite
 
-
-if typing.TYPE_CHECKING:
-    from modern_di_replicas.cluster.engines import ReplicaEngine  # which has a policy
 
 logger = logging.getLogger("modern_di_replicas")
 
@@ -30,8 +26,6 @@ class EscalationPolicy:
     primary: AsyncEngine | AsyncConnection
     on_write: OnWrite = "escalate"
     primary_reads: bool = True
-    replicas: "ReplicaEngine | None" = None
-    """All of them: one may stand in for another while there is no primary."""
     _reported: set[str] = dataclasses.field(default_factory=set)
 
     def report_write(self, *, endpoint: str, statement: str) -> None:
@@ -48,16 +42,15 @@ class EscalationPolicy:
             self._reported.add(endpoint)
             logger.warning("%s Until then it costs a detour to the primary.", error.message())
 
-    def report_loss(self, *, server: str, error: BaseException, rests: bool, instead: str) -> None:
-        """Tell the operator that a replica failed a statement, which is now run elsewhere.
+    def report_loss(self, *, server: str, error: BaseException, rests: bool) -> None:
+        """Tell the operator that a replica failed a statement, which is now run on the primary.
 
         Args:
             server: the name of the replica.
             error: what the statement met.
             rests: whether the replica is left alone for a while because of it; worth a warning, which a single
                 statement is not.
-            instead: the name of the server that runs it now.
 
         """
         level = logging.WARNING if rests else logging.DEBUG
-        logger.log(level, "%s failed a statement (%s): running it on %s.", server, type(error).__name__, instead)
+        logger.log(level, "%s failed a statement (%s): running it on the primary.", server, type(error).__name__)

@@ -156,11 +156,6 @@ class Fleet:
         return None if self.snapshot is None else self.snapshot.primary
 
     @property
-    def has_no_leader(self) -> bool:
-        """Whether the servers are watched, and none of them is the primary now."""
-        return self.snapshot is not None and self.snapshot.primary is None
-
-    @property
     def own_write(self) -> ConsistencyToken | None:
         """The token of the last write of this process."""
         return None if self._writes is None else self._writes.latest
