@@ -2,10 +2,10 @@
 
 import asyncio
 import collections.abc
+import contextlib
 import contextvars
 import gc
 import inspect
-import threading
 import traceback
 import typing
 import weakref
@@ -153,30 +153,30 @@ async def test_greenlets_are_used_again_also_after_an_error() -> None:
     assert len(set(await asyncio.gather(*(run_in_greenlet(meet, everybody) for _ in range(3))))) == 3
 
 
-async def test_each_thread_has_its_own() -> None:
-    """A greenlet cannot be entered from another thread; with its thread it ends."""
+async def test_each_event_loop_has_its_own() -> None:
+    """None can be entered from another thread; and no loop's end leaves any behind but its last."""
     here = await run_in_greenlet(getcurrent)
-    there: list[object] = []
-    last: list[weakref.ref[object]] = []
+    there: list[weakref.ref[object]] = []
+
+    async def twice() -> weakref.ref[object]:
+        first = await run_in_greenlet(getcurrent)
+        assert first is not here
+        assert await run_in_greenlet(getcurrent) is first
+        return weakref.ref(first)
 
     def elsewhere() -> None:
-        there.append(asyncio.run(run_in_greenlet(getcurrent)))
-        last.append(weakref.ref(asyncio.run(run_in_greenlet(getcurrent))))
+        there.extend(asyncio.run(twice()) for _ in range(3))
+        gc.collect()
+        assert [greenlet() is None for greenlet in there] == [True, True, False]
 
-    thread = threading.Thread(target=elsewhere)
-    thread.start()
-    thread.join()
-    assert there != [here]
-    assert there == [last[0]()]
-    there.clear()
-    gc.collect()
-    assert last[0]() is None
+    await asyncio.to_thread(elsewhere)
+    assert len(there) == 3
+    assert await run_in_greenlet(getcurrent) is here
 
 
 async def test_idle_greenlets_are_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """A burst of clients does not hold memory for ever."""
     monkeypatch.setattr(greenlets, "KEPT", 2)
-    monkeypatch.setattr(greenlets, "_idle", greenlets._Idle())  # noqa: SLF001  # those of other tests are in the way
     everybody = asyncio.Barrier(5)
 
     def meet() -> weakref.ref[object]:
@@ -188,28 +188,66 @@ async def test_idle_greenlets_are_kept_up_to_a_number(monkeypatch: pytest.Monkey
     assert sum(greenlet() is not None for greenlet in used) == 2
 
 
-async def test_an_idle_greenlet_holds_nothing_of_its_last_call() -> None:
-    """A session, an application's object or an error would live until the next call."""
+class Thing(Exception):  # noqa: N818  # it is an argument, a result and an error
+    """What would be a session, or an object of the application."""
 
-    class Thing(Exception):  # noqa: N818  # it is an argument, a result and an error
-        pass
 
-    def give_back(thing: Thing) -> Thing:
-        return thing
+def give_back(thing: Thing) -> Thing:
+    return thing
 
-    def give_up(thing: Thing) -> None:
-        raise thing
 
-    async def calls() -> weakref.ref[Thing]:
+def give_up(thing: Thing) -> None:
+    raise thing
+
+
+@pytest.mark.parametrize("function", [give_back, give_up])
+@pytest.mark.parametrize("calls", [1, 2])
+async def test_an_idle_greenlet_holds_nothing_of_its_calls(
+    function: collections.abc.Callable[[Thing], object], calls: int
+) -> None:
+    """Neither of its first one nor of its last; it would live until the next call, or for ever."""
+
+    async def call() -> weakref.ref[Thing]:
         thing = Thing()
-        assert await run_in_greenlet(give_back, thing) is thing
-        with pytest.raises(Thing):
-            await run_in_greenlet(give_up, thing)
+        with contextlib.suppress(Thing):
+            await run_in_greenlet(function, thing)
         return weakref.ref(thing)
 
-    found = await calls()
-    gc.collect()  # the error and the frames it went through hold each other
-    assert found() is None
+    things = [await call() for _ in range(calls)]
+    gc.collect()  # an error and the frames it went through hold each other
+    assert [thing() for thing in things] == [None] * calls
+
+
+@both
+async def test_an_error_keeps_its_cause(spawn: Spawn) -> None:
+    """Also where it is met by somebody who handles another one already."""
+
+    def broken() -> None:
+        try:
+            int("the cause")
+        except ValueError:
+            raise LookupError  # noqa: B904  # the cause is to be found without it
+
+    async def while_another_is_handled() -> None:
+        try:
+            int("another")
+        except ValueError:
+            await spawn(broken)
+
+    with pytest.raises(LookupError) as caught:
+        await while_another_is_handled()
+    assert "the cause" in str(caught.value.__context__)
+
+
+async def test_the_way_of_an_error_does_not_lead_through_another_call() -> None:
+    """INVARIANT: a report of an error shows the locals of its frames: nobody else's request may be there."""
+    with pytest.raises(Thing) as caught:
+        await run_in_greenlet(give_up, Thing())
+    await run_in_greenlet(give_back, Thing())
+
+    frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    assert frames[-1] == "give_up"
+    assert "_work" not in frames
 
 
 async def test_a_greenlet_that_is_thrown_away_at_work_ends() -> None:

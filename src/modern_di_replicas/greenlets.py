@@ -4,16 +4,18 @@ Python maps memory for the frames of each new greenlet, and unmaps it at its end
 everything else that is done to run a call of a session in one.
 """
 
+import asyncio
 import collections.abc
 import sys
 import threading
+import types
 import typing
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 
 KEPT: typing.Final = 128
-"""The most idle greenlets a thread keeps; each holds 16 KiB."""
+"""The most idle greenlets that are kept for an event loop; each holds 16 KiB."""
 
 Result = typing.TypeVar("Result")
 
@@ -23,14 +25,15 @@ async def run_in_greenlet(
 ) -> Result:
     """Return what a synchronous function returns that awaits by means of SQLAlchemy's `await_only`.
 
-    The same as SQLAlchemy's `greenlet_spawn`.
+    It does what SQLAlchemy's `greenlet_spawn` does. An event loop can run in one thread at a time, and so can a
+    greenlet: each loop has its own.
     """
-    idle = _idle.workers
-    worker = idle.pop() if idle else _Worker(_work)
+    idle = _idle_workers()
+    worker = idle.pop() if idle else _begin()
     driver = getcurrent()
     worker.parent = driver
     worker.gr_context = driver.gr_context
-    sent = worker.switch(function, args, options)
+    sent = worker.switch(function, args, options)  # what to await, or the outcome
     while type(sent) is not _Outcome:
         try:  # pragma: no cover  # the line after a switch is run, and coverage takes it for one of the other greenlet
             value = await sent
@@ -45,10 +48,12 @@ async def run_in_greenlet(
     sent.result = sent.failure = None
     if failure is None:
         return typing.cast(Result, result)
+    context = failure.__context__
     try:
         raise failure
     finally:
-        del failure  # or the error would hold this frame, which holds the error
+        failure.__context__ = context  # what the caller handles at the moment is not what caused it
+        del failure, context  # or they would hold this frame, which holds them
 
 
 class _Outcome:
@@ -65,28 +70,42 @@ class _Worker(greenlet):
     __sqlalchemy_greenlet_provider__ = True  # SQLAlchemy's mark of a greenlet in which `await_only` may be used
 
 
-def _work(
-    function: collections.abc.Callable[..., object], args: tuple[typing.Any, ...], options: dict[str, typing.Any]
-) -> None:
+def _begin() -> _Worker:
+    # It begins with nothing to do: what it begins with, it holds to its end.
+    worker = _Worker(_work)
+    worker.switch()
+    return worker
+
+
+def _work() -> None:
     """Run one function after another; while it is idle, nothing of them is left."""
     outcome = _Outcome()
     while True:
+        # Not by a name for this greenlet: its frame would hold it, and it could never be collected.
+        function, args, options = getcurrent().parent.switch(outcome)  # type: ignore[union-attr]  # whoever called it
         try:
             outcome.result = function(*args, **options)
         except GreenletExit:  # nobody awaits it any more
             raise
         except BaseException as error:  # noqa: BLE001  # raised where the function was called from
-            outcome.failure = error
+            # Without this frame: whoever looks into it later would see another call.
+            outcome.failure = error.with_traceback(typing.cast(types.TracebackType, error.__traceback__).tb_next)
         del function, args, options
-        # Not by a name for itself, or it could never be collected.
-        function, args, options = getcurrent().parent.switch(outcome)  # type: ignore[union-attr]  # whoever called it
 
 
 class _Idle(threading.local):
-    """The idle greenlets of a thread: none can be used in another."""
+    """The idle greenlets of a thread, for the event loop it runs."""
 
     def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.workers: list[_Worker] = []
 
 
 _idle: typing.Final = _Idle()
+
+
+def _idle_workers() -> list[_Worker]:
+    loop = asyncio.get_running_loop()
+    if _idle.loop is not loop:
+        _idle.loop, _idle.workers = loop, []
+    return _idle.workers

@@ -4,13 +4,15 @@ import collections.abc
 import functools
 import typing
 
-from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio.exc import AsyncMethodRequired
 from sqlalchemy.util import immutabledict
 
-from modern_di_replicas.baked_get import BakedGetSession
+from modern_di_replicas.get_by_key import GetByKeySession
 from modern_di_replicas.greenlets import run_in_greenlet
 
+
+_OPTIONS: typing.Final = frozenset({"execution_options", "bind_arguments"})
 
 Method = collections.abc.Callable[..., collections.abc.Awaitable[typing.Any]]
 
@@ -32,7 +34,7 @@ def _in_greenlet(method: Method) -> Method:
 class LightSession(AsyncSession):
     """An `AsyncSession` that makes no greenlet for a call, and no statement for a `get()`."""
 
-    sync_session_class = BakedGetSession
+    sync_session_class = GetByKeySession
 
     if not typing.TYPE_CHECKING:  # pragma: no branch  # to its users, each has the types of `AsyncSession`'s own
         get = _in_greenlet(AsyncSession.get)
@@ -46,12 +48,17 @@ class LightSession(AsyncSession):
 
         @functools.wraps(AsyncSession.execute)
         async def execute(self, statement: object, params: object = None, **options: object) -> object:
-            is_plain = not any(options.values()) and isinstance(statement, Executable)
-            if is_plain and not (statement.get_execution_options() or self._has_options):
-                return await run_in_greenlet(self.sync_session.execute, statement, params, execution_options=_BUFFERED)
-            return await super().execute(statement, params, **options)  # which refuses to stream
+            if options.keys() - _OPTIONS or any(options.values()):
+                return await super().execute(statement, params, **options)
+            result = await run_in_greenlet(self.sync_session.execute, statement, params, execution_options=_BUFFERED)
+            if _streams(result):
+                await run_in_greenlet(result.close)
+                msg = "execute() cannot give rows one by one, as stream_results or yield_per ask for: use stream()"
+                raise AsyncMethodRequired(msg)
+            return result
 
-    @property
-    def _has_options(self) -> bool:
-        # Sessions of SQLAlchemy 2.0 have none.
-        return bool(getattr(self.sync_session, "execution_options", None))
+
+def _streams(result: object) -> bool:
+    # What the statement, the session, the connection and the engine ask for, all together.
+    context = getattr(getattr(result, "raw", result), "context", None)
+    return context is not None and bool(context.execution_options.get("stream_results"))

@@ -16,12 +16,12 @@ from sqlalchemy.orm import (
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only
 
-from modern_di_replicas.baked_get import BakedGetSession
 from modern_di_replicas.cluster.engines import ReplicaEngine
 from modern_di_replicas.cluster.failures import Failure, classify
 from modern_di_replicas.cluster.patient import PatientEngine
 from modern_di_replicas.cluster.reading import StatementNotForReplica, release
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
+from modern_di_replicas.get_by_key import GetByKeySession
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.routing.statements import Need
 from modern_di_replicas.stale_writes import StaleWriteGuard
@@ -34,7 +34,7 @@ _STREAM: typing.Final = "stream_results"
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
-class ReplicaSession(BakedGetSession):
+class ReplicaSession(GetByKeySession):
     """The synchronous half of a `RoutedSession` that reads from a replica: all of the routing.
 
     It reads on a connection of its own, `_reading`, which the `Session` is only lent: what becomes of a replica
@@ -54,6 +54,8 @@ class ReplicaSession(BakedGetSession):
     escalation: str | None = None
     """Why this unit of work moved to the primary; None while it reads from its replica."""
     _has_binds: bool = False
+    _is_elsewhere: bool = False
+    """Whether the statement under way is run where somebody else chose to."""
     _streams: bool = False
     _patient: PatientEngine | None = None
     _guard: StaleWriteGuard | None = None
@@ -100,6 +102,7 @@ class ReplicaSession(BakedGetSession):
         if bind is not None or self._has_binds:
             found = super().get_bind(mapper, clause=clause, bind=bind, **options)
             if found is not self._bound:
+                self._is_elsewhere = True
                 return found  # somebody chose: bind_arguments, or `binds` for this mapper
         if self.escalation is not None:
             return self._primary
@@ -152,10 +155,12 @@ class ReplicaSession(BakedGetSession):
         # on what went before, such as a SET LOCAL.
         stands_alone = self._replica.reads.autocommit or not self._reading
         enclosing, self._executing = self._executing, engine
+        self._is_elsewhere = False
         try:
             return run(self, statement, *args, **options)
         except Exception as error:
-            if self.escalation is not None:  # by a flush or by a load inside this statement: the error is the primary's
+            # By a flush or by a load inside this statement it may have left: then the error is the primary's.
+            if self.escalation is not None or self._is_elsewhere:
                 raise
             self._leave_after(error, stands_alone=stands_alone)
         finally:

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy.exc
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from modern_di_replicas import (
     ConfigurationError,
@@ -212,9 +213,10 @@ async def test_who_leads_now_is_asked_at_once_when_a_newer_timeline_is_seen(disp
 
 
 async def test_a_fence_holds_up_who_comes_until_a_primary_is_known(replicated_cluster: LocalCluster) -> None:
-    """Their connections go back to the pool; after a while nobody is held up."""
+    """They take no place in the pool meanwhile, which has but one here; after a while nobody is held up."""
     primary = replicated_cluster.primary
-    async with serving(replicated_cluster) as servers:
+    pool_size = {"primary_pool_size": 1, "primary_max_overflow": 0}
+    async with serving(replicated_cluster, **pool_size) as servers:
         async with RoutedSession(servers.primary) as session:
             former = await session.connection()
             await servers.primary.fence(patience=60)
@@ -222,23 +224,49 @@ async def test_a_fence_holds_up_who_comes_until_a_primary_is_known(replicated_cl
             with pytest.raises(sqlalchemy.exc.DBAPIError):
                 await session.execute(text("SELECT 1"))
 
-        async def port() -> object:
-            async with RoutedSession(servers.primary) as session:
-                return await session.scalar(text("SELECT inet_server_port()"))
-
-        held_up = [asyncio.create_task(port()) for _ in range(3)]
+        held_up = [asyncio.create_task(port_of_primary(servers)) for _ in range(3)]
+        given_up = asyncio.create_task(port_of_primary(servers))
         await servers.primary.fence(patience=0)  # there is one already
         pool: typing.Any = servers.primary.pool
-        await until(lambda: pool.checkedout() == 3)
-        assert not any(task.done() for task in held_up)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not any(task.done() for task in (*held_up, given_up))
+        assert pool.checkedout() == 0
+        given_up.cancel()
         await servers.primary.follow(primary.url)
         assert await asyncio.gather(*held_up) == [primary.port] * 3
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
         assert pool == servers.primary.pool
-        assert (pool.checkedin(), pool.checkedout()) == (3, 0)
+        assert (pool.checkedin(), pool.checkedout()) == (1, 0)
 
         await servers.primary.fence(patience=0)
         with pytest.raises(ConnectionRefusedError, match="older timeline"):
-            await port()
+            await port_of_primary(servers)
+
+
+async def test_an_engine_with_a_pool_of_its_own_is_fenced_as_well(replicated_cluster: LocalCluster) -> None:
+    """It refuses at once: nobody can be held up before a pool that knows no fence."""
+    engine = PrimaryEngine(create_async_engine(replicated_cluster.primary.url, poolclass=NullPool).sync_engine)
+    await engine.fence(patience=60)
+    with pytest.raises(ConnectionRefusedError, match="older timeline"):
+        await engine.connect()
+    await engine.follow(replicated_cluster.primary.url)
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT inet_server_port()")) == replicated_cluster.primary.port
+
+
+async def test_the_next_monitor_takes_down_the_fence_of_the_last_one(replicated_cluster: LocalCluster) -> None:
+    """It knows who leads; the last one ended before it did."""
+    async with serving(replicated_cluster) as servers:
+        await servers.primary.fence(patience=0)
+        async with Monitor(servers.replica):
+            assert await port_of_primary(servers) == replicated_cluster.primary.port
+
+
+async def port_of_primary(servers: Servers) -> object:
+    async with RoutedSession(servers.primary) as session:
+        return await session.scalar(text("SELECT inet_server_port()"))
 
 
 async def test_a_standby_that_follows_a_former_primary_serves_nothing(disposable_cluster: LocalCluster) -> None:

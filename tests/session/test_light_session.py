@@ -12,7 +12,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from sqlalchemy.ext.asyncio.exc import AsyncMethodRequired
-from sqlalchemy.orm import selectinload
+from sqlalchemy.orm import ORMExecuteState, selectinload
 
 from modern_di_replicas import Intent, RoutedSession
 from modern_di_replicas.light_session import LightSession
@@ -101,6 +101,30 @@ async def test_a_session_that_streams_always_is_refused_too(shop_cluster: LocalC
     async with serving(shop_cluster) as servers, servers.session(**options) as session:
         with pytest.raises(AsyncMethodRequired):
             await session.execute(SHOPS)
+
+
+async def test_so_is_one_on_an_engine_or_a_connection_that_streams_and_after_a_listener(
+    shop_cluster: LocalCluster,
+) -> None:
+    """Wherever it was asked for; the connection comes back all the same."""
+
+    def stream(state: ORMExecuteState) -> None:
+        state.update_execution_options(stream_results=True)
+
+    async with serving(shop_cluster) as servers:
+        streaming = servers.primary.execution_options(stream_results=True)
+        async with RoutedSession(streaming, intent=Intent.write()) as on_engine:
+            for statement in (SHOPS, text("SELECT 1")):
+                with pytest.raises(AsyncMethodRequired, match="stream"):
+                    await on_engine.execute(statement)
+        async with writing(servers) as on_connection:
+            await on_connection.connection(execution_options={"stream_results": True})
+            with pytest.raises(AsyncMethodRequired):
+                await on_connection.execute(SHOPS)
+        async with writing(servers) as listening:
+            event.listen(listening.sync_session, "do_orm_execute", stream)
+            with pytest.raises(AsyncMethodRequired):
+                await listening.execute(SHOPS)
 
 
 def test_to_a_type_checker_and_a_reader_it_is_an_async_session() -> None:

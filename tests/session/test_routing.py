@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy
 import sqlalchemy.exc
 from sqlalchemy import event, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from benchmarks.wire import Wire
@@ -276,6 +277,22 @@ async def test_a_mapper_or_table_that_is_bound_later_keeps_its_engine(shop_clust
                 place = select(Item.amount, text("pg_is_in_recovery()")).where(Item.id == 1)
                 assert (await session.execute(place)).one() == (10, False)
                 assert session.decision.server != "primary"
+
+
+async def test_an_error_of_another_database_is_no_fault_of_the_replica(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: what somebody bound elsewhere is run there once, and its server alone is to blame."""
+    refused: list[object] = []
+    nowhere = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
+    event.listen(nowhere.sync_engine, "do_connect", lambda *_: refused.append(True))
+    async with serving(shop_cluster) as servers:
+        async with servers.session(binds={Account: nowhere}) as session:
+            with pytest.raises(OSError, match="1"):
+                await session.scalar(select(Account.balance))
+            assert await session.scalar(KEYED) == 10
+            assert session.decision.server != "primary"
+        assert len(refused) == 1
+        assert servers.replica.fleet is not None
+        assert len(servers.replica.fleet.serving(None)) == 2
 
 
 async def test_a_session_can_be_given_engines_for_its_mappers(shop_cluster: LocalCluster) -> None:

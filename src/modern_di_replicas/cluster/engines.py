@@ -6,7 +6,6 @@ import typing
 
 from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.util import await_only
 
 from modern_di_replicas.client import client_of_request
 from modern_di_replicas.cluster.arrivals import refuse_setbacks, refuse_standbys
@@ -14,7 +13,7 @@ from modern_di_replicas.cluster.catching_up import FreshRead
 from modern_di_replicas.cluster.connections import OpenConnections
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
-from modern_di_replicas.cluster.fence import Fence
+from modern_di_replicas.cluster.fence import Fence, FencedPool
 from modern_di_replicas.cluster.fleet import Fleet, Member
 from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.cluster.idle import ping_when_idle
@@ -44,7 +43,9 @@ class PrimaryEngine(AsyncEngine):
         self.writes = writes
         self._connections = OpenConnections(sync_engine)
         self._moved_to: URL | None = None
-        self._fence: Fence | None = None
+        self._fence = Fence()
+        if isinstance(sync_engine.pool, FencedPool):
+            sync_engine.pool.fence = self._fence
         event.listen(sync_engine, "do_connect", self._redirect)
         event.listen(sync_engine, "handle_error", _leave_former_primary)
 
@@ -53,22 +54,26 @@ class PrimaryEngine(AsyncEngine):
 
         A transaction under way fails: nothing may be written to a server that is not the primary any more.
         """
-        fence, self._fence = self._fence, None
         self._moved_to = make_url(url)
-        if fence is None:
-            await self._end_connections()
+        if self._fence.is_up:
+            self._fence.take_down()  # nobody got through, so there is no connection to end
         else:
-            fence.open()  # nobody got through, so there is no connection to end, and those who wait have the right pool
+            await self._end_connections()
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether it connects to nobody, because the primary it knows is a former one."""
+        return self._fence.is_up
 
     async def fence(self, *, patience: float) -> None:
         """Connect to nobody until `follow` names a primary, and end every connection: the server is a former one.
 
         Args:
-            patience: seconds, from now on, that a new connection waits for it before it is refused.
+            patience: for how many seconds from now who comes for a connection is held up, and not refused.
 
         """
-        if self._fence is None:
-            self._fence = Fence(patience)
+        if not self._fence.is_up:
+            self._fence.put_up(patience)
             await self._end_connections()
 
     async def _end_connections(self) -> None:
@@ -84,8 +89,7 @@ class PrimaryEngine(AsyncEngine):
         cargs: object,  # noqa: ARG002
         cparams: dict[str, typing.Any],
     ) -> None:
-        if self._fence is not None:
-            await_only(self._fence.passed())
+        self._fence.check()  # for who was in a queue already when it was put up
         if self._moved_to is not None:
             _, there = dialect.create_connect_args(self._moved_to)
             for name in ("host", "port", "user", "password"):
@@ -233,6 +237,7 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
         settings.primary,
         connect_args=_connect_args(settings, role="primary"),
         logging_name="primary",
+        poolclass=FencedPool,
         pool_size=settings.primary_pool_size,
         max_overflow=settings.primary_max_overflow,
         pool_timeout=settings.primary_pool_timeout,

@@ -2,32 +2,69 @@
 
 import asyncio
 import time
+import typing
+
+from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection
+from sqlalchemy.util import await_only
 
 
 class Fence:
-    """Holds up who comes for a connection, and in the end refuses it.
+    """Holds up who comes for a connection, and in the end refuses it; at first it is down."""
 
-    Args:
-        patience: for how many seconds from now it holds anybody up.
+    def __init__(self) -> None:
+        self._is_down = asyncio.Event()
+        self._is_down.set()
+        self._held_until = 0.0
 
-    """
+    @property
+    def is_up(self) -> bool:
+        return not self._is_down.is_set()
 
-    def __init__(self, patience: float) -> None:
-        self._until = time.monotonic() + patience
-        self._opened = asyncio.Event()
+    def put_up(self, patience: float) -> None:
+        """Hold up who comes from now on; after `patience` seconds nobody is held up any longer, but refused."""
+        self._is_down = asyncio.Event()
+        self._held_until = time.monotonic() + patience
 
-    def open(self) -> None:
-        self._opened.set()
+    def take_down(self) -> None:
+        """Let everybody pass, those included who are held up."""
+        self._is_down.set()
 
     async def passed(self) -> None:
-        """Wait until it is open.
+        """Wait until it is down.
 
         Raises:
-            ConnectionRefusedError: it did not open in time.
+            ConnectionRefusedError: it was not taken down in time.
 
         """
         try:
-            await asyncio.wait_for(self._opened.wait(), self._until - time.monotonic())
+            async with asyncio.timeout(self._held_until - time.monotonic()):
+                await self._is_down.wait()
         except TimeoutError:
+            self.check()
+
+    def check(self) -> None:
+        """Check that it is down.
+
+        Raises:
+            ConnectionRefusedError: it is up.
+
+        """
+        if self.is_up:
             msg = "the server that was the primary is on an older timeline than others, and no other primary is known"
-            raise ConnectionRefusedError(msg) from None
+            raise ConnectionRefusedError(msg)
+
+
+class FencedPool(AsyncAdaptedQueuePool):
+    """A pool with a fence before it: who is held up there takes no place that others wait for."""
+
+    fence: Fence | None = None
+
+    def connect(self) -> PoolProxiedConnection:
+        if self.fence is not None and self.fence.is_up:
+            await_only(self.fence.passed())
+        return super().connect()
+
+    def recreate(self) -> "FencedPool":
+        pool = typing.cast(FencedPool, super().recreate())
+        pool.fence = self.fence
+        return pool

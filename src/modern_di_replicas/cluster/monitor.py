@@ -71,7 +71,6 @@ class Monitor:
         self._lost_primary_at: float | None = None
         self._system: int | None = None
         self._timeline = 0
-        self._is_fenced = False
         self._roles: dict[str, Role] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -157,7 +156,7 @@ class Monitor:
 
     @property
     def _answer_time(self) -> float:
-        """By how many seconds from now every server has been asked, and has answered or is down."""
+        """How many seconds from now every server has been asked that was up, and has answered or is down."""
         return self._settings.probe_interval * (1 + JITTER) + self._settings.probe_timeout
 
     def look(self, name: str) -> asyncio.Task[None]:
@@ -222,7 +221,9 @@ class Monitor:
         if primary is None:
             self._lost_primary_at = self._lost_primary_at or time.monotonic()
             newest = (seen.timeline for seen in ours.values() if self._system == seen.system)
-            self._timeline = max(self._timeline, *newest, 0)
+            before, self._timeline = self._timeline, max(self._timeline, *newest, 0)
+            if self._timeline > before:
+                self._ask_everybody()
         else:
             leader = ours[primary]
             if primary != self._primary or leader.timeline > self._timeline > 0 or self._is_fenced:
@@ -240,20 +241,21 @@ class Monitor:
         self._report(snapshot)
         self._fleet.publish(snapshot)
         engine, is_former = self._fleet.primary, snapshot.servers[self._primary].role is Role.FENCED
-        if is_former and not self._is_fenced and isinstance(engine, PrimaryEngine):
-            await self._fence(engine)
+        if is_former and isinstance(engine, PrimaryEngine):
+            await engine.fence(patience=min(self._answer_time, self._settings.connect_timeout))
 
-    async def _fence(self, engine: PrimaryEngine) -> None:
-        """Let nobody write to a former primary; who leads now, the next answers tell, so everybody is asked at once."""
-        self._is_fenced = True
+    def _ask_everybody(self) -> None:
+        """Have every server asked now: somebody leads, and what is known of the others is from before."""
         for name in self._probes:
             self.look(name)
-        await engine.fence(patience=self._answer_time)
+
+    @property
+    def _is_fenced(self) -> bool:
+        return isinstance(self._fleet.primary, PrimaryEngine) and self._fleet.primary.is_fenced
 
     async def _move_to(self, primary: str) -> None:
         logger.warning("The primary is %s now; it was %s. Writes follow.", primary, self._primary)
         self._primary = primary
-        self._is_fenced = False
         self._fleet.positions.history.clear()
         if isinstance(self._fleet.primary, PrimaryEngine):
             await self._fleet.primary.follow(next(m.url for m in self._fleet.members if m.name == primary))
