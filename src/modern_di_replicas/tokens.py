@@ -1,7 +1,6 @@
 """The tokens of clients: made into text that may leave the house, and believed only as far as they are true."""
 
 import collections
-import functools
 import hashlib
 import hmac
 import time
@@ -52,12 +51,13 @@ class Tokens:
             itsdangerous.Signer(secret, salt=_SALT, key_derivation="hmac", digest_method=hashlib.sha256)
             for secret in settings.token_secrets
         ]
-        # A client sends the same text with each request until it writes again.
-        self._read = functools.lru_cache(maxsize=REMEMBERED)(self._read_once)
+        self._remembered: dict[str, ConsistencyToken | Rejection] = {}
 
     def encode(self, token: ConsistencyToken) -> str:
         """Return the text of a token, signed if there is a secret: as a response carries it."""
-        return self._signers[-1].sign(str(token)).decode() if self._signers else str(token)
+        text = self._signers[-1].sign(str(token)).decode() if self._signers else str(token)
+        self._remember(text, token)
+        return text
 
     def decode(self, text: str) -> ConsistencyToken | None:
         """Return the token of a text as a request carries it; None when it is not believed, and why is counted.
@@ -80,6 +80,16 @@ class Tokens:
             return "expired"
         database = None if self._fleet is None else self._fleet.positions.database
         return token if database in (None, token.database) else "foreign"
+
+    def _read(self, text: str) -> ConsistencyToken | Rejection:
+        # A client sends the text it was given here with each request, until it writes again.
+        return self._remembered.get(text) or self._remember(text, self._read_once(text))
+
+    def _remember(self, text: str, read: ConsistencyToken | Rejection) -> ConsistencyToken | Rejection:
+        if len(self._remembered) >= REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]  # the oldest
+        self._remembered[text] = read
+        return read
 
     def _read_once(self, text: str) -> ConsistencyToken | Rejection:
         if self._signers:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from modern_di_replicas import ConsistencyToken, ReplicationSettings, Tokens
+from modern_di_replicas import tokens as tokens_module
 from modern_di_replicas.cluster.probe import Probe
 from modern_di_replicas.routing.snapshot import Observation
 from modern_di_replicas.testing import LocalCluster
@@ -173,3 +174,28 @@ async def running_token(application: Application) -> ConsistencyToken:
 async def written(client: httpx.AsyncClient) -> ConsistencyToken:
     await client.post("/write/commit")
     return ConsistencyToken.parse(client.cookies[NAME])
+
+
+@pytest.mark.parametrize("secret", [None, "of nobody"])
+def test_the_texts_that_come_most_often_are_not_read_again(secret: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were given out here, and those that came before; as many as fit, however many are made up."""
+    monkeypatch.setattr(tokens_module, "REMEMBERED", 3)
+    mine, theirs = Tokens(settings(secret)), Tokens(settings(secret))
+    genuine = token()
+    text = mine.encode(genuine)
+    read: list[str] = []
+
+    def parse(text: str) -> ConsistencyToken:
+        read.append(text)
+        return genuine
+
+    monkeypatch.setattr(ConsistencyToken, "parse", parse)
+
+    assert mine.decode(text) is genuine
+    assert not read
+    assert [theirs.decode(text) for _ in range(3)] == [genuine] * 3
+    assert len(read) == 1
+    for number in range(10):
+        mine.encode(token(lsn=number))
+    assert mine.decode(text) is genuine
+    assert len(read) == 2
