@@ -3,7 +3,7 @@
 import collections.abc
 import typing
 
-from modern_di_replicas.client import Client, request_of
+from modern_di_replicas.client import Client, RequestOf
 from modern_di_replicas.settings import ReplicationSettings
 from modern_di_replicas.tokens import Tokens
 
@@ -100,7 +100,7 @@ class TokenMiddleware:
                 client.wrote = False
             await send(message)
 
-        with request_of(client):
+        with RequestOf(client):
             await self._app(scope, receive, send_with_token)
         if client.wrote and has_started:
             tokens.too_late += 1

@@ -5,8 +5,6 @@ The record belongs to the request, not to a session: two sessions of one request
 than they had to be, never older.
 """
 
-import collections.abc
-import contextlib
 import contextvars
 import dataclasses
 import typing
@@ -74,11 +72,23 @@ def note_write(token: ConsistencyToken | None) -> None:
     typing.cast(Client, _current.get()).written(token)
 
 
-@contextlib.contextmanager
-def request_of(client: Client) -> collections.abc.Iterator[None]:
-    """Make a client the one of the current request."""
-    before = _current.set(client)
-    try:
-        yield
-    finally:
-        _current.reset(before)
+class RequestOf:
+    """Makes a client the one of the current request, inside `with`.
+
+    Not by `contextlib`: every request comes by here.
+
+    Args:
+        client: who has sent the request.
+
+    """
+
+    __slots__ = ("_before", "_client")
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __enter__(self) -> None:
+        self._before = _current.set(self._client)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._before)

@@ -22,7 +22,7 @@ from modern_di_replicas import (
     Tokens,
     current_token,
 )
-from modern_di_replicas.client import Client, note_write, request_of
+from modern_di_replicas.client import Client, RequestOf, note_write
 from modern_di_replicas.cluster.engines import create_primary_engine
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import serving
@@ -37,7 +37,7 @@ SELECT pg_current_wal_flush_lsn() - '0/0', pg_current_wal_insert_lsn() - '0/0',
 @pytest.fixture(autouse=True)
 def fresh_context() -> collections.abc.Iterator[None]:
     """Let no test see what another has written."""
-    with request_of(Client()):
+    with RequestOf(Client()):
         yield
 
 
@@ -157,7 +157,7 @@ async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_ag
     monkeypatch.setattr("modern_di_replicas.cluster.writes.FIRST_QUESTION", ends_its_connection)
     async with serving(cluster) as servers, Monitor(servers.replica):
         client = Client(is_request=True)
-        with request_of(client):
+        with RequestOf(client):
             async with servers.primary.connect() as connection:
                 await connection.execute(text("INSERT INTO note VALUES ('kept')"))
                 await connection.commit()
@@ -247,7 +247,7 @@ async def test_a_connection_that_was_never_given_back_leaves_its_client_unsure(p
         del connection
         gc.collect()
 
-    with request_of(client), pytest.warns(sqlalchemy.exc.SAWarning, match="garbage collector"):
+    with RequestOf(client), pytest.warns(sqlalchemy.exc.SAWarning, match="garbage collector"):
         await write_and_forget()
     assert (client.wrote, client.is_unsure) == (True, True)
 
@@ -257,7 +257,7 @@ async def test_while_nobody_knows_what_a_client_has_written_the_primary_reads(cl
     async with serving(cluster) as servers, Monitor(servers.replica):
         client = Client(token=await Tokens(servers.settings, servers.replica.fleet).now(), is_request=True)
         client.written(None)
-        with request_of(client):
+        with RequestOf(client):
             assert servers.replica.choose() is servers.primary
             assert servers.replica.choose(consistency=EVENTUAL) is not servers.primary
             assert current_token() is None
