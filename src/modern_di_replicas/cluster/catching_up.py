@@ -44,10 +44,8 @@ class FreshRead:
 
     def choose_member(self) -> Member | None:
         """Return a replica that is known to be fresh enough now."""
-        required = self.required
-        if required is None:
-            return None
-        return self.fleet.choose_member(self.group, affinity=self.affinity, lsn=required)
+        lsn = self.required
+        return None if lsn is None else self.fleet.choose_member(self.group, affinity=self.affinity, lsn=lsn)
 
 
 async def catch_up(read: FreshRead) -> Member | None:
