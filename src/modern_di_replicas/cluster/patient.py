@@ -11,7 +11,7 @@ from modern_di_replicas.cluster.catching_up import FreshRead, catch_up
 class PatientEngine(AsyncEngine):
     """The primary's engine, where no replica is known to be fresh enough: used as it is, it reads there.
 
-    A session asks the replicas once more at its first statement, and reads from the first that has caught up.
+    A session asks the candidate at its first statement, then all replicas, and reads from the first that has caught up.
 
     Args:
         primary: the engine of the primary.
