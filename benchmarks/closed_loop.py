@@ -4,18 +4,14 @@ import asyncio
 import collections.abc
 import dataclasses
 import time
-import typing
-
-
-LEAD_IN: typing.Final = 0.2
-"""Share of a run before the counting: connections that were idle are used once, and all clients come to work."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Count:
-    """What happened between the first completion after the lead-in and the last one before the end.
+    """What happened from the moment all clients began until the last of them had ended.
 
-    So neither the start of many clients at once nor the wait for the last of them is counted.
+    Every operation that was begun is counted, and all the time it took, so what was done and the time belong together
+    however the operations of many clients fall into step.
     """
 
     done: int = 0
@@ -28,34 +24,28 @@ class Count:
 async def closed_loop(
     operation: collections.abc.Callable[[int], collections.abc.Awaitable[bool]], *, clients: int, seconds: float
 ) -> Count:
-    """Let clients do an operation, which says whether it succeeded, for so long.
+    """Let clients do an operation, which says whether it succeeded, for so long, and end what they have begun.
 
     Args:
         operation: takes the number of the client.
         clients: how many at once.
-        seconds: how long is counted, about.
+        seconds: after which nobody begins another one; each does one at least.
 
     """
-    count = Count()
-    counting_from = time.perf_counter() + seconds * LEAD_IN
-    deadline = counting_from + seconds
-    first: float | None = None
-    now = 0.0
+    # Connections that were idle are used once, which is not counted.
+    await asyncio.gather(*map(operation, range(clients)))
+    count = Count(everything=clients)
+    started = time.perf_counter()
 
     async def client(number: int) -> None:
-        nonlocal first, now
-        # With as many as there are clients: the answers of a slow server may come all at once.
-        while now < deadline or count.done + count.failed < clients:
+        while True:
             succeeded = await operation(number)
-            now = time.perf_counter()
             count.everything += 1
-            if not succeeded:
-                count.failed += 1
-            elif first is None:
-                first = now if now >= counting_from else None
-            elif now < deadline or count.done < clients:
-                count.done += 1
-                count.wall = now - first
+            count.done += succeeded
+            count.failed += not succeeded
+            if time.perf_counter() - started >= seconds:
+                return
 
     await asyncio.gather(*map(client, range(clients)))
+    count.wall = time.perf_counter() - started
     return count

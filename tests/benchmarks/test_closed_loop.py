@@ -1,24 +1,71 @@
 import asyncio
+import itertools
 
 import pytest
 
+from benchmarks import closed_loop as module
 from benchmarks.closed_loop import closed_loop
 
 
-async def test_the_time_of_one_operation_is_that_of_a_client_shared_by_all() -> None:
-    async def nap(_: int) -> bool:
-        await asyncio.sleep(0.01)
+class Clock:
+    """Goes on when somebody works, and not otherwise."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    async def work(self, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize(("clients", "seconds"), list(itertools.product((1, 7, 100), (0.001, 0.12, 1.0))))
+async def test_the_time_of_one_operation_is_what_it_takes_however_many_clients_work_in_step(
+    clock: Clock, clients: int, seconds: float
+) -> None:
+    """INVARIANT: clients who began together do the same step together, so what is completed comes in bursts.
+
+    Counted from one burst to the next but one, an operation seems to take less than its work.
+    """
+
+    async def operation(_: int) -> bool:
+        for _step in range(4):
+            await clock.work(0.0005)
         return True
 
-    count = await closed_loop(nap, clients=4, seconds=0.2)
-    assert count.wall / count.done == pytest.approx(0.01 / 4, rel=0.4)
-    assert count.everything > count.done
+    count = await closed_loop(operation, clients=clients, seconds=seconds)
+    assert count.wall / count.done == pytest.approx(0.002)
+    assert count.wall >= seconds
+    assert count.done >= clients
+    assert count.everything == count.done + clients
 
 
-async def test_what_fails_is_not_done() -> None:
+async def test_the_first_use_of_a_connection_is_not_counted(clock: Clock) -> None:
+    connected = set()
+
+    async def operation(number: int) -> bool:
+        if number not in connected:
+            connected.add(number)
+            await clock.work(10.0)
+        await clock.work(0.001)
+        return True
+
+    count = await closed_loop(operation, clients=3, seconds=0.1)
+    assert count.wall / count.done == pytest.approx(0.001)
+
+
+async def test_what_fails_is_not_done(clock: Clock) -> None:
     async def fail(_: int) -> bool:
-        await asyncio.sleep(0.001)
+        await clock.work(0.001)
         return False
 
     count = await closed_loop(fail, clients=2, seconds=0.02)
-    assert (count.done, count.failed) == (0, count.everything)
+    assert (count.done, count.failed) == (0, count.everything - 2)
