@@ -29,7 +29,7 @@ class GetByKeySession(Session):
             mapper = inspect(entity, raiseerr=False)
             statement = _statement(mapper) if isinstance(mapper, Mapper) else None
             if statement is not None and not self._may_hold(mapper, ident):
-                return self.execute(statement, {_KEY: ident}).unique().scalars().one_or_none()
+                return self.execute(statement, {_KEY: ident}).unique().scalar_one_or_none()
         return super().get(entity, ident, **options)
 
     def _may_hold(self, mapper: Mapper[typing.Any], ident: object) -> bool:
