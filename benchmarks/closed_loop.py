@@ -4,6 +4,13 @@ import asyncio
 import collections.abc
 import dataclasses
 import time
+import typing
+
+
+LEAD_IN: typing.Final = 0.2
+"""Share of a run before the counting: connections that were idle are used, and the processes are awake."""
+
+Operation = collections.abc.Callable[[int], collections.abc.Awaitable[bool]]
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -18,12 +25,10 @@ class Count:
     failed: int = 0
     wall: float = 0.0
     everything: int = 0
-    """Operations of the whole run, the uncounted ones included."""
+    """Operations of the whole run, those of the lead-in included."""
 
 
-async def closed_loop(
-    operation: collections.abc.Callable[[int], collections.abc.Awaitable[bool]], *, clients: int, seconds: float
-) -> Count:
+async def closed_loop(operation: Operation, *, clients: int, seconds: float) -> Count:
     """Let clients do an operation, which says whether it succeeded, for so long, and end what they have begun.
 
     Args:
@@ -32,9 +37,14 @@ async def closed_loop(
         seconds: after which nobody begins another one; each does one at least.
 
     """
-    # Connections that were idle are used once, which is not counted.
-    await asyncio.gather(*map(operation, range(clients)))
-    count = Count(everything=clients)
+    lead_in = await _work(operation, clients, seconds * LEAD_IN)
+    count = await _work(operation, clients, seconds)
+    count.everything += lead_in.everything
+    return count
+
+
+async def _work(operation: Operation, clients: int, seconds: float) -> Count:
+    count = Count()
     started = time.perf_counter()
 
     async def client(number: int) -> None:

@@ -6,7 +6,7 @@ import typing
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
-from benchmarks.contenders.catalogue import CONNECTION, CONTENDERS, FRESHNESS, OURS, Entry
+from benchmarks.contenders.catalogue import CONTENDERS, FLOORS, FRESHNESS, OURS, Entry
 from benchmarks.faults import FAULTS
 from benchmarks.plan import BUSY_GET, KEYED_READ
 from benchmarks.results import Cell, Results
@@ -50,7 +50,7 @@ def draw(results: Results, folder: pathlib.Path) -> None:
 
 
 def _keyed_read(results: Results, path: pathlib.Path) -> None:
-    entries = sorted((*CONTENDERS, CONNECTION), key=lambda entry: -results.time(KEYED_READ, entry.name).median)
+    entries = sorted((*CONTENDERS, *FLOORS), key=lambda entry: -results.time(KEYED_READ, entry.name).median)
     times = [results.time(KEYED_READ, entry.name) for entry in entries]
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     low_high = [

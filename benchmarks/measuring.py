@@ -12,15 +12,24 @@ from benchmarks import alternating, choice, faults, machine, over_http, schema
 from benchmarks.closed_loop import Count
 from benchmarks.contenders.catalogue import (
     AUTOCOMMIT,
-    CONNECTION,
     CONTENDERS,
+    FLOORS,
     FRESHNESS,
     NO_TOKENS,
     OURS,
     OURS_20,
     Entry,
 )
-from benchmarks.plan import ELEVEN_STATEMENTS, ONE_STATEMENT, TOKEN_FIRST_READ, TOKEN_READ, TOKEN_WRITE, Plan, Turns
+from benchmarks.plan import (
+    ELEVEN_STATEMENTS,
+    ONE_STATEMENT,
+    TOKEN_FIRST_READ,
+    TOKEN_READ,
+    TOKEN_WRITE,
+    Plan,
+    Turns,
+    floors,
+)
 from benchmarks.results import Cell, Results, Sample, sample_of
 from benchmarks.servers import Servers
 from benchmarks.verdicts import OWN_COST
@@ -31,7 +40,7 @@ from modern_di_replicas.testing import LocalCluster
 
 Progress = collections.abc.Callable[[str], None]
 CONNECTIONS: typing.Final = 400
-ALONE: typing.Final[dict[str, tuple[Entry, ...]]] = {"session": (CONNECTION,), "fastapi": (NO_TOKENS,)}
+ALONE: typing.Final[dict[str, tuple[Entry, ...]]] = {"session": FLOORS, "fastapi": (NO_TOKENS,)}
 """Who takes part in one surface only, for figures of their own."""
 COST_PATIENCE: typing.Final = 180.0
 
@@ -142,8 +151,7 @@ class _Run:
     async def _take_turns(self, turns: Turns, workers: dict[str, Worker]) -> None:
         cell = turns.cell
         self._progress(f"{cell.surface}: {BY_NAME[cell.operation].title}, {cell.clients} clients")
-        alone = cell.surface == "session" and cell.clients == 1
-        entries = [*CONTENDERS, *([CONNECTION] if alone else [])]
+        entries = [*CONTENDERS, *floors(cell)]
         for number in range(turns.rounds):
             # Nobody always comes after the same one.
             random.Random(number).shuffle(entries)  # noqa: S311

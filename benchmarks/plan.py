@@ -4,6 +4,7 @@ import collections.abc
 import dataclasses
 import typing
 
+from benchmarks.contenders.catalogue import CONNECTION, FLOORS, Entry
 from benchmarks.results import Cell
 from benchmarks.work.operations import ELEVEN_READS, OPERATIONS, Operation
 
@@ -18,6 +19,13 @@ TOKEN_WRITE: typing.Final = Cell(surface="tokens", operation="write", clients=1)
 ELEVEN_STATEMENTS: typing.Final = Cell(surface="session", operation=ELEVEN_READS.name, clients=1)
 SURFACES: typing.Final = {"session": "the bare session", "fastapi": "FastAPI", "litestar": "Litestar"}
 CLIENTS: typing.Final = (1, 10, 100)
+
+
+def floors(cell: Cell) -> tuple[Entry, ...]:
+    """Return the floors that are measured in a cell, beside the contenders."""
+    if cell == KEYED_READ:
+        return FLOORS
+    return (CONNECTION,) if cell.surface == "session" and cell.clients == 1 else ()
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)

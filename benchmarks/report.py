@@ -4,12 +4,12 @@ import collections.abc
 import dataclasses
 import typing
 
-from benchmarks.contenders.catalogue import AUTOCOMMIT, CONNECTION, CONTENDERS, FRESHNESS, NO_TOKENS, OURS, Entry
+from benchmarks.contenders.catalogue import AUTOCOMMIT, CONTENDERS, FLOORS, FRESHNESS, NO_TOKENS, OURS, Entry
 from benchmarks.faults import FAULTS, LAG, PERIOD, THINKING, VISITORS, WRITES
 from benchmarks.plan import CLIENTS, SURFACES, TOKEN_FIRST_READ, TOKEN_READ, TOKEN_WRITE
 from benchmarks.results import Cell, Results
 from benchmarks.servers import READING_CONNECTIONS
-from benchmarks.verdicts import losses, own_cost, rivals, shown, token_cost, verdicts
+from benchmarks.verdicts import losses, orm_share, own_cost, rivals, shown, token_cost, verdicts
 from benchmarks.work.operations import BY_NAME, OPERATIONS
 
 
@@ -24,6 +24,9 @@ another order each time, and a ratio is one of both runs of the same round."""
 WHERE: typing.Final = """\
 The whole run took {seconds:.0f} s. The primary, its two replicas, the contender and the clients share this machine, so
 a round trip costs next to nothing here; over a network each one adds its latency."""
+ORM_SHARE: typing.Final = """\
+SQLAlchemy's `Session` alone, in the barest form (a statement that is built before, no `AsyncSession`, no container, no
+choice of a server), takes {share} of the raw asyncpg pool's time for the read by key."""
 REQUESTS: typing.Final = """\
 Our time as a multiple of theirs: **below 1 we are faster**. The first line is our own time for one operation in µs,
 with the processor time behind the stroke; with several clients it is the reciprocal of the throughput. Everyone has
@@ -52,7 +55,8 @@ def summary(results: Results) -> str:
         ([verdict.target, verdict.figure, "yes" if verdict.reached else "**no**"] for verdict in verdicts(results)),
     )
     busy = [BUSY.format(load=results.load)] if results.load > BUSY_LOAD else []
-    return "\n\n".join(["## Verdict", *busy, judged, HOW, "## Where others are better", _losses(results)])
+    share = ORM_SHARE.format(share=shown(orm_share(results)))
+    return "\n\n".join(["## Verdict", *busy, judged, HOW, share, "## Where others are better", _losses(results)])
 
 
 def render(results: Results) -> str:
@@ -119,8 +123,8 @@ def _sessions_and_frameworks(results: Results) -> collections.abc.Iterator[str]:
                 (
                     [f"{OURS.title}, µs", *(_absolute(results, cell) for cell in cells)],
                     *(
-                        [entry.title, *(shown(results.ratio(cell, entry.rival_of, entry.name)) for cell in cells)]
-                        for entry in (*rivals(), CONNECTION)
+                        [entry.title, *(_ratio(results, cell, entry) for cell in cells)]
+                        for entry in (*rivals(), *FLOORS)
                         if (cells[0], entry.name) in results.samples
                     ),
                 ),
@@ -142,6 +146,12 @@ def _sessions_and_frameworks(results: Results) -> collections.abc.Iterator[str]:
             for entry in CONTENDERS
         ),
     )
+
+
+def _ratio(results: Results, cell: Cell, entry: Entry) -> str:
+    if (cell, entry.name) not in results.samples:
+        return ""
+    return shown(results.ratio(cell, entry.rival_of, entry.name))
 
 
 def _absolute(results: Results, cell: Cell) -> str:
@@ -243,7 +253,7 @@ def _freshness(results: Results) -> collections.abc.Iterator[str]:
 def _who() -> str:
     return "\n".join(
         f"- {entry.title}: `benchmarks/contenders/{_module(entry)}.py`"
-        for entry in (*CONTENDERS, CONNECTION, AUTOCOMMIT, NO_TOKENS)
+        for entry in (*CONTENDERS, *FLOORS, AUTOCOMMIT, NO_TOKENS)
     )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from benchmarks.contenders.catalogue import AUTOCOMMIT, CONNECTION, CONTENDERS, NO_TOKENS, OURS, POOL, RECIPE, Entry
+from benchmarks.contenders.catalogue import AUTOCOMMIT, CONTENDERS, FLOORS, NO_TOKENS, ORM, OURS, POOL, RECIPE, Entry
 from benchmarks.faults import FAULTS
 from benchmarks.plan import BUSY_GET, ELEVEN_STATEMENTS, KEYED_READ, ONE_STATEMENT, SURFACES, TOKEN_READ, TOKEN_WRITE
 from benchmarks.results import Cell, OwnCost, Results, Spread
@@ -41,6 +41,11 @@ def own_cost(results: Results, measure: str) -> OwnCost:
 def token_cost(results: Results, cell: Cell) -> Spread:
     """Return the time of a request as a multiple of that of one without tokens."""
     return results.ratio(cell, OURS.name, NO_TOKENS.name)
+
+
+def orm_share(results: Results) -> Spread:
+    """Return the time of SQLAlchemy's `Session` alone as a multiple of that of the raw asyncpg pool."""
+    return results.ratio(KEYED_READ, ORM.name, POOL.name)
 
 
 def verdicts(results: Results) -> list[Verdict]:
@@ -116,7 +121,7 @@ def shown(spread: Spread, digits: int = 2) -> str:
 def losses(results: Results) -> list[Loss]:
     """Return the contenders that are faster in a cell, beyond the spread; who is so most often comes first."""
     found = []
-    for entry in (*rivals(), CONNECTION):
+    for entry in (*rivals(), *FLOORS):
         cells = [cell for cell in results.cells() if cell.surface in SURFACES and (cell, entry.name) in results.samples]
         ratios = {cell: results.ratio(cell, entry.rival_of, entry.name) for cell in cells}
         lost = {cell: ratio for cell, ratio in ratios.items() if ratio.low > 1}

@@ -1,6 +1,5 @@
 """One raw asyncpg connection for each role, always open: the floor of the floor, for one client."""
 
-import collections.abc
 import contextlib
 import typing
 
@@ -26,6 +25,5 @@ class AsyncpgConnection(Contender):
         await self._reading_connection.close()
         await self._writing_connection.close()
 
-    @contextlib.asynccontextmanager
-    async def unit_of_work(self, *, writes: bool) -> collections.abc.AsyncIterator[typing.Any]:
-        yield self._writing_connection if writes else self._reading_connection
+    def unit_of_work(self, *, writes: bool) -> contextlib.AbstractAsyncContextManager[typing.Any]:
+        return contextlib.nullcontext(self._writing_connection if writes else self._reading_connection)

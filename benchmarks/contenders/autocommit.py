@@ -1,13 +1,12 @@
 """A plain `AsyncSession` in autocommit on one replica, from a container: the library's own cost counts from here."""
 
-import collections.abc
-import contextlib
 import typing
 
 from modern_di import Container, Group, Scope, providers
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from benchmarks.contenders.contender import Contender
+from benchmarks.contenders.unit_of_work import UnitOfWork
 from benchmarks.servers import READING_CONNECTIONS, Servers
 
 
@@ -39,7 +38,5 @@ class Autocommit(Contender):
     async def __aexit__(self, *_: object) -> None:
         await self.container.close_async()
 
-    @contextlib.asynccontextmanager
-    async def unit_of_work(self, *, writes: bool) -> collections.abc.AsyncIterator[AsyncSession]:  # noqa: ARG002  # it only reads
-        async with self.container.build_child_container(scope=Scope.REQUEST) as unit:
-            yield unit.resolve(AsyncSession)
+    def unit_of_work(self, *, writes: bool) -> UnitOfWork:  # noqa: ARG002  # it only reads
+        return UnitOfWork(self.container)

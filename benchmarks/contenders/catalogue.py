@@ -37,6 +37,9 @@ NO_TOKENS: typing.Final = Entry(
 CONNECTION: typing.Final = Entry(
     name="asyncpg_connection", title="one raw asyncpg connection", target="asyncpg_connection:AsyncpgConnection"
 )
+ORM: typing.Final = Entry(name="orm_alone", title="SQLAlchemy's Session alone", target="orm_alone:OrmAlone")
+FLOORS: typing.Final = (CONNECTION, ORM)
+"""Nobody builds an application on them: they tell how much of a time is the driver's, and how much the ORM's."""
 OURS_20: typing.Final = Entry(
     name="ours_20", title="modern-di-replicas, SQLAlchemy 2.0", target="ours:Ours", environment=SQLALCHEMY_20
 )
@@ -69,4 +72,4 @@ FRESHNESS: typing.Final = (
 )
 """Those of the section on consistency."""
 
-BY_NAME: typing.Final = {entry.name: entry for entry in (*FRESHNESS, *CONTENDERS, AUTOCOMMIT, NO_TOKENS, CONNECTION)}
+BY_NAME: typing.Final = {entry.name: entry for entry in (*FRESHNESS, *CONTENDERS, AUTOCOMMIT, NO_TOKENS, *FLOORS)}

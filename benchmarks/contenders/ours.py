@@ -1,18 +1,18 @@
 """modern-di-replicas, as its README shows it."""
 
-import collections.abc
 import contextlib
 import typing
 
 import fastapi
 import modern_di_fastapi
 import modern_di_litestar
-from modern_di import Container, Scope
+from modern_di import Container
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import modern_di_replicas.fastapi
 import modern_di_replicas.litestar
 from benchmarks.contenders.contender import Contender, FastAPIParts, LitestarParts
+from benchmarks.contenders.unit_of_work import UnitOfWork
 from benchmarks.servers import WRITING_CONNECTIONS, Servers
 from modern_di_replicas import Dependencies, Intent, Monitor, ReplicaEngine, ReplicationSettings
 
@@ -46,11 +46,8 @@ class Ours(Contender):
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    @contextlib.asynccontextmanager
-    async def unit_of_work(self, *, writes: bool) -> collections.abc.AsyncIterator[AsyncSession]:
-        context = {Intent: WRITE if writes else READ}
-        async with self.container.build_child_container(scope=Scope.REQUEST, context=context) as unit:
-            yield unit.resolve(AsyncSession)
+    def unit_of_work(self, *, writes: bool) -> UnitOfWork:
+        return UnitOfWork(self.container, {Intent: WRITE if writes else READ})
 
     def fastapi(self) -> FastAPIParts:
         app = fastapi.FastAPI()

@@ -5,7 +5,6 @@ https://modern-di.modern-python.org/recipes/sqlalchemy/
 """
 
 import collections.abc
-import contextlib
 import typing
 
 import fastapi
@@ -16,6 +15,7 @@ from modern_di import Container, Group, Scope, providers
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from benchmarks.contenders.contender import Contender, FastAPIParts, LitestarParts
+from benchmarks.contenders.unit_of_work import UnitOfWork
 from benchmarks.servers import READING_CONNECTIONS, WRITING_CONNECTIONS, Servers
 
 
@@ -82,11 +82,8 @@ class Recipe(Contender):
     async def __aexit__(self, *_: object) -> None:
         await self.container.close_async()
 
-    @contextlib.asynccontextmanager
-    async def unit_of_work(self, *, writes: bool) -> collections.abc.AsyncIterator[AsyncSession]:
-        context = {fastapi.Request: WRITE if writes else READ}
-        async with self.container.build_child_container(scope=Scope.REQUEST, context=context) as unit:
-            yield unit.resolve(AsyncSession)
+    def unit_of_work(self, *, writes: bool) -> UnitOfWork:
+        return UnitOfWork(self.container, {fastapi.Request: WRITE if writes else READ})
 
     def fastapi(self) -> FastAPIParts:
         app = fastapi.FastAPI()

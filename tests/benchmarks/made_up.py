@@ -3,7 +3,7 @@
 import collections
 
 from benchmarks.choice import SIZES
-from benchmarks.contenders.catalogue import AUTOCOMMIT, CONNECTION, CONTENDERS, FRESHNESS, NO_TOKENS, OURS, POOL, RECIPE
+from benchmarks.contenders.catalogue import AUTOCOMMIT, CONTENDERS, FRESHNESS, NO_TOKENS, ORM, OURS, POOL, RECIPE
 from benchmarks.faults import FAULTS
 from benchmarks.plan import (
     BUSY_GET,
@@ -15,6 +15,7 @@ from benchmarks.plan import (
     TOKEN_FIRST_READ,
     TOKEN_READ,
     TOKEN_WRITE,
+    floors,
 )
 from benchmarks.results import Cell, FaultOutcome, FreshnessOutcome, Results, Sample
 from benchmarks.verdicts import OWN_COST
@@ -33,9 +34,10 @@ def made_up_results() -> Results:
         for clients in CLIENTS:
             for operation in OPERATIONS:
                 cell = Cell(surface=surface, operation=operation.name, clients=clients)
-                for entry in (*CONTENDERS, CONNECTION):
+                for entry in (*CONTENDERS, *floors(cell)):
                     results.samples[cell, entry.name] = samples(500, 510, 520)
     results.samples[KEYED_READ, OURS.name] = samples(200, 201, 202)
+    results.samples[KEYED_READ, ORM.name] = samples(209, 209, 209)
     results.samples[KEYED_READ, POOL.name] = samples(190, 190, 190)
     results.samples[BUSY_GET, RECIPE.name] = samples(1000, 1000, 1000)
     own = {

@@ -45,7 +45,7 @@ async def test_the_time_of_one_operation_is_what_it_takes_however_many_clients_w
     assert count.wall / count.done == pytest.approx(0.002)
     assert count.wall >= seconds
     assert count.done >= clients
-    assert count.everything == count.done + clients
+    assert count.everything >= count.done + clients
 
 
 async def test_the_first_use_of_a_connection_is_not_counted(clock: Clock) -> None:
@@ -68,4 +68,4 @@ async def test_what_fails_is_not_done(clock: Clock) -> None:
         return False
 
     count = await closed_loop(fail, clients=2, seconds=0.02)
-    assert (count.done, count.failed) == (0, count.everything - 2)
+    assert (count.done, count.failed, count.everything) == (0, 20, 24)

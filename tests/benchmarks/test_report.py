@@ -46,6 +46,12 @@ def test_a_contender_that_is_faster_beyond_the_spread_is_named(results: Results)
     assert "**raw asyncpg pool** is faster in 1 of 45 measurements" in render(results)
 
 
+def test_the_share_of_the_orm_is_told(results: Results) -> None:
+    assert "takes 1.10 (1.10 to 1.10) of the raw asyncpg pool's time" in summary(results)
+    row = next(line for line in render(results).splitlines() if line.startswith("| SQLAlchemy's Session alone"))
+    assert row == "| SQLAlchemy's Session alone | 0.96 (0.96 to 0.96) |  |  |  |  |"
+
+
 def test_a_contender_that_fails_fewer_reads_is_named(results: Results) -> None:
     results.faults["crash"][OURS.name].failed = 1
     assert "While a replica crashes, modern-di recipe" in summary(results)
