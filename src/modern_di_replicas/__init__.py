@@ -1,6 +1,7 @@
 from modern_di_replicas.client import current_token
-from modern_di_replicas.cluster.engines import PrimaryEngine, ReplicaEngine
 from modern_di_replicas.cluster.monitor import Monitor
+from modern_di_replicas.cluster.primary_engine import PrimaryEngine
+from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.consistency import EVENTUAL, SESSION, STRONG, Bounded
 from modern_di_replicas.dependencies import Dependencies, choose_engine, declared_intent
 from modern_di_replicas.errors import (

@@ -9,13 +9,10 @@ from modern_di import Container, Group, Scope, providers
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from modern_di_replicas.asgi import TokenDesk
-from modern_di_replicas.cluster.engines import (
-    PrimaryEngine,
-    ReplicaEngine,
-    create_primary_engine,
-    create_replica_engine,
-)
+from modern_di_replicas.cluster.engines import create_primary_engine, create_replica_engine
 from modern_di_replicas.cluster.monitor import Monitor
+from modern_di_replicas.cluster.primary_engine import PrimaryEngine
+from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.session import RoutedSession

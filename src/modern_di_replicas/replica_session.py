@@ -16,10 +16,10 @@ from sqlalchemy.orm import (
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only
 
-from modern_di_replicas.cluster.engines import ReplicaEngine
 from modern_di_replicas.cluster.failures import Failure, classify
 from modern_di_replicas.cluster.patient import PatientEngine
 from modern_di_replicas.cluster.reading import StatementNotForReplica, release
+from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.get_by_key import GetByKeySession
 from modern_di_replicas.intent import Intent

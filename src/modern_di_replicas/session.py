@@ -6,8 +6,8 @@ import typing
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from modern_di_replicas.cluster.engines import ReplicaEngine
 from modern_di_replicas.cluster.patient import PatientEngine
+from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.consistency import STRONG
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.light_session import LightSession

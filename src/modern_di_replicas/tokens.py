@@ -10,8 +10,8 @@ import itsdangerous
 
 from modern_di_replicas.client import Client
 from modern_di_replicas.cluster.catching_up import is_written
-from modern_di_replicas.cluster.engines import ReplicaEngine
 from modern_di_replicas.cluster.fleet import Fleet
+from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.lsn import LAST_LSN, LONGEST_TEXT, ConsistencyToken
 from modern_di_replicas.settings import ReplicationSettings

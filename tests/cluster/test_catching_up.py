@@ -233,8 +233,8 @@ async def test_with_no_replica_left_nobody_waits(disposable_cluster: LocalCluste
             while fleet.serving(None):  # noqa: ASYNC110  # the monitor finds out by itself
                 await asyncio.sleep(0.01)
         freshness = Freshness(after=(await ahead(servers),))
-        read = FreshRead(fleet=fleet, freshness=freshness, first="gone", group=None, affinity=None, wait=600.0)
-        assert await catch_up(read) is None
+        read = FreshRead(fleet=fleet, freshness=freshness, group=None, affinity=None, wait=600.0)
+        assert await catch_up(read, first="gone") is None
         async with session:
             assert not await session.scalar(WHERE)
         # A look at a server that is down says nothing, and neither does one that comes too late.

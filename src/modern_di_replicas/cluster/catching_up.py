@@ -28,8 +28,6 @@ class FreshRead:
     fleet: Fleet
     freshness: Freshness
     """What it has to include."""
-    first: str
-    """The name of the replica that is asked before the others."""
     group: str | None
     """The group the replica has to belong to."""
     affinity: str | None
@@ -48,14 +46,18 @@ class FreshRead:
         return None if lsn is None else self.fleet.choose_member(self.group, affinity=self.affinity, lsn=lsn)
 
 
-async def catch_up(read: FreshRead) -> Member | None:
+async def catch_up(read: FreshRead, *, first: str) -> Member | None:
     """Return a replica as soon as one is fresh enough; None when none is in time.
 
-    Usually the one that was chosen is, by then: to ask all of them every time would cost more than the read does.
+    Args:
+        read: what it has to be fresh enough for.
+        first: the name of the replica that is asked before the others, because it usually has caught up by then: to
+            ask all of them every time would cost more than the read does.
+
     """
     fleet = read.fleet
     if fleet.watcher is not None and read.required is not None:
-        await _answers(fleet.watcher, [read.first], seconds=HEAD_START)
+        await _answers(fleet.watcher, [first], seconds=HEAD_START)
         if (member := read.choose_member()) is not None:
             return member
     deadline = time.monotonic() + FIRST_ANSWER

@@ -8,9 +8,10 @@ import time
 import types
 import typing
 
-from modern_di_replicas.cluster.engines import PrimaryEngine, ReplicaEngine
 from modern_di_replicas.cluster.fleet import Member
+from modern_di_replicas.cluster.primary_engine import PrimaryEngine
 from modern_di_replicas.cluster.probe import Probe
+from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.routing.snapshot import Observation, Role, Snapshot, assemble, find_primary
 

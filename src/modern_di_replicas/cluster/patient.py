@@ -6,6 +6,7 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from modern_di_replicas.cluster.catching_up import FreshRead, catch_up
+from modern_di_replicas.cluster.fleet import Member
 
 
 class PatientEngine(AsyncEngine):
@@ -15,7 +16,7 @@ class PatientEngine(AsyncEngine):
 
     Args:
         primary: the engine of the primary.
-        candidate: the engine of a replica that would serve, were it fresh enough.
+        candidate: a replica that would serve, were it fresh enough.
         read: what the unit of work asks for.
         options: execution options for whichever server it is in the end.
 
@@ -25,20 +26,25 @@ class PatientEngine(AsyncEngine):
         self,
         primary: Engine,
         *,
-        candidate: AsyncEngine,
+        candidate: Member,
         read: FreshRead,
         options: dict[str, typing.Any] | None = None,
     ) -> None:
         super().__init__(primary)
-        self.candidate = candidate
         self.read = read
+        self._candidate = candidate
         self._options = options or {}
+
+    @property
+    def candidate(self) -> AsyncEngine:
+        """The engine of the candidate."""
+        return self._engine_of(self._candidate)
 
     def execution_options(self, **options: typing.Any) -> "PatientEngine":
         """Return the same with other execution options; see `AsyncEngine.execution_options`."""
         return PatientEngine(
             self.sync_engine.execution_options(**options),
-            candidate=self.candidate.execution_options(**options),
+            candidate=self._candidate,
             read=self.read,
             options={**self._options, **options},
         )
@@ -61,8 +67,11 @@ class PatientEngine(AsyncEngine):
 
         """
         read = self.read
-        member = await catch_up(read)
+        member = await catch_up(read, first=self._candidate.name)
         if member is None:
             read.fleet.without_replica(read.group)
             return None
+        return self._engine_of(member)
+
+    def _engine_of(self, member: Member) -> AsyncEngine:
         return member.engine.execution_options(**self._options) if self._options else member.engine
