@@ -3,7 +3,8 @@
 
 PYTHON ?= python3
 UV := .tools/bin/uv
-export UV_PYTHON ?= $(shell command -v $(PYTHON))
+# What is really run, where `python3` is a shim that chooses: uv tells an environment by that.
+export UV_PYTHON ?= $(shell $(PYTHON) -c 'import sys; print(sys.executable)')
 export UV_PYTHON_DOWNLOADS ?= never
 RUN := $(UV) run --no-sync
 
