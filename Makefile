@@ -4,7 +4,10 @@
 PYTHON ?= python3
 UV := .tools/bin/uv
 # What is really run, where `python3` is a shim that chooses: uv tells an environment by that.
-export UV_PYTHON ?= $(shell $(PYTHON) -c 'import sys; print(sys.executable)')
+ifndef UV_PYTHON
+UV_PYTHON := $(or $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/null),$(PYTHON))
+endif
+export UV_PYTHON
 export UV_PYTHON_DOWNLOADS ?= never
 RUN := $(UV) run --no-sync
 

@@ -1,4 +1,4 @@
-"""Two contenders in one process, a few requests of each in turn: for a difference of a few microseconds.
+"""Contenders in one process, a few requests of each in turn: for a difference of a few microseconds.
 
 Between runs that come one after another, a shared machine changes its speed by more than that.
 """

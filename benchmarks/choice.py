@@ -1,29 +1,42 @@
 """What choosing a replica costs; nothing is sent, so it is time of the interpreter."""
 
+import collections.abc
+import dataclasses
+import functools
 import timeit
 import typing
 
 from modern_di import Container
 
+from benchmarks.results import Spread
 from modern_di_replicas import Dependencies, ReplicaEngine, ReplicationSettings
+from modern_di_replicas.lsn import ConsistencyToken, identify
+from modern_di_replicas.routing.snapshot import Observation
 
 
 SIZES: typing.Final = (1, 3, 16, 64)
-REPEATS: typing.Final = 5
-CHOICES: typing.Final = 1_000
+REPEATS: typing.Final = 15
+CHOICES: typing.Final = 500
+WRITTEN: typing.Final = ConsistencyToken(lsn=0x3022000, timeline=1, database=identify(1, 1), issued_at=0)
+"""What the client has written, where that is asked for: all replicas have it."""
 
 
-def measure() -> dict[str, dict[int, float]]:
+def measure() -> dict[str, dict[int, Spread]]:
     """Return the seconds for one choice, by strategy and number of replicas."""
     found = {
-        strategy: {size: _seconds(_fleet(size, strategy), None) for size in SIZES}
+        strategy: {size: _seconds(_replicas(size, strategy).choose) for size in SIZES}
         for strategy in ("least-in-use", "round-robin", "random")
     }
-    found["with affinity"] = {size: _seconds(_fleet(size, "random"), "user-1") for size in SIZES}
+    found["with affinity"] = {
+        size: _seconds(functools.partial(_replicas(size, "random").choose, affinity="user-1")) for size in SIZES
+    }
+    found["with a token"] = {
+        size: _seconds(functools.partial(_replicas(size, "least-in-use").choose, after=WRITTEN)) for size in SIZES
+    }
     return found
 
 
-def _fleet(size: int, strategy: str) -> ReplicaEngine:
+def _replicas(size: int, strategy: str) -> ReplicaEngine:
     settings = ReplicationSettings(
         primary="postgresql+asyncpg://app@primary/shop",
         replicas=[f"postgresql+asyncpg://app@replica-{number}/shop" for number in range(size)],
@@ -31,9 +44,14 @@ def _fleet(size: int, strategy: str) -> ReplicaEngine:
     )
     container = Container(groups=[Dependencies], context={ReplicationSettings: settings})
     container.open()
-    return container.resolve(ReplicaEngine)
+    replica = container.resolve(ReplicaEngine)
+    assert replica.fleet is not None
+    seen = Observation(at=0, in_recovery=True, lsn=WRITTEN.lsn, written=WRITTEN.lsn, timeline=1, system=1, database=1)
+    replica.fleet.positions.follow(dataclasses.replace(seen, in_recovery=False))
+    for member in replica.fleet.members:
+        replica.fleet.positions.saw(member.name, seen)
+    return replica
 
 
-def _seconds(engine: ReplicaEngine, affinity: str | None) -> float:
-    timer = timeit.Timer(lambda: engine.choose(affinity=affinity))
-    return min(timer.repeat(REPEATS, CHOICES)) / CHOICES
+def _seconds(choose: collections.abc.Callable[[], object]) -> Spread:
+    return Spread.of(taken / CHOICES for taken in timeit.Timer(choose).repeat(REPEATS, CHOICES))

@@ -15,7 +15,7 @@ from modern_di_replicas.testing import LocalCluster
 
 VISITORS: typing.Final = 5
 PERIOD: typing.Final = 0.1
-"""Seconds between two visits of one visitor."""
+"""Seconds from one visit of a visitor to its next, unless the visit takes longer."""
 GRACE: typing.Final = 2.0
 """Seconds after the end of a script in which answers still count; what is open then has failed."""
 OK: typing.Final = 200
@@ -143,7 +143,13 @@ async def compare_freshness(
     until = time.monotonic() + seconds
     await asyncio.gather(
         *(
-            _read_and_write(Visitor(port), outcomes[name], key=501 + index * VISITORS + number, until=until)
+            _read_and_write(
+                Visitor(port),
+                outcomes[name],
+                key=501 + index * VISITORS + number,
+                dice=random.Random(number),  # noqa: S311  # the same habits for all contenders
+                until=until,
+            )
             for index, (name, port) in enumerate(ports.items())
             for number in range(VISITORS)
         )
@@ -157,8 +163,9 @@ def _set_lag(cluster: LocalCluster, lag: str) -> None:
         replica.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = '{lag}';\nSELECT pg_reload_conf()")
 
 
-async def _read_and_write(visitor: Visitor, outcome: FreshnessOutcome, *, key: int, until: float) -> None:
-    dice = random.Random(key)  # noqa: S311  # the same habits for all
+async def _read_and_write(
+    visitor: Visitor, outcome: FreshnessOutcome, *, key: int, dice: random.Random, until: float
+) -> None:
     written = 0
     while time.monotonic() < until:
         await asyncio.sleep(dice.uniform(0, 2 * THINKING))
@@ -167,7 +174,9 @@ async def _read_and_write(visitor: Visitor, outcome: FreshnessOutcome, *, key: i
             outcome.failed += answer is None
             written = answer["copies"] if answer else written
             continue
+        reading = time.monotonic()
         answer = await _ask(visitor, "GET", f"/witness/{key}", until)
+        outcome.times.append(time.monotonic() - reading)
         outcome.reads += 1
         outcome.failed += answer is None
         if answer is not None:

@@ -64,7 +64,7 @@ def _keyed_read(results: Results, path: pathlib.Path) -> None:
         color=[_colour(entry) for entry in entries],
         ecolor=INK,
     )
-    trips = [results.round_trips.get((KEYED_READ.operation, entry.name), 1) for entry in entries]
+    trips = [results.round_trips[KEYED_READ.operation, entry.name] for entry in entries]
     axes.bar_label(bars, [f"{count} round trip{'s' if count > 1 else ''}" for count in trips], padding=8, color=INK)
     axes.set_xlabel("µs for one ORM read by key, one client (quartiles)")
     axes.margins(x=0.2)
@@ -90,12 +90,12 @@ def _faults(results: Results, path: pathlib.Path) -> None:
     for axes, fault in zip(columns, FAULTS, strict=True):
         outcomes = [results.faults[fault.name][entry.name] for entry in entries]
         bad = [outcome.failed + outcome.stale for outcome in outcomes]
+        what = "failed or stale" if fault.writes else "failed"
         bars = axes.barh(
             [entry.title for entry in entries],
             [outcome.worst for outcome in outcomes],
             color=[BAD_COLOUR if count else _colour(entry) for entry, count in zip(entries, bad, strict=True)],
         )
-        what = "stale" if fault.writes else "failed"
         axes.bar_label(bars, [f"{count} {what}" for count in bad], padding=4, color=INK)
         axes.set_title(f"while {fault.title}")
         axes.set_xlabel("slowest read, s")

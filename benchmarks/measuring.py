@@ -15,6 +15,7 @@ from benchmarks.contenders.catalogue import (
     CONTENDERS,
     FLOORS,
     FRESHNESS,
+    NO_ROUTING,
     NO_TOKENS,
     OURS,
     OURS_20,
@@ -22,6 +23,7 @@ from benchmarks.contenders.catalogue import (
 )
 from benchmarks.plan import (
     ELEVEN_STATEMENTS,
+    KEYED_READ,
     ONE_STATEMENT,
     TOKEN_FIRST_READ,
     TOKEN_READ,
@@ -33,7 +35,7 @@ from benchmarks.plan import (
 from benchmarks.results import Cell, Results, Sample, sample_of
 from benchmarks.servers import Servers
 from benchmarks.verdicts import OWN_COST
-from benchmarks.work.operations import BY_NAME
+from benchmarks.work.operations import BY_NAME, Operation
 from benchmarks.workers import Crew, Worker
 from modern_di_replicas.testing import LocalCluster
 
@@ -123,21 +125,22 @@ class _Run:
 
     async def _count(self, workers: dict[str, Worker]) -> None:
         for entry in CONTENDERS:
-            worker = workers[entry.name]
             for operation in self._plan.counted:
-                answer = await worker.ask("round_trips", operation=operation.name)
-                self._results.round_trips[operation.name, entry.name] = answer["round_trips"]
-            self._results.memory[entry.name] = (await worker.ask("memory"))["bytes"]
+                await self._count_round_trips(workers[entry.name], operation)
+            self._results.memory[entry.name] = (await workers[entry.name].ask("memory"))["bytes"]
+        for entry in FLOORS:
+            await self._count_round_trips(workers[entry.name], BY_NAME[KEYED_READ.operation])
+
+    async def _count_round_trips(self, worker: Worker, operation: Operation) -> None:
+        answer = await worker.ask("round_trips", operation=operation.name)
+        self._results.round_trips[operation.name, worker.entry.name] = answer["round_trips"]
 
     async def _own_cost(self, workers: dict[str, Worker]) -> None:
-        found = await workers[OURS.name].ask(
-            "alternate", patience=COST_PATIENCE, other=AUTOCOMMIT.name, rounds=self._plan.cost
-        )
-        for cell, (name, entry) in itertools.product(
-            (ONE_STATEMENT, ELEVEN_STATEMENTS), (("this", OURS), ("other", AUTOCOMMIT))
-        ):
+        names = [entry.name for entry in (OURS, AUTOCOMMIT, NO_ROUTING)]
+        found = await workers[OURS.name].ask("alternate", patience=COST_PATIENCE, names=names, rounds=self._plan.cost)
+        for cell, name in itertools.product((ONE_STATEMENT, ELEVEN_STATEMENTS), names):
             done = alternating.TURNS[cell.operation]
-            self._results.samples[dataclasses.replace(cell, surface=OWN_COST), entry.name] = [
+            self._results.samples[dataclasses.replace(cell, surface=OWN_COST), name] = [
                 Sample(done=done, failed=0, wall=wall, cpu=cpu) for wall, cpu in found[cell.operation][name]
             ]
 

@@ -1,50 +1,29 @@
 """`RESULTS.md`: what a run found, written by the command."""
 
 import collections.abc
-import dataclasses
 import typing
 
-from benchmarks.contenders.catalogue import AUTOCOMMIT, CONTENDERS, FLOORS, FRESHNESS, NO_TOKENS, OURS, Entry
+from benchmarks import texts
+from benchmarks.contenders.catalogue import (
+    AUTOCOMMIT,
+    CONTENDERS,
+    FLOORS,
+    FRESHNESS,
+    NO_ROUTING,
+    NO_TOKENS,
+    OURS,
+    Entry,
+)
 from benchmarks.faults import FAULTS, LAG, PERIOD, THINKING, VISITORS, WRITES
-from benchmarks.plan import CLIENTS, SURFACES, TOKEN_FIRST_READ, TOKEN_READ, TOKEN_WRITE
+from benchmarks.plan import BUSY_GET, CLIENTS, FULL, KEYED_READ, SURFACES, TOKEN_FIRST_READ, TOKEN_READ, TOKEN_WRITE
 from benchmarks.results import Cell, Results
-from benchmarks.servers import READING_CONNECTIONS
-from benchmarks.verdicts import losses, orm_share, own_cost, rivals, shown, token_cost, verdicts
+from benchmarks.servers import READING_CONNECTIONS, WRITING_CONNECTIONS
+from benchmarks.verdicts import in_microseconds, losses, orm_share, own_cost, rivals, shown, token_cost, verdicts
 from benchmarks.work.operations import BY_NAME, OPERATIONS
 
 
 Rows = collections.abc.Iterable[collections.abc.Sequence[str]]
 BUSY_LOAD: typing.Final = 0.3
-BUSY: typing.Final = """\
-**The machine was busy before the run began ({load:.1f} processes for each core): the times below are not to be relied
-on, and a figure that was missed may be the fault of the others.**"""
-HOW: typing.Final = """\
-A figure is the median of the rounds, with the quartiles in brackets. In each round all contenders take turns, in
-another order each time, and a ratio is one of both runs of the same round."""
-WHERE: typing.Final = """\
-The whole run took {seconds:.0f} s. The primary, its two replicas, the contender and the clients share this machine, so
-a round trip costs next to nothing here; over a network each one adds its latency."""
-ORM_SHARE: typing.Final = """\
-SQLAlchemy's `Session` alone, in the barest form (a statement that is built before, no `AsyncSession`, no container, no
-choice of a server), takes {share} of the raw asyncpg pool's time for the read by key."""
-REQUESTS: typing.Final = """\
-Our time as a multiple of theirs: **below 1 we are faster**. The first line is our own time for one operation in µs,
-with the processor time behind the stroke; with several clients it is the reciprocal of the throughput. Everyone has
-{connections} connections for reads, and does the same statements."""
-COST: typing.Final = """\
-What it adds to a plain `AsyncSession` in autocommit on one engine, from the same kind of container: measured with 1 and
-with 11 Core reads for each request, both in one process on the same replica, in turns of a few requests. The monitor's
-time falls on both alike; what a choice among more replicas adds is in the last table but one."""
-TOKENS: typing.Final = """\
-What consistency tokens add to a request through FastAPI by one client. Right after a write no replica is known to have
-it, so a read asks the replicas first; later reads find that in memory."""
-CONSISTENCY: typing.Final = """\
-All replicas lag by {lag:g} ms (`recovery_min_apply_delay`). Each visitor sends a request every {thinking:g} ms on
-average, of which {writes:.0%} write; a read is stale when its visitor has written something newer."""
-VISITS: typing.Final = """\
-{visitors} visitors of each contender read over HTTP every {period:g} s, with their cookies, all contenders at once. One
-replica, which everyone reads who reads from replicas, freezes or crashes, and comes back; then all replicas stop
-replaying, and visitors write before they read. The slowest read counts to its end, or to the end of the script."""
 COUNT: typing.Final = {1: "1 client", 10: "10 clients", 100: "100 clients"}
 
 
@@ -54,9 +33,14 @@ def summary(results: Results) -> str:
         ("figure to reach", "this run", "reached"),
         ([verdict.target, verdict.figure, "yes" if verdict.reached else "**no**"] for verdict in verdicts(results)),
     )
-    busy = [BUSY.format(load=results.load)] if results.load > BUSY_LOAD else []
-    share = ORM_SHARE.format(share=shown(orm_share(results)))
-    return "\n\n".join(["## Verdict", *busy, judged, HOW, share, "## Where others are better", _losses(results)])
+    busy = [texts.BUSY.format(load=results.load)] if results.load > BUSY_LOAD else []
+    share = texts.ORM_SHARE.format(share=shown(orm_share(results)))
+    fewest, most = results.rounds((cell for cell in results.cells() if cell.surface in SURFACES), OURS.name)
+    how = texts.HOW.format(fewest=fewest, most=most)
+    in_short = ["## In short", texts.IN_SHORT, _in_short(results)]
+    return "\n\n".join(
+        ["## Verdict", *busy, judged, how, share, *in_short, "## Where others are better", _losses(results)]
+    )
 
 
 def render(results: Results) -> str:
@@ -65,7 +49,7 @@ def render(results: Results) -> str:
         "# Side by side",
         "Written by `make bench`; not edited by hand. Another machine gives other figures: run it on yours.",
         table(("", ""), results.machine.items()),
-        WHERE.format(seconds=results.seconds),
+        texts.WHERE.format(seconds=results.seconds),
         summary(results),
         *_sessions_and_frameworks(results),
         *_costs(results),
@@ -83,25 +67,38 @@ def table(head: collections.abc.Sequence[str], rows: Rows) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def _in_short(results: Results) -> str:
+    cells = {"ORM read by key, 1 client": KEYED_READ, "GET through FastAPI, 100 clients": BUSY_GET}
+    return table(
+        ("", *cells),
+        ([entry.title, *(_ratio(results, cell, entry) for cell in cells.values())] for entry in rivals()),
+    )
+
+
 def _losses(results: Results) -> str:
     lines = [
-        f"- **{loss.entry.title}** is faster in {loss.lost} of {loss.cells} measurements; the most in "
+        f"- **{loss.entry.title}** is faster in {loss.lost} of {loss.cells} measurements beyond the spread, in "
+        f"{loss.at_median} by the median; the most in "
         f"“{BY_NAME[loss.worst.operation].title}” through {SURFACES[loss.worst.surface]} with "
         f"{COUNT[loss.worst.clients]}, where we take {shown(loss.ratio)} of its time."
         for loss in losses(results)
     ]
-    ours = results.memory[OURS.name]
-    smaller = [entry.title for entry in rivals() if results.memory[entry.name] < ours]
+    smaller = [entry.title for entry in rivals() if results.memory[entry.name] < results.memory[entry.rival_of]]
     if smaller:
         lines.append(f"- An open request holds less memory with {', '.join(smaller)}.")
     for fault in FAULTS:
         outcomes = results.faults[fault.name]
-        mine = outcomes[OURS.name]
         for what, field in (("fails fewer reads", "failed"), ("shows fewer stale reads", "stale")):
-            better = [e.title for e in rivals() if getattr(outcomes[e.name], field) < getattr(mine, field)]
+            better = [
+                entry.title
+                for entry in rivals()
+                if getattr(outcomes[entry.name], field) < getattr(outcomes[entry.rival_of], field)
+            ]
             if better:
                 lines.append(f"- While {fault.title}, {', '.join(better)} {what}.")
-        faster = [entry.title for entry in rivals() if outcomes[entry.name].worst < mine.worst / 1.5]
+        faster = [
+            entry.title for entry in rivals() if outcomes[entry.name].worst < outcomes[entry.rival_of].worst / 1.5
+        ]
         if faster:
             lines.append(f"- While {fault.title}, the slowest read is clearly faster with {', '.join(faster)}.")
     return "\n".join(lines) or "Nowhere in this run."
@@ -111,7 +108,8 @@ def _sessions_and_frameworks(results: Results) -> collections.abc.Iterator[str]:
     yield "## Requests"
     yield "![The time of a keyed read, by contender](figures/keyed-read.svg)"
     yield "![Requests per second over HTTP, by contender](figures/requests.svg)"
-    yield REQUESTS.format(connections=READING_CONNECTIONS)
+    yield texts.REQUESTS.format(reading=READING_CONNECTIONS, writing=WRITING_CONNECTIONS)
+    ours = set(CONTENDERS) - set(rivals())
     for surface, surface_title in SURFACES.items():
         for clients in CLIENTS:
             cells = [Cell(surface=surface, operation=operation.name, clients=clients) for operation in OPERATIONS]
@@ -121,12 +119,11 @@ def _sessions_and_frameworks(results: Results) -> collections.abc.Iterator[str]:
             yield table(
                 ("", *(operation.title for operation in OPERATIONS)),
                 (
-                    [f"{OURS.title}, µs", *(_absolute(results, cell) for cell in cells)],
-                    *(
-                        [entry.title, *(_ratio(results, cell, entry) for cell in cells)]
-                        for entry in (*rivals(), *FLOORS)
-                        if (cells[0], entry.name) in results.samples
-                    ),
+                    [f"{entry.title}, µs", *(_absolute(results, cell, entry) for cell in cells)]
+                    if entry in ours
+                    else [entry.title, *(_ratio(results, cell, entry) for cell in cells)]
+                    for entry in (*CONTENDERS, *FLOORS)
+                    if (cells[0], entry.name) in results.samples
                 ),
             )
     failed = {
@@ -139,6 +136,7 @@ def _sessions_and_frameworks(results: Results) -> collections.abc.Iterator[str]:
         told = ", ".join(f"{title} {count}" for title, count in failed.items() if count)
         yield f"Operations that failed in these runs: {told}."
     yield "### Round trips of one operation, counted on the wire"
+    yield texts.ROUND_TRIPS
     yield table(
         ("", *(operation.title for operation in OPERATIONS)),
         (
@@ -151,35 +149,36 @@ def _sessions_and_frameworks(results: Results) -> collections.abc.Iterator[str]:
 def _ratio(results: Results, cell: Cell, entry: Entry) -> str:
     if (cell, entry.name) not in results.samples:
         return ""
-    return shown(results.ratio(cell, entry.rival_of, entry.name))
+    if not all(sample.done for sample in results.samples[cell, entry.name]):
+        return "failed"
+    ratio = results.ratio(cell, entry.rival_of, entry.name)
+    return f"{shown(ratio)} / {results.cpu_ratio(cell, entry.rival_of, entry.name):.2f}"
 
 
-def _absolute(results: Results, cell: Cell) -> str:
-    return f"{results.time(cell, OURS.name).median * 1e6:.0f} / {results.cpu(cell, OURS.name).median * 1e6:.0f}"
+def _absolute(results: Results, cell: Cell, entry: Entry) -> str:
+    return f"{results.time(cell, entry.name).median * 1e6:.0f} / {results.cpu(cell, entry.name).median * 1e6:.0f}"
 
 
 def _costs(results: Results) -> collections.abc.Iterator[str]:
     yield "## What the library itself costs"
-    yield COST
-    costs = {title: own_cost(results, measure) for measure, title in (("cpu", "processor time"), ("wall", "wall time"))}
+    yield texts.COST
+    costs = {
+        "processor time": own_cost(results, "cpu"),
+        "wall time": own_cost(results, "wall"),
+        "processor time of the choice and the routing": own_cost(results, "cpu", NO_ROUTING),
+    }
     yield table(
         ("", "for a request, µs", "for a statement, µs", "share of a request with one statement"),
         (
             [
                 title,
-                *(
-                    shown(
-                        dataclasses.replace(spread, **{f: getattr(spread, f) * 1e6 for f in ("median", "low", "high")}),
-                        0,
-                    )
-                    for spread in (cost.request, cost.statement)
-                ),
+                *(shown(in_microseconds(spread), 0) for spread in (cost.request, cost.statement)),
                 f"{cost.share:.0%}",
             ]
             for title, cost in costs.items()
         ),
     )
-    yield TOKENS
+    yield texts.TOKENS
     cells = (TOKEN_WRITE, TOKEN_FIRST_READ, TOKEN_READ)
     yield table(
         ("", "write", "read right after a write", "later read"),
@@ -196,7 +195,7 @@ def _costs(results: Results) -> collections.abc.Iterator[str]:
     yield table(
         ("", *(f"{size} replicas" if size > 1 else "1 replica" for size in sizes)),
         (
-            [strategy, *(f"{seconds * 1e6:.1f}" for seconds in found.values())]
+            [strategy, *(shown(in_microseconds(spread), 1) for spread in found.values())]
             for strategy, found in results.choices.items()
         ),
     )
@@ -207,7 +206,7 @@ def _costs(results: Results) -> collections.abc.Iterator[str]:
 def _faults(results: Results) -> collections.abc.Iterator[str]:
     yield "## Faults"
     yield "![What readers meet while replicas freeze, crash and lag](figures/faults.svg)"
-    yield VISITS.format(visitors=VISITORS, period=PERIOD)
+    yield texts.VISITS.format(visitors=VISITORS, period=PERIOD, seconds=FULL.fault[1])
     for fault in FAULTS:
         yield f"### While {fault.title}"
         outcomes = results.faults[fault.name]
@@ -233,9 +232,9 @@ def _freshness(results: Results) -> collections.abc.Iterator[str]:
         return
     yield "## Consistency"
     yield "![Reads on replicas, and stale reads](figures/consistency.svg)"
-    yield CONSISTENCY.format(lag=LAG * 1000, thinking=THINKING * 1000, writes=WRITES)
+    yield texts.CONSISTENCY.format(lag=LAG * 1000, thinking=THINKING * 1000, writes=WRITES)
     yield table(
-        ("", "reads", "on a replica", "stale", "failed"),
+        ("", "reads", "on a replica", "stale", "failed", "median, ms", "95th percentile, ms"),
         (
             [
                 entry.title,
@@ -243,6 +242,7 @@ def _freshness(results: Results) -> collections.abc.Iterator[str]:
                 f"{outcome.on_replica / max(outcome.reads, 1):.0%}",
                 str(outcome.stale),
                 str(outcome.failed),
+                *(f"{seconds * 1000:.1f}" for seconds in outcome.median_and_95th),
             ]
             for entry in FRESHNESS
             for outcome in [results.freshness[entry.name]]
@@ -253,7 +253,7 @@ def _freshness(results: Results) -> collections.abc.Iterator[str]:
 def _who() -> str:
     return "\n".join(
         f"- {entry.title}: `benchmarks/contenders/{_module(entry)}.py`"
-        for entry in (*CONTENDERS, *FLOORS, AUTOCOMMIT, NO_TOKENS)
+        for entry in (*CONTENDERS, *FLOORS, AUTOCOMMIT, NO_ROUTING, NO_TOKENS)
     )
 
 

@@ -85,6 +85,13 @@ class FreshnessOutcome:
     on_replica: int = 0
     stale: int = 0
     failed: int = 0
+    times: list[float] = dataclasses.field(default_factory=list)
+    """Seconds of each read."""
+
+    @property
+    def median_and_95th(self) -> tuple[float, float]:
+        times = sorted(self.times) or [math.nan]
+        return times[len(times) // 2], times[len(times) * 95 // 100]
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -107,7 +114,7 @@ class Results:
     round_trips: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
     """By operation and name of the contender."""
     memory: dict[str, float] = dataclasses.field(default_factory=dict)
-    choices: dict[str, dict[int, float]] = dataclasses.field(default_factory=dict)
+    choices: dict[str, dict[int, Spread]] = dataclasses.field(default_factory=dict)
     """Seconds for one choice, by strategy and number of replicas."""
     faults: dict[str, dict[str, FaultOutcome]] = dataclasses.field(default_factory=dict)
     freshness: dict[str, FreshnessOutcome] = dataclasses.field(default_factory=dict)
@@ -128,6 +135,15 @@ class Results:
         """Return our time as a multiple of theirs: of both runs of each round, so that both had the same weather."""
         pairs = zip(self.samples[cell, ours], self.samples[cell, theirs], strict=True)
         return Spread.of(mine.wall_each / other.wall_each for mine, other in pairs)
+
+    def cpu_ratio(self, cell: Cell, ours: str, theirs: str) -> float:
+        """Return our processor time as a multiple of theirs."""
+        return self.cpu(cell, ours).median / self.cpu(cell, theirs).median
+
+    def rounds(self, cells: collections.abc.Iterable[Cell], name: str) -> tuple[int, int]:
+        """Return how often the cells were measured: the fewest rounds, and the most."""
+        counts = [len(self.samples[cell, name]) for cell in cells]
+        return min(counts), max(counts)
 
     def own_cost(self, one: Cell, eleven: Cell, reference: str, measure: typing.Literal["wall", "cpu"]) -> OwnCost:
         """Return what is left of the library's time when that of a plain session is taken away.

@@ -7,7 +7,8 @@ import typing
 READING_CONNECTIONS: typing.Final = 20
 """Connections for reads, over all the servers a contender reads from."""
 
-WRITING_CONNECTIONS: typing.Final = 20
+WRITING_CONNECTIONS: typing.Final = 10
+"""Connections to the primary: as many as to each replica, because some know only one size for all servers."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)

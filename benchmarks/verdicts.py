@@ -27,15 +27,19 @@ class Loss:
 
     entry: Entry
     lost: int
+    """Measurements, beyond the spread."""
+    at_median: int
+    """Measurements, by the median alone."""
     cells: int
     worst: Cell
     ratio: Spread
     """Our time as a multiple of theirs, where it is the largest."""
 
 
-def own_cost(results: Results, measure: str) -> OwnCost:
+def own_cost(results: Results, measure: str, reference: Entry = AUTOCOMMIT) -> OwnCost:
+    """Return what the library adds to a session that chooses nothing."""
     one, eleven = (dataclasses.replace(cell, surface=OWN_COST) for cell in (ONE_STATEMENT, ELEVEN_STATEMENTS))
-    return results.own_cost(one, eleven, AUTOCOMMIT.name, "cpu" if measure == "cpu" else "wall")
+    return results.own_cost(one, eleven, reference.name, "cpu" if measure == "cpu" else "wall")
 
 
 def token_cost(results: Results, cell: Cell) -> Spread:
@@ -56,8 +60,8 @@ def verdicts(results: Results) -> list[Verdict]:
     found = [
         _at_most("ORM read by key, of the time of the modern-di recipe", 0.42, _keyed_read(results, RECIPE)),
         _at_most("ORM read by key, of the time of the raw asyncpg pool", 1.30, _keyed_read(results, POOL)),
-        _at_most("own cost for a request, µs of processor time", 30, _micro(cost.request), digits=0),
-        _at_most("own cost for a statement, µs of processor time", 10, _micro(cost.statement), digits=0),
+        _at_most("own cost for a request, µs of processor time", 30, in_microseconds(cost.request), digits=0),
+        _at_most("own cost for a statement, µs of processor time", 10, in_microseconds(cost.statement), digits=0),
         _at_most("writing request, of the time of one without tokens", 1.15, token_cost(results, TOKEN_WRITE)),
         _at_most("reading request with a token, of the time of one without", 1.05, token_cost(results, TOKEN_READ)),
         Verdict(
@@ -109,7 +113,7 @@ def _at_most(what: str, limit: float, figure: Spread, *, digits: int = 2) -> Ver
     )
 
 
-def _micro(spread: Spread) -> Spread:
+def in_microseconds(spread: Spread) -> Spread:
     return Spread(median=spread.median * 1e6, low=spread.low * 1e6, high=spread.high * 1e6)
 
 
@@ -127,7 +131,17 @@ def losses(results: Results) -> list[Loss]:
         lost = {cell: ratio for cell, ratio in ratios.items() if ratio.low > 1}
         if lost:
             worst = max(lost, key=lambda cell: lost[cell].median)
-            found.append(Loss(entry=entry, lost=len(lost), cells=len(cells), worst=worst, ratio=lost[worst]))
+            at_median = sum(ratio.median > 1 for ratio in ratios.values())
+            found.append(
+                Loss(
+                    entry=entry,
+                    lost=len(lost),
+                    at_median=at_median,
+                    cells=len(cells),
+                    worst=worst,
+                    ratio=lost[worst],
+                )
+            )
     return sorted(found, key=lambda loss: -loss.lost / loss.cells)
 
 

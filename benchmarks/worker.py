@@ -98,11 +98,13 @@ class Worker:
         count = await closed_loop(request, clients=clients, seconds=seconds)
         return {**dataclasses.asdict(count), "cpu": time.process_time() - cpu}
 
-    async def alternate(self, other: str, rounds: int) -> Answer:
-        """Compare the contender with another in this process, both on the same one replica."""
+    async def alternate(self, names: list[str], rounds: int) -> Answer:
+        """Compare contenders in this process, all on the same one replica."""
         servers = dataclasses.replace(self._servers, replicas=self._servers.replicas[:1])
-        async with self._contender(servers) as this, ENTRIES[other].load()(servers) as opened:
-            contenders = {"this": this, "other": opened}
+        async with contextlib.AsyncExitStack() as stack:
+            contenders: dict[str, Contender] = {
+                name: await stack.enter_async_context(ENTRIES[name].load()(servers)) for name in names
+            }
             return dict(await alternating.alternate(contenders, self._keys, rounds=rounds))
 
     async def cpu(self) -> Answer:
@@ -135,15 +137,16 @@ class Worker:
     async def memory(self) -> Answer:
         """Measure the bytes that an open unit of work holds after one read, connections not counted."""
         gc.collect()
-        async with contextlib.AsyncExitStack() as stack:
+        # Not the one that is opened already: its pool would keep the connections, and rotate over them for one client.
+        async with self._contender(self._servers) as contender, contextlib.AsyncExitStack() as stack:
             read = self._contender.work["orm_read"]
 
             async def hold() -> None:
-                await read(await stack.enter_async_context(self._opened.unit_of_work(writes=False)), next(self._keys))
+                await read(await stack.enter_async_context(contender.unit_of_work(writes=False)), next(self._keys))
 
             async with contextlib.AsyncExitStack() as connected:  # the pools are filled before
                 for _ in range(HELD):
-                    await read(await connected.enter_async_context(self._opened.unit_of_work(writes=False)), 1)
+                    await read(await connected.enter_async_context(contender.unit_of_work(writes=False)), 1)
             gc.collect()
             tracemalloc.start()
             before = tracemalloc.get_traced_memory()[0]

@@ -1,4 +1,4 @@
-"""SQLAlchemy's `Session` and nothing else: the barest way to load an object with it.
+"""SQLAlchemy's `Session` and nothing else: the barest way to load an object by its own means.
 
 One synchronous session in one greenlet, in autocommit, with a statement that is built before: no `AsyncSession`, no
 container, no choice of a server. It only reads by key.

@@ -3,7 +3,18 @@
 import collections
 
 from benchmarks.choice import SIZES
-from benchmarks.contenders.catalogue import AUTOCOMMIT, CONTENDERS, FRESHNESS, NO_TOKENS, ORM, OURS, POOL, RECIPE
+from benchmarks.contenders.catalogue import (
+    AUTOCOMMIT,
+    CONTENDERS,
+    FLOORS,
+    FRESHNESS,
+    NO_ROUTING,
+    NO_TOKENS,
+    ORM,
+    OURS,
+    POOL,
+    RECIPE,
+)
 from benchmarks.faults import FAULTS
 from benchmarks.plan import (
     BUSY_GET,
@@ -17,7 +28,7 @@ from benchmarks.plan import (
     TOKEN_WRITE,
     floors,
 )
-from benchmarks.results import Cell, FaultOutcome, FreshnessOutcome, Results, Sample
+from benchmarks.results import Cell, FaultOutcome, FreshnessOutcome, Results, Sample, Spread
 from benchmarks.verdicts import OWN_COST
 from benchmarks.work.operations import OPERATIONS
 
@@ -36,11 +47,24 @@ def made_up_results() -> Results:
                 cell = Cell(surface=surface, operation=operation.name, clients=clients)
                 for entry in (*CONTENDERS, *floors(cell)):
                     results.samples[cell, entry.name] = samples(500, 510, 520)
-    results.samples[KEYED_READ, OURS.name] = samples(200, 201, 202)
-    results.samples[KEYED_READ, ORM.name] = samples(209, 209, 209)
-    results.samples[KEYED_READ, POOL.name] = samples(190, 190, 190)
+    for entry, each in {OURS: 201, ORM: 209, POOL: 190}.items():
+        results.samples[KEYED_READ, entry.name] = samples(each, each, each)
     results.samples[BUSY_GET, RECIPE.name] = samples(1000, 1000, 1000)
+    _add_costs(results)
+    _add_counts(results)
+    for fault in FAULTS:
+        results.faults[fault.name] = {entry.name: FaultOutcome(reads=100, worst=0.5) for entry in CONTENDERS}
+    results.freshness = {
+        entry.name: FreshnessOutcome(reads=100, on_replica=50, times=[0.002] * 99 + [0.1]) for entry in FRESHNESS
+    }
+    results.freshness[OURS.name].on_replica = 90
+    return results
+
+
+def _add_costs(results: Results) -> None:
     own = {
+        (ONE_STATEMENT, NO_ROUTING): 105,
+        (ELEVEN_STATEMENTS, NO_ROUTING): 1110,
         (ONE_STATEMENT, OURS): 115,
         (ONE_STATEMENT, AUTOCOMMIT): 100,
         (ELEVEN_STATEMENTS, OURS): 1165,
@@ -51,13 +75,13 @@ def made_up_results() -> Results:
     for cell, each in ((TOKEN_READ, 1000), (TOKEN_FIRST_READ, 1500), (TOKEN_WRITE, 1100)):
         results.samples[cell, OURS.name] = samples(each, each)
         results.samples[cell, NO_TOKENS.name] = samples(1000, 1000)
+
+
+def _add_counts(results: Results) -> None:
     for entry in CONTENDERS:
         results.memory[entry.name] = 9000
         for operation in OPERATIONS:
             results.round_trips[operation.name, entry.name] = 1
-    results.choices = {"random": dict.fromkeys(SIZES, 1e-6)}
-    for fault in FAULTS:
-        results.faults[fault.name] = {entry.name: FaultOutcome(reads=100, worst=0.5) for entry in CONTENDERS}
-    results.freshness = {entry.name: FreshnessOutcome(reads=100, on_replica=50) for entry in FRESHNESS}
-    results.freshness[OURS.name].on_replica = 90
-    return results
+    for floor in FLOORS:
+        results.round_trips[KEYED_READ.operation, floor.name] = 1
+    results.choices = {"random": dict.fromkeys(SIZES, Spread(median=1e-6, low=1e-6, high=2e-6))}

@@ -8,7 +8,8 @@ from benchmarks.contenders.catalogue import CONTENDERS, OURS, POOL, RECIPE
 from benchmarks.plan import BUSY_GET, ELEVEN_STATEMENTS, KEYED_READ, ONE_STATEMENT, TOKEN_READ, TOKEN_WRITE
 from benchmarks.report import render, summary, table
 from benchmarks.results import FaultOutcome, FreshnessOutcome, Results
-from benchmarks.verdicts import OWN_COST, losses, verdicts
+from benchmarks.verdicts import OWN_COST, losses, rivals, verdicts
+from benchmarks.work.operations import OPERATIONS
 from tests.benchmarks.made_up import made_up_results, samples
 
 
@@ -43,13 +44,37 @@ def test_each_figure_can_be_missed(results: Results) -> None:
 def test_a_contender_that_is_faster_beyond_the_spread_is_named(results: Results) -> None:
     losers = [loss.entry.name for loss in losses(results)]
     assert losers == [POOL.name]  # the made-up pool is faster at the keyed read, and level elsewhere
-    assert "**raw asyncpg pool** is faster in 1 of 45 measurements" in render(results)
+    assert "**raw asyncpg pool** is faster in 1 of 45 measurements beyond the spread, in 1 by" in render(results)
+
+
+def test_a_contender_that_is_faster_within_the_spread_is_counted(results: Results) -> None:
+    results.samples[BUSY_GET, POOL.name] = samples(520, 505, 500)
+    assert "**raw asyncpg pool** is faster in 1 of 45 measurements beyond the spread, in 2 by" in render(results)
+
+
+def test_every_rival_is_told_of_in_short(results: Results) -> None:
+    """A quick run shows nothing else of them."""
+    _, _, told = summary(results).partition("## In short")
+    short, _, _ = told.partition("\n## ")
+    assert all(f"| {entry.title} | " in short for entry in rivals())
+
+
+def test_a_contender_that_did_nothing_is_not_slow(results: Results) -> None:
+    results.samples[KEYED_READ, RECIPE.name] = [dataclasses.replace(sample, done=0) for sample in samples(1, 1, 1)]
+    _, _, table = render(results).partition("### Through the bare session, 1 client")
+    row = next(line for line in table.splitlines() if line.startswith("| modern-di recipe | failed"))
+    assert row.count(" / ") == len(OPERATIONS) - 1
+
+
+def test_whom_a_ratio_is_of_has_a_line_of_its_own(results: Results) -> None:
+    """Advanced Alchemy needs an older SQLAlchemy, where ours takes another time."""
+    assert "| modern-di-replicas, SQLAlchemy 2.0, µs | 510 / 510 |" in render(results)
 
 
 def test_the_share_of_the_orm_is_told(results: Results) -> None:
     assert "takes 1.10 (1.10 to 1.10) of the raw asyncpg pool's time" in summary(results)
     row = next(line for line in render(results).splitlines() if line.startswith("| SQLAlchemy's Session alone"))
-    assert row == "| SQLAlchemy's Session alone | 0.96 (0.96 to 0.96) |  |  |  |  |"
+    assert row == "| SQLAlchemy's Session alone | 0.96 (0.96 to 0.96) / 0.96 |  |  |  |  |"
 
 
 def test_a_contender_that_fails_fewer_reads_is_named(results: Results) -> None:

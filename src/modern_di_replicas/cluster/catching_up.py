@@ -1,4 +1,4 @@
-"""What a read does that no replica is known to be fresh enough for: it asks once more, waits a moment, and gives up."""
+"""Reads that ask for more than any replica may have; where none is known to have it, they ask once more, and wait."""
 
 import asyncio
 import collections.abc
@@ -23,7 +23,7 @@ FIRST_ANSWER: typing.Final = 0.2
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class FreshRead:
-    """A read that waits for a replica to be fresh enough."""
+    """A read that not every replica is fresh enough for."""
 
     fleet: Fleet
     freshness: Freshness
