@@ -219,28 +219,28 @@ async def test_a_fence_holds_up_who_comes_until_a_primary_is_known(replicated_cl
     async with serving(replicated_cluster, **pool_size) as servers:
         async with RoutedSession(servers.primary) as session:
             former = await session.connection()
-            await servers.primary.fence(patience=60)
+            servers.primary.fence(patience=60)
             assert former.sync_connection is not None
             with pytest.raises(sqlalchemy.exc.DBAPIError):
                 await session.execute(text("SELECT 1"))
 
         held_up = [asyncio.create_task(port_of_primary(servers)) for _ in range(3)]
         given_up = asyncio.create_task(port_of_primary(servers))
-        await servers.primary.fence(patience=0)  # there is one already
+        servers.primary.fence(patience=0)  # there is one already
         pool: typing.Any = servers.primary.pool
         for _ in range(10):
             await asyncio.sleep(0)
         assert not any(task.done() for task in (*held_up, given_up))
         assert pool.checkedout() == 0
         given_up.cancel()
-        await servers.primary.follow(primary.url)
+        servers.primary.follow(primary.url)
         assert await asyncio.gather(*held_up) == [primary.port] * 3
         with pytest.raises(asyncio.CancelledError):
             await given_up
         assert pool == servers.primary.pool
         assert (pool.checkedin(), pool.checkedout()) == (1, 0)
 
-        await servers.primary.fence(patience=0)
+        servers.primary.fence(patience=0)
         with pytest.raises(ConnectionRefusedError, match="older timeline"):
             await port_of_primary(servers)
 
@@ -248,10 +248,10 @@ async def test_a_fence_holds_up_who_comes_until_a_primary_is_known(replicated_cl
 async def test_an_engine_with_a_pool_of_its_own_is_fenced_as_well(replicated_cluster: LocalCluster) -> None:
     """It refuses at once: nobody can be held up before a pool that knows no fence."""
     engine = PrimaryEngine(create_async_engine(replicated_cluster.primary.url, poolclass=NullPool).sync_engine)
-    await engine.fence(patience=60)
+    engine.fence(patience=60)
     with pytest.raises(ConnectionRefusedError, match="older timeline"):
         await engine.connect()
-    await engine.follow(replicated_cluster.primary.url)
+    engine.follow(replicated_cluster.primary.url)
     async with engine.connect() as connection:
         assert await connection.scalar(text("SELECT inet_server_port()")) == replicated_cluster.primary.port
 
@@ -259,7 +259,7 @@ async def test_an_engine_with_a_pool_of_its_own_is_fenced_as_well(replicated_clu
 async def test_the_next_monitor_takes_down_the_fence_of_the_last_one(replicated_cluster: LocalCluster) -> None:
     """It knows who leads; the last one ended before it did."""
     async with serving(replicated_cluster) as servers:
-        await servers.primary.fence(patience=0)
+        servers.primary.fence(patience=0)
         async with Monitor(servers.replica):
             assert await port_of_primary(servers) == replicated_cluster.primary.port
 

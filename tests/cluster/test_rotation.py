@@ -211,10 +211,41 @@ async def test_a_connection_that_is_being_opened_ends_with_the_others(fleet_clus
             wire.is_open.clear()
             connecting = asyncio.create_task(servers.primary.connect().start())
             await asyncio.sleep(0.1)
-            await servers.primary.follow(fleet_cluster.replicas[0].url)
+            servers.primary.follow(fleet_cluster.replicas[0].url)
             wire.is_open.set()
             with pytest.raises(ConnectionAbortedError):
                 await connecting
+
+
+@pytest.mark.parametrize(("strike", "heal"), [(crash, start), (terminate, start), (freeze, thaw)])
+async def test_a_replica_that_was_away_while_nobody_read_serves_the_next_reads(
+    disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, strike: Fault, heal: Fault
+) -> None:
+    """The connections that its pool had kept are given to nobody: who got one would take it for another failure."""
+    victim = disposable_cluster.replicas[0]
+    async with (
+        serving(disposable_cluster, replicas=[victim.url], probe_interval=0.05) as servers,
+        Monitor(servers.replica),
+    ):
+        fleet = servers.replica.fleet
+        assert fleet is not None
+
+        async def read() -> int | None:
+            async with servers.session() as session:
+                port, _, _ = (await session.execute(WHERE)).one()
+                return typing.cast(int, port)
+
+        assert await asyncio.gather(*(read() for _ in range(5))) == [victim.port] * 5
+        await asyncio.to_thread(strike, victim)
+        async with asyncio.timeout(20):
+            while fleet.serving(None):  # noqa: ASYNC110  # the monitor finds out by itself
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(heal, victim)
+        async with asyncio.timeout(20):
+            while not fleet.serving(None):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await asyncio.gather(*(read() for _ in range(5))) == [victim.port] * 5
+        assert "failed" not in caplog.text
 
 
 async def test_a_replica_without_free_connections_is_passed_over(fleet_cluster: LocalCluster) -> None:

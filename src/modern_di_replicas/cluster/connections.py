@@ -20,6 +20,7 @@ class OpenConnections:
     """
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._open: weakref.WeakSet[typing.Any] = weakref.WeakSet()
         self._terminations = 0
         event.listen(engine, "do_connect", self._begun)
@@ -41,8 +42,13 @@ class OpenConnections:
         self._open.add(opened)
 
     def terminate(self) -> None:
-        """Terminate all of them, also those that are being opened; a statement that waits for its server fails now."""
+        """Terminate all of them, also those that are being opened; a statement that waits for its server fails now.
+
+        Nobody gets one of them from the pool any more: it is a new one.
+        """
         connections, self._open = list(self._open), weakref.WeakSet()
         self._terminations += 1
         for connection in connections:
             connection.terminate()
+        # They are closed: to close them once more would give somebody time to come for one.
+        self._engine.dispose(close=False)

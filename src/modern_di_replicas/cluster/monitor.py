@@ -134,14 +134,14 @@ class Monitor:
             seen = await self._probes[member.name].ask()
         except Exception as error:  # noqa: BLE001  # a dying connection confuses the driver in many ways; watch on
             self._no_answer(member, error, starting=starting)
-            await self._conclude()
+            self._conclude()
             return False
         was_down = member.health.is_down
         member.health.probe_succeeded()
         if was_down and not member.health.is_down:
             logger.warning("%s is back.", member.name)
         self._observed[member.name] = seen
-        await self._conclude()
+        self._conclude()
         self._note_answer(member.name)
         return True
 
@@ -177,7 +177,7 @@ class Monitor:
             return  # it is down, and comes back by regular probes
         self._observed[name] = seen
         if (seen.in_recovery, seen.timeline, seen.system) != (known.in_recovery, known.timeline, known.system):
-            await self._conclude()
+            self._conclude()
         elif name == self._primary:
             self._fleet.positions.follow(seen)
         elif name in self._fleet.positions.reached and seen.in_recovery:
@@ -214,7 +214,7 @@ class Monitor:
             logger.warning("%s is down: %s.", member.name, type(error).__name__)
         member.health.declare_down()
 
-    async def _conclude(self) -> None:
+    def _conclude(self) -> None:
         """Publish what all observations together mean, and let writes follow a primary that moved."""
         ours = {name: seen for name, seen in self._observed.items() if self._system in (None, seen.system)}
         positions = self._fleet.positions
@@ -228,7 +228,7 @@ class Monitor:
         else:
             leader = ours[primary]
             if primary != self._primary or leader.timeline > self._timeline > 0 or self._is_fenced:
-                await self._move_to(primary)
+                self._move_to(primary)
             self._lost_primary_at, self._system, self._timeline = None, leader.system, leader.timeline
             positions.follow(leader)
         snapshot = assemble(
@@ -243,7 +243,7 @@ class Monitor:
         self._fleet.publish(snapshot)
         engine, is_former = self._fleet.primary, snapshot.servers[self._primary].role is Role.FENCED
         if is_former and isinstance(engine, PrimaryEngine):
-            await engine.fence(patience=min(self._answer_time, self._settings.connect_timeout))
+            engine.fence(patience=min(self._answer_time, self._settings.connect_timeout))
 
     def _ask_everybody(self) -> None:
         """Have every server asked now: somebody leads, and what is known of the others is from before."""
@@ -254,12 +254,12 @@ class Monitor:
     def _is_fenced(self) -> bool:
         return isinstance(self._fleet.primary, PrimaryEngine) and self._fleet.primary.is_fenced
 
-    async def _move_to(self, primary: str) -> None:
+    def _move_to(self, primary: str) -> None:
         logger.warning("The primary is %s now; it was %s. Writes follow.", primary, self._primary)
         self._primary = primary
         self._fleet.positions.history.clear()
         if isinstance(self._fleet.primary, PrimaryEngine):
-            await self._fleet.primary.follow(next(m.url for m in self._fleet.members if m.name == primary))
+            self._fleet.primary.follow(next(m.url for m in self._fleet.members if m.name == primary))
 
     def _report(self, snapshot: Snapshot) -> None:
         for state in snapshot.servers.values():

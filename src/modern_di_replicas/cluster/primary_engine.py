@@ -31,7 +31,7 @@ class PrimaryEngine(AsyncEngine):
         event.listen(sync_engine, "do_connect", self._redirect)
         event.listen(sync_engine, "handle_error", _leave_former_primary)
 
-    async def follow(self, url: str) -> None:
+    def follow(self, url: str) -> None:
         """Connect to another server from now on, and end every connection to the former primary.
 
         A transaction under way fails: nothing may be written to a server that is not the primary any more.
@@ -40,14 +40,14 @@ class PrimaryEngine(AsyncEngine):
         if self._fence.is_up:
             self._fence.take_down()  # nobody got through, so there is no connection to end
         else:
-            await self._end_connections()
+            self._connections.terminate()
 
     @property
     def is_fenced(self) -> bool:
         """Whether it connects to nobody, because the primary it knows is a former one."""
         return self._fence.is_up
 
-    async def fence(self, *, patience: float) -> None:
+    def fence(self, *, patience: float) -> None:
         """Connect to nobody until `follow` names a primary, and end every connection: the server is a former one.
 
         Args:
@@ -56,12 +56,7 @@ class PrimaryEngine(AsyncEngine):
         """
         if not self._fence.is_up:
             self._fence.put_up(patience)
-            await self._end_connections()
-
-    async def _end_connections(self) -> None:
-        self._connections.terminate()
-        # They are closed: to close them once more would give somebody time to come for one.
-        await self.dispose(close=False)
+            self._connections.terminate()
 
     # The signature is the event's.
     def _redirect(
