@@ -44,6 +44,11 @@ def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
         pytest.param("primary", {"primary": "sqlite+aiosqlite:///shop.db"}, "asyncpg", id="another database system"),
         pytest.param("primary", {"primary": "app:s3cret@db-1"}, "postgresql+asyncpg://", id="not a URL"),
         pytest.param("primary", {"primary": "postgresql+asyncpg://app:s3cret@db:x/shop"}, "host:5432", id="bad port"),
+        pytest.param("primary", {"primary": f"{PRIMARY}?sslmode=require"}, "ssl=", id="libpq's name for TLS"),
+        pytest.param(
+            "replicas[0].url", {"replicas": [f"{REPLICA}?application_name=x"]}, "'application_name'", id="libpq"
+        ),
+        pytest.param("primary", {"primary": f"{PRIMARY}?statement_cache_size=0"}, "no text", id="a number in a URL"),
         pytest.param("primary", {"primary": None}, "postgresql+asyncpg://", id="no URL"),
         pytest.param("replicas", {"replicas": REPLICA}, "list", id="a URL in the place of a list"),
         pytest.param("replicas", {"replicas": None}, "list", id="no list"),
@@ -104,6 +109,12 @@ def test_a_bad_value_is_refused_with_its_field_and_a_remedy(
     while error is not None:
         assert "s3cret" not in f"{error} {error!r} {getattr(error, 'value', '')!r}"
         error = error.__cause__ or error.__context__
+
+
+def test_a_url_may_have_what_the_driver_takes() -> None:
+    """As text: these reach it as the URL has them."""
+    query = "ssl=require&target_session_attrs=any&command_timeout=30&prepared_statement_cache_size=0"
+    assert ReplicationSettings(primary=f"{PRIMARY}?{query}").primary.endswith(query)
 
 
 def test_a_password_in_the_query_of_a_url_is_masked_too() -> None:

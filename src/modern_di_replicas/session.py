@@ -74,7 +74,7 @@ class RoutedSession(LightSession):
     def _why_not_a_replica(self) -> str:
         if self._intent.is_write:
             return ""
-        return ", STRONG" if self._intent.consistency is STRONG else ", no replica may serve it"
+        return ", STRONG" if self._intent.consistency is STRONG else ", no replica to serve it"
 
 
 def _sync(bind: AsyncEngine | AsyncConnection, options: dict[str, typing.Any]) -> Engine | Connection:

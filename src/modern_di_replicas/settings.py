@@ -3,10 +3,12 @@
 import collections.abc
 import dataclasses
 import datetime as dt
+import inspect
 import math
 import re
 import typing
 
+import asyncpg
 import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
@@ -20,6 +22,16 @@ Balancing = typing.Literal["least-in-use", "round-robin", "random"]
 OnWrite = typing.Literal["escalate", "raise"]
 TokenCarrier = typing.Literal["cookie", "header"]
 ReadIsolation = typing.Literal["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"]
+
+PARAMETERS: typing.Final = {
+    *inspect.signature(asyncpg.connect).parameters,
+    "prepared_statement_cache_size",  # SQLAlchemy's
+} - {
+    # Numbers and objects, where a URL gives text.
+    *("statement_cache_size", "max_cached_statement_lifetime", "max_cacheable_statement_size", "server_settings"),
+    *("dsn", "loop", "connection_class", "record_class"),
+}
+"""What may stand behind the `?` of a URL."""
 
 _NAME: typing.Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
@@ -228,7 +240,7 @@ def _check_replicas(replicas: object, *, primary: URL) -> None:
         url = _check_url(f"{field}.url", replica.url)
         _check(
             f"{field}.url",
-            _redacted(url),
+            redacted(url),
             usable=_database(url) == _database(primary),
             remedy=f"a replica holds the database of its primary, which is {_database(primary)!r}",
         )
@@ -295,14 +307,25 @@ def _check_url(field: str, value: object) -> URL:
         )
     _check(
         field,
-        _redacted(url),
+        redacted(url),
         usable=url.drivername == DRIVER,
         remedy=f"write {DRIVER}:// in front: the driver has to be asyncpg, and has to be named",
     )
+    # Else the driver would say so at each attempt to connect, which looks like a server that is down.
+    for name in url.query.keys() - PARAMETERS:
+        _check(
+            field,
+            redacted(url),
+            usable=False,
+            remedy="write ssl= where it has sslmode=: asyncpg calls it so, and has the same levels"
+            if name == "sslmode"
+            else f"take {name!r} out of it: asyncpg.connect() takes no text of that name",
+        )
     return url
 
 
-def _redacted(url: URL) -> str:
+def redacted(url: URL) -> str:
+    """Return a URL as text, without its password."""
     secret = {key: "***" for key in url.query if "password" in key}
     return url.update_query_dict(secret).render_as_string(hide_password=True)
 

@@ -95,7 +95,7 @@ async def test_the_decision_says_why_a_read_is_on_the_primary(shop_cluster: Loca
     async with serving(shop_cluster) as servers:
         for session, reason in (
             (servers.session(intent=strong), "GET, STRONG"),
-            (RoutedSession(servers.primary, intent=plain), "GET, no replica may serve it"),
+            (RoutedSession(servers.primary, intent=plain), "GET, no replica to serve it"),
             (RoutedSession(servers.primary, intent=Intent.write(reason="POST")), "POST"),
         ):
             async with session:

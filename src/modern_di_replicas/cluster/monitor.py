@@ -8,12 +8,15 @@ import time
 import types
 import typing
 
+from sqlalchemy import make_url
+
 from modern_di_replicas.cluster.fleet import Member
 from modern_di_replicas.cluster.primary_engine import PrimaryEngine
 from modern_di_replicas.cluster.probe import Probe
 from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.routing.snapshot import Observation, Role, Snapshot, assemble, find_primary
+from modern_di_replicas.settings import redacted
 
 
 logger = logging.getLogger("modern_di_replicas")
@@ -204,8 +207,8 @@ class Monitor:
         if (getattr(error, "sqlstate", None) or "").startswith(_REFUSALS):
             refused = ConfigurationError(
                 field=f"the URL of {member.name}",
-                value=type(error).__name__,
-                remedy="the server refuses its user, its password or its database: correct it",
+                value=redacted(make_url(member.url)),
+                remedy=f"the server refuses its user, password or database ({type(error).__name__}): correct it",
             )
             if starting:
                 raise refused from None
