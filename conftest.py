@@ -1,14 +1,11 @@
-"""What the whole suite shares: clusters, a database for each example, and the examples of the documentation, executed.
-
-A recipe's tests use two fixtures of this file: `database`, the settings of an empty database on the shared cluster,
-and `visits`, the servers that ran its statements. Copy them along with the recipe.
-"""
+"""What the whole suite shares: clusters, databases, and the examples of the documentation, executed."""
 
 import asyncio
 import collections.abc
-import contextlib
 import dataclasses
 import pathlib
+import sys
+import types
 import typing
 
 import fastapi
@@ -17,72 +14,20 @@ import litestar
 import pytest
 import sybil
 from modern_di import Container
-from sqlalchemy import Connection, Engine, MetaData, event, make_url, text
+from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
-from modern_di_replicas import Replica, ReplicationSettings
-from modern_di_replicas.testing import LocalCluster, LocalServer
+from modern_di_replicas import ReplicationSettings
+from modern_di_replicas.testing import LocalCluster
 
 
-pytest_plugins = ["modern_di_replicas.testing.fixtures"]
-
-# A server's own answer: its role first, then the name it was started with.
-WHO: typing.Final = "SELECT CASE WHEN pg_is_in_recovery() THEN current_setting('cluster_name') ELSE 'primary' END"
+pytest.register_assert_rewrite("recipes.database_fixtures")
+from recipes.database_fixtures import empty, recorded_visits  # noqa: E402  # as a plugin it is rewritten, or pytest warns
 
 
-@pytest.fixture(scope="session")
-def database_for_examples(replicated_cluster: LocalCluster) -> ReplicationSettings:
-    """Give the examples one database on the shared cluster: making one takes a second, emptying it nothing."""
-    name = "examples"
-
-    def url(server: LocalServer) -> str:
-        return make_url(server.url).set(database=name).render_as_string(hide_password=False)
-
-    replicated_cluster.primary.execute(f"CREATE DATABASE {name}")
-    replicated_cluster.catch_up()
-    replicas = [Replica(url(replica), replica.name) for replica in replicated_cluster.replicas]
-    return ReplicationSettings(primary=url(replicated_cluster.primary), replicas=replicas)
-
-
-@pytest.fixture
-async def database(database_for_examples: ReplicationSettings) -> collections.abc.AsyncIterator[ReplicationSettings]:
-    """Give an empty database to one test: a primary, and the replicas `replica-1` and `replica-2`."""
-    yield database_for_examples
-    await empty(database_for_examples)
-
-
-@pytest.fixture
-def visits() -> collections.abc.Iterator[list[str]]:
-    """Give a list that grows by the name of the server that ran it for each statement: `primary`, `replica-1`, ..."""
-    with recorded_visits() as visited:
-        yield visited
-
-
-async def empty(database: ReplicationSettings) -> None:
-    owner = create_async_engine(database.primary)
-    async with owner.begin() as connection:
-        await connection.execute(text("DROP SCHEMA public CASCADE"))
-        await connection.execute(text("CREATE SCHEMA public"))
-    await owner.dispose()
-
-
-@contextlib.contextmanager
-def recorded_visits() -> collections.abc.Iterator[list[str]]:
-    visited: list[str] = []
-
-    def ask(connection: Connection, *_: object) -> None:
-        cursor = connection.connection.cursor()
-        cursor.execute(WHO)
-        visited.extend(row[0] for row in cursor.fetchall())
-        cursor.close()
-
-    event.listen(Engine, "after_cursor_execute", ask)
-    try:
-        yield visited
-    finally:
-        event.remove(Engine, "after_cursor_execute", ask)
+pytest_plugins = ["modern_di_replicas.testing.fixtures", "recipes.database_fixtures"]
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -174,8 +119,9 @@ def evaluate_page(example: sybil.Example) -> None:
 
 
 def name_the_module(namespace: dict[str, typing.Any]) -> None:
-    """Give the code of a document a module name, as classes expect one."""
+    """Give the code of a document a module name, as classes expect one, and a module, as Litestar's handlers do."""
     namespace["__name__"] = "example"
+    sys.modules["example"] = types.ModuleType("example")
 
 
 pytest_collect_file = sybil.Sybil(

@@ -7,7 +7,7 @@ BUSY: typing.Final = """\
 **The machine was busy before the run began ({load:.1f} processes for each core): the times below are not to be relied
 on, and a figure that was missed may be the fault of the others.**"""
 HOW: typing.Final = """\
-A figure is the median of the rounds ({fewest} to {most} of them), with the quartiles in brackets. In each round all
+The figures to reach are what this project asks of itself. A figure is the median of the rounds ({fewest} to {most} of them), with the quartiles in brackets. In each round all
 contenders take turns, in another order each time, and a ratio is one of both runs of the same round."""
 WHERE: typing.Final = """\
 The whole run took {seconds:.0f} s. The primary, its two replicas, the contender and the clients share this machine, so
@@ -17,12 +17,13 @@ SQLAlchemy's `Session` alone, in the barest form by its own means (a statement t
 no container, no choice of a server), takes {share} of the raw asyncpg pool's time for the read by key; the pool resets
 its connection in a round trip of its own."""
 IN_SHORT: typing.Final = """\
-Our time as a multiple of theirs, behind the stroke the same for the processor time: **below 1 we are faster**."""
+Our time as a multiple of theirs / our processor time as a multiple of theirs: **below 1 we are faster**. The modern-di
+recipe is what the documentation of modern-di shows for read replicas."""
 REQUESTS: typing.Final = """\
-Our time as a multiple of theirs, behind the stroke the same for the processor time: **below 1 we are faster**. Our own
-lines are the time of one operation in µs, and the processor time; with several clients, the time is the reciprocal of
-the throughput. Advanced Alchemy is compared with ours on SQLAlchemy 2.0. The processor time is that of the contender's
-process.
+Our time as a multiple of theirs / our processor time as a multiple of theirs: **below 1 we are faster**. Our own lines
+are the time of one operation in µs / the processor time; with several clients, the time is the reciprocal of the
+throughput. The processor time is that of the contender's process. Advanced Alchemy is compared with ours on
+SQLAlchemy 2.0.
 
 Everyone does the same statements, on {reading} connections for reads and {writing} for writes. Over HTTP the visitors
 have no token yet: what one adds is told below. They share the machine with the servers and the contender, so there the
