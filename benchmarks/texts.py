@@ -7,8 +7,9 @@ BUSY: typing.Final = """\
 **The machine was busy before the run began ({load:.1f} processes for each core): the times below are not to be relied
 on, and a figure that was missed may be the fault of the others.**"""
 HOW: typing.Final = """\
-The figures to reach are what this project asks of itself. A figure is the median of the rounds ({fewest} to {most} of them), with the quartiles in brackets. In each round all
-contenders take turns, in another order each time, and a ratio is one of both runs of the same round."""
+The figures to reach are what this project asks of itself. A figure is the median of the rounds ({fewest} to {most} of
+them), with the quartiles in brackets. In each round all contenders take turns, in another order each time, and a ratio
+is one of both runs of the same round."""
 WHERE: typing.Final = """\
 The whole run took {seconds:.0f} s. The primary, its two replicas, the contender and the clients share this machine, so
 a round trip costs next to nothing here; over a network each one adds its latency."""

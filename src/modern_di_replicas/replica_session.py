@@ -31,6 +31,7 @@ USE_PRIMARY: typing.Final = "use_primary"
 """The execution option that runs one statement, and the rest of its unit of work, on the primary."""
 
 _STREAM: typing.Final = "stream_results"
+_FROM_REPLICA: typing.Final = "modern_di_replicas_from_replica"
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
@@ -157,7 +158,7 @@ class ReplicaSession(GetByKeySession):
         enclosing, self._executing = self._executing, engine
         self._is_elsewhere = False
         try:
-            return run(self, statement, *args, **options)
+            return run(self, statement, *args, **(_marked(options) if engine is self._replica.streaming else options))
         except Exception as error:
             # By a flush or by a load inside this statement it may have left: then the error is the primary's.
             if self.escalation is not None or self._is_elsewhere:
@@ -309,6 +310,10 @@ class ReplicaSession(GetByKeySession):
         self.escalate_write("SAVEPOINT")
         return super().begin_nested()
 
+    def expunge(self, instance: object) -> None:
+        super().expunge(instance)
+        self.guard.expunged(instance)
+
     def merge(self, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
         self.escalate_write("merge()")
         return super().merge(*args, **options)
@@ -331,6 +336,23 @@ def _before_flush(session: ReplicaSession, context: UOWTransaction, instances: o
     session.check_flush()
 
 
+# What a flush writes besides what was changed: orphans, and the foreign keys of a collection's members.
+
+
+@event.listens_for(Mapper, "before_update")
+def _before_update(mapper: object, connection: object, target: object) -> None:  # noqa: ARG001
+    session = object_session(target)
+    if isinstance(session, ReplicaSession):
+        session.guard.check_update(session, target)
+
+
+@event.listens_for(Mapper, "before_delete")
+def _before_delete(mapper: object, connection: object, target: object) -> None:  # noqa: ARG001
+    session = object_session(target)
+    if isinstance(session, ReplicaSession):
+        session.guard.check_object(target)
+
+
 @event.listens_for(ReplicaSession, "after_transaction_end")
 def _after_transaction_end(session: ReplicaSession, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
@@ -343,7 +365,17 @@ def _attached(session: ReplicaSession, instance: object) -> None:
 
 
 @event.listens_for(Mapper, "refresh")
-def _refreshed(target: object, context: QueryContext, attrs: collections.abc.Collection[str] | None) -> None:  # noqa: ARG001
+def _refreshed(target: object, context: QueryContext, attrs: collections.abc.Collection[str] | None) -> None:
     session = object_session(target)
-    if isinstance(session, ReplicaSession) and session.escalation is not None:
+    if isinstance(session, ReplicaSession) and session.escalation is not None and not _is_marked(context):
         session.guard.refreshed(target, attrs)
+
+
+def _marked(options: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    """Return the options of a statement whose rows still come from the replica when its session has left it."""
+    given = options.get("execution_options") or _NONE
+    return {**options, "execution_options": {**given, _FROM_REPLICA: True}}
+
+
+def _is_marked(context: QueryContext | None) -> bool:
+    return context is not None and bool(context.execution_options.get(_FROM_REPLICA))

@@ -4,50 +4,85 @@ import typing
 import weakref
 
 import sqlalchemy
+from sqlalchemy import event
 from sqlalchemy.orm import InstanceState, Session
 
 from modern_di_replicas.errors import StaleWriteError
 
 
 class StaleWriteGuard:
-    """Remembers which objects of a session came from a replica and were not refreshed from the primary since."""
+    """Knows which objects of a session may be written, once it has left its replica.
+
+    Those that the primary has given since, and those that did not come from this session's replica. All others may be
+    stale, however late they are made: rows of a replica may still be on their way.
+    """
 
     def __init__(self) -> None:
-        self._stale: weakref.WeakSet[InstanceState[typing.Any]] = weakref.WeakSet()
-        self._foreign: weakref.WeakSet[InstanceState[typing.Any]] = weakref.WeakSet()
+        self._has_left_replica = False
+        self._fresh: weakref.WeakSet[InstanceState[typing.Any]] = weakref.WeakSet()
+        self._expunged: weakref.WeakSet[InstanceState[typing.Any]] = weakref.WeakSet()
+
+    def left_replica(self, session: Session) -> None:
+        """Note what the primary gives from now on; before that, nothing is noted, so that reading costs nothing."""
+        self._has_left_replica = True
+        for way in ("loaded_as_persistent", "pending_to_persistent"):
+            event.listen(session, way, self._came_from_primary)
+
+    def _came_from_primary(self, session: Session, instance: object) -> None:  # noqa: ARG002  # the event's signature
+        self._fresh.add(_state(instance))
+
+    def expunged(self, instance: object) -> None:
+        """Note an object that the session had, and that may come back."""
+        self._expunged.add(_state(instance))
 
     def attached(self, instance: object) -> None:
         """Note an object that was loaded by another session: this session's replica is not to blame for it."""
-        self._foreign.add(_state(instance))
-
-    def left_replica(self, session: Session) -> None:
-        """Note that everything the session holds by now came from a replica.
-
-        Asked once, when the session moves to the primary, so that reading costs nothing.
-        """
-        self._stale.update(state for state in map(_state, session.identity_map.values()) if state not in self._foreign)
+        state = _state(instance)
+        if state not in self._expunged:
+            self._fresh.add(state)
 
     def refreshed(self, instance: object, attributes: typing.Collection[str] | None) -> None:
         """Note that an object was loaded again, from the primary; None stands for all attributes."""
         state = _state(instance)
-        if attributes is None or set(state.mapper.column_attrs.keys()) <= set(attributes):
-            self._stale.discard(state)
+        loaded = set(state.mapper.column_attrs.keys()) - state.unloaded
+        if attributes is None or loaded <= set(attributes):
+            self._fresh.add(state)
 
     def check(self, session: Session) -> None:
-        """Check what a session is about to flush.
+        """Check what a session is about to flush, as far as that is known before.
 
         Raises:
-            StaleWriteError: an object that came from a replica was modified or deleted, and its mapper has no
-                `version_id_col` that would let PostgreSQL tell whether it is stale.
+            StaleWriteError: see `check_object`.
 
         """
-        if not self._stale:
+        if not self._has_left_replica:
             return
-        modified = (item for item in session.dirty if session.is_modified(item, include_collections=False))
-        for instance in (*session.deleted, *modified):
-            state = _state(instance)
-            if state in self._stale and state.mapper.version_id_col is None:
-                raise StaleWriteError(model=state.mapper.class_.__qualname__, key=tuple(state.identity or ()))
+        for instance in session.deleted:
+            self.check_object(instance)
+        for instance in session.dirty:
+            self.check_update(session, instance)
+
+    def check_update(self, session: Session, instance: object) -> None:
+        """Check an object whose row is updated if it has changed.
+
+        Raises:
+            StaleWriteError: see `check_object`.
+
+        """
+        if session.is_modified(instance, include_collections=False):
+            self.check_object(instance)
+
+    def check_object(self, instance: object) -> None:
+        """Check an object whose row is about to be written.
+
+        Raises:
+            StaleWriteError: it came from a replica, and its mapper has no `version_id_col` that would let PostgreSQL
+                tell whether it is stale.
+
+        """
+        state = _state(instance)
+        if self._has_left_replica and state not in self._fresh and state.mapper.version_id_col is None:
+            raise StaleWriteError(model=state.mapper.class_.__qualname__, key=tuple(state.identity or ()))
 
 
 def _state(instance: object) -> InstanceState[typing.Any]:

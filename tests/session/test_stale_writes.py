@@ -1,13 +1,53 @@
 """An object from a replica may be older than its row: writing it must not undo somebody else's update."""
 
+import typing
+
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import Table, select, text, update
+from sqlalchemy.ext.asyncio import AsyncAttrs
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, relationship, selectinload
 from sqlalchemy.orm.exc import StaleDataError
 
 from modern_di_replicas import ReplicasError, RoutedSession, StaleWriteError
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import Servers, serving
-from tests.session.models import Account, Item
+from tests.session.models import Account, Item, Shop
+
+
+class Base(AsyncAttrs, DeclarativeBase):
+    """Other ways to map the tables of the shop."""
+
+
+class Thing(Base):
+    """An item that knows nothing of its shop."""
+
+    __table__ = Item.__table__
+    id: Mapped[int]
+    amount: Mapped[int]
+
+
+class Owner(Base):
+    """A shop that throws away what it does not hold any more."""
+
+    __table__ = Shop.__table__
+    id: Mapped[int]
+    items: Mapped[list[Thing]] = relationship(cascade="all, delete-orphan", order_by=Thing.id, overlaps="items,shop")
+
+
+class Shelf(Base):
+    """A shop that lets go of what it does not hold any more."""
+
+    __table__ = Shop.__table__
+    id: Mapped[int]
+    items: Mapped[list[Thing]] = relationship(order_by=Thing.id, overlaps="items,shop")
+
+
+class Lazy(Base):
+    """An item whose shop is loaded when it is asked for."""
+
+    __table__ = Item.__table__
+    amount: Mapped[int]
+    shop_id: Mapped[int] = deferred(typing.cast(Table, Item.__table__).c.shop_id)
 
 
 async def amount_on_primary(servers: Servers) -> int | None:
@@ -64,6 +104,100 @@ async def test_a_versioned_object_fails_honestly_when_it_is_stale_and_succeeds_w
             await session.rollback()
         async with RoutedSession(servers.primary) as session:
             assert (await session.get_one(Account, 1)).balance == 500
+
+
+async def leave(session: RoutedSession) -> None:
+    await session.execute(text("SELECT 1").execution_options(use_primary=True))
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
+@pytest.mark.parametrize("how", ["changed", "deleted", "refreshed by the stream"])
+async def test_what_a_stream_of_the_replica_gives_after_the_move_is_stale(
+    shop_cluster: LocalCluster, isolation: typing.Any, how: str
+) -> None:
+    """INVARIANT: an object is judged by where its row came from, not by when it was made."""
+    async with serving(shop_cluster, read_isolation=isolation) as servers, servers.session() as session:
+        query = select(Item).order_by(Item.id).limit(20).execution_options(yield_per=2)
+        if how == "refreshed by the stream":
+            await session.get_one(Item, 9)
+            query = query.execution_options(populate_existing=True)
+        async for item in await session.stream_scalars(query):
+            if item.id == 1:
+                await leave(session)
+            elif item.id == 9:
+                break
+        if how == "deleted":
+            await session.delete(item)
+        else:
+            item.amount += 1
+        with pytest.raises(StaleWriteError) as caught:
+            await session.flush()
+        assert caught.value.key == (9,)
+        await session.rollback()
+
+
+async def test_what_a_result_of_the_replica_gives_after_the_move_is_stale(shop_cluster: LocalCluster) -> None:
+    """In `run_sync`, the objects of a result are made when they are asked for."""
+
+    def change_late(session: Session) -> None:
+        items = session.scalars(select(Item).order_by(Item.id).limit(3))
+        session.execute(text("SELECT 1").execution_options(use_primary=True))
+        items.all()[2].amount += 1
+        session.flush()
+
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        with pytest.raises(StaleWriteError):
+            await session.run_sync(change_late)
+        await session.rollback()
+
+
+async def test_what_a_stream_of_the_primary_gives_may_be_written(shop_cluster: LocalCluster) -> None:
+    """The unit of work has left its replica by then."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        await leave(session)
+        async for item in await session.stream_scalars(select(Item).where(Item.id == 3)):
+            item.amount += 1
+        await session.flush()
+        await session.rollback()
+
+
+@pytest.mark.parametrize("owner", [Owner, Shelf])
+async def test_a_collection_cannot_write_the_row_of_a_stale_member(
+    shop_cluster: LocalCluster, owner: typing.Any
+) -> None:
+    """INVARIANT: a flush writes more than what was changed: it deletes orphans, and clears foreign keys."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        held = await session.get_one(owner, 1, options=[selectinload(owner.items)])
+        held.items.pop(0)
+        with pytest.raises(StaleWriteError) as caught:
+            await session.commit()
+        assert (caught.value.model, caught.value.key) == ("Thing", (1,))
+        await session.rollback()
+        assert await amount_on_primary(servers) == 10
+
+
+async def test_an_object_that_left_the_session_and_came_back_is_still_stale(shop_cluster: LocalCluster) -> None:
+    """It is not another session's."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        item = await session.get_one(Item, 1)
+        session.expunge(item)
+        session.add(item)
+        item.amount += 1
+        with pytest.raises(StaleWriteError):
+            await session.flush()
+        await session.rollback()
+
+
+async def test_a_deferred_column_that_was_not_loaded_cannot_be_stale(shop_cluster: LocalCluster) -> None:
+    """What is loaded again is all that there is."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        item = await session.get_one(Lazy, 1)
+        await leave(session)
+        session.expire(item)
+        await item.awaitable_attrs.amount
+        item.amount += 1
+        await session.flush()
+        await session.rollback()
 
 
 async def test_deleting_a_stale_object_is_refused_too(shop_cluster: LocalCluster) -> None:
