@@ -1,8 +1,9 @@
 import functools
+import typing
 
 import pytest
 
-from modern_di_replicas import ConfigurationError, Intent, read_intent, write_intent
+from modern_di_replicas import EVENTUAL, ConfigurationError, Intent, read_intent, write_intent
 from modern_di_replicas.intent import marked_intent, resolve_intent
 
 
@@ -54,6 +55,41 @@ def test_a_marker_is_found_behind_a_partial_and_a_wrapper() -> None:
     assert marked_intent(functools.partial(functools.partial(handler))) == Intent.read()
     assert marked_intent(wrapper) == Intent.read()
     assert marked_intent(lambda: None) is None
+
+
+def test_a_marker_is_found_on_what_a_class_makes_of_a_function() -> None:
+    """Above `@staticmethod` and `@classmethod`, and on an object that is called."""
+
+    class Handlers:
+        @write_intent
+        @staticmethod
+        def static() -> None: ...
+
+        @write_intent
+        @classmethod
+        def of_class(cls) -> None: ...
+
+        @write_intent
+        def __call__(self) -> None: ...
+
+    for endpoint in (Handlers.static, Handlers.of_class, Handlers()):
+        assert marked_intent(endpoint) == Intent.write()
+    assert marked_intent(Handlers) is None
+
+
+@pytest.mark.parametrize("misplaced", ["analytics", EVENTUAL, type("Controller", (), {})])
+def test_a_marker_on_what_is_no_function_is_refused(misplaced: typing.Any) -> None:
+    """`@read_intent("analytics")` would have marked a text, and not the handler."""
+    with pytest.raises(ConfigurationError, match="group="):
+        read_intent(misplaced)
+
+
+@pytest.mark.parametrize(("field", "value"), [("group", 5), ("affinity", 5), ("after", 5)])
+def test_what_an_intent_cannot_be_given_is_named(field: str, value: typing.Any) -> None:
+    """Before a request, and not in the middle of one."""
+    with pytest.raises(ConfigurationError) as caught:
+        Intent.read(**{field: value})
+    assert (caught.value.field, caught.value.value) == (field, value)
 
 
 def test_two_different_markers_on_one_handler_are_refused() -> None:

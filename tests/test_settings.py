@@ -92,6 +92,7 @@ def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
         pytest.param("primary_pool_timeout", {"primary_pool_timeout": -0.1}, "at least 0", id="primary_pool_timeout"),
         pytest.param("replica_pool_timeout", {"replica_pool_timeout": -1}, "at least 0", id="replica_pool_timeout"),
         pytest.param("replica_pool_timeout", {"replica_pool_timeout": float("nan")}, "seconds", id="no number"),
+        pytest.param("primary_reads", {"primary_reads": "false"}, "True or False", id="a text for a flag"),
         pytest.param("connect_timeout", {"connect_timeout": 0}, "above 0", id="connect_timeout"),
         pytest.param("connect_timeout", {"connect_timeout": "5"}, "seconds", id="a text for a number"),
     ],

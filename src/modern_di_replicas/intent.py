@@ -19,6 +19,13 @@ READ_METHODS: typing.Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _MARKER: typing.Final = "__modern_di_replicas_intent__"
 
+_TOKEN: typing.Final = ConsistencyToken | str
+_REMEDIES: typing.Final = {
+    "group": "give the name of a group of replicas, or None",
+    "affinity": "give a text, such as str(user.id), or None",
+    "after": "give a ConsistencyToken or its text, such as current_token() returns, or None",
+}
+
 Handler = typing.TypeVar("Handler")
 
 
@@ -67,9 +74,12 @@ class Intent:
             reason: who said so, in words for people.
 
         Raises:
-            ConfigurationError: `consistency` is no level, or `after` is not the text of a token.
+            ConfigurationError: `group` or `affinity` is no text, `consistency` is no level, or `after` no token.
 
         """
+        for field, value, kind in (("group", group, str), ("affinity", affinity, str), ("after", after, _TOKEN)):
+            if not isinstance(value, kind | None):
+                raise ConfigurationError(field=field, value=value, remedy=_REMEDIES[field])
         if consistency is not None:
             check_consistency("consistency", consistency)
         return cls(
@@ -113,7 +123,8 @@ def read_intent(
         consistency: how fresh the reads have to be; default: what the settings say.
 
     Raises:
-        ConfigurationError: the handler is already marked with another intent, or `consistency` is no level.
+        ConfigurationError: the handler is already marked with another intent, or is no function; `consistency` is no
+            level, or `group` no text.
 
     """
     return _marker(handler, Intent.read(group=group, consistency=consistency, reason="@read_intent"))
@@ -132,7 +143,7 @@ def write_intent(handler: object = None, /) -> object:
         handler: the handler, when used without parentheses.
 
     Raises:
-        ConfigurationError: the handler is already marked with another intent.
+        ConfigurationError: the handler is already marked with another intent, or is no function.
 
     """
     return _marker(handler, Intent.write(reason="@write_intent"))
@@ -143,7 +154,16 @@ def _marker(handler: object, intent: Intent) -> object:
         # Above a Litestar route decorator the target is its route handler object, which carries `opt`;
         # everywhere else it is the function itself.
         opt = getattr(target, "opt", None)
-        place = opt if isinstance(opt, dict) else vars(target)
+        # What a staticmethod or a classmethod has is not seen where it is called; its function's is.
+        function = getattr(target, "__func__", target)
+        if not isinstance(opt, dict) and (isinstance(target, type) or not callable(function)):
+            raise ConfigurationError(
+                field="the handler of a marker",
+                value=target,
+                remedy="mark a function; give a group or a level by its name, as in @read_intent(group='analytics'), "
+                "and a class of Litestar opt = {'intent': Intent.write()}",
+            )
+        place = opt if isinstance(opt, dict) else vars(function)
         key = INTENT_OPT if place is opt else _MARKER
         marked = place.setdefault(key, intent)
         if marked != intent:
@@ -158,9 +178,12 @@ def _marker(handler: object, intent: Intent) -> object:
 
 
 def marked_intent(endpoint: object) -> Intent | None:
-    """Return the intent an endpoint is marked with, looking through `functools.partial` and its like."""
+    """Return the intent an endpoint is marked with, looking through `functools.partial` and its like.
+
+    An object that is called is marked at its `__call__`.
+    """
     while endpoint is not None:
-        intent = getattr(endpoint, _MARKER, None)
+        intent = getattr(endpoint, _MARKER, None) or getattr(type(endpoint).__call__, _MARKER, None)
         if isinstance(intent, Intent):
             return intent
         endpoint = getattr(endpoint, "func", None)

@@ -30,6 +30,7 @@ from modern_di_replicas.stale_writes import StaleWriteGuard
 USE_PRIMARY: typing.Final = "use_primary"
 """The execution option that runs one statement, and the rest of its unit of work, on the primary."""
 
+_ASKED: typing.Final = f"the execution option {USE_PRIMARY}"
 _STREAM: typing.Final = "stream_results"
 _FROM_REPLICA: typing.Final = "modern_di_replicas_from_replica"
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
@@ -88,7 +89,7 @@ class ReplicaSession(GetByKeySession):
             if "isolation_level" in always or "isolation_level" in replica.options:
                 self.escalation = "an isolation level of its own"  # a replica's is that of the settings
             elif always.get(USE_PRIMARY):
-                self.escalation = f"the execution option {USE_PRIMARY}"
+                self.escalation = _ASKED
 
     # Where a statement goes
 
@@ -132,6 +133,13 @@ class ReplicaSession(GetByKeySession):
     def scalars(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
         return self._run(Session.scalars, statement, args, options)
 
+    def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+        given = options.get("execution_options")
+        if given and given.get(USE_PRIMARY) and self.escalation is None:
+            self.escalate(_ASKED)
+            options["populate_existing"] = True
+        return super().get(entity, ident, **options)
+
     def _run(
         self,
         run: collections.abc.Callable[..., typing.Any],
@@ -173,7 +181,9 @@ class ReplicaSession(GetByKeySession):
         given = options.get("execution_options") or _NONE
         own = statement.get_execution_options() if isinstance(statement, Executable) else _NONE
         if given.get(USE_PRIMARY) or own.get(USE_PRIMARY):
-            self.escalate(f"the execution option {USE_PRIMARY}")
+            self.escalate(_ASKED)
+            # What the session holds from the replica is not shown again.
+            options["execution_options"] = {"populate_existing": True, **given}
         elif isinstance(statement, UpdateBase):
             self.escalate_write("INSERT" if statement.is_insert else "UPDATE" if statement.is_update else "DELETE")
         elif not self._reading:

@@ -160,6 +160,12 @@ class ReplicationSettings:
             _check_number(field, getattr(self, field), whole=False, minimum=0, exclusive=True)
         _check_max_lag("max_lag", self.max_lag)
         _check(
+            "primary_reads",
+            self.primary_reads,
+            usable=isinstance(self.primary_reads, bool),
+            remedy="give True or False, not the text of an environment variable",
+        )
+        _check(
             "balancing",
             self.balancing,
             usable=callable(self.balancing) or self.balancing in typing.get_args(Balancing),

@@ -110,6 +110,28 @@ async def leave(session: RoutedSession) -> None:
     await session.execute(text("SELECT 1").execution_options(use_primary=True))
 
 
+@pytest.mark.parametrize("how", ["get", "select", "statement's own"])
+async def test_use_primary_reads_what_the_session_holds_anew(disposable_shop: LocalCluster, how: str) -> None:
+    """An object that came from the replica is not shown again, and may be written then."""
+    for replica in disposable_shop.replicas:
+        replica.pause_replay()
+    disposable_shop.primary.execute("UPDATE item SET amount = 500 WHERE id = 1")
+    async with serving(disposable_shop) as servers, servers.session() as session:
+        item = await session.get_one(Item, 1)
+        assert item.amount == 10, "the replica is not behind: the test would prove nothing"
+        wanted = select(Item).where(Item.id == 1)
+        if how == "get":
+            await session.get_one(Item, 1, execution_options={"use_primary": True})
+        elif how == "select":
+            await session.scalars(wanted, execution_options={"use_primary": True})
+        else:
+            await session.scalars(wanted.execution_options(use_primary=True))
+        assert item.amount == 500
+        item.amount += 1
+        await session.commit()
+        assert await amount_on_primary(servers) == 501
+
+
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
 @pytest.mark.parametrize("how", ["changed", "deleted", "refreshed by the stream"])
 async def test_what_a_stream_of_the_replica_gives_after_the_move_is_stale(
