@@ -18,7 +18,7 @@ from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.failures import Failure, classify
 from modern_di_replicas.cluster.patient import PatientEngine
-from modern_di_replicas.cluster.reading import StatementNotForReplica, release
+from modern_di_replicas.cluster.reading import StatementNotForReplica
 from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.get_by_key import GetByKeySession
@@ -276,7 +276,7 @@ class ReplicaSession(GetByKeySession):
         """Give the replica's connections back, at the end of a transaction."""
         while self._reading:
             _, connection = self._reading.popitem()
-            release(connection)
+            connection.close()
 
     def close(self) -> None:
         try:

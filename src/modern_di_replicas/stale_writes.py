@@ -55,8 +55,6 @@ class StaleWriteGuard:
             StaleWriteError: see `check_object`.
 
         """
-        if not self._has_left_replica:
-            return
         for instance in session.deleted:
             self.check_object(instance)
         for instance in session.dirty:

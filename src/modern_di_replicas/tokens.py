@@ -118,9 +118,13 @@ class Tokens:
             self.rejected["duplicated"] += 1
             return None
         token = self.decode(texts[0])
-        if token is None or self._fleet is None or self._signers:
-            return token
-        if self._fleet.has_written(token) or await is_written(self._fleet, token, wait=self._wait):
+        return token if token is None or self._fleet is None else await self._judge(token, self._fleet)
+
+    async def _judge(self, token: ConsistencyToken, fleet: Fleet) -> ConsistencyToken | None:
+        if token.lsn == LAST_LSN and token.timeline == fleet.positions.timeline:
+            # It asks for all that will ever be, because the primary could not say how far it was. By now it may.
+            return await self.now() or token
+        if self._signers or fleet.has_written(token) or await is_written(fleet, token, wait=self._wait):
             return token
         self.rejected["ahead"] += 1
         return None

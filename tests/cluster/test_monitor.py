@@ -212,6 +212,33 @@ async def test_who_leads_now_is_asked_at_once_when_a_newer_timeline_is_seen(disp
         assert snapshot(servers).primary == name(promoted)
 
 
+async def test_a_standby_that_followed_a_promotion_serves_when_its_new_primary_is_gone(
+    disposable_cluster: LocalCluster,
+) -> None:
+    """INVARIANT: without a receiver it tells the timeline of its control file, which may be the one before."""
+    promoted, standby = disposable_cluster.replicas
+    async with watched(disposable_cluster) as servers:
+        await asyncio.to_thread(disposable_cluster.primary.stop, "fast")
+        await asyncio.to_thread(promoted.promote)
+        await asyncio.to_thread(standby.follow, promoted)
+        await until(lambda: (state(servers, standby).role, state(servers, standby).timeline) == (Role.STANDBY, 2))
+        await asyncio.to_thread(promoted.stop, "immediate")
+        await until(lambda: not state(servers, promoted).up)
+        assert standby.execute("SELECT timeline_id FROM pg_control_checkpoint()") == "1", "it proves nothing"
+        assert standby.execute("SELECT count(*) FROM pg_stat_wal_receiver") == "0", "it proves nothing"
+        seen = [state(servers, standby)]
+
+        def has_answered_again() -> bool:
+            if state(servers, standby) is not seen[-1]:
+                seen.append(state(servers, standby))
+            return len(seen) > 3
+
+        await until(has_answered_again)
+        assert {(one.role, one.timeline) for one in seen} == {(Role.STANDBY, 2)}
+        async with servers.session() as session:
+            assert await session.scalar(text("SELECT inet_server_port()")) == standby.port
+
+
 async def test_a_fence_holds_up_who_comes_until_a_primary_is_known(replicated_cluster: LocalCluster) -> None:
     """They take no place in the pool meanwhile, which has but one here; after a while nobody is held up."""
     primary = replicated_cluster.primary

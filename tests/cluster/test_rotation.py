@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event, text
 
 from benchmarks.wire import Wire
-from modern_di_replicas import Monitor, NoReplicaAvailable, Replica
+from modern_di_replicas import Monitor, NoReplicaAvailable, Replica, RoutedSession
 from modern_di_replicas.routing.snapshot import Role
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
@@ -246,6 +246,53 @@ async def test_a_replica_that_was_away_while_nobody_read_serves_the_next_reads(
                 await asyncio.sleep(0.01)
         assert await asyncio.gather(*(read() for _ in range(5))) == [victim.port] * 5
         assert "failed" not in caplog.text
+
+
+async def test_who_waits_for_a_connection_of_a_frozen_replica_does_not_wait_in_vain(
+    disposable_cluster: LocalCluster,
+) -> None:
+    """INVARIANT: detection bounds the worst read, of those as well that have no connection yet.
+
+    Each of them would try to connect, and each attempt takes as long as a probe.
+    """
+    victim = disposable_cluster.replicas[0]
+    pools = {"replica_pool_size": 2, "replica_max_overflow": 0, "replica_pool_timeout": 60.0, "primary_pool_size": 40}
+    settings: dict[str, typing.Any] = {"replicas": [victim.url], "probe_interval": 0.2, "probe_timeout": 0.5, **pools}
+    async with serving(disposable_cluster, **settings) as servers, Monitor(servers.replica):
+
+        async def read() -> tuple[bool, float]:
+            began = time.monotonic()
+            async with servers.session() as session:
+                _, is_replica, _ = (await session.execute(WHERE)).one()
+            return is_replica, time.monotonic() - began
+
+        assert await asyncio.gather(read(), read())
+        await asyncio.to_thread(victim.freeze)
+        try:
+            answers = await asyncio.gather(*(read() for _ in range(40)))
+        finally:
+            await asyncio.to_thread(victim.thaw)
+        assert not any(is_replica for is_replica, _ in answers)
+        assert max(took for _, took in answers) < 10 * settings["probe_timeout"]  # one by one: 20 times
+
+
+@pytest.mark.parametrize("which", ["primary", "replica"])
+async def test_an_application_ends_while_a_server_is_frozen(disposable_cluster: LocalCluster, which: str) -> None:
+    """A farewell that nobody answers is not waited for; a rolling deployment would hang."""
+    victim = disposable_cluster.primary if which == "primary" else disposable_cluster.replicas[0]
+    async with contextlib.AsyncExitStack() as stack:
+        replicas = [disposable_cluster.replicas[0].url]
+        servers = await stack.enter_async_context(serving(disposable_cluster, replicas=replicas))
+        await stack.enter_async_context(Monitor(servers.replica))
+        for session in (servers.session(), RoutedSession(servers.primary)):
+            async with session:
+                await session.execute(WHERE)
+        await asyncio.to_thread(victim.freeze)
+        try:
+            async with asyncio.timeout(20):
+                await stack.aclose()
+        finally:
+            await asyncio.to_thread(victim.thaw)
 
 
 async def test_a_replica_without_free_connections_is_passed_over(fleet_cluster: LocalCluster) -> None:

@@ -170,14 +170,18 @@ async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_ag
         assert token.timeline == 1
 
 
-async def test_when_nobody_can_be_asked_the_token_asks_for_everything(cluster: LocalCluster) -> None:
+@pytest.mark.parametrize("secret", [None, "secret"])
+async def test_when_nobody_can_be_asked_the_token_asks_for_everything(
+    cluster: LocalCluster, secret: str | None
+) -> None:
     """INVARIANT: a write without a token would be hidden from its client; no replica has everything, so none hides it.
 
+    It is believed, though nobody has written that much: once the primary is back, it asks for what is written by then.
     Without a monitor nobody knows which database it is about; then nobody knows of the replicas either.
     """
     client = Client(is_request=True)
     client.written(None)
-    settings: dict[str, typing.Any] = {"probe_interval": 60.0, "probe_timeout": 0.2}
+    settings: dict[str, typing.Any] = {"probe_interval": 60.0, "probe_timeout": 0.2, "token_secret": secret}
     async with serving(cluster, **settings) as servers:
         tokens = Tokens(servers.settings, servers.replica.fleet)
         assert await tokens.of(client) is None
@@ -185,10 +189,16 @@ async def test_when_nobody_can_be_asked_the_token_asks_for_everything(cluster: L
             cluster.primary.freeze()
             try:
                 token = await tokens.of(client)
+                assert token is not None
+                assert await tokens.admit([tokens.encode(token)]) == token
             finally:
                 cluster.primary.thaw()
-            assert token is not None
             assert ConsistencyToken.parse(str(token)) == token
+            cluster.primary.execute("INSERT INTO note VALUES ('meanwhile')")
+            written = int(cluster.primary.execute("SELECT pg_current_wal_flush_lsn() - '0/0'"))
+            admitted = await tokens.admit([tokens.encode(token)])
+            assert admitted is not None
+            assert written <= admitted.lsn < token.lsn
             async with RoutedSession(servers.replica, intent=Intent.read(after=token)) as session:
                 assert not await session.scalar(text("SELECT pg_is_in_recovery()"))
     assert await Tokens(servers.settings).of(client) is None

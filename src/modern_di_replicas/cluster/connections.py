@@ -1,5 +1,7 @@
 """The open connections of one engine, so that they can be ended without asking their server."""
 
+import asyncio
+import collections.abc
 import typing
 import weakref
 
@@ -7,6 +9,9 @@ from sqlalchemy import AdaptedConnection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+
+FAREWELL: typing.Final = 1.0
+"""Seconds a server has, at the end, to let the connections of one engine go."""
 
 _BEGUN: typing.Final = "modern_di_replicas.begun"
 
@@ -40,6 +45,16 @@ class OpenConnections:
             msg = "the connection was terminated while it was being opened"
             raise ConnectionAbortedError(msg)
         self._open.add(opened)
+
+    async def closed(self, closing: collections.abc.Coroutine[typing.Any, typing.Any, None]) -> None:
+        """Wait for the pool's end; a frozen server does not answer a farewell, and is not waited for."""
+        task = asyncio.ensure_future(closing)
+        try:
+            await asyncio.wait({task}, timeout=FAREWELL)
+        finally:
+            if not task.done():
+                self.terminate()
+        await task
 
     def terminate(self) -> None:
         """Terminate all of them, also those that are being opened; a statement that waits for its server fails now.

@@ -37,6 +37,17 @@ class Health:
         self._taken_out = False
         self._successes = SUCCESSES_NEEDED
 
+    def check(self) -> None:
+        """Check that probes have not taken the server out: whoever waited for a connection need not wait for it.
+
+        Raises:
+            ConnectionRefusedError: they have.
+
+        """
+        if self._taken_out:
+            msg = "the server does not answer the monitor"
+            raise ConnectionRefusedError(msg)
+
     @property
     def is_down(self) -> bool:
         """Whether the server is to be left alone now."""

@@ -42,6 +42,10 @@ class PrimaryEngine(AsyncEngine):
         else:
             self._connections.terminate()
 
+    async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
+        """Close the pooled connections; see `AsyncEngine.dispose`."""
+        await self._connections.closed(super().dispose(close))
+
     @property
     def is_fenced(self) -> bool:
         """Whether it connects to nobody, because the primary it knows is a former one."""

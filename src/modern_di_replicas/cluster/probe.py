@@ -29,6 +29,7 @@ FROM (SELECT pg_is_in_recovery() AS in_recovery) AS server
 
 QUESTION: typing.Final = f"""
 SELECT answer.*,
+       pg_postmaster_start_time() AS started,
        (SELECT system_identifier FROM pg_control_system()) AS system,
        (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database
 FROM ({BRIEF_QUESTION}) AS answer
@@ -73,6 +74,10 @@ class Probe:
     _connection: typing.Any = None
     _identity: tuple[int, int] | None = None
     """Which PostgreSQL cluster and database the connection leads to, as the last answer said."""
+    _run: tuple[int, object] | None = None
+    """Which server, and since when it runs."""
+    _timeline: int = 0
+    """The newest timeline it was seen on since then."""
     _asking: asyncio.Future[Observation] | None = None
 
     async def ask(self, *, briefly: bool = False) -> Observation:
@@ -116,12 +121,17 @@ class Probe:
         asked_at = time.monotonic()
         row = await self._connection.fetchrow(QUESTION if identity is None else BRIEF_QUESTION)
         self._identity = system, database = identity or (row["system"], row["database"])
+        if identity is None and self._run != (system, row["started"]):
+            self._run, self._timeline = (system, row["started"]), 0
+        # A standby whose receiver has ended, because its primary is gone, only knows what the control file has: perhaps
+        # the timeline before. It does not go back to that while it runs.
+        self._timeline = max(self._timeline, row["timeline"])
         return Observation(
             at=asked_at,
             in_recovery=row["in_recovery"],
             lsn=row["lsn"],
             written=row["written"],
-            timeline=row["timeline"],
+            timeline=self._timeline,
             system=system,
             database=database,
         )

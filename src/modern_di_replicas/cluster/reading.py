@@ -1,10 +1,10 @@
 """How a session reads from one replica."""
 
+import typing
 import weakref
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
 from sqlalchemy.engine.interfaces import ExecutionContext
-from sqlalchemy.exc import DBAPIError
 
 from modern_di_replicas.routing.statements import Foreseen, Need, foresee
 from modern_di_replicas.settings import ReadIsolation
@@ -35,6 +35,9 @@ class SessionReads:
         for way in ("do_execute", "do_executemany"):
             event.listen(engine, way, self._check_statement)
         event.listen(engine, "do_execute_no_params", self._check_bare_statement)
+        # SQLAlchemy has no event in the place of a rollback; this is of the engine's own dialect.
+        self._do_rollback = engine.dialect.do_rollback
+        typing.cast(typing.Any, engine.dialect).do_rollback = self._roll_back
 
     def connect(self, engine: Engine) -> Connection:
         """Return a connection for a session to read on.
@@ -63,13 +66,12 @@ class SessionReads:
         if context.root_connection in self._connections:
             raise StatementNotForReplica(foreseen)
 
+    def _roll_back(self, connection: PoolProxiedConnection) -> None:
+        """Roll back; on a replica there is nothing to undo, so one that cannot has lost nothing but the connection."""
+        try:
+            self._do_rollback(connection)
+        except Exception as error:  # noqa: BLE001  # of whatever kind, it would hide why somebody rolls back
+            connection.invalidate(error)
+
     def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
         self._check_statement(cursor, statement, None, context)
-
-
-def release(connection: Connection) -> None:
-    """Give a connection back; one that its server has closed meanwhile is dropped with its transaction."""
-    try:  # noqa: SIM105  # every request comes by, and `contextlib.suppress` costs it three calls
-        connection.close()
-    except DBAPIError:
-        pass

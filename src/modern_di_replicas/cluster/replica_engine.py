@@ -1,9 +1,10 @@
 """The engine of all replicas, or of one of them."""
 
+import asyncio
 import functools
 import typing
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from modern_di_replicas.client import client_of_request
@@ -49,8 +50,12 @@ class ReplicaEngine(AsyncEngine):
             variant_of.reads if variant_of else SessionReads(sync_engine, isolation=settings.read_isolation)
         )
         """How sessions read."""
-        self.health: Health = variant_of.health if variant_of else Health(OpenConnections(sync_engine))
+        self.connections: OpenConnections = variant_of.connections if variant_of else OpenConnections(sync_engine)
+        """Those that are open, to end them."""
+        self.health: Health = variant_of.health if variant_of else Health(self.connections)
         """Whether this replica is worth trying."""
+        if variant_of is None:
+            event.listen(sync_engine, "do_connect", self._check_health)
         self.options: dict[str, typing.Any] = {}
         """What `execution_options()` was given; it goes along when a unit of work moves to the primary."""
 
@@ -60,6 +65,9 @@ class ReplicaEngine(AsyncEngine):
         if not self.reads.autocommit:
             return self.sync_engine
         return self.sync_engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
+
+    def _check_health(self, *_: object) -> None:
+        self.health.check()
 
     @property
     def label(self) -> str:
@@ -136,6 +144,6 @@ class ReplicaEngine(AsyncEngine):
 
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
         """Close the pooled connections of every replica; see `AsyncEngine.dispose`."""
-        for member in self.fleet.members if self.fleet else ():
-            await member.engine.dispose(close)
-        await super().dispose(close)
+        members = self.fleet.members if self.fleet else ()
+        await asyncio.gather(*(member.engine.dispose(close) for member in members))
+        await self.connections.closed(super().dispose(close))

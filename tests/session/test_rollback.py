@@ -1,0 +1,54 @@
+"""A rollback on a replica has nothing to undo, so it cannot fail: it would hide why somebody rolls back."""
+
+import asyncio
+import typing
+
+import pytest
+from sqlalchemy import select, text, update
+
+from modern_di_replicas.testing import LocalCluster
+from tests.session.conftest import serving
+from tests.session.models import Item
+
+
+class MistakeError(Exception):
+    """The application's own."""
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
+@pytest.mark.parametrize("what", ["read", "stream", "escalated"])
+async def test_a_unit_of_work_can_be_rolled_back_when_its_replica_is_gone(
+    disposable_shop: LocalCluster, isolation: typing.Any, what: str
+) -> None:
+    """It goes on, on the primary."""
+    async with serving(disposable_shop, read_isolation=isolation) as servers, servers.session() as session:
+        assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
+        if what == "stream":
+            rows = await session.stream(select(Item.amount))
+            await rows.fetchone()
+        elif what == "escalated":
+            await session.execute(update(Item).where(Item.id == 1).values(amount=11))
+        for replica in disposable_shop.replicas:
+            await asyncio.to_thread(replica.stop, "immediate")
+        await session.rollback()
+        assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
+        assert session.decision.server == "primary"
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
+async def test_an_error_of_the_application_is_not_hidden_by_the_end_of_its_transaction(
+    disposable_shop: LocalCluster, isolation: typing.Any
+) -> None:
+    """Whoever catches it finds the session as usable as ever."""
+    async with serving(disposable_shop, read_isolation=isolation) as servers, servers.session() as session:
+
+        async def make_a_mistake() -> None:
+            async with session.begin():
+                await session.execute(text("SELECT 1"))
+                for replica in disposable_shop.replicas:
+                    await asyncio.to_thread(replica.stop, "immediate")
+                raise MistakeError
+
+        with pytest.raises(MistakeError):
+            await make_a_mistake()
+        assert await session.scalar(text("SELECT pg_is_in_recovery()")) is False
