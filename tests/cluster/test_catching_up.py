@@ -82,6 +82,28 @@ async def test_without_a_monitor_nothing_is_known_and_the_primary_reads(cluster:
             assert await session.scalar(WHERE)
 
 
+async def test_a_worker_that_starts_without_a_primary_reads_what_the_replicas_are_known_to_have(
+    disposable_cluster: LocalCluster,
+) -> None:
+    """They agree on the timeline of the token, and have replayed it: no primary is needed to tell that."""
+    async with serving(disposable_cluster) as servers, Monitor(servers.replica):
+        token, beyond = await now(servers), await ahead(servers)
+    await asyncio.to_thread(disposable_cluster.catch_up)
+    await asyncio.to_thread(disposable_cluster.primary.stop, "immediate")
+    async with serving(disposable_cluster) as servers, Monitor(servers.replica):
+        async with reading(servers, after=token) as session:
+            assert await session.scalar(WHERE)
+        async with reading(servers, after=beyond) as session:
+            with pytest.raises(ConnectionRefusedError):
+                await session.scalar(WHERE)
+        await asyncio.to_thread(disposable_cluster.primary.start)
+        async with asyncio.timeout(20):
+            while servers.replica.fleet is None or servers.replica.fleet.leader is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with reading(servers, after=beyond) as session:
+            assert not await session.scalar(WHERE)
+
+
 async def test_a_read_whose_monitor_ended_meanwhile_goes_to_the_primary(cluster: LocalCluster) -> None:
     """The choice was made while there was somebody to ask; the statement comes later."""
     async with serving(cluster) as servers:

@@ -48,6 +48,24 @@ def test_nothing_is_known_before_the_primary_was_seen() -> None:
     assert positions.answered_at is None
 
 
+def test_standbys_that_agree_say_where_they_are_before_a_primary_was_seen() -> None:
+    """INVARIANT: of an older timeline nobody knows then what survived, and standbys on two of them say nothing."""
+    positions = Positions()
+    first, second = said(90, timeline=2, in_recovery=True), said(100, timeline=2, in_recovery=True)
+
+    positions.assume([first, second])
+    assert positions.required(after(95, timeline=2), now=0.0) == 95
+    assert positions.required(after(1, timeline=1), now=0.0) is None
+    assert positions.required(after(1, timeline=3), now=0.0) is None
+    positions.assume([first, dataclasses.replace(second, timeline=3)])
+    assert positions.required(after(95, timeline=2), now=0.0) is None
+    positions.assume([first])
+    positions.follow(said(200, timeline=2))
+    positions.assume([dataclasses.replace(second, timeline=3)])
+    assert positions.required(after(500, timeline=1), now=0.0) == 200
+    assert positions.required(after(95, timeline=2), now=0.0) == 95
+
+
 def test_a_token_requires_its_own_lsn() -> None:
     """On its own timeline; and what the primary has not written, it has not."""
     positions = following(said(100, written=120))

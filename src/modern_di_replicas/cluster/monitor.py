@@ -228,6 +228,7 @@ class Monitor:
             before, self._timeline = self._timeline, max(self._timeline, *newest, 0)
             if self._timeline > before:
                 self._ask_everybody()
+            positions.assume(ours.values())
         else:
             leader = ours[primary]
             if primary != self._primary or leader.timeline > self._timeline > 0 or self._is_fenced:

@@ -1,5 +1,6 @@
 """How far each server is known to be, and how far a read needs it to be. Pure: observations in, positions out."""
 
+import collections.abc
 import dataclasses
 import math
 import typing
@@ -29,12 +30,15 @@ class Positions:
     """
 
     timeline: int = 0
-    began: int = 0
-    """Where the primary was when it was first seen on this timeline: what survived the promotion lies before."""
+    began: int | None = None
+    """Where the primary was when it was first seen on this timeline: what survived the promotion lies before.
+
+    None while no primary was seen on it.
+    """
     written: int = 0
     """What the primary has written, at the least."""
     database: str | None = None
-    """Whose positions these are; None while no primary has been seen."""
+    """Whose positions these are; None while nobody has told."""
     reached: dict[str, float] = dataclasses.field(default_factory=dict)
     """What each server shows to its readers, at the least, unless it has crashed since."""
     furthest: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -50,7 +54,7 @@ class Positions:
 
     def follow(self, leader: Observation) -> None:
         """Take over what the primary said of itself."""
-        if leader.timeline != self.timeline:
+        if leader.timeline != self.timeline or self.began is None:
             self.timeline, self.began, self.written = leader.timeline, leader.lsn, 0
             self.reached.clear()
             self.furthest.clear()
@@ -58,6 +62,16 @@ class Positions:
         self.database = identify(leader.system, leader.database)
         self.written = max(self.written, leader.written)
         self.history.add(leader.at, leader.lsn)
+
+    def assume(self, standbys: collections.abc.Iterable[Observation]) -> None:
+        """Take over where the standbys are, as long as no primary was ever seen, and they agree.
+
+        What they show, they show whoever leads.
+        """
+        if self.began is not None:
+            return
+        places = {(identify(seen.system, seen.database), seen.timeline) for seen in standbys}
+        self.database, self.timeline = places.pop() if len(places) == 1 else (None, 0)
 
     def saw(self, name: str, standby: Observation) -> None:
         """Take over what a standby on this timeline said of itself."""
@@ -99,9 +113,11 @@ class Positions:
         if token.timeline > self.timeline or token.database != self.database:
             return None  # a promotion nobody here has seen yet, or nothing these servers could tell
         # Of an older timeline only what lies before the promotion is left; nobody will ever reach the rest.
-        return token.lsn if token.timeline == self.timeline else min(token.lsn, self.began)
+        if token.timeline == self.timeline:
+            return token.lsn
+        return None if self.began is None else min(token.lsn, self.began)
 
     def has_written(self, token: ConsistencyToken) -> bool:
         """Return whether the primary is known to have written what a token says."""
         required = self._required_for(token)
-        return required is not None and required <= max(self.written, self.began)
+        return required is not None and required <= max(self.written, self.began or 0)
