@@ -51,7 +51,7 @@ class Intent:
     """Who said so, in words for logs and people; two intents that differ only here are equal."""
 
     endpoint: str = dataclasses.field(default="", compare=False)
-    """The handler it is about, as `module.name`; empty outside a request."""
+    """The handler it is about, as `module.name`; empty outside a request, and in an intent of one's own."""
 
     @classmethod
     def read(  # each may be left out, and is given by name
