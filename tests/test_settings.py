@@ -49,6 +49,7 @@ def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
             "replicas[0].url", {"replicas": [f"{REPLICA}?application_name=x"]}, "'application_name'", id="libpq"
         ),
         pytest.param("primary", {"primary": f"{PRIMARY}?statement_cache_size=0"}, "no text", id="a number in a URL"),
+        pytest.param("primary", {"primary": f"{PRIMARY}?timeout=5"}, "'timeout'", id="what is a setting"),
         pytest.param("primary", {"primary": None}, "postgresql+asyncpg://", id="no URL"),
         pytest.param("replicas", {"replicas": REPLICA}, "list", id="a URL in the place of a list"),
         pytest.param("replicas", {"replicas": None}, "list", id="no list"),

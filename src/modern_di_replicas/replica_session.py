@@ -59,6 +59,8 @@ class ReplicaSession(GetByKeySession):
     _is_elsewhere: bool = False
     """Whether the statement under way is run where somebody else chose to."""
     _streams: bool = False
+    _has_streamed: bool = False
+    _asks_primary: bool = False
     _patient: PatientEngine | None = None
     _guard: StaleWriteGuard | None = None
 
@@ -137,8 +139,13 @@ class ReplicaSession(GetByKeySession):
         given = options.get("execution_options")
         if given and given.get(USE_PRIMARY) and self.escalation is None:
             self.escalate(_ASKED)
-            options["populate_existing"] = True
+            options["populate_existing"] = options.get("populate_existing") or self._may_be_read_anew
         return super().get(entity, ident, **options)
+
+    @property
+    def _may_be_read_anew(self) -> bool:
+        """Whether what the session holds from the replica can be overwritten: no change of its user's is lost by it."""
+        return self.autoflush or not self.dirty
 
     def _run(
         self,
@@ -158,23 +165,51 @@ class ReplicaSession(GetByKeySession):
         """
         engine = self._choose_engine(statement, options) if self.escalation is None else None
         if engine is None:
-            return run(self, statement, *args, **options)
+            return self._run_on_primary(run, statement, args, options)
 
         # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
         # on what went before, such as a SET LOCAL.
         stands_alone = self._replica.reads.autocommit or not self._reading
         enclosing, self._executing = self._executing, engine
         self._is_elsewhere = False
+        rows_of_replica = [True]
+        marked = _marked(options, rows_of_replica) if engine is self._replica.streaming else options
         try:
-            return run(self, statement, *args, **(_marked(options) if engine is self._replica.streaming else options))
+            result = run(self, statement, *args, **marked)
         except Exception as error:
             # By a flush or by a load inside this statement it may have left: then the error is the primary's.
             if self.escalation is not None or self._is_elsewhere:
                 raise
             self._leave_after(error, stands_alone=stands_alone)
+        else:
+            if self.escalation is not None:
+                rows_of_replica.clear()  # by a flush before it, it has moved, and was run on the primary
+            return result
         finally:
             self._executing = enclosing
-        return run(self, statement, *args, **options)
+        return self._run_on_primary(run, statement, args, options)
+
+    def _run_on_primary(
+        self,
+        run: collections.abc.Callable[..., typing.Any],
+        statement: typing.Any,  # noqa: ANN401
+        args: tuple[typing.Any, ...],
+        options: dict[str, typing.Any],
+    ) -> typing.Any:  # noqa: ANN401
+        enclosing, self._asks_primary = self._asks_primary, True
+        try:
+            return run(self, statement, *args, **options)
+        finally:
+            self._asks_primary = enclosing
+
+    @property
+    def loads_from_primary(self) -> bool:
+        """Whether an object that is loaded now comes from the primary, once the session has left its replica.
+
+        Where it has streamed from the replica, only what a statement loads at once is known to: rows may be on their
+        way.
+        """
+        return self._asks_primary or not self._has_streamed
 
     def _choose_engine(self, statement: object, options: dict[str, typing.Any]) -> Engine | None:
         """Return the engine a statement reads on; None when the unit of work moves to the primary for it."""
@@ -182,16 +217,18 @@ class ReplicaSession(GetByKeySession):
         own = statement.get_execution_options() if isinstance(statement, Executable) else _NONE
         if given.get(USE_PRIMARY) or own.get(USE_PRIMARY):
             self.escalate(_ASKED)
-            # What the session holds from the replica is not shown again.
-            options["execution_options"] = {"populate_existing": True, **given}
+            if self._may_be_read_anew:
+                options["execution_options"] = {"populate_existing": True, **given}
         elif isinstance(statement, UpdateBase):
             self.escalate_write("INSERT" if statement.is_insert else "UPDATE" if statement.is_update else "DELETE")
         elif not self._reading:
             self._find_replica()
         if self.escalation is not None:
             return None
-        streams = self._streams or given.get(_STREAM) or own.get(_STREAM)
-        return self._replica.streaming if streams else self._replica.sync_engine
+        if self._streams or given.get(_STREAM) or own.get(_STREAM):
+            self._has_streamed = True
+            return self._replica.streaming
+        return self._replica.sync_engine
 
     def _find_replica(self) -> None:
         """Make sure, before the first statement, that the replica can serve; move to the primary otherwise."""
@@ -377,14 +414,18 @@ def _attached(session: ReplicaSession, instance: object) -> None:
 @event.listens_for(Mapper, "refresh")
 def _refreshed(target: object, context: QueryContext, attrs: collections.abc.Collection[str] | None) -> None:
     session = object_session(target)
-    if isinstance(session, ReplicaSession) and session.escalation is not None and not _is_marked(context):
+    if not isinstance(session, ReplicaSession):
+        return
+    if session.escalation is None or _is_marked(context):
+        session.guard.came_from_replica(target)
+    else:
         session.guard.refreshed(target, attrs)
 
 
-def _marked(options: dict[str, typing.Any]) -> dict[str, typing.Any]:
+def _marked(options: dict[str, typing.Any], mark: list[bool]) -> dict[str, typing.Any]:
     """Return the options of a statement whose rows still come from the replica when its session has left it."""
     given = options.get("execution_options") or _NONE
-    return {**options, "execution_options": {**given, _FROM_REPLICA: True}}
+    return {**options, "execution_options": {**given, _FROM_REPLICA: mark}}
 
 
 def _is_marked(context: QueryContext | None) -> bool:

@@ -29,7 +29,8 @@ PARAMETERS: typing.Final = {
 } - {
     # Numbers and objects, where a URL gives text.
     *("statement_cache_size", "max_cached_statement_lifetime", "max_cacheable_statement_size", "server_settings"),
-    *("dsn", "loop", "connection_class", "record_class"),
+    *("dsn", "loop", "connection_class", "record_class", "direct_tls"),
+    "timeout",  # `connect_timeout` of the settings
 }
 """What may stand behind the `?` of a URL."""
 

@@ -25,11 +25,19 @@ class StaleWriteGuard:
     def left_replica(self, session: Session) -> None:
         """Note what the primary gives from now on; before that, nothing is noted, so that reading costs nothing."""
         self._has_left_replica = True
-        for way in ("loaded_as_persistent", "pending_to_persistent"):
-            event.listen(session, way, self._came_from_primary)
+        event.listen(session, "loaded_as_persistent", self._loaded)
+        event.listen(session, "pending_to_persistent", self._inserted)
 
-    def _came_from_primary(self, session: Session, instance: object) -> None:  # noqa: ARG002  # the event's signature
+    def _loaded(self, session: typing.Any, instance: object) -> None:  # noqa: ANN401  # a ReplicaSession
+        if session.loads_from_primary:
+            self._fresh.add(_state(instance))
+
+    def _inserted(self, session: Session, instance: object) -> None:  # noqa: ARG002  # the event's signature
         self._fresh.add(_state(instance))
+
+    def came_from_replica(self, instance: object) -> None:
+        """Note an object that has the replica's values now, whatever it had before."""
+        self._fresh.discard(_state(instance))
 
     def expunged(self, instance: object) -> None:
         """Note an object that the session had, and that may come back."""

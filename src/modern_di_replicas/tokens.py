@@ -1,6 +1,7 @@
 """The tokens of clients: made into text that may leave the house, and believed only as far as they are true."""
 
 import collections
+import dataclasses
 import hashlib
 import hmac
 import time
@@ -121,11 +122,11 @@ class Tokens:
         return token if token is None or self._fleet is None else await self._judge(token, self._fleet)
 
     async def _judge(self, token: ConsistencyToken, fleet: Fleet) -> ConsistencyToken | None:
-        if token.lsn == LAST_LSN and token.timeline == fleet.positions.timeline:
-            # It asks for all that will ever be, because the primary could not say how far it was. By now it may.
-            return await self.now() or token
         if self._signers or fleet.has_written(token) or await is_written(fleet, token, wait=self._wait):
             return token
+        if token.lsn == LAST_LSN and token.timeline == fleet.positions.timeline:
+            # It asks for all that will ever be, because the primary could not say how far it was. Now it just has.
+            return dataclasses.replace(token, lsn=fleet.positions.written)
         self.rejected["ahead"] += 1
         return None
 

@@ -5,6 +5,7 @@ import typing
 
 import pytest
 from sqlalchemy import select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import serving
@@ -33,6 +34,19 @@ async def test_a_unit_of_work_can_be_rolled_back_when_its_replica_is_gone(
         await session.rollback()
         assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
         assert session.decision.server == "primary"
+
+
+async def test_core_is_told_that_its_connection_is_lost(disposable_shop: LocalCluster) -> None:
+    """Nobody runs its statements again, so nobody hides what became of them."""
+    async with (
+        serving(disposable_shop, read_isolation="READ COMMITTED") as servers,
+        servers.replica.connect() as connection,
+    ):
+        await connection.execute(text("SELECT 1"))
+        for replica in disposable_shop.replicas:
+            await asyncio.to_thread(replica.stop, "immediate")
+        with pytest.raises(DBAPIError):
+            await connection.rollback()
 
 
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])

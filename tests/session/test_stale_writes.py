@@ -3,7 +3,7 @@
 import typing
 
 import pytest
-from sqlalchemy import Table, select, text, update
+from sqlalchemy import Table, case, select, text, update
 from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, relationship, selectinload
 from sqlalchemy.orm.exc import StaleDataError
@@ -48,6 +48,22 @@ class Lazy(Base):
     __table__ = Item.__table__
     amount: Mapped[int]
     shop_id: Mapped[int] = deferred(typing.cast(Table, Item.__table__).c.shop_id)
+
+
+class Low(Base):
+    """An item of either of two classes, which its number tells apart."""
+
+    __table__ = Item.__table__
+    id: Mapped[int]
+    amount: Mapped[int]
+    __mapper_args__ = {  # noqa: RUF012  # as SQLAlchemy's documentation writes it
+        "polymorphic_on": case((typing.cast(Table, Item.__table__).c.id < 9, "low"), else_="high"),
+        "polymorphic_identity": "low",
+    }
+
+
+class High(Low):
+    __mapper_args__ = {"polymorphic_identity": "high"}  # noqa: RUF012
 
 
 async def amount_on_primary(servers: Servers) -> int | None:
@@ -155,6 +171,74 @@ async def test_what_a_stream_of_the_replica_gives_after_the_move_is_stale(
         with pytest.raises(StaleWriteError) as caught:
             await session.flush()
         assert caught.value.key == (9,)
+        await session.rollback()
+
+
+async def test_a_class_that_a_stream_meets_after_the_move_is_stale_too(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: SQLAlchemy prepares for a subclass when its first row comes, and listens to the session only then."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        query = select(Low).order_by(Low.id).limit(20).execution_options(yield_per=2)
+        async for item in await session.stream_scalars(query):
+            if item.id == 1:
+                await leave(session)
+            elif item.id == 9:
+                break
+        assert isinstance(item, High)
+        item.amount += 1
+        with pytest.raises(StaleWriteError):
+            await session.flush()
+        await session.rollback()
+
+
+@pytest.mark.parametrize("how", ["refreshed before the move", "overwritten by a stream after it"])
+async def test_an_object_that_gets_values_of_the_replica_is_stale_again(shop_cluster: LocalCluster, how: str) -> None:
+    """Wherever it came from, and whatever it had before."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        if how == "refreshed before the move":
+            async with RoutedSession(servers.primary) as loader:
+                item = await loader.get_one(Item, 9)
+            session.add(item)
+            await session.refresh(item)
+            await leave(session)
+        else:
+            query = select(Item).order_by(Item.id).limit(20)
+            async for one in await session.stream_scalars(query.execution_options(yield_per=2, populate_existing=True)):
+                if one.id == 1:
+                    await leave(session)
+                    item = await session.get_one(Item, 9)
+                elif one.id == 9:
+                    break
+        item.amount += 1
+        with pytest.raises(StaleWriteError):
+            await session.flush()
+        await session.rollback()
+
+
+async def test_a_stream_that_moved_by_its_own_flush_is_one_of_the_primary(shop_cluster: LocalCluster) -> None:
+    """What it refreshes may be written."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        item = await session.get_one(Item, 1)
+        session.add(Item(id=902, shop_id=1, amount=1))
+        query = select(Item).where(Item.id == 1).execution_options(populate_existing=True)
+        async for one in await session.stream_scalars(query):
+            assert one is item
+        item.amount += 1
+        await session.flush()
+        await session.rollback()
+
+
+@pytest.mark.parametrize("how", ["get", "select"])
+async def test_use_primary_does_not_undo_what_was_not_flushed(shop_cluster: LocalCluster, how: str) -> None:
+    """Without autoflush a change is only in memory; it is kept, and judged at the flush."""
+    async with serving(shop_cluster) as servers, servers.session(autoflush=False) as session:
+        account = await session.get_one(Account, 1)
+        account.balance += 7
+        if how == "get":
+            await session.get_one(Account, 1, execution_options={"use_primary": True})
+        else:
+            await session.scalars(select(Account), execution_options={"use_primary": True})
+        assert account.balance == 107
+        await session.flush()
         await session.rollback()
 
 

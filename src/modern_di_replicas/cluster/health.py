@@ -56,8 +56,8 @@ class Health:
     def failed(self) -> bool:
         """Rest the server: a session could not reach it, or was thrown out. Return whether that is news."""
         now = self._clock()
-        if now < self._resting_until:
-            return False  # of many who fail at once, one counts
+        if self._taken_out or now < self._resting_until:
+            return False  # of many who fail at once, one counts; and of a server that is out, probes alone tell
         if now - self._resting_until > self._rest:
             self._rest = 0.0  # it has served well since
         self._successes = 0

@@ -70,8 +70,13 @@ class SessionReads:
         """Roll back; on a replica there is nothing to undo, so one that cannot has lost nothing but the connection."""
         try:
             self._do_rollback(connection)
-        except Exception as error:  # noqa: BLE001  # of whatever kind, it would hide why somebody rolls back
-            connection.invalidate(error)
+        except Exception as error:
+            # Of whatever kind, it would hide why a session rolls back. Whoever uses Core may know.
+            for ours in self._connections:
+                if not ours.closed and not ours.invalidated and ours.connection is connection:
+                    ours.invalidate(error)
+                    return
+            raise
 
     def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
         self._check_statement(cursor, statement, None, context)
