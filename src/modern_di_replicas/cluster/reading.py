@@ -72,11 +72,11 @@ class SessionReads:
             self._do_rollback(connection)
         except Exception as error:
             # Of whatever kind, it would hide why a session rolls back. Whoever uses Core may know.
-            for ours in self._connections:
-                if not ours.closed and not ours.invalidated and ours.connection is connection:
-                    ours.invalidate(error)
-                    return
-            raise
+            opened = [one for one in self._connections if not one.closed and not one.invalidated]
+            ours = [one for one in opened if one.connection is connection]
+            if not ours:
+                raise
+            ours[0].invalidate(error)
 
     def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
         self._check_statement(cursor, statement, None, context)
