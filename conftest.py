@@ -25,9 +25,19 @@ from modern_di_replicas.testing import LocalCluster
 
 pytest.register_assert_rewrite("recipes.database_fixtures")
 from recipes.database_fixtures import empty, recorded_visits  # noqa: E402  # as a plugin it is rewritten, or pytest warns
+from tests.collector import watched_collector  # noqa: E402
 
 
 pytest_plugins = ["modern_di_replicas.testing.fixtures", "recipes.database_fixtures"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_greenlet_is_entered_in_a_collection() -> collections.abc.Iterator[None]:
+    """INVARIANT, of the suite as a whole: whether memory is collected at a bad moment is chance."""
+    with watched_collector() as switches:
+        yield
+    if switches:
+        pytest.fail(switches[0])
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)

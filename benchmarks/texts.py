@@ -35,8 +35,9 @@ preceded by a ping."""
 COST: typing.Final = """\
 What it adds to a plain `AsyncSession` in autocommit on one engine, from the same kind of container: measured with 1 and
 with 11 Core reads for each request, both in one process on the same replica, in turns of a few requests. The monitor's
-time falls on both alike; what a choice among more replicas adds is in the last table but one. The last line counts from
-our session without its routing, the others from SQLAlchemy's."""
+time falls on both alike; what a choice among more replicas adds is in the last table but one. Our session takes less
+time than SQLAlchemy's for the same, so the sum may be below zero; the last line is what the choice and the routing add
+to our session itself."""
 TOKENS: typing.Final = """\
 What consistency tokens add to a request through FastAPI by one client. Right after a write no replica is known to have
 it, so a read asks the replicas first; later reads find that in memory."""

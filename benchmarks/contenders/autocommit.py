@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from benchmarks.contenders.contender import Contender
 from benchmarks.contenders.unit_of_work import UnitOfWork
 from benchmarks.servers import READING_CONNECTIONS, Servers
-from modern_di_replicas.get_by_key import GetByKeySession
+from modern_di_replicas.light_session import LightSession
 
 
 class Autocommit(Contender):
@@ -46,11 +46,7 @@ class Autocommit(Contender):
         return UnitOfWork(self.container)
 
 
-class ByKey(AsyncSession):
-    sync_session_class = GetByKeySession
-
-
 class WithoutRouting(Autocommit):
     """With the session that ours is made of: what is left is the choice and the routing."""
 
-    session_class = ByKey
+    session_class = LightSession

@@ -4,18 +4,18 @@ import types
 import typing
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from modern_di_replicas.cluster.patient import PatientEngine
 from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.consistency import STRONG
-from modern_di_replicas.get_by_key import GetByKeySession
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
+from modern_di_replicas.light_session import LightSession
 from modern_di_replicas.replica_session import ReplicaSession
 from modern_di_replicas.routing.decision import Decision
 
 
-class RoutedSession(AsyncSession):
+class RoutedSession(LightSession):
     """The `AsyncSession` that is injected: its unit of work stays on one server, or moves to the primary for good.
 
     On a replica, statements run in autocommit (see `ReplicationSettings.read_isolation`). A write that can be
@@ -28,8 +28,6 @@ class RoutedSession(AsyncSession):
         **options: those of `AsyncSession`.
 
     """
-
-    sync_session_class = GetByKeySession
 
     def __init__(
         self,
