@@ -12,6 +12,7 @@ from modern_di_replicas.cluster.fleet import Fleet, Member
 from modern_di_replicas.cluster.idle import ping_when_idle
 from modern_di_replicas.cluster.pool import FleetPool
 from modern_di_replicas.cluster.primary_engine import PrimaryEngine
+from modern_di_replicas.cluster.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.cluster.writes import Writes
 from modern_di_replicas.routing.balancing import STRATEGIES
@@ -90,6 +91,7 @@ def _create_member(
         # Set on the engine it costs nothing; chosen for each checkout it costs 50 µs.
         isolation_level=settings.read_isolation,
         logging_name=replica.label,
+        poolclass=ReplaceablePool,
         pool_size=settings.replica_pool_size,
         max_overflow=settings.replica_max_overflow,
         pool_timeout=settings.replica_pool_timeout,

@@ -4,8 +4,10 @@ import asyncio
 import time
 import typing
 
-from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection
+from sqlalchemy import PoolProxiedConnection
 from sqlalchemy.util import await_only
+
+from modern_di_replicas.cluster.replaceable import ReplaceablePool
 
 
 class Fence:
@@ -54,7 +56,7 @@ class Fence:
             raise ConnectionRefusedError(msg)
 
 
-class FencedPool(AsyncAdaptedQueuePool):
+class FencedPool(ReplaceablePool):
     """A pool with a fence before it: who is held up there takes no place that others wait for."""
 
     fence: Fence | None = None

@@ -1,0 +1,65 @@
+"""A pool that is replaced, because all its connections were terminated, makes none any more."""
+
+import asyncio
+import typing
+
+from sqlalchemy import text
+from sqlalchemy.util import greenlet_spawn
+
+from modern_di_replicas.testing import LocalCluster
+from tests.session.conftest import Servers, serving
+
+
+LIMIT, CLIENTS = 2, 6
+POOL: typing.Final[dict[str, typing.Any]] = {
+    "primary_pool_size": LIMIT,
+    "primary_max_overflow": 0,
+    "primary_pool_timeout": 60.0,
+}
+OPENED_SINCE = text("""
+    SELECT count(*), pg_sleep(0.05) FROM pg_stat_activity
+    WHERE application_name = 'app-primary' AND backend_start > CAST(CAST(:began AS text) AS timestamptz)
+""")
+
+
+async def count_opened(servers: Servers, began: str) -> int:
+    async with servers.primary.connect() as connection:
+        return typing.cast(int, (await connection.execute(OPENED_SINCE, {"began": began})).scalar_one())
+
+
+async def come(servers: Servers, began: str) -> list[asyncio.Task[int]]:
+    """Begin to ask for connections; each client waits for one, or for its server, when this returns."""
+    clients = [asyncio.create_task(count_opened(servers, began)) for _ in range(CLIENTS)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not any(client.done() for client in clients)
+    return clients
+
+
+async def test_who_waits_for_a_pool_that_is_replaced_waits_for_the_next_one(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: the limit holds for both together, and no connection is kept by nobody.
+
+    A failover under load would otherwise bring twice as many to the new primary.
+    """
+    async with serving(replicated_cluster, **POOL) as servers:
+        held = [await servers.primary.connect() for _ in range(LIMIT)]
+        began = replicated_cluster.primary.execute("SELECT clock_timestamp()")
+        waiting = await come(servers, began)
+        servers.primary.follow(replicated_cluster.primary.url)
+        waiting += await come(servers, began)
+        for connection in held:
+            await connection.close()
+
+        assert 1 <= max(await asyncio.gather(*waiting)) <= LIMIT
+        assert await count_opened(servers, began) == LIMIT
+
+
+async def test_who_kept_a_pool_that_was_replaced_connects_to_the_current_one(replicated_cluster: LocalCluster) -> None:
+    """However often it was replaced."""
+    async with serving(replicated_cluster, **POOL) as servers:
+        kept = servers.primary.pool
+        for _ in range(2):
+            servers.primary.follow(replicated_cluster.primary.url)
+        connection = await greenlet_spawn(kept.connect)
+        assert servers.checked_out() == 1
+        await greenlet_spawn(connection.close)
