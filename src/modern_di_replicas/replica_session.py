@@ -5,14 +5,7 @@ import typing
 
 from sqlalchemy import Connection, Engine, Executable, UpdateBase, event
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.orm import (
-    Mapper,
-    QueryContext,
-    Session,
-    SessionTransaction,
-    UOWTransaction,
-    object_session,
-)
+from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only
 
@@ -21,10 +14,9 @@ from modern_di_replicas.cluster.patient import PatientEngine
 from modern_di_replicas.cluster.reading import StatementNotForReplica
 from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
-from modern_di_replicas.get_by_key import GetByKeySession
+from modern_di_replicas.guarded_session import GuardedSession, mark_rows
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.routing.statements import Need
-from modern_di_replicas.stale_writes import StaleWriteGuard
 
 
 USE_PRIMARY: typing.Final = "use_primary"
@@ -32,11 +24,10 @@ USE_PRIMARY: typing.Final = "use_primary"
 
 _ASKED: typing.Final = f"the execution option {USE_PRIMARY}"
 _STREAM: typing.Final = "stream_results"
-_FROM_REPLICA: typing.Final = "modern_di_replicas_from_replica"
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
-class ReplicaSession(GetByKeySession):
+class ReplicaSession(GuardedSession):
     """The synchronous half of a `RoutedSession` that reads from a replica: all of the routing.
 
     It reads on a connection of its own, `_reading`, which the `Session` is only lent: what becomes of a replica
@@ -53,16 +44,11 @@ class ReplicaSession(GetByKeySession):
 
     # Here and not in `__init__`, because they seldom change: Python makes an object of some 30 attributes of its own
     # for half as much again.
-    escalation: str | None = None
-    """Why this unit of work moved to the primary; None while it reads from its replica."""
     _has_binds: bool = False
     _is_elsewhere: bool = False
     """Whether the statement under way is run where somebody else chose to."""
     _streams: bool = False
-    _has_streamed: bool = False
-    _asks_primary: bool = False
     _patient: PatientEngine | None = None
-    _guard: StaleWriteGuard | None = None
 
     def __init__(
         self,
@@ -165,7 +151,7 @@ class ReplicaSession(GetByKeySession):
         """
         engine = self._choose_engine(statement, options) if self.escalation is None else None
         if engine is None:
-            return self._run_on_primary(run, statement, args, options)
+            return self.run_on_primary(run, statement, args, options)
 
         # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
         # on what went before, such as a SET LOCAL.
@@ -173,7 +159,7 @@ class ReplicaSession(GetByKeySession):
         enclosing, self._executing = self._executing, engine
         self._is_elsewhere = False
         rows_of_replica = [True]
-        marked = _marked(options, rows_of_replica) if engine is self._replica.streaming else options
+        marked = mark_rows(options, rows_of_replica) if engine is self._replica.streaming else options
         try:
             result = run(self, statement, *args, **marked)
         except Exception as error:
@@ -187,29 +173,7 @@ class ReplicaSession(GetByKeySession):
             return result
         finally:
             self._executing = enclosing
-        return self._run_on_primary(run, statement, args, options)
-
-    def _run_on_primary(
-        self,
-        run: collections.abc.Callable[..., typing.Any],
-        statement: typing.Any,  # noqa: ANN401
-        args: tuple[typing.Any, ...],
-        options: dict[str, typing.Any],
-    ) -> typing.Any:  # noqa: ANN401
-        enclosing, self._asks_primary = self._asks_primary, True
-        try:
-            return run(self, statement, *args, **options)
-        finally:
-            self._asks_primary = enclosing
-
-    @property
-    def loads_from_primary(self) -> bool:
-        """Whether an object that is loaded now comes from the primary, once the session has left its replica.
-
-        Where it has streamed from the replica, only what a statement loads at once is known to: rows may be on their
-        way.
-        """
-        return self._asks_primary or not self._has_streamed
+        return self.run_on_primary(run, statement, args, options)
 
     def _choose_engine(self, statement: object, options: dict[str, typing.Any]) -> Engine | None:
         """Return the engine a statement reads on; None when the unit of work moves to the primary for it."""
@@ -226,7 +190,7 @@ class ReplicaSession(GetByKeySession):
         if self.escalation is not None:
             return None
         if self._streams or given.get(_STREAM) or own.get(_STREAM):
-            self._has_streamed = True
+            self.has_streamed = True
             return self._replica.streaming
         return self._replica.sync_engine
 
@@ -339,13 +303,6 @@ class ReplicaSession(GetByKeySession):
         self.escalate("flush")
         self.guard.check(self)
 
-    @property
-    def guard(self) -> StaleWriteGuard:
-        """Made when it is needed: most units of work only read."""
-        if self._guard is None:
-            self._guard = StaleWriteGuard()
-        return self._guard
-
     # What writes without a statement of its own
 
     def connection(self, *args: typing.Any, **options: typing.Any) -> Connection:
@@ -356,10 +313,6 @@ class ReplicaSession(GetByKeySession):
     def begin_nested(self) -> SessionTransaction:
         self.escalate_write("SAVEPOINT")
         return super().begin_nested()
-
-    def expunge(self, instance: object) -> None:
-        super().expunge(instance)
-        self.guard.expunged(instance)
 
     def merge(self, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
         self.escalate_write("merge()")
@@ -383,50 +336,7 @@ def _before_flush(session: ReplicaSession, context: UOWTransaction, instances: o
     session.check_flush()
 
 
-# What a flush writes besides what was changed: orphans, and the foreign keys of a collection's members.
-
-
-@event.listens_for(Mapper, "before_update")
-def _before_update(mapper: object, connection: object, target: object) -> None:  # noqa: ARG001
-    session = object_session(target)
-    if isinstance(session, ReplicaSession):
-        session.guard.check_update(session, target)
-
-
-@event.listens_for(Mapper, "before_delete")
-def _before_delete(mapper: object, connection: object, target: object) -> None:  # noqa: ARG001
-    session = object_session(target)
-    if isinstance(session, ReplicaSession):
-        session.guard.check_object(target)
-
-
 @event.listens_for(ReplicaSession, "after_transaction_end")
 def _after_transaction_end(session: ReplicaSession, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
         session.end_reading()
-
-
-@event.listens_for(ReplicaSession, "detached_to_persistent")
-def _attached(session: ReplicaSession, instance: object) -> None:
-    session.guard.attached(instance)
-
-
-@event.listens_for(Mapper, "refresh")
-def _refreshed(target: object, context: QueryContext, attrs: collections.abc.Collection[str] | None) -> None:
-    session = object_session(target)
-    if not isinstance(session, ReplicaSession):
-        return
-    if session.escalation is None or _is_marked(context):
-        session.guard.came_from_replica(target)
-    else:
-        session.guard.refreshed(target, attrs)
-
-
-def _marked(options: dict[str, typing.Any], mark: list[bool]) -> dict[str, typing.Any]:
-    """Return the options of a statement whose rows still come from the replica when its session has left it."""
-    given = options.get("execution_options") or _NONE
-    return {**options, "execution_options": {**given, _FROM_REPLICA: mark}}
-
-
-def _is_marked(context: QueryContext | None) -> bool:
-    return context is not None and bool(context.execution_options.get(_FROM_REPLICA))

@@ -1,11 +1,12 @@
 """The guard against lost updates: an object that came from a replica may be older than the row it would overwrite."""
 
+import functools
 import typing
 import weakref
 
 import sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy.orm import MANYTOONE, InstanceState, Mapper, Session
 
 from modern_di_replicas.errors import StaleWriteError
 
@@ -66,16 +67,17 @@ class StaleWriteGuard:
         for instance in session.deleted:
             self.check_object(instance)
         for instance in session.dirty:
-            self.check_update(session, instance)
+            self.check_update(instance)
 
-    def check_update(self, session: Session, instance: object) -> None:
-        """Check an object whose row is updated if it has changed.
+    def check_update(self, instance: object) -> None:
+        """Check an object whose row is updated if one of its columns has changed, or what sets one.
 
         Raises:
             StaleWriteError: see `check_object`.
 
         """
-        if session.is_modified(instance, include_collections=False):
+        state = _state(instance)
+        if any(state.attrs[key].history.has_changes() for key in _written_with(state.mapper)):
             self.check_object(instance)
 
     def check_object(self, instance: object) -> None:
@@ -89,6 +91,13 @@ class StaleWriteGuard:
         state = _state(instance)
         if self._has_left_replica and state not in self._fresh and state.mapper.version_id_col is None:
             raise StaleWriteError(model=state.mapper.class_.__qualname__, key=tuple(state.identity or ()))
+
+
+@functools.lru_cache(maxsize=1024)
+def _written_with(mapper: Mapper[typing.Any]) -> tuple[str, ...]:
+    """Return the attributes whose change changes the row: what refers to it is in rows of its own."""
+    references = (key for key, value in mapper.relationships.items() if value.direction is MANYTOONE)
+    return (*mapper.column_attrs.keys(), *references)
 
 
 def _state(instance: object) -> InstanceState[typing.Any]:

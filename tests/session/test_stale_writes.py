@@ -3,9 +3,10 @@
 import typing
 
 import pytest
+import sqlalchemy
 from sqlalchemy import Table, case, select, text, update
 from sqlalchemy.ext.asyncio import AsyncAttrs
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, relationship, selectinload
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, foreign, relationship, selectinload
 from sqlalchemy.orm.exc import StaleDataError
 
 from modern_di_replicas import ReplicasError, RoutedSession, StaleWriteError
@@ -23,6 +24,7 @@ class Thing(Base):
 
     __table__ = Item.__table__
     id: Mapped[int]
+    shop_id: Mapped[int]
     amount: Mapped[int]
 
 
@@ -40,6 +42,16 @@ class Shelf(Base):
     __table__ = Shop.__table__
     id: Mapped[int]
     items: Mapped[list[Thing]] = relationship(order_by=Thing.id, overlaps="items,shop")
+
+
+class Case(Base):
+    """A shop with the one thing that is not for sale."""
+
+    __table__ = Shop.__table__
+    id: Mapped[int]
+    thing: Mapped[Thing | None] = relationship(
+        primaryjoin=lambda: sqlalchemy.and_(Case.id == foreign(Thing.shop_id), Thing.amount < 0), overlaps="items,shop"
+    )
 
 
 class Lazy(Base):
@@ -280,6 +292,29 @@ async def test_a_collection_cannot_write_the_row_of_a_stale_member(
         assert (caught.value.model, caught.value.key) == ("Thing", (1,))
         await session.rollback()
         assert await amount_on_primary(servers) == 10
+
+
+async def test_what_a_new_object_refers_to_is_not_written(shop_cluster: LocalCluster) -> None:
+    """The reference is in the row of the new one; a whole is not stale for its part."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        held = await session.get_one(Case, 1, options=[selectinload(Case.thing)])
+        held.thing = Thing(id=999, amount=-1)
+        await session.flush()
+        assert held.thing.shop_id == 1
+        await session.rollback()
+
+
+async def test_a_reference_to_another_object_is_a_change(shop_cluster: LocalCluster) -> None:
+    """It is in the row of the one that refers, and is refused before anything is sent."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        item = await session.get_one(Item, 1)
+        item.shop = Shop(id=2, name="new")
+        with pytest.raises(StaleWriteError) as caught:
+            await session.flush()
+        assert (caught.value.model, caught.value.key) == ("Item", (1,))
+        with session.no_autoflush:
+            assert await session.scalar(select(Item.amount).where(Item.id == 2)) == 20, "there is nothing to roll back"
+        await session.rollback()
 
 
 async def test_an_object_that_left_the_session_and_came_back_is_still_stale(shop_cluster: LocalCluster) -> None:
