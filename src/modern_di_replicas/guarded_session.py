@@ -3,8 +3,9 @@
 import collections.abc
 import typing
 
+import sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.orm import Mapper, QueryContext, object_session
+from sqlalchemy.orm import IdentityMap, Mapper, QueryContext, object_session
 
 from modern_di_replicas.get_by_key import GetByKeySession
 from modern_di_replicas.stale_writes import StaleWriteGuard
@@ -24,6 +25,7 @@ class GuardedSession(GetByKeySession):
     """Whether rows of the replica may come as late as they are asked for."""
     _asks_primary: bool = False
     _guard: StaleWriteGuard | None = None
+    _left_behind: tuple[IdentityMap, ...] = ()
 
     @property
     def guard(self) -> StaleWriteGuard:
@@ -58,6 +60,16 @@ class GuardedSession(GetByKeySession):
         super().expunge(instance)
         self.guard.expunged(instance)
 
+    def expunge_all(self) -> None:  # `close()` does it as well
+        if self.identity_map:
+            self._left_behind = (*self._left_behind, self.identity_map)
+        super().expunge_all()
+
+    def has_left_behind(self, instance: object) -> bool:
+        """Whether the session has had an object before it was emptied."""
+        key = sqlalchemy.inspect(instance, raiseerr=True).identity_key
+        return any(objects.get(key) is instance for objects in self._left_behind)
+
 
 def mark_rows(options: dict[str, typing.Any], rows_of_replica: list[bool]) -> dict[str, typing.Any]:
     """Return the options of a statement whose rows come from the replica, also when its session has left it.
@@ -73,7 +85,8 @@ def mark_rows(options: dict[str, typing.Any], rows_of_replica: list[bool]) -> di
 
 @event.listens_for(GuardedSession, "detached_to_persistent")
 def _attached(session: GuardedSession, instance: object) -> None:
-    session.guard.attached(instance)
+    if not session.has_left_behind(instance):
+        session.guard.attached(instance)
 
 
 @event.listens_for(Mapper, "refresh")

@@ -317,11 +317,20 @@ async def test_a_reference_to_another_object_is_a_change(shop_cluster: LocalClus
         await session.rollback()
 
 
-async def test_an_object_that_left_the_session_and_came_back_is_still_stale(shop_cluster: LocalCluster) -> None:
+@pytest.mark.parametrize("how", ["expunge", "expunge_all", "close"])
+async def test_an_object_that_left_the_session_and_came_back_is_still_stale(
+    shop_cluster: LocalCluster, how: str
+) -> None:
     """It is not another session's."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
-        session.expunge(item)
+        if how == "expunge":
+            session.expunge(item)
+        elif how == "expunge_all":
+            session.expunge_all()
+        else:
+            await session.close()
+            await session.get_one(Item, 2)
         session.add(item)
         item.amount += 1
         with pytest.raises(StaleWriteError):
