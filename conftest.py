@@ -4,6 +4,7 @@ import asyncio
 import collections.abc
 import dataclasses
 import pathlib
+import signal
 import sys
 import types
 import typing
@@ -26,6 +27,12 @@ from modern_di_replicas.testing import LocalCluster
 pytest.register_assert_rewrite("recipes.database_fixtures")
 from recipes.database_fixtures import empty, recorded_visits  # noqa: E402  # as a plugin it is rewritten, or pytest warns
 from tests.collector import watched_collector  # noqa: E402
+
+
+# A shell's background job ignores these, and so does all that it starts: tests that send them would wait in vain.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 pytest_plugins = ["modern_di_replicas.testing.fixtures", "recipes.database_fixtures"]

@@ -188,6 +188,21 @@ def test_what_does_not_happen_in_time_is_an_error(folder: pathlib.Path, monkeypa
         assert not primary.is_running()
 
 
+def test_a_server_that_ignores_its_end_is_killed(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell's background job ignores SIGQUIT, and so does all that it starts, until it knows better."""
+    with LocalCluster(0, folder=folder) as cluster:
+        cluster.primary.stop()
+        monkeypatch.setattr(server, "START_SECONDS", 0.0)
+        monkeypatch.setattr(server, "SIGNAL_SECONDS", 0.1)
+        before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+        try:
+            with pytest.raises(ServerFailedError, match="failed to start"):
+                cluster.primary.start()
+        finally:
+            signal.signal(signal.SIGQUIT, before)
+        assert not cluster.primary.is_running()
+
+
 def test_a_server_that_dies_while_it_is_frozen_or_thawed_is_no_surprise(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import shutil
 import signal
 import socket
@@ -258,7 +259,10 @@ class LocalServer:
 
         if not wait_until(is_decided, timeout=START_SECONDS):
             process.send_signal(signal.SIGQUIT)
-            process.wait(SIGNAL_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # who starts in the background ignores it at first
+                process.wait(SIGNAL_SECONDS)
+            process.kill()
+            process.wait()
         return process.poll() is None
 
     def _rewind(self, other: "LocalServer") -> None:
