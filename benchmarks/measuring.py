@@ -8,7 +8,7 @@ import random
 import time
 import typing
 
-from benchmarks import alternating, choice, faults, machine, over_http, schema
+from benchmarks import alternating, choice, faults, machine, over_http, processors, schema
 from benchmarks.closed_loop import Count
 from benchmarks.contenders.catalogue import (
     AUTOCOMMIT,
@@ -59,17 +59,21 @@ async def measure(plan: Plan, log: typing.IO[bytes], progress: Progress) -> Resu
     results = Results(load=machine.load())
     started = time.monotonic()
     progress("starting the cluster")
-    with LocalCluster(settings={"max_connections": str(CONNECTIONS)}) as cluster:
+    with (
+        processors.divided() as apart,
+        LocalCluster(settings={"max_connections": str(CONNECTIONS)}) as cluster,
+    ):
+        results.is_divided = bool(apart)
         servers = Servers(primary=cluster.primary.url, replicas=tuple(replica.url for replica in cluster.replicas))
         await schema.create(servers.primary)
         await asyncio.to_thread(cluster.catch_up)
         run = _Run(plan, cluster, results, progress)
-        async with Crew(servers, log) as crew:
+        async with Crew(servers, log, apart) as crew:
             progress("starting the contenders")
             await crew.start([*CONTENDERS, *ALONE["session"], *ALONE["fastapi"]])
             await run.side_by_side(crew)
         if plan.freshness:
-            async with Crew(servers, log) as crew:
+            async with Crew(servers, log, apart) as crew:
                 progress("consistency")
                 await crew.start(FRESHNESS)
                 await run.freshness(crew)

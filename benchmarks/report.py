@@ -49,7 +49,7 @@ def render(results: Results) -> str:
         "# Side by side",
         "Written by `make bench`; not edited by hand. Another machine gives other figures: run it on yours.",
         table(("", ""), results.machine.items()),
-        texts.WHERE.format(seconds=results.seconds),
+        texts.WHERE.format(seconds=results.seconds, placement=texts.DIVIDED if results.is_divided else texts.TOGETHER),
         summary(results),
         *_sessions_and_frameworks(results),
         *_costs(results),

@@ -119,6 +119,8 @@ class Results:
     faults: dict[str, dict[str, FaultOutcome]] = dataclasses.field(default_factory=dict)
     freshness: dict[str, FreshnessOutcome] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    is_divided: bool = False
+    """Whether the contenders had a processor of their own."""
     load: float = 0.0
     """How many processes wanted a core before the run, for each core: others than this run's."""
 

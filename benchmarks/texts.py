@@ -12,7 +12,15 @@ them), with the quartiles in brackets. In each round all contenders take turns, 
 is one of both runs of the same round."""
 WHERE: typing.Final = """\
 The whole run took {seconds:.0f} s. The primary, its two replicas, the contender and the clients share this machine, so
-a round trip costs next to nothing here; over a network each one adds its latency."""
+a round trip costs next to nothing here; over a network each one adds its latency.
+{placement}"""
+DIVIDED: typing.Final = """\
+The contenders run on one processor, and the servers and the clients on the others: a server that happens to run on its
+client's processor answers in a third of the time, since nobody has to be woken, and where the system puts them changes
+by chance."""
+TOGETHER: typing.Final = """\
+Everybody runs on all processors, since this system does not let a process choose: a server that happens to run on its
+client's processor answers faster than from another one, so the ratios vary more than they would otherwise."""
 ORM_SHARE: typing.Final = """\
 SQLAlchemy's `Session` alone, in the barest form by its own means (a statement that is built before, no `AsyncSession`,
 no container, no choice of a server), takes {share} of the raw asyncpg pool's time for the read by key; the pool resets

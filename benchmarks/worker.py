@@ -25,6 +25,7 @@ from benchmarks import alternating, applications
 from benchmarks.closed_loop import closed_loop
 from benchmarks.contenders.catalogue import BY_NAME as ENTRIES
 from benchmarks.contenders.contender import Contender
+from benchmarks.processors import keep_to
 from benchmarks.schema import BOOKS
 from benchmarks.servers import Servers
 from benchmarks.wire import Wire
@@ -200,9 +201,10 @@ async def work(name: str, servers: Servers, port: int) -> None:
     await worker.close()
 
 
-def main(port: str, servers: str, *names: str) -> None:
+def main(port: str, servers: str, processors: str, *names: str) -> None:
     """Become one process for each contender; what they all import is imported once, before."""
     given = json.loads(servers)
+    keep_to(json.loads(processors))
     gc.freeze()
     for name in names:
         if os.fork() == 0:

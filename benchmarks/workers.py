@@ -78,13 +78,15 @@ class Crew:
     Args:
         servers: the cluster.
         log: takes what the workers print on their standard error.
+        processors: where they run; everywhere when it is empty.
 
     """
 
-    def __init__(self, servers: Servers, log: typing.IO[bytes]) -> None:
+    def __init__(self, servers: Servers, log: typing.IO[bytes], processors: list[int]) -> None:
         self.workers: dict[str, Worker] = {}
         self._servers = servers
         self._log = log
+        self._processors = processors
         self._processes: list[asyncio.subprocess.Process] = []
 
     async def __aenter__(self) -> typing.Self:
@@ -110,7 +112,7 @@ class Crew:
                 # The password of the cluster's user, which lives as long as the cluster, is in the arguments.
                 await asyncio.create_subprocess_exec(
                     *(str(ROOT / environment / "bin" / "python"), "-m", "benchmarks.worker"),
-                    *(str(port), json.dumps(dataclasses.asdict(self._servers)), *names),
+                    *(str(port), json.dumps(dataclasses.asdict(self._servers)), json.dumps(self._processors), *names),
                     stderr=self._log,
                     cwd=ROOT,
                 )

@@ -97,3 +97,10 @@ def test_a_busy_machine_is_told(results: Results) -> None:
     assert "busy" not in summary(results)
     results.load = 4.6
     assert "The machine was busy before the run began (4.6 processes for each core)" in summary(results)
+
+
+def test_where_the_contenders_run_is_told(results: Results) -> None:
+    results.is_divided = True
+    assert "The contenders run on one processor" in render(results)
+    results.is_divided = False
+    assert "Everybody runs on all processors" in render(results)
