@@ -138,15 +138,9 @@ async def test_outside_nothing_can_be_awaited() -> None:
         await_only(nothing)
 
 
-async def test_greenlets_are_used_again_also_after_an_error() -> None:
+async def test_greenlets_are_used_again() -> None:
     """INVARIANT: one call after another takes place in one greenlet; two at once do not."""
-
-    def broken() -> None:
-        raise LookupError
-
     first = await run_in_greenlet(getcurrent)
-    with pytest.raises(LookupError):
-        await run_in_greenlet(broken)
     assert await run_in_greenlet(getcurrent) is first
 
     def meet(everybody: asyncio.Barrier) -> object:
@@ -155,6 +149,32 @@ async def test_greenlets_are_used_again_also_after_an_error() -> None:
 
     everybody = asyncio.Barrier(3)
     assert len(set(await asyncio.gather(*(run_in_greenlet(meet, everybody) for _ in range(3))))) == 3
+
+
+def test_a_greenlet_that_began_deep_in_a_recursion_spoils_no_later_call() -> None:
+    """It begins as deep as its caller is; once a call has failed in it, it is not used again."""
+    assert run_program("""
+async def deep(levels):
+    await (deep(levels - 1) if levels else run_in_greenlet(print, "deep"))
+
+def needs(frames):
+    return needs(frames - 1) if frames else "enough"
+
+asyncio.run(deep(500))
+try:
+    asyncio.run(run_in_greenlet(needs, 700))
+except RecursionError:
+    print("too deep")
+print(asyncio.run(run_in_greenlet(needs, 700)))
+""") == ["deep", "too deep", "enough"]
+
+
+def run_program(program: str) -> list[str]:
+    """Run a program to its end, without the tracing of the coverage, and return what it printed."""
+    whole = f"import asyncio\nfrom modern_di_replicas.greenlets import run_in_greenlet\n{program}"
+    ended = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, check=True)  # noqa: S603  # our own
+    assert ended.stderr == ""
+    return ended.stdout.splitlines()
 
 
 async def in_a_new_thread(function: collections.abc.Callable[[], object]) -> None:
@@ -241,17 +261,15 @@ async def test_an_idle_greenlet_is_entered_when_nothing_refers_to_it() -> None:
 
 def test_the_end_of_the_program_ends_them() -> None:
     """INVARIANT: without an error and without a crash, whatever was under way."""
-    program = """
-import asyncio
-from modern_di_replicas.greenlets import run_in_greenlet
-
+    assert (
+        run_program("""
 async def meet():
     await asyncio.gather(*(run_in_greenlet(print, "met") for _ in range(3)))
 
 asyncio.run(meet())
-"""
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603  # our own
-    assert (ended.stdout, ended.stderr) == ("met\n" * 3, "")
+""")
+        == ["met"] * 3
+    )
 
 
 class Thing(Exception):  # noqa: N818  # it is an argument, a result and an error

@@ -44,12 +44,13 @@ async def run_in_greenlet(
         else:
             sent = worker.switch(value)
     worker.gr_context = None
-    _idle.keep(worker)
-    del worker  # an error holds this frame, and would hold it
     result, failure = sent.result, sent.failure
     sent.result = sent.failure = None
     if failure is None:
+        _idle.keep(worker)
         return typing.cast(Result, result)
+    # Not used again: the frames of an error hold it, and one that was begun deep in a recursion stays so deep.
+    _end(worker)
     context = failure.__context__
     try:
         raise failure
@@ -77,6 +78,11 @@ def _begin() -> _Worker:
     worker = _Worker(_work)
     worker.switch()
     return worker
+
+
+def _end(worker: _Worker) -> None:
+    worker.parent = getcurrent()
+    worker.switch(None, None, None)
 
 
 def _work() -> None:
@@ -109,9 +115,7 @@ class _Idle(threading.local):
 
     def end(self, kept: int = 0) -> None:
         while len(self.workers) > kept:
-            worker = self.workers.pop()
-            worker.parent = getcurrent()
-            worker.switch(None, None, None)
+            _end(self.workers.pop())
 
 
 _idle: typing.Final = _Idle()
