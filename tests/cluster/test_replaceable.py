@@ -47,10 +47,23 @@ async def test_who_waits_for_a_pool_that_is_replaced_waits_for_the_next_one(repl
         waiting = await come(servers, began)
         servers.primary.follow(replicated_cluster.primary.url)
         waiting += await come(servers, began)
+
+        assert 1 <= max(await asyncio.gather(*waiting)) <= LIMIT, "and nobody waits for what is held"
         for connection in held:
             await connection.close()
+        assert await count_opened(servers, began) == LIMIT
 
-        assert 1 <= max(await asyncio.gather(*waiting)) <= LIMIT
+
+async def test_an_engine_that_is_disposed_of_under_load_keeps_its_limit(replicated_cluster: LocalCluster) -> None:
+    """A connection that comes back late ends, and who waited for it comes to the new pool."""
+    async with serving(replicated_cluster, **POOL) as servers:
+        began = replicated_cluster.primary.execute("SELECT clock_timestamp()")
+        held = [await servers.primary.connect() for _ in range(LIMIT)]
+        waiting = await come(servers, began)
+        await servers.primary.dispose()
+        for connection in held:
+            await connection.close()
+        await asyncio.gather(*waiting)
         assert await count_opened(servers, began) == LIMIT
 
 

@@ -1,5 +1,6 @@
 """A pool that sends those who wait for it on to the pool that took its place."""
 
+import contextlib
 import typing
 
 from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection
@@ -16,27 +17,46 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
     _successor: "ReplaceablePool | None" = None
 
     def connect(self) -> PoolProxiedConnection:
-        if self._successor is not None:
-            return self._successor.connect()
-        try:
-            return super().connect()
-        except _ReplacedError as replaced:
-            successor = replaced.successor
-        return successor.connect()
+        if self._successor is None:
+            with contextlib.suppress(_ReplacedError):
+                return super().connect()
+        return self._current().connect()
 
     def recreate(self) -> "ReplaceablePool":
         self._successor = typing.cast(ReplaceablePool, super().recreate())
+        if not self.checkedin():
+            super()._do_return_conn(typing.cast(ConnectionPoolEntry, _Nobody()))  # wakes one who waits, if any
         return self._successor
 
-    def _do_get(self) -> ConnectionPoolEntry:  # what a subclass of `Pool` supplies
+    def _current(self) -> "ReplaceablePool":
+        pool = self
+        while pool._successor is not None:
+            pool = pool._successor
+        return pool
+
+    # What a subclass of `Pool` supplies:
+
+    def _do_get(self) -> ConnectionPoolEntry:
         entry = super()._do_get()
         if self._successor is None:
             return entry
         self._do_return_conn(entry)  # to the next one who waits here
-        raise _ReplacedError(self._successor)
+        raise _ReplacedError
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        if self._successor is not None:
+            record.invalidate()  # nobody would come for its connection
+        super()._do_return_conn(record)
 
 
 class _ReplacedError(Exception):
-    def __init__(self, successor: ReplaceablePool) -> None:
-        super().__init__()
-        self.successor = successor
+    """Whoever waited for a connection has to ask the successor."""
+
+
+class _Nobody:
+    """An entry without a connection: in the queue of a pool that was replaced it only wakes who waits there."""
+
+    def invalidate(self) -> None:
+        pass
+
+    close = invalidate
