@@ -6,18 +6,15 @@ import typing
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.asyncio.exc import AsyncMethodRequired
-from sqlalchemy.util import immutabledict
 
 from modern_di_replicas.get_by_key import GetByKeySession
 from modern_di_replicas.greenlets import run_in_greenlet
+from modern_di_replicas.guarded_session import ALL_AT_ONCE
 
 
 _OPTIONS: typing.Final = frozenset({"execution_options", "bind_arguments"})
 
 Method = collections.abc.Callable[..., collections.abc.Awaitable[typing.Any]]
-
-_BUFFERED: typing.Final = immutabledict({"prebuffer_rows": True})
-"""What `AsyncSession.execute()` asks of the ORM: to load all there is to load before the result is read."""
 
 
 def _in_greenlet(method: Method) -> Method:
@@ -50,7 +47,7 @@ class LightSession(AsyncSession):
         async def execute(self, statement: object, params: object = None, **options: object) -> object:
             if options.keys() - _OPTIONS or any(options.values()):
                 return await super().execute(statement, params, **options)
-            result = await run_in_greenlet(self.sync_session.execute, statement, params, execution_options=_BUFFERED)
+            result = await run_in_greenlet(self.sync_session.execute, statement, params, execution_options=ALL_AT_ONCE)
             if _streams(result):
                 await run_in_greenlet(result.close)
                 msg = "execute() cannot give rows one by one, as stream_results or yield_per ask for: use stream()"

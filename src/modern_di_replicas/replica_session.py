@@ -14,7 +14,7 @@ from modern_di_replicas.cluster.patient import PatientEngine
 from modern_di_replicas.cluster.reading import StatementNotForReplica
 from modern_di_replicas.cluster.replica_engine import ReplicaEngine
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
-from modern_di_replicas.guarded_session import GuardedSession, mark_rows
+from modern_di_replicas.guarded_session import ALL_AT_ONCE, GuardedSession, mark_rows
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.routing.statements import Need
 
@@ -23,7 +23,6 @@ USE_PRIMARY: typing.Final = "use_primary"
 """The execution option that runs one statement, and the rest of its unit of work, on the primary."""
 
 _ASKED: typing.Final = f"the execution option {USE_PRIMARY}"
-_STREAM: typing.Final = "stream_results"
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
@@ -44,7 +43,6 @@ class ReplicaSession(GuardedSession):
 
     # Here and not in `__init__`, because they seldom change: Python makes an object of some 30 attributes of its own
     # for half as much again.
-    _has_binds: bool = False
     _is_elsewhere: bool = False
     """Whether the statement under way is run where somebody else chose to."""
     _streams: bool = False
@@ -70,10 +68,10 @@ class ReplicaSession(GuardedSession):
         if patient is not None:
             self._patient = patient
         if options.get("binds"):
-            self._has_binds = True
+            self.has_binds = True
         always = options.get("execution_options") or _NONE
         if always or replica.options:
-            self._streams = bool(always.get(_STREAM))
+            self._streams = _asks_to_stream(always)
             if "isolation_level" in always or "isolation_level" in replica.options:
                 self.escalation = "an isolation level of its own"  # a replica's is that of the settings
             elif always.get(USE_PRIMARY):
@@ -89,7 +87,7 @@ class ReplicaSession(GuardedSession):
         bind: typing.Any = None,  # noqa: ANN401
         **options: typing.Any,
     ) -> Engine | Connection:
-        if bind is not None or self._has_binds:
+        if bind is not None or self.has_binds:
             found = super().get_bind(mapper, clause=clause, bind=bind, **options)
             if found is not self._bound:
                 self._is_elsewhere = True
@@ -105,11 +103,11 @@ class ReplicaSession(GuardedSession):
         return connection
 
     def bind_mapper(self, *args: typing.Any, **options: typing.Any) -> None:
-        self._has_binds = True
+        self.has_binds = True
         super().bind_mapper(*args, **options)
 
     def bind_table(self, *args: typing.Any, **options: typing.Any) -> None:
-        self._has_binds = True
+        self.has_binds = True
         super().bind_table(*args, **options)
 
     def execute(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
@@ -132,6 +130,12 @@ class ReplicaSession(GuardedSession):
     def _may_be_read_anew(self) -> bool:
         """Whether what the session holds from the replica can be overwritten: no change of its user's is lost by it."""
         return self.autoflush or not self.dirty
+
+    def _read_anew(self, options: dict[str, typing.Any]) -> None:
+        """Have a statement on the primary overwrite what the session holds from the replica."""
+        if self._may_be_read_anew:
+            given = options.get("execution_options") or _NONE
+            options["execution_options"] = {"populate_existing": True, **given}
 
     def _run(
         self,
@@ -167,6 +171,8 @@ class ReplicaSession(GuardedSession):
             if self.escalation is not None or self._is_elsewhere:
                 raise
             self._leave_after(error, stands_alone=stands_alone)
+            if isinstance(error, StatementNotForReplica) and error.foreseen.locks_rows:
+                self._read_anew(options)  # whoever locks rows is about to change them
         else:
             if self.escalation is not None:
                 rows_of_replica.clear()  # by a flush before it, it has moved, and was run on the primary
@@ -181,17 +187,18 @@ class ReplicaSession(GuardedSession):
         own = statement.get_execution_options() if isinstance(statement, Executable) else _NONE
         if given.get(USE_PRIMARY) or own.get(USE_PRIMARY):
             self.escalate(_ASKED)
-            if self._may_be_read_anew:
-                options["execution_options"] = {"populate_existing": True, **given}
+            self._read_anew(options)
         elif isinstance(statement, UpdateBase):
             self.escalate_write("INSERT" if statement.is_insert else "UPDATE" if statement.is_update else "DELETE")
         elif not self._reading:
             self._find_replica()
         if self.escalation is not None:
             return None
-        if self._streams or given.get(_STREAM) or own.get(_STREAM):
+        if self._streams or _asks_to_stream(given) or _asks_to_stream(own):
             self.has_streamed = True
             return self._replica.streaming
+        if "prebuffer_rows" not in given:
+            options["execution_options"] = ALL_AT_ONCE.union(given)
         return self._replica.sync_engine
 
     def _find_replica(self) -> None:
@@ -301,7 +308,7 @@ class ReplicaSession(GuardedSession):
         elif any(self.is_modified(instance) for instance in self.dirty):
             self.escalate_write("UPDATE")
         self.escalate("flush")
-        self.guard.check(self)
+        self.check_changes()
 
     # What writes without a statement of its own
 
@@ -314,13 +321,18 @@ class ReplicaSession(GuardedSession):
         self.escalate_write("SAVEPOINT")
         return super().begin_nested()
 
-    def merge(self, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
+    def merge(self, instance: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
         self.escalate_write("merge()")
-        return super().merge(*args, **options)
+        return super().merge(instance, *args, **options)
 
-    def bulk_save_objects(self, *args: typing.Any, **options: typing.Any) -> None:
+    def bulk_save_objects(
+        self, objects: collections.abc.Iterable[object], *args: typing.Any, **options: typing.Any
+    ) -> None:
         self.escalate_write("bulk_save_objects()")
-        super().bulk_save_objects(*args, **options)
+        saved = list(objects)
+        for instance in filter(self.has_had, saved):
+            self.check_written(instance, self.guard.check_object)
+        super().bulk_save_objects(saved, *args, **options)
 
     def bulk_insert_mappings(self, *args: typing.Any, **options: typing.Any) -> None:
         self.escalate_write("bulk_insert_mappings()")
@@ -329,6 +341,10 @@ class ReplicaSession(GuardedSession):
     def bulk_update_mappings(self, *args: typing.Any, **options: typing.Any) -> None:
         self.escalate_write("bulk_update_mappings()")
         super().bulk_update_mappings(*args, **options)
+
+
+def _asks_to_stream(options: collections.abc.Mapping[str, typing.Any]) -> bool:
+    return bool(options.get("stream_results") or options.get("yield_per"))
 
 
 @event.listens_for(ReplicaSession, "before_flush")

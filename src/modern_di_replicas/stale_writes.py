@@ -31,43 +31,37 @@ class StaleWriteGuard:
 
     def _loaded(self, session: typing.Any, instance: object) -> None:  # noqa: ANN401  # a ReplicaSession
         if session.loads_from_primary:
-            self._fresh.add(_state(instance))
+            self._fresh.add(state_of(instance))
 
     def _inserted(self, session: Session, instance: object) -> None:  # noqa: ARG002  # the event's signature
-        self._fresh.add(_state(instance))
+        self._fresh.add(state_of(instance))
 
     def came_from_replica(self, instance: object) -> None:
         """Note an object that has the replica's values now, whatever it had before."""
-        self._fresh.discard(_state(instance))
+        self._fresh.discard(state_of(instance))
 
     def expunged(self, instance: object) -> None:
         """Note an object that the session had, and that may come back."""
-        self._expunged.add(_state(instance))
+        self._expunged.add(state_of(instance))
+
+    def has_expunged(self, instance: object) -> bool:
+        """Return whether the session has had an object, and lost it."""
+        return state_of(instance) in self._expunged
+
+    def is_fresh(self, instance: object) -> bool:
+        """Return whether an object is known to be no older than the primary was."""
+        return state_of(instance) in self._fresh
 
     def attached(self, instance: object) -> None:
         """Note an object that was loaded by another session: this session's replica is not to blame for it."""
-        state = _state(instance)
-        if state not in self._expunged:
-            self._fresh.add(state)
+        self._fresh.add(state_of(instance))
 
     def refreshed(self, instance: object, attributes: typing.Collection[str] | None) -> None:
         """Note that an object was loaded again, from the primary; None stands for all attributes."""
-        state = _state(instance)
+        state = state_of(instance)
         loaded = set(state.mapper.column_attrs.keys()) - state.unloaded
         if attributes is None or loaded <= set(attributes):
             self._fresh.add(state)
-
-    def check(self, session: Session) -> None:
-        """Check what a session is about to flush, as far as that is known before.
-
-        Raises:
-            StaleWriteError: see `check_object`.
-
-        """
-        for instance in session.deleted:
-            self.check_object(instance)
-        for instance in session.dirty:
-            self.check_update(instance)
 
     def check_update(self, instance: object) -> None:
         """Check an object whose row is updated if one of its columns has changed, or what sets one.
@@ -76,7 +70,7 @@ class StaleWriteGuard:
             StaleWriteError: see `check_object`.
 
         """
-        state = _state(instance)
+        state = state_of(instance)
         if any(state.attrs[key].history.has_changes() for key in _written_with(state.mapper)):
             self.check_object(instance)
 
@@ -88,7 +82,7 @@ class StaleWriteGuard:
                 tell whether it is stale.
 
         """
-        state = _state(instance)
+        state = state_of(instance)
         if self._has_left_replica and state not in self._fresh and state.mapper.version_id_col is None:
             raise StaleWriteError(model=state.mapper.class_.__qualname__, key=tuple(state.identity or ()))
 
@@ -100,5 +94,6 @@ def _written_with(mapper: Mapper[typing.Any]) -> tuple[str, ...]:
     return (*mapper.column_attrs.keys(), *references)
 
 
-def _state(instance: object) -> InstanceState[typing.Any]:
+def state_of(instance: object) -> InstanceState[typing.Any]:
+    """Return what SQLAlchemy knows of an object."""
     return typing.cast(InstanceState[typing.Any], sqlalchemy.inspect(instance))

@@ -340,6 +340,31 @@ async def test_an_error_of_the_program_itself_stays_where_it_is(shop_cluster: Lo
         assert session.decision.server != "primary"
 
 
+LOCKS_OF_READS = """
+    SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE application_name = 'app-replica' AND relation = 'item'::regclass
+"""
+
+
+async def test_a_statement_that_the_driver_gives_up_leaves_no_lock_behind(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: a pooled connection that holds one stops the replay of a change of the table, until its next use."""
+    async with serving(shop_cluster, replicas=[shop_cluster.replicas[0].url]) as servers:
+        with pytest.raises(sqlalchemy.exc.DBAPIError, match="out of int32 range"):
+            async with servers.session() as session:
+                await session.get(Item, 10**12)
+        assert servers.checked_out() == 0
+        assert shop_cluster.replicas[0].execute(LOCKS_OF_READS) == "0"
+
+
+async def test_rows_that_are_loaded_in_parts_stay_on_the_replica(shop_cluster: LocalCluster) -> None:
+    """`yield_per` asks for a server-side cursor without naming it."""
+    parts = select(Item.amount).order_by(Item.id).execution_options(yield_per=7)
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        amounts = await session.run_sync(lambda sync: sync.scalars(parts).all())
+        assert amounts == [number * 10 for number in range(1, 201)]
+        assert session.decision.server != "primary"
+
+
 async def test_an_idle_connection_to_the_primary_is_pinged_and_a_busy_one_is_not(
     disposable_shop: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ import typing
 
 import pytest
 import sqlalchemy
-from sqlalchemy import Table, case, select, text, update
+from sqlalchemy import Table, case, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, foreign, relationship, selectinload
 from sqlalchemy.orm.exc import StaleDataError
@@ -336,6 +336,104 @@ async def test_an_object_that_left_the_session_and_came_back_is_still_stale(
         with pytest.raises(StaleWriteError):
             await session.flush()
         await session.rollback()
+
+
+async def test_what_left_the_session_along_with_another_object_is_still_stale(shop_cluster: LocalCluster) -> None:
+    """The cascade of an expunge is that of the relationship."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        owner = await session.get_one(Owner, 1, options=[selectinload(Owner.items)])
+        session.expunge(owner)
+        session.add(owner)
+        owner.items[0].amount += 1
+        with pytest.raises(StaleWriteError) as caught:
+            await session.flush()
+        assert (caught.value.model, caught.value.key) == ("Thing", (1,))
+        await session.rollback()
+
+
+@pytest.mark.parametrize("how", ["merge", "merge as a member", "bulk_save_objects"])
+async def test_what_left_the_session_is_not_written_over_the_row_either(shop_cluster: LocalCluster, how: str) -> None:
+    """INVARIANT: what is merged is written with all that it has, over what the primary has given meanwhile."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        owner = await session.get_one(Owner, 1, options=[selectinload(Owner.items)])
+        await session.close()
+        item = owner.items[0]
+        item.amount += 1
+        if how == "bulk_save_objects":
+            write = session.run_sync(lambda sync: sync.bulk_save_objects([item]))
+        else:
+            await session.merge(item if how == "merge" else owner)
+            write = session.flush()
+        with pytest.raises(StaleWriteError) as caught:
+            await write
+        assert (caught.value.model, caught.value.key) == ("Thing", (1,))
+        await session.rollback()
+
+
+async def test_what_is_merged_after_its_row_is_gone_is_a_new_object(shop_cluster: LocalCluster) -> None:
+    """As SQLAlchemy has it: there is no row that could be overwritten."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        thing = await session.get_one(Thing, 1)
+        await session.close()
+        await session.execute(delete(Thing).where(Thing.id == 1))
+        merged = await session.merge(thing)
+        await session.flush()
+        assert merged.amount == 10
+        await session.rollback()
+
+
+async def test_what_is_merged_from_outside_may_be_written(shop_cluster: LocalCluster) -> None:
+    """Such as the body of a request: it says itself what the row is to be."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        await session.merge(Item(id=1, amount=11))
+        await session.flush()
+        await session.rollback()
+
+
+async def test_rows_that_are_read_late_are_still_the_replicas(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: synchronous code may read a result after the unit of work has moved."""
+
+    def read_late(session: Session) -> None:
+        items = iter(session.scalars(select(Low).where(Low.id.in_([10, 11]))))
+        session.execute(text("SELECT 1").execution_options(use_primary=True))
+        for item in items:
+            item.amount += 1
+        session.flush()
+
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        with pytest.raises(StaleWriteError):
+            await session.run_sync(read_late)
+        await session.rollback()
+
+
+async def test_an_object_of_another_database_is_not_this_replicas(shop_cluster: LocalCluster) -> None:
+    """A session may be bound to several."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        session.sync_session.bind_mapper(Thing, servers.primary.sync_engine)
+        thing = await session.get_one(Thing, 1)
+        thing.amount += 1
+        await session.flush()
+        await session.rollback()
+
+
+async def test_who_locks_a_row_that_the_session_holds_gets_the_primarys(disposable_shop: LocalCluster) -> None:
+    """INVARIANT: somebody else has read the object, from the replica; whoever locks it changes what the primary has."""
+    for replica in disposable_shop.replicas:
+        replica.pause_replay()
+    async with serving(disposable_shop) as servers:
+        for key, lock in ((1, "get"), (2, "select")):
+            disposable_shop.primary.execute(f"UPDATE item SET amount = 500 WHERE id = {key}")  # noqa: S608  # a number
+            async with servers.session() as session:
+                item = await session.get_one(Item, key)
+                assert item.amount == key * 10
+                if lock == "get":
+                    await session.get_one(Item, key, with_for_update=True)
+                else:
+                    await session.scalars(select(Item).where(Item.id == key).with_for_update())
+                assert item.amount == 500
+                item.amount += 1
+                await session.flush()
+                await session.rollback()
 
 
 async def test_a_deferred_column_that_was_not_loaded_cannot_be_stale(shop_cluster: LocalCluster) -> None:

@@ -1,10 +1,14 @@
 """How a session reads from one replica."""
 
+import contextlib
 import typing
 import weakref
 
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
+import asyncpg
+from sqlalchemy import Connection, Engine, ExceptionContext, PoolProxiedConnection, event
 from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util import await_only
 
 from modern_di_replicas.routing.statements import Foreseen, Need, foresee
 from modern_di_replicas.settings import ReadIsolation
@@ -35,6 +39,8 @@ class SessionReads:
         for way in ("do_execute", "do_executemany"):
             event.listen(engine, way, self._check_statement)
         event.listen(engine, "do_execute_no_params", self._check_bare_statement)
+        if self.autocommit:
+            event.listen(engine, "handle_error", _end_what_was_begun)
         # SQLAlchemy has no event in the place of a rollback; this is of the engine's own dialect.
         self._do_rollback = engine.dialect.do_rollback
         typing.cast(typing.Any, engine.dialect).do_rollback = self._roll_back
@@ -80,3 +86,19 @@ class SessionReads:
 
     def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
         self._check_statement(cursor, statement, None, context)
+
+
+def _end_what_was_begun(context: ExceptionContext) -> None:
+    """End a statement that the driver prepared and then could not execute, such as for an argument out of range.
+
+    In autocommit nobody else does: the pooled connection would hold the lock of that statement until its next use, and
+    a change of the table would hold up the replay for as long.
+    """
+    if context.connection is None or context.is_disconnect or not isinstance(context.sqlalchemy_exception, DBAPIError):
+        return
+    error = context.original_exception.__cause__
+    if isinstance(error, asyncpg.PostgresError) and error.severity is not None:
+        return  # the server said it, and has ended the statement
+    driver_connection = typing.cast(asyncpg.Connection, context.connection.connection.driver_connection)
+    with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # who is gone has ended it
+        await_only(driver_connection.execute("SELECT"))

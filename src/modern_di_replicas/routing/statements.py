@@ -25,6 +25,11 @@ class Foreseen:
     need: Need
     kind: str
 
+    @property
+    def locks_rows(self) -> bool:
+        """Whether it reads rows that nobody else may change meanwhile."""
+        return self.kind.startswith("FOR ")
+
 
 _READS: typing.Final = frozenset({"SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN"})
 _SETS: typing.Final = frozenset({"SET", "RESET"})
