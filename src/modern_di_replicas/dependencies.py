@@ -49,9 +49,16 @@ def create_session(engine: AsyncEngine, primary: PrimaryEngine, intent: Intent) 
     return RoutedSession(engine, primary=primary, intent=intent, expire_on_commit=False)
 
 
-async def close_session(session: AsyncSession) -> None:
-    """Give the session's connections back, also when the request is cancelled meanwhile."""
-    await session.__aexit__(None, None, None)  # what SQLAlchemy shields from cancellation; a plain close() is not
+def close_session(session: AsyncSession) -> collections.abc.Awaitable[None] | None:
+    """Give the session's connections back, also when the request is cancelled meanwhile.
+
+    Returns:
+        what is to be awaited; None where they are back already, as after reading from a replica.
+
+    """
+    if isinstance(session, RoutedSession) and session.close_at_once():
+        return None
+    return session.__aexit__(None, None, None)  # what SQLAlchemy shields from cancellation; a plain close() is not
 
 
 async def dispose_engine(engine: AsyncEngine) -> None:

@@ -25,11 +25,12 @@ class GetByKeySession(Session):
     """
 
     def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
-        if isinstance(ident, KEYS) and _are_unset(options):
+        if isinstance(ident, KEYS) and (not options or _are_unset(options)):
             mapper = inspect(entity, raiseerr=False)
             statement = _statement(mapper) if isinstance(mapper, Mapper) else None
             if statement is not None and not self._may_hold(mapper, ident):
-                return self.execute(statement, {_KEY: ident}).unique().scalar_one_or_none()
+                # With a joined collection it comes in several rows, all of which are read before the first is given.
+                return self.scalar(statement, {_KEY: ident})
         return super().get(entity, ident, **options)
 
     def _may_hold(self, mapper: Mapper[typing.Any], ident: object) -> bool:

@@ -47,8 +47,11 @@ async def run_in_greenlet(
     result, failure = sent.result, sent.failure
     sent.result = sent.failure = None
     if failure is None:
-        _idle.keep(worker)
-        return typing.cast(Result, result)
+        workers = _idle.workers
+        workers.append(worker)
+        if len(workers) > KEPT:
+            _idle.end(kept=KEPT)
+        return result  # type: ignore[return-value]  # the function's, and a cast costs time
     # Not used again: the frames of an error hold it, and one that was begun deep in a recursion stays so deep.
     _end(worker)
     context = failure.__context__
@@ -108,10 +111,6 @@ class _Idle(threading.local):
 
     def __init__(self) -> None:
         self.workers: list[_Worker] = []
-
-    def keep(self, worker: _Worker) -> None:
-        self.workers.append(worker)
-        self.end(KEPT)
 
     def end(self, kept: int = 0) -> None:
         while len(self.workers) > kept:

@@ -45,6 +45,7 @@ class ReplicaSession(GuardedSession):
     # for half as much again.
     _is_elsewhere: bool = False
     """Whether the statement under way is run where somebody else chose to."""
+    _has_been_elsewhere: bool = False
     _streams: bool = False
     _patient: PatientEngine | None = None
 
@@ -90,7 +91,7 @@ class ReplicaSession(GuardedSession):
         if bind is not None or self.has_binds:
             found = super().get_bind(mapper, clause=clause, bind=bind, **options)
             if found is not self._bound:
-                self._is_elsewhere = True
+                self._is_elsewhere = self._has_been_elsewhere = True
                 return found  # somebody chose: bind_arguments, or `binds` for this mapper
         if self.escalation is not None:
             return self._primary
@@ -153,7 +154,7 @@ class ReplicaSession(GuardedSession):
             WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
 
         """
-        engine = self._choose_engine(statement, options) if self.escalation is None else None
+        engine = self._choose_engine(run, statement, options) if self.escalation is None else None
         if engine is None:
             return self.run_on_primary(run, statement, args, options)
 
@@ -181,11 +182,12 @@ class ReplicaSession(GuardedSession):
             self._executing = enclosing
         return self.run_on_primary(run, statement, args, options)
 
-    def _choose_engine(self, statement: object, options: dict[str, typing.Any]) -> Engine | None:
+    def _choose_engine(self, run: object, statement: object, options: dict[str, typing.Any]) -> Engine | None:
         """Return the engine a statement reads on; None when the unit of work moves to the primary for it."""
         given = options.get("execution_options") or _NONE
         own = statement.get_execution_options() if isinstance(statement, Executable) else _NONE
-        if given.get(USE_PRIMARY) or own.get(USE_PRIMARY):
+        has_options = bool(given or own)
+        if has_options and (given.get(USE_PRIMARY) or own.get(USE_PRIMARY)):
             self.escalate(_ASKED)
             self._read_anew(options)
         elif isinstance(statement, UpdateBase):
@@ -194,11 +196,11 @@ class ReplicaSession(GuardedSession):
             self._find_replica()
         if self.escalation is not None:
             return None
-        if self._streams or _asks_to_stream(given) or _asks_to_stream(own):
+        if self._streams or (has_options and (_asks_to_stream(given) or _asks_to_stream(own))):
             self.has_streamed = True
             return self._replica.streaming
-        if "prebuffer_rows" not in given:
-            options["execution_options"] = ALL_AT_ONCE.union(given)
+        if run is not Session.scalar:  # which has read its row when it returns
+            _load_all_at_once(options)
         return self._replica.sync_engine
 
     def _find_replica(self) -> None:
@@ -272,13 +274,14 @@ class ReplicaSession(GuardedSession):
 
     @property
     def ends_at_once(self) -> bool:
-        """Whether closing it sends nothing: it has read in autocommit, and its pool keeps the connection."""
+        """Whether closing it awaits nothing: it has read in autocommit, and its pool just takes the connection back."""
         replica = self._replica
-        if self.escalation is not None or not replica.reads.autocommit:
+        if self.escalation is not None or self._has_been_elsewhere or not replica.reads.autocommit:
             return False
         pool: QueuePool = replica.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
         has_streamed = len(self._reading) > (replica.sync_engine in self._reading)
-        return not has_streamed and pool.overflow() <= 0
+        # Somebody's own listener may send something.
+        return not (has_streamed or pool.overflow() > 0 or pool.dispatch.reset or pool.dispatch.checkin)
 
     def end_reading(self) -> None:
         """Give the replica's connections back, at the end of a transaction."""
@@ -341,6 +344,14 @@ class ReplicaSession(GuardedSession):
     def bulk_update_mappings(self, *args: typing.Any, **options: typing.Any) -> None:
         self.escalate_write("bulk_update_mappings()")
         super().bulk_update_mappings(*args, **options)
+
+
+def _load_all_at_once(options: dict[str, typing.Any]) -> None:
+    given = options.get("execution_options")
+    if not given:
+        options["execution_options"] = ALL_AT_ONCE
+    elif "prebuffer_rows" not in given:
+        options["execution_options"] = ALL_AT_ONCE.union(given)
 
 
 def _asks_to_stream(options: collections.abc.Mapping[str, typing.Any]) -> bool:

@@ -46,19 +46,27 @@ class RoutedSession(LightSession):
         if isinstance(chosen, ReplicaEngine):
             options.setdefault("sync_session_class", ReplicaSession)
             options["primary"] = _sync(primary or chosen.policy.primary, chosen.options)
-            options |= {"replica": chosen, "intent": intent, "patient": patient}
+            options.update(replica=chosen, intent=intent, patient=patient)
         super().__init__(chosen, **options)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
     ) -> None:
-        session = self.sync_session
-        if isinstance(session, ReplicaSession) and session.ends_at_once:
-            # Nothing is awaited, so there is nothing that a cancellation could interrupt, and no need of a task that
-            # is shielded from it.
-            await self.close()
-        else:
+        if not self.close_at_once():
             await super().__aexit__(kind, error, traceback)
+
+    def close_at_once(self) -> bool:
+        """Close the session if nothing has to be awaited for it; return whether that was so.
+
+        Then there is nothing that a cancellation could interrupt, and no need of a task that is shielded from it.
+        """
+        session = self.sync_session
+        at_once = (
+            isinstance(session, ReplicaSession) and session.ends_at_once and type(self).close is RoutedSession.close
+        )
+        if at_once:
+            session.close()
+        return at_once
 
     @property
     def decision(self) -> Decision:

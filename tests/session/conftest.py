@@ -31,6 +31,7 @@ class Servers:
         fleet = self.replica.fleet
         assert fleet is not None
         pools: list[typing.Any] = [self.primary.pool, *(member.engine.pool for member in fleet.members)]
+        assert all(pool.in_use == pool.checkedout() for pool in pools), "the balancer's count is the pool's own"
         return sum(pool.checkedout() for pool in pools)
 
 

@@ -296,6 +296,31 @@ async def test_the_statement_is_built_once(engine: AsyncEngine) -> None:
     assert (info.misses, info.hits) == (1, 2)
 
 
+async def test_a_collection_that_a_listener_joins_is_found_whole(engine: AsyncEngine) -> None:
+    """The object comes in several rows then, as it does where the mapping says so."""
+
+    class Shelf:
+        books: list[Book]
+
+    def join(state: ORMExecuteState) -> None:
+        if state.is_select and not state.is_relationship_load:
+            state.statement = state.statement.options(joinedload(Shelf.books))  # type: ignore[arg-type]  # as mapped
+
+    def get(session: Session) -> object:
+        event.listen(session, "do_orm_execute", join)
+        return facts(session.get(Shelf, 1))
+
+    again = registry()
+    again.map_imperatively(Shelf, Author.__table__, properties={"books": relationship(Book, viewonly=True)})
+    expected, _, _ = await found_by(Session, engine, get)
+    found, _, _ = await found_by(GetByKeySession, engine, get)
+    again.dispose()
+
+    assert found == expected
+    assert str(FIRST) in str(found)
+    assert str(SECOND) in str(found)
+
+
 async def test_a_class_that_is_mapped_anew_has_a_new_statement(engine: AsyncEngine) -> None:
     """As tests of an application do."""
 

@@ -5,9 +5,9 @@ import dataclasses
 import typing
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import QueuePool
 
 from modern_di_replicas.cluster.health import Health
+from modern_di_replicas.cluster.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.writes import Writes
 from modern_di_replicas.errors import NoReplicaAvailable, UnknownGroupError
 from modern_di_replicas.lsn import ConsistencyToken
@@ -36,8 +36,8 @@ class Member:
 
     @property
     def in_use(self) -> int:
-        pool: QueuePool = self.engine.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
-        return pool.checkedout()
+        pool: ReplaceablePool = self.engine.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
+        return pool.in_use
 
     @property
     def has_room(self) -> bool:

@@ -34,7 +34,8 @@ class SessionReads:
     def __init__(self, engine: Engine, *, isolation: ReadIsolation) -> None:
         self.autocommit = isolation == "AUTOCOMMIT"
         """Whether each statement stands alone."""
-        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        # What a `WeakSet` is, which takes several times as long to add to, once for each unit of work.
+        self._connections: set[weakref.ref[Connection]] = set()
         # Not "before_cursor_execute", which makes SQLAlchemy look for listeners at every other point of a statement.
         for way in ("do_execute", "do_executemany"):
             event.listen(engine, way, self._check_statement)
@@ -55,7 +56,7 @@ class SessionReads:
         connection = engine.connect()
         # The session joins a transaction that is under way, and leaves its end to us.
         connection.begin()
-        self._connections.add(connection)
+        self._connections.add(weakref.ref(connection, self._connections.discard))
         return connection
 
     def _check_statement(
@@ -69,7 +70,7 @@ class SessionReads:
         if foreseen is None or (foreseen.need is Need.TRANSACTION and not self.autocommit):
             return
         # Not for Core on the replica's engine: whoever uses that knows what it is.
-        if context.root_connection in self._connections:
+        if weakref.ref(context.root_connection) in self._connections:
             raise StatementNotForReplica(foreseen)
 
     def _roll_back(self, connection: PoolProxiedConnection) -> None:
@@ -78,7 +79,8 @@ class SessionReads:
             self._do_rollback(connection)
         except Exception as error:
             # Of whatever kind, it would hide why a session rolls back. Whoever uses Core may know.
-            opened = [one for one in self._connections if not one.closed and not one.invalidated]
+            lent = [one for reference in list(self._connections) if (one := reference()) is not None]
+            opened = [one for one in lent if not one.closed and not one.invalidated]
             ours = [one for one in opened if one.connection is connection]
             if not ours:
                 raise

@@ -1,6 +1,5 @@
 """A pool that sends those who wait for it on to the pool that took its place."""
 
-import contextlib
 import typing
 
 from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection
@@ -14,13 +13,17 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
     connect there: beyond the limit of the new one, and the connection would be kept by nobody.
     """
 
+    in_use: int = 0
+    """How many of its connections are in use; `checkedout()` computes it from the queue, for each choice anew."""
     _successor: "ReplaceablePool | None" = None
 
     def connect(self) -> PoolProxiedConnection:
-        if self._successor is None:
-            with contextlib.suppress(_ReplacedError):
-                return super().connect()
-        return self._current().connect()
+        if self._successor is not None:
+            return self._current().connect()
+        try:
+            return super().connect()
+        except _ReplacedError:
+            return self._current().connect()
 
     def recreate(self) -> "ReplaceablePool":
         self._successor = typing.cast(ReplaceablePool, super().recreate())
@@ -38,12 +41,14 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
 
     def _do_get(self) -> ConnectionPoolEntry:
         entry = super()._do_get()
+        self.in_use += 1
         if self._successor is None:
             return entry
         self._do_return_conn(entry)  # to the next one who waits here
         raise _ReplacedError
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        self.in_use -= 1
         if self._successor is not None:
             record.invalidate()  # nobody would come for its connection
         super()._do_return_conn(record)

@@ -50,7 +50,7 @@ class RoundRobin:
 
     def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
         """Return the one whose turn it is."""
-        if len({candidate.weight for candidate in candidates}) == 1:
+        if _weigh_the_same(candidates):
             self._turn = (self._turn + 1) % len(candidates)
             return candidates[self._turn]
         credit, earned = self._credits, 0
@@ -116,8 +116,15 @@ def with_affinity(key: str, candidates: collections.abc.Sequence[CandidateT]) ->
     def weighted_share(candidate: Candidate) -> float:
         return -candidate.weight / math.log((share(candidate) + 1) / (_MASK + 2))
 
-    equal = len({candidate.weight for candidate in candidates}) == 1
-    return max(candidates, key=share if equal else weighted_share)
+    return max(candidates, key=share if _weigh_the_same(candidates) else weighted_share)
+
+
+def _weigh_the_same(candidates: collections.abc.Sequence[Candidate]) -> bool:
+    weight = candidates[0].weight
+    for candidate in candidates:  # noqa: SIM110  # a generator would take twice as long, at each choice
+        if candidate.weight != weight:
+            return False
+    return True
 
 
 _MASK: typing.Final = (1 << 64) - 1

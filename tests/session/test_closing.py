@@ -1,0 +1,97 @@
+"""A session that has only read from its replica is closed without awaiting anything; all others are closed as ever."""
+
+import logging
+import typing
+
+import pytest
+from sqlalchemy import event, select, text, update
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from modern_di_replicas import RoutedSession
+from modern_di_replicas.cluster.fleet import Fleet
+from modern_di_replicas.dependencies import close_session
+from modern_di_replicas.testing import LocalCluster
+from tests.session.conftest import Servers, serving
+from tests.session.models import Account, Item
+
+
+READ = select(Item.amount).where(Item.id == 1)
+
+
+def engines(servers: Servers) -> list[AsyncEngine]:
+    return [member.engine for member in typing.cast(Fleet, servers.replica.fleet).members]
+
+
+async def test_a_session_that_has_only_read_is_closed_at_once(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: its connection is back, what it has loaded is detached, and nothing of it is remembered."""
+    async with serving(shop_cluster) as servers:
+        for session in (servers.session(), servers.session()):
+            item = await session.get_one(Item, 1)
+            assert servers.checked_out() == 1
+            assert close_session(session) is None
+            assert servers.checked_out() == 0
+            assert item.amount == 10
+            assert item not in session
+        for engine in engines(servers):
+            assert not typing.cast(typing.Any, engine).reads._connections  # noqa: SLF001  # a leak shows in it alone
+
+
+@pytest.mark.parametrize("what", ["write", "stream", "elsewhere"])
+async def test_what_has_to_send_something_is_awaited(shop_cluster: LocalCluster, what: str) -> None:
+    """The end of a transaction, wherever it is."""
+    async with serving(shop_cluster) as servers:
+        session = servers.session()
+        await session.scalar(READ)
+        if what == "write":
+            await session.execute(update(Account).values(balance=Account.balance))
+        elif what == "stream":
+            await (await session.stream(READ)).all()
+        else:
+            await session.scalar(text("SELECT 1"), bind_arguments={"bind": servers.primary.sync_engine})
+            await session.scalar(READ)
+        closing = close_session(session)
+        assert closing is not None
+        assert servers.checked_out() > 0
+        await closing
+        assert servers.checked_out() == 0
+
+
+@pytest.mark.parametrize("moment", ["reset", "checkin"])
+async def test_a_listener_of_the_pool_may_send_something(
+    shop_cluster: LocalCluster, moment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as one that resets what a unit of work has set; its connection is not thrown away for it."""
+    asked = []
+
+    def ask(connection: DBAPIConnection, *_: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SELECT pg_backend_pid()")
+        asked.append(cursor.fetchone())
+
+    async with serving(shop_cluster) as servers:
+        for engine in engines(servers):
+            event.listen(engine.sync_engine, moment, ask)
+        with caplog.at_level(logging.ERROR):
+            for _ in range(4):
+                async with servers.session() as session:
+                    await session.scalar(READ)
+
+    assert len(asked) == 4
+    assert len(set(asked)) == 2, "two replicas, each with one connection"
+    assert not caplog.records
+
+
+async def test_the_close_of_a_class_of_ones_own_is_called(shop_cluster: LocalCluster) -> None:
+    """Whatever else it does."""
+    closed = []
+
+    class OwnSession(RoutedSession):
+        async def close(self) -> None:
+            closed.append(self)
+            await super().close()
+
+    async with serving(shop_cluster) as servers:
+        async with OwnSession(servers.replica) as session:
+            await session.scalar(READ)
+        assert closed == [session]
