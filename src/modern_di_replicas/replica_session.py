@@ -46,6 +46,7 @@ class ReplicaSession(GuardedSession):
     _is_elsewhere: bool = False
     """Whether the statement under way is run where somebody else chose to."""
     _has_been_elsewhere: bool = False
+    _executing: Engine | None = None
     _streams: bool = False
     _patient: PatientEngine | None = None
 
@@ -64,7 +65,6 @@ class ReplicaSession(GuardedSession):
         self._bound = replica.sync_engine
         self._primary = primary
         self._intent = intent
-        self._executing: Engine | None = None
         self._reading: dict[Engine, Connection] = {}
         if patient is not None:
             self._patient = patient
@@ -293,8 +293,8 @@ class ReplicaSession(GuardedSession):
         try:
             super().close()
         finally:
-            # A transaction whose end is cancelled does not say so.
-            self.end_reading()
+            if self._reading:  # a transaction whose end is cancelled does not say so
+                self.end_reading()
 
     def check_flush(self) -> None:
         """Move to the primary before a flush, and check that nothing stale is written.
