@@ -23,6 +23,7 @@ from benchmarks.contenders.catalogue import (
 )
 from benchmarks.plan import (
     ELEVEN_STATEMENTS,
+    HTTP_SURFACES,
     KEYED_READ,
     ONE_STATEMENT,
     TOKEN_FIRST_READ,
@@ -30,7 +31,7 @@ from benchmarks.plan import (
     TOKEN_WRITE,
     Plan,
     Turns,
-    floors,
+    participants,
 )
 from benchmarks.results import Cell, Results, Sample, sample_of
 from benchmarks.servers import Servers
@@ -98,6 +99,7 @@ class _Run:
             for worker in (workers[OURS.name], workers[OURS_20.name])
         }
         self._results.machine = machine.describe(version, versions)
+        await self._same_replica(workers)
         for surface in self._plan.surfaces():
             await self._surface(surface, workers)
         for entry in itertools.chain.from_iterable(ALONE.values()):
@@ -111,6 +113,11 @@ class _Run:
             for worker in list(workers.values()):
                 if not await faults.is_well(worker.port):
                     await crew.restart(worker, "fastapi")
+
+    async def _same_replica(self, workers: dict[str, Worker]) -> None:
+        turns = self._plan.same_replica
+        await asyncio.gather(*(workers[e.name].open(turns.cell.surface) for e in participants(turns.cell)))
+        await self._take_turns(turns, workers)
 
     async def _surface(self, surface: str, workers: dict[str, Worker]) -> None:
         self._progress(f"opening {surface}")
@@ -158,12 +165,12 @@ class _Run:
     async def _take_turns(self, turns: Turns, workers: dict[str, Worker]) -> None:
         cell = turns.cell
         self._progress(f"{cell.surface}: {BY_NAME[cell.operation].title}, {cell.clients} clients")
-        entries = [*CONTENDERS, *floors(cell)]
+        entries = list(participants(cell))
         for number in range(turns.rounds):
             # Nobody always comes after the same one.
             random.Random(number).shuffle(entries)  # noqa: S311
             for entry in entries:
-                run = _run_sessions if cell.surface == "session" else over_http.run
+                run = over_http.run if cell.surface in HTTP_SURFACES else _run_sessions
                 sample = await run(workers[entry.name], cell, turns.seconds)
                 self._results.samples[cell, entry.name].append(sample)
 

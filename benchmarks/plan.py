@@ -4,12 +4,14 @@ import collections.abc
 import dataclasses
 import typing
 
-from benchmarks.contenders.catalogue import CONNECTION, FLOORS, Entry
+from benchmarks.contenders.catalogue import CONNECTION, CONTENDERS, FLOORS, ORM, OURS, POOL, RECIPE, Entry
 from benchmarks.results import Cell
 from benchmarks.work.operations import ELEVEN_READS, OPERATIONS, Operation
 
 
 KEYED_READ: typing.Final = Cell(surface="session", operation="orm_read", clients=1)
+SAME_REPLICA: typing.Final = Cell(surface="one replica", operation="orm_read", clients=1)
+"""The read by key where all read from the same replica: of two in turn, each server process finds its caches cold."""
 BUSY_GET: typing.Final = Cell(surface="fastapi", operation="orm_read", clients=100)
 ONE_STATEMENT: typing.Final = Cell(surface="session", operation="core_read", clients=1)
 TOKEN_READ: typing.Final = Cell(surface="tokens", operation="orm_read", clients=1)
@@ -18,14 +20,17 @@ TOKEN_WRITE: typing.Final = Cell(surface="tokens", operation="write", clients=1)
 """What tokens cost through FastAPI: apart from the cells of the tables, with rounds of their own."""
 ELEVEN_STATEMENTS: typing.Final = Cell(surface="session", operation=ELEVEN_READS.name, clients=1)
 SURFACES: typing.Final = {"session": "the bare session", "fastapi": "FastAPI", "litestar": "Litestar"}
+HTTP_SURFACES: typing.Final = frozenset({"fastapi", "litestar"})
 CLIENTS: typing.Final = (1, 10, 100)
 
 
-def floors(cell: Cell) -> tuple[Entry, ...]:
-    """Return the floors that are measured in a cell, beside the contenders."""
+def participants(cell: Cell) -> tuple[Entry, ...]:
+    """Return who is measured in a cell."""
+    if cell == SAME_REPLICA:
+        return (OURS, RECIPE, POOL, ORM)
     if cell == KEYED_READ:
-        return FLOORS
-    return (CONNECTION,) if cell.surface == "session" and cell.clients == 1 else ()
+        return (*CONTENDERS, *FLOORS)
+    return (*CONTENDERS, CONNECTION) if cell.surface == "session" and cell.clients == 1 else CONTENDERS
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -44,6 +49,7 @@ class Turns:
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Plan:
     turns: tuple[Turns, ...]
+    same_replica: Turns
     cost: int
     """Rounds of the own cost."""
     tokens: int
@@ -74,9 +80,17 @@ def _everything() -> collections.abc.Iterator[Turns]:
                     yield Turns(cell=cell, rounds=rounds, seconds=seconds)
 
 
-FULL: typing.Final = Plan(turns=tuple(_everything()), cost=400, tokens=60, fault=(1.0, 6.0, 3.0), freshness=20.0)
+FULL: typing.Final = Plan(
+    turns=tuple(_everything()),
+    same_replica=Turns(cell=SAME_REPLICA, rounds=40, seconds=0.12),
+    cost=400,
+    tokens=60,
+    fault=(1.0, 6.0, 3.0),
+    freshness=20.0,
+)
 QUICK: typing.Final = Plan(
     turns=(Turns(cell=KEYED_READ, rounds=5, seconds=0.1), Turns(cell=BUSY_GET, rounds=3, seconds=0.2)),
+    same_replica=Turns(cell=SAME_REPLICA, rounds=8, seconds=0.1),
     cost=100,
     tokens=12,
     fault=(0.5, 3.0, 0.5),

@@ -12,13 +12,25 @@ from benchmarks.contenders.catalogue import (
     NO_ROUTING,
     NO_TOKENS,
     OURS,
+    POOL,
+    RECIPE,
     Entry,
 )
 from benchmarks.faults import FAULTS, LAG, PERIOD, THINKING, VISITORS, WRITES
 from benchmarks.plan import BUSY_GET, CLIENTS, FULL, KEYED_READ, SURFACES, TOKEN_FIRST_READ, TOKEN_READ, TOKEN_WRITE
 from benchmarks.results import Cell, Results
 from benchmarks.servers import READING_CONNECTIONS, WRITING_CONNECTIONS
-from benchmarks.verdicts import in_microseconds, losses, orm_share, own_cost, rivals, shown, token_cost, verdicts
+from benchmarks.verdicts import (
+    in_microseconds,
+    keyed_read,
+    losses,
+    orm_share,
+    own_cost,
+    rivals,
+    shown,
+    token_cost,
+    verdicts,
+)
 from benchmarks.work.operations import BY_NAME, OPERATIONS
 
 
@@ -34,12 +46,14 @@ def summary(results: Results) -> str:
         ([verdict.target, verdict.figure, "yes" if verdict.reached else "**no**"] for verdict in verdicts(results)),
     )
     busy = [texts.BUSY.format(load=results.load)] if results.load > BUSY_LOAD else []
+    pool, recipe = (shown(keyed_read(results, other, KEYED_READ)) for other in (POOL, RECIPE))
+    two = texts.TWO_REPLICAS.format(pool=pool, recipe=recipe)
     share = texts.ORM_SHARE.format(share=shown(orm_share(results)))
     fewest, most = results.rounds((cell for cell in results.cells() if cell.surface in SURFACES), OURS.name)
     how = texts.HOW.format(fewest=fewest, most=most)
     in_short = ["## In short", texts.IN_SHORT, _in_short(results)]
     return "\n\n".join(
-        ["## Verdict", *busy, judged, how, share, *in_short, "## Where others are better", _losses(results)]
+        ["## Verdict", *busy, judged, how, two, share, *in_short, "## Where others are better", _losses(results)]
     )
 
 

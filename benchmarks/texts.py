@@ -21,10 +21,14 @@ by chance."""
 TOGETHER: typing.Final = """\
 Everybody runs on all processors, since this system does not let a process choose: a server that happens to run on its
 client's processor answers faster than from another one, so the ratios vary more than they would otherwise."""
+TWO_REPLICAS: typing.Final = """\
+For the first two figures all read from the same replica. In the tables below we take turns between two, as one does who
+has two, and the raw asyncpg pool and the recipe go on with one: there our read by key takes {pool} of the pool's time
+and {recipe} of the recipe's. Of two server processes on one processor, each finds its caches cold."""
 ORM_SHARE: typing.Final = """\
-SQLAlchemy's `Session` alone, in the barest form by its own means (a statement that is built before, no `AsyncSession`,
-no container, no choice of a server), takes {share} of the raw asyncpg pool's time for the read by key; the pool resets
-its connection in a round trip of its own."""
+On that one replica, SQLAlchemy's `Session` alone, in the barest form by its own means (a statement that is built
+before, no `AsyncSession`, no container, no choice of a server), takes {share} of the raw asyncpg pool's time for the
+read by key; the pool resets its connection in a round trip of its own."""
 IN_SHORT: typing.Final = """\
 Our time as a multiple of theirs / our processor time as a multiple of theirs: **below 1 we are faster**. The modern-di
 recipe is what the documentation of modern-di shows for read replicas."""

@@ -4,7 +4,16 @@ import dataclasses
 
 from benchmarks.contenders.catalogue import AUTOCOMMIT, CONTENDERS, FLOORS, NO_TOKENS, ORM, OURS, POOL, RECIPE, Entry
 from benchmarks.faults import FAULTS
-from benchmarks.plan import BUSY_GET, ELEVEN_STATEMENTS, KEYED_READ, ONE_STATEMENT, SURFACES, TOKEN_READ, TOKEN_WRITE
+from benchmarks.plan import (
+    BUSY_GET,
+    ELEVEN_STATEMENTS,
+    KEYED_READ,
+    ONE_STATEMENT,
+    SAME_REPLICA,
+    SURFACES,
+    TOKEN_READ,
+    TOKEN_WRITE,
+)
 from benchmarks.results import Cell, OwnCost, Results, Spread
 
 
@@ -49,7 +58,12 @@ def token_cost(results: Results, cell: Cell) -> Spread:
 
 def orm_share(results: Results) -> Spread:
     """Return the time of SQLAlchemy's `Session` alone as a multiple of that of the raw asyncpg pool."""
-    return results.ratio(KEYED_READ, ORM.name, POOL.name)
+    return results.ratio(SAME_REPLICA, ORM.name, POOL.name)
+
+
+def keyed_read(results: Results, other: Entry, cell: Cell = SAME_REPLICA) -> Spread:
+    """Return our time for the read by key as a multiple of another's."""
+    return results.ratio(cell, OURS.name, other.name)
 
 
 def verdicts(results: Results) -> list[Verdict]:
@@ -58,8 +72,8 @@ def verdicts(results: Results) -> list[Verdict]:
     rate = results.ratio(BUSY_GET, RECIPE.name, OURS.name)
     trips = results.round_trips[KEYED_READ.operation, OURS.name]
     found = [
-        _at_most("ORM read by key, of the time of the modern-di recipe", 0.42, _keyed_read(results, RECIPE)),
-        _at_most("ORM read by key, of the time of the raw asyncpg pool", 1.30, _keyed_read(results, POOL)),
+        _at_most("ORM read by key, of the time of the modern-di recipe", 0.42, keyed_read(results, RECIPE)),
+        _at_most("ORM read by key, of the time of the raw asyncpg pool", 1.30, keyed_read(results, POOL)),
         _at_most("own cost for a request, µs of processor time", 30, in_microseconds(cost.request), digits=0),
         _at_most("own cost for a statement, µs of processor time", 10, in_microseconds(cost.statement), digits=0),
         _at_most("writing request, of the time of one without tokens", 1.15, token_cost(results, TOKEN_WRITE)),
@@ -101,10 +115,6 @@ def _consistency(results: Results) -> list[Verdict]:
         ),
         Verdict(target="reads that miss the client's own write: 0", figure=str(stale), reached=not stale),
     ]
-
-
-def _keyed_read(results: Results, other: Entry) -> Spread:
-    return results.ratio(KEYED_READ, OURS.name, other.name)
 
 
 def _at_most(what: str, limit: float, figure: Spread, *, digits: int = 2) -> Verdict:

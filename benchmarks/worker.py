@@ -25,6 +25,7 @@ from benchmarks import alternating, applications
 from benchmarks.closed_loop import closed_loop
 from benchmarks.contenders.catalogue import BY_NAME as ENTRIES
 from benchmarks.contenders.contender import Contender
+from benchmarks.plan import HTTP_SURFACES, SAME_REPLICA
 from benchmarks.processors import keep_to
 from benchmarks.schema import BOOKS
 from benchmarks.servers import Servers
@@ -62,6 +63,7 @@ class Worker:
     def __init__(self, contender: type[Contender], servers: Servers) -> None:
         self._contender = contender
         self._servers = servers
+        self._one_replica = dataclasses.replace(servers, replicas=servers.replicas[:1])
         self._stack = contextlib.AsyncExitStack()
         self._keys = itertools.cycle(random.Random(0).sample(range(1, BOOKS + 1), BOOKS))  # noqa: S311  # the same keys for all
 
@@ -75,8 +77,8 @@ class Worker:
     async def open(self, surface: str) -> Answer:
         """Start the contender for bare sessions, or behind an HTTP server; what was open before is closed."""
         await self._stack.aclose()
-        contender = self._contender(self._servers)
-        if surface == "session":
+        contender = self._contender(self._one_replica if surface == SAME_REPLICA.surface else self._servers)
+        if surface not in HTTP_SURFACES:
             self._opened = await self._stack.enter_async_context(contender)
             return {}
         app = applications.build_fastapi(contender) if surface == "fastapi" else applications.build_litestar(contender)
@@ -101,10 +103,9 @@ class Worker:
 
     async def alternate(self, names: list[str], rounds: int) -> Answer:
         """Compare contenders in this process, all on the same one replica."""
-        servers = dataclasses.replace(self._servers, replicas=self._servers.replicas[:1])
         async with contextlib.AsyncExitStack() as stack:
             contenders: dict[str, Contender] = {
-                name: await stack.enter_async_context(ENTRIES[name].load()(servers)) for name in names
+                name: await stack.enter_async_context(ENTRIES[name].load()(self._one_replica)) for name in names
             }
             return dict(await alternating.alternate(contenders, self._keys, rounds=rounds))
 

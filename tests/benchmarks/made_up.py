@@ -22,11 +22,12 @@ from benchmarks.plan import (
     ELEVEN_STATEMENTS,
     KEYED_READ,
     ONE_STATEMENT,
+    SAME_REPLICA,
     SURFACES,
     TOKEN_FIRST_READ,
     TOKEN_READ,
     TOKEN_WRITE,
-    floors,
+    participants,
 )
 from benchmarks.results import Cell, FaultOutcome, FreshnessOutcome, Results, Sample, Spread
 from benchmarks.verdicts import OWN_COST
@@ -45,10 +46,11 @@ def made_up_results() -> Results:
         for clients in CLIENTS:
             for operation in OPERATIONS:
                 cell = Cell(surface=surface, operation=operation.name, clients=clients)
-                for entry in (*CONTENDERS, *floors(cell)):
+                for entry in participants(cell):
                     results.samples[cell, entry.name] = samples(500, 510, 520)
     for entry, each in {OURS: 201, ORM: 209, POOL: 190}.items():
-        results.samples[KEYED_READ, entry.name] = samples(each, each, each)
+        results.samples[KEYED_READ, entry.name] = results.samples[SAME_REPLICA, entry.name] = samples(each, each, each)
+    results.samples[SAME_REPLICA, RECIPE.name] = samples(510, 510, 510)
     results.samples[BUSY_GET, RECIPE.name] = samples(1000, 1000, 1000)
     _add_costs(results)
     _add_counts(results)
