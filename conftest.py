@@ -26,7 +26,6 @@ from modern_di_replicas.testing import LocalCluster
 
 pytest.register_assert_rewrite("recipes.database_fixtures")
 from recipes.database_fixtures import empty, recorded_visits  # noqa: E402  # as a plugin it is rewritten, or pytest warns
-from tests.collector import watched_collector  # noqa: E402
 
 
 # A shell's background job ignores these, and so does all that it starts: tests that send them would wait in vain.
@@ -36,15 +35,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 pytest_plugins = ["modern_di_replicas.testing.fixtures", "recipes.database_fixtures"]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_greenlet_is_entered_in_a_collection() -> collections.abc.Iterator[None]:
-    """INVARIANT, of the suite as a whole: whether memory is collected at a bad moment is chance."""
-    with watched_collector() as switches:
-        yield
-    if switches:
-        pytest.fail(switches[0])
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from modern_di import Container
 
 from benchmarks.results import Spread
 from modern_di_replicas import Dependencies, ReplicaEngine, ReplicationSettings
-from modern_di_replicas.lsn import ConsistencyToken, identify
+from modern_di_replicas.consistency.token import ConsistencyToken, identify
 from modern_di_replicas.routing.snapshot import Observation
 
 
@@ -45,11 +45,11 @@ def _replicas(size: int, strategy: str) -> ReplicaEngine:
     container = Container(groups=[Dependencies], context={ReplicationSettings: settings})
     container.open()
     replica = container.resolve(ReplicaEngine)
-    assert replica.fleet is not None
+    assert replica.topology is not None
     seen = Observation(at=0, in_recovery=True, lsn=WRITTEN.lsn, written=WRITTEN.lsn, timeline=1, system=1, database=1)
-    replica.fleet.positions.follow(dataclasses.replace(seen, in_recovery=False))
-    for member in replica.fleet.members:
-        replica.fleet.positions.saw(member.name, seen)
+    replica.topology.positions.follow(dataclasses.replace(seen, in_recovery=False))
+    for member in replica.topology.servers:
+        replica.topology.positions.saw(member.name, seen)
     return replica
 
 

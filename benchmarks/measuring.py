@@ -15,7 +15,6 @@ from benchmarks.contenders.catalogue import (
     CONTENDERS,
     FLOORS,
     FRESHNESS,
-    NO_ROUTING,
     NO_TOKENS,
     OURS,
     OURS_20,
@@ -147,7 +146,7 @@ class _Run:
         self._results.round_trips[operation.name, worker.entry.name] = answer["round_trips"]
 
     async def _own_cost(self, workers: dict[str, Worker]) -> None:
-        names = [entry.name for entry in (OURS, AUTOCOMMIT, NO_ROUTING)]
+        names = [entry.name for entry in (OURS, AUTOCOMMIT)]
         found = await workers[OURS.name].ask("alternate", patience=COST_PATIENCE, names=names, rounds=self._plan.cost)
         for cell, name in itertools.product((ONE_STATEMENT, ELEVEN_STATEMENTS), names):
             done = alternating.TURNS[cell.operation]

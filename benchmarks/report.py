@@ -9,7 +9,6 @@ from benchmarks.contenders.catalogue import (
     CONTENDERS,
     FLOORS,
     FRESHNESS,
-    NO_ROUTING,
     NO_TOKENS,
     OURS,
     POOL,
@@ -190,7 +189,6 @@ def _costs(results: Results) -> collections.abc.Iterator[str]:
     costs = {
         "processor time": own_cost(results, "cpu"),
         "wall time": own_cost(results, "wall"),
-        "processor time of the choice and the routing": own_cost(results, "cpu", NO_ROUTING),
     }
     yield table(
         ("", "for a request, µs", "for a statement, µs", "share of a request with one statement"),
@@ -278,7 +276,7 @@ def _freshness(results: Results) -> collections.abc.Iterator[str]:
 def _who() -> str:
     return "\n".join(
         f"- {entry.title}: `benchmarks/contenders/{_module(entry)}.py`"
-        for entry in (*CONTENDERS, *FLOORS, AUTOCOMMIT, NO_ROUTING, NO_TOKENS)
+        for entry in (*CONTENDERS, *FLOORS, AUTOCOMMIT, NO_TOKENS)
     )
 
 

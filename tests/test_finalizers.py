@@ -38,10 +38,10 @@ def worker_application_name(request: pytest.FixtureRequest) -> str:
 
 
 def checked_out(application: Application) -> int:
-    fleet = application.container.resolve(ReplicaEngine).fleet
-    assert fleet is not None
+    topology = application.container.resolve(ReplicaEngine).topology
+    assert topology is not None
     engines: list[AsyncEngine] = [application.container.resolve(PrimaryEngine)]
-    engines += [member.engine for member in fleet.members]
+    engines += [member.engine for member in topology.servers]
     pools = [engine.sync_engine.pool for engine in engines]
     assert all(isinstance(pool, QueuePool) for pool in pools)
     return sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool))

@@ -137,7 +137,7 @@ async def test_requests_are_spread_evenly_over_equal_replicas(framework: str, re
 async def test_without_replicas_everything_goes_to_the_primary(
     framework: str, replicated_cluster: LocalCluster
 ) -> None:
-    """One database is a valid fleet: development, and the first day."""
+    """One database is a valid topology: development, and the first day."""
     settings = ReplicationSettings(primary=replicated_cluster.primary.url)
 
     async with BUILDERS[framework](settings).running() as client:

@@ -8,14 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from benchmarks.contenders.contender import Contender
 from benchmarks.contenders.unit_of_work import UnitOfWork
 from benchmarks.servers import READING_CONNECTIONS, Servers
-from modern_di_replicas.light_session import LightSession
 
 
 class Autocommit(Contender):
-    """With SQLAlchemy's `AsyncSession`."""
-
-    session_class: typing.ClassVar[type[AsyncSession]] = AsyncSession
-
     def __init__(self, servers: Servers) -> None:
         def create_engine() -> AsyncEngine:
             return create_async_engine(
@@ -23,7 +18,7 @@ class Autocommit(Contender):
             )
 
         def create_session(engine: AsyncEngine) -> AsyncSession:
-            return self.session_class(engine, expire_on_commit=False)
+            return AsyncSession(engine, expire_on_commit=False)
 
         class Dependencies(Group):
             engine = providers.Factory(
@@ -44,9 +39,3 @@ class Autocommit(Contender):
 
     def unit_of_work(self, *, writes: bool) -> UnitOfWork:  # noqa: ARG002  # it only reads
         return UnitOfWork(self.container)
-
-
-class WithoutRouting(Autocommit):
-    """With the session that ours is made of: what is left is the choice and the routing."""
-
-    session_class = LightSession

@@ -37,9 +37,6 @@ NO_TOKENS: typing.Final = Entry(
 CONNECTION: typing.Final = Entry(
     name="asyncpg_connection", title="one raw asyncpg connection", target="asyncpg_connection:AsyncpgConnection"
 )
-NO_ROUTING: typing.Final = Entry(
-    name="no_routing", title="our session in autocommit, without the routing", target="autocommit:WithoutRouting"
-)
 ORM: typing.Final = Entry(name="orm_alone", title="SQLAlchemy's Session alone", target="orm_alone:OrmAlone")
 FLOORS: typing.Final = (CONNECTION, ORM)
 """Nobody builds an application on them: they show what the driver takes, and what SQLAlchemy adds to it."""
@@ -75,6 +72,4 @@ FRESHNESS: typing.Final = (
 )
 """Those of the section on consistency."""
 
-BY_NAME: typing.Final = {
-    entry.name: entry for entry in (*FRESHNESS, *CONTENDERS, AUTOCOMMIT, NO_TOKENS, NO_ROUTING, *FLOORS)
-}
+BY_NAME: typing.Final = {entry.name: entry for entry in (*FRESHNESS, *CONTENDERS, AUTOCOMMIT, NO_TOKENS, *FLOORS)}

@@ -1,8 +1,10 @@
-from modern_di_replicas.client import current_token
-from modern_di_replicas.cluster.monitor import Monitor
-from modern_di_replicas.cluster.primary_engine import PrimaryEngine
-from modern_di_replicas.cluster.replica_engine import ReplicaEngine
-from modern_di_replicas.consistency import EVENTUAL, SESSION, STRONG, Bounded
+from modern_di_replicas.asgi.tokens import Tokens
+from modern_di_replicas.cluster.engines.primary import PrimaryEngine
+from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.cluster.monitoring.monitor import Monitor
+from modern_di_replicas.consistency.client import current_token
+from modern_di_replicas.consistency.levels import EVENTUAL, SESSION, STRONG, Bounded
+from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.dependencies import Dependencies, choose_engine, declared_intent
 from modern_di_replicas.errors import (
     ConfigurationError,
@@ -13,11 +15,9 @@ from modern_di_replicas.errors import (
     WriteOnReplicaError,
 )
 from modern_di_replicas.intent import Intent, read_intent, write_intent
-from modern_di_replicas.lsn import ConsistencyToken
 from modern_di_replicas.routing.balancing import Balancer
-from modern_di_replicas.session import RoutedSession
+from modern_di_replicas.session.routed import RoutedSession
 from modern_di_replicas.settings import Replica, ReplicationSettings
-from modern_di_replicas.tokens import Tokens
 
 
 __all__ = [

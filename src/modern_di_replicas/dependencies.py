@@ -8,16 +8,16 @@ import modern_di.exceptions
 from modern_di import Container, Group, Scope, providers
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from modern_di_replicas.asgi import TokenDesk
-from modern_di_replicas.cluster.engines import create_primary_engine, create_replica_engine
-from modern_di_replicas.cluster.monitor import Monitor
-from modern_di_replicas.cluster.primary_engine import PrimaryEngine
-from modern_di_replicas.cluster.replica_engine import ReplicaEngine
+from modern_di_replicas.asgi.middleware import TokenState
+from modern_di_replicas.asgi.tokens import Tokens, create_tokens
+from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
+from modern_di_replicas.cluster.engines.primary import PrimaryEngine
+from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.cluster.monitoring.monitor import Monitor
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
-from modern_di_replicas.session import RoutedSession
+from modern_di_replicas.session.routed import RoutedSession
 from modern_di_replicas.settings import ReplicationSettings
-from modern_di_replicas.tokens import Tokens, create_tokens
 
 
 def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine) -> AsyncEngine:
@@ -114,7 +114,7 @@ class Dependencies(Group):
 
 @contextlib.asynccontextmanager
 async def monitored(
-    container: Container, marked: collections.abc.Iterable[Intent], desk: TokenDesk
+    container: Container, marked: collections.abc.Iterable[Intent], state: TokenState
 ) -> collections.abc.AsyncIterator[None]:
     """Watch the servers of an application, and take the tokens of its clients, while it runs.
 
@@ -123,7 +123,7 @@ async def monitored(
     Args:
         container: the application's container, opened.
         marked: the intents its endpoints are marked with.
-        desk: takes the tokens.
+        state: takes the tokens.
 
     Raises:
         ConfigurationError: a server refuses the user, the password or the database of its URL.
@@ -132,12 +132,12 @@ async def monitored(
     """
     async with contextlib.AsyncExitStack() as stack:
         replica = container.resolve(ReplicaEngine)
-        if isinstance(replica, ReplicaEngine) and replica.fleet is not None and replica.settings.replicas:
+        if isinstance(replica, ReplicaEngine) and replica.topology is not None and replica.settings.replicas:
             for intent in marked:
-                replica.fleet.check_group(intent.group)
+                replica.topology.check_group(intent.group)
             await stack.enter_async_context(Monitor(replica))
-            desk.open(replica.settings, container.resolve(Tokens))
-            stack.callback(desk.close)
+            state.open(replica.settings, container.resolve(Tokens))
+            stack.callback(state.close)
         yield
 
 

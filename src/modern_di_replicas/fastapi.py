@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from modern_di_replicas import dependencies
-from modern_di_replicas.asgi import TokenDesk, TokenMiddleware
+from modern_di_replicas.asgi.middleware import TokenMiddleware, TokenState
 from modern_di_replicas.intent import Intent, marked_intent, resolve_intent
 
 
@@ -52,21 +52,24 @@ def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
 
     """
     dependencies.check_container(container, Dependencies)
-    desk = TokenDesk()
-    app.router.lifespan_context = _watch_servers(app.router.lifespan_context, container, desk)
-    app.add_middleware(TokenMiddleware, desk=desk)
+    state = TokenState()
+    app.router.lifespan_context = _watch_servers(app.router.lifespan_context, container, state)
+    app.add_middleware(TokenMiddleware, state=state)
     return modern_di_fastapi.setup_di(app, container)
 
 
 def _watch_servers(
-    original: Lifespan[fastapi.FastAPI], container: Container, desk: TokenDesk
+    original: Lifespan[fastapi.FastAPI], container: Container, state: TokenState
 ) -> Lifespan[fastapi.FastAPI]:
     @contextlib.asynccontextmanager
     async def watched(
         app: fastapi.FastAPI,
     ) -> collections.abc.AsyncIterator[collections.abc.Mapping[str, typing.Any] | None]:
-        async with dependencies.monitored(container, _marked_intents(app.routes), desk), original(app) as state:
-            yield state
+        async with (
+            dependencies.monitored(container, _marked_intents(app.routes), state),
+            original(app) as lifespan_state,
+        ):
+            yield lifespan_state
 
     # A lifespan yields nothing or a mapping; the union of the two has no name of its own in Starlette.
     return typing.cast(Lifespan[fastapi.FastAPI], watched)

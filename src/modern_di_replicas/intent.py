@@ -6,9 +6,9 @@ import enum
 import functools
 import typing
 
-from modern_di_replicas.consistency import Consistency, check_consistency
+from modern_di_replicas.consistency.levels import Consistency, check_consistency
+from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.errors import ConfigurationError
-from modern_di_replicas.lsn import ConsistencyToken
 
 
 INTENT_OPT: typing.Final = "intent"

@@ -13,7 +13,7 @@ from litestar.routes import HTTPRoute
 from modern_di import Container, Group, Scope, providers
 
 from modern_di_replicas import dependencies
-from modern_di_replicas.asgi import TokenDesk, TokenMiddleware
+from modern_di_replicas.asgi.middleware import TokenMiddleware, TokenState
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import INTENT_OPT, Intent, marked_intent, resolve_intent
 
@@ -77,18 +77,18 @@ class ReplicasPlugin(modern_di_litestar.ModernDIPlugin):
     def __init__(self, container: Container, autowired_groups: list[type[Group]] | None = None) -> None:
         dependencies.check_container(container, Dependencies)
         super().__init__(container, autowired_groups)
-        self._desk = TokenDesk()
+        self._state = TokenState()
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         app_config = super().on_app_init(app_config)
         app_config.lifespan.insert(1, self._watch_servers)  # behind what opens the container
         # Litestar has types of its own for what ASGI leaves open.
         middleware = typing.cast(typing.Any, TokenMiddleware)
-        app_config.middleware.insert(0, DefineMiddleware(middleware, desk=self._desk))
+        app_config.middleware.insert(0, DefineMiddleware(middleware, state=self._state))
         return app_config
 
     def _watch_servers(self, app: litestar.Litestar) -> contextlib.AbstractAsyncContextManager[None]:
-        return dependencies.monitored(self.container, _marked_intents(app), self._desk)
+        return dependencies.monitored(self.container, _marked_intents(app), self._state)
 
 
 def _marked_intents(app: litestar.Litestar) -> collections.abc.Iterator[Intent]:

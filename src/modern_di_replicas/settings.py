@@ -12,7 +12,7 @@ import asyncpg
 import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
-from modern_di_replicas.consistency import SESSION, Consistency, check_consistency
+from modern_di_replicas.consistency.levels import SESSION, Consistency, check_consistency
 from modern_di_replicas.errors import ConfigurationError
 
 

@@ -8,7 +8,6 @@ from benchmarks.contenders.catalogue import (
     CONTENDERS,
     FLOORS,
     FRESHNESS,
-    NO_ROUTING,
     NO_TOKENS,
     ORM,
     OURS,
@@ -65,8 +64,6 @@ def made_up_results() -> Results:
 
 def _add_costs(results: Results) -> None:
     own = {
-        (ONE_STATEMENT, NO_ROUTING): 105,
-        (ELEVEN_STATEMENTS, NO_ROUTING): 1110,
         (ONE_STATEMENT, OURS): 115,
         (ONE_STATEMENT, AUTOCOMMIT): 100,
         (ELEVEN_STATEMENTS, OURS): 1165,

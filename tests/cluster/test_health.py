@@ -4,8 +4,8 @@ import hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from modern_di_replicas.cluster.connections import OpenConnections
-from modern_di_replicas.cluster.health import FIRST_REST, LONGEST_REST, SUCCESSES_NEEDED, Health
+from modern_di_replicas.cluster.health import FIRST_EJECTION, LONGEST_EJECTION, SUCCESSES_NEEDED, Health
+from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 
 
 class NoConnections:
@@ -32,15 +32,15 @@ def build() -> tuple[Health, Clock, NoConnections]:
 def test_a_failure_rests_a_server_and_each_in_a_row_for_longer() -> None:
     """Without a monitor, time is all there is."""
     health, clock, connections = build()
-    rests = []
+    ejected = []
     for _ in range(8):
         health.failed()
         began = clock.now
         while health.is_down:
             clock.now += 0.25
-        rests.append(clock.now - began)
+        ejected.append(clock.now - began)
 
-    assert rests == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert ejected == [1, 2, 4, 8, 16, 30, 30, 30]
     assert connections.terminated == 0, "one lost connection is no reason to end the others"
 
 
@@ -49,9 +49,9 @@ def test_a_server_that_served_well_meanwhile_starts_over() -> None:
     health, clock, _ = build()
     for _ in range(2):
         health.failed()
-        clock.now += LONGEST_REST * 10
+        clock.now += LONGEST_EJECTION * 10
     health.failed()
-    clock.now += FIRST_REST
+    clock.now += FIRST_EJECTION
     assert not health.is_down
 
 
@@ -60,7 +60,7 @@ def test_of_many_sessions_that_fail_at_once_one_counts() -> None:
     health, clock, _ = build()
     for _ in range(40):
         health.failed()
-    clock.now += FIRST_REST
+    clock.now += FIRST_EJECTION
     assert not health.is_down
 
 
@@ -72,7 +72,7 @@ def test_when_nobody_probes_any_more_a_server_that_was_out_only_rests() -> None:
     assert health.is_down
     health.stop_watching()
     assert health.is_down
-    clock.now += FIRST_REST
+    clock.now += FIRST_EJECTION
     assert not health.is_down
     health.stop_watching()
     assert not health.is_down

@@ -16,8 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from modern_di_replicas import STRONG, ConsistencyToken, ReplicaEngine, ReplicationSettings, read_intent
-from modern_di_replicas.cluster.fleet import Fleet
-from modern_di_replicas.cluster.writes import Writes
+from modern_di_replicas.cluster.commits import Writes
+from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.fastapi import Dependencies, setup_replicas
 from modern_di_replicas.testing import LocalCluster
 
@@ -59,12 +59,12 @@ class Worker:
         setup_replicas(self.app, self.container)
 
     @property
-    def fleet(self) -> Fleet:
-        return typing.cast(Fleet, self.container.resolve(ReplicaEngine).fleet)
+    def topology(self) -> Topology:
+        return typing.cast(Topology, self.container.resolve(ReplicaEngine).topology)
 
-    async def look(self) -> None:
-        for member in self.fleet.members:
-            await typing.cast(typing.Any, self.fleet.watcher).look(member.name)
+    async def probe_now(self) -> None:
+        for member in self.topology.servers:
+            await typing.cast(typing.Any, self.topology.watcher).probe_now(member.name)
 
     @contextlib.asynccontextmanager
     async def visited_by(self, cookies: httpx.Cookies) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
@@ -97,7 +97,7 @@ async def test_a_replica_that_comes_back_older_than_it_was_does_not_hide_a_write
     async with worker.visited_by(httpx.Cookies()) as client:
         await client.post("/")
         register_cluster.catch_up()
-        await worker.look()  # now it is known that the replica has the write
+        await worker.probe_now()  # now it is known that the replica has the write
         replica.execute("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")  # the replay takes its time
         replica.stop("immediate")
         replica.start()
@@ -118,7 +118,7 @@ async def test_a_slow_answer_does_not_take_back_the_token_of_a_later_one(registe
         await at_quick.post("/")
         slow.may_answer.set()
         await first
-        await quick.look()
+        await quick.probe_now()
 
         assert (await at_quick.get("/")).json() == 2
 

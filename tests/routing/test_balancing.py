@@ -22,47 +22,47 @@ servers = st.lists(st.integers(1, 20), min_size=1, max_size=8).map(
 
 
 @hypothesis.given(servers, st.integers(1, 3))
-def test_over_the_sum_of_the_weights_each_is_chosen_as_often_as_its_weight(fleet: list[Server], rounds: int) -> None:
+def test_over_the_sum_of_the_weights_each_is_chosen_as_often_as_its_weight(topology: list[Server], rounds: int) -> None:
     """INVARIANT: exact shares, not only expected ones; another server's turn must not be skipped or doubled."""
     turns = RoundRobin()
-    total = sum(server.weight for server in fleet)
+    total = sum(server.weight for server in topology)
 
-    chosen = collections.Counter(turns.choose(fleet) for _ in range(total * rounds))
+    chosen = collections.Counter(turns.choose(topology) for _ in range(total * rounds))
 
-    assert chosen == {server: server.weight * rounds for server in fleet}
+    assert chosen == {server: server.weight * rounds for server in topology}
 
 
 @hypothesis.given(servers)
-def test_equal_weights_take_strict_turns(fleet: list[Server]) -> None:
+def test_equal_weights_take_strict_turns(topology: list[Server]) -> None:
     """Without weights it is a plain round-robin: nobody is chosen twice before everybody was chosen once."""
     turns = RoundRobin()
-    equals = [dataclasses.replace(server, weight=3) for server in fleet]
+    equals = [dataclasses.replace(server, weight=3) for server in topology]
 
-    assert len({turns.choose(equals) for _ in fleet}) == len(fleet)
+    assert len({turns.choose(equals) for _ in topology}) == len(topology)
 
 
 def test_the_heavy_server_does_not_get_its_share_in_one_burst() -> None:
-    """Interleaved: a 4:1:1 fleet never serves four in a row from one server within a round."""
+    """Interleaved: a 4:1:1 topology never serves four in a row from one server within a round."""
     turns = RoundRobin()
-    fleet = [Server("a", 4), Server("b", 1), Server("c", 1)]
+    topology = [Server("a", 4), Server("b", 1), Server("c", 1)]
 
-    assert [turns.choose(fleet).name for _ in range(6)] == ["a", "a", "b", "a", "c", "a"]
+    assert [turns.choose(topology).name for _ in range(6)] == ["a", "a", "b", "a", "c", "a"]
 
 
 @hypothesis.given(servers, st.data())
-def test_candidates_may_come_and_go(fleet: list[Server], data: st.DataObject) -> None:
+def test_candidates_may_come_and_go(topology: list[Server], data: st.DataObject) -> None:
     """INVARIANT: the choice is one of the candidates, whoever was there before."""
     turns = RoundRobin()
 
     for _ in range(5):
-        present = data.draw(st.lists(st.sampled_from(fleet), min_size=1, unique=True))
+        present = data.draw(st.lists(st.sampled_from(topology), min_size=1, unique=True))
         assert turns.choose(present) in present
 
 
 @hypothesis.given(servers, st.data())
-def test_the_least_used_for_its_weight_is_chosen(fleet: list[Server], data: st.DataObject) -> None:
+def test_the_least_used_for_its_weight_is_chosen(topology: list[Server], data: st.DataObject) -> None:
     """INVARIANT: no other has fewer connections in use for its weight."""
-    used = [dataclasses.replace(server, in_use=data.draw(st.integers(0, 50))) for server in fleet]
+    used = [dataclasses.replace(server, in_use=data.draw(st.integers(0, 50))) for server in topology]
 
     chosen = LeastInUse().choose(used)
 
@@ -71,9 +71,9 @@ def test_the_least_used_for_its_weight_is_chosen(fleet: list[Server], data: st.D
 
 def test_of_very_many_all_have_their_turn() -> None:
     """Only a few are compared at a time, but never the same few for long; a thousand rounds leave nobody out."""
-    fleet, balancer = [Server(str(number), 1) for number in range(64)], LeastInUse()
+    topology, balancer = [Server(str(number), 1) for number in range(64)], LeastInUse()
 
-    chosen = collections.Counter(balancer.choose(fleet).name for _ in range(64 * 100))
+    chosen = collections.Counter(balancer.choose(topology).name for _ in range(64 * 100))
 
     assert len(chosen) == 64
     assert max(chosen.values()) < 200
@@ -81,29 +81,29 @@ def test_of_very_many_all_have_their_turn() -> None:
 
 def test_at_random_the_shares_are_those_of_the_weights() -> None:
     """9:1 declared gives 9:1 within statistical error: four standard deviations of 10,000 choices."""
-    fleet, balancer = [Server("a", 9), Server("b", 1)], Random(random.Random(1))  # noqa: S311  # repeatable
+    topology, balancer = [Server("a", 9), Server("b", 1)], Random(random.Random(1))  # noqa: S311  # repeatable
 
-    chosen = collections.Counter(balancer.choose(fleet).name for _ in range(10_000))
+    chosen = collections.Counter(balancer.choose(topology).name for _ in range(10_000))
 
     assert abs(chosen["a"] - 9_000) < 4 * (10_000 * 0.9 * 0.1) ** 0.5
-    assert Random().choose(fleet) in fleet
+    assert Random().choose(topology) in topology
 
 
 @hypothesis.given(servers, st.text())
-def test_the_same_key_stays_where_it_is_when_another_server_goes(fleet: list[Server], key: str) -> None:
+def test_the_same_key_stays_where_it_is_when_another_server_goes(topology: list[Server], key: str) -> None:
     """INVARIANT: rendezvous: only the keys of the server that goes move."""
-    home = with_affinity(key, fleet)
+    home = with_affinity(key, topology)
 
-    for gone in fleet:
-        rest = [server for server in fleet if server is not gone]
+    for gone in topology:
+        rest = [server for server in topology if server is not gone]
         if gone is not home:
             assert with_affinity(key, rest) is home
 
 
 def test_keys_are_shared_by_weight() -> None:
     """9:1 declared is 9:1 of the clients, within four standard deviations."""
-    fleet = [Server("a", 9), Server("b", 1)]
+    topology = [Server("a", 9), Server("b", 1)]
 
-    homes = collections.Counter(with_affinity(str(key), fleet).name for key in range(10_000))
+    homes = collections.Counter(with_affinity(str(key), topology).name for key in range(10_000))
 
     assert abs(homes["a"] - 9_000) < 4 * (10_000 * 0.9 * 0.1) ** 0.5

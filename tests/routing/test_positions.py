@@ -4,7 +4,7 @@ import math
 import hypothesis
 from hypothesis import strategies as st
 
-from modern_di_replicas.lsn import ConsistencyToken, identify
+from modern_di_replicas.consistency.token import ConsistencyToken, identify
 from modern_di_replicas.routing.positions import Freshness, Positions
 from modern_di_replicas.routing.snapshot import Observation, Role, ServerState, Snapshot
 

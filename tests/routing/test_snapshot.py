@@ -1,17 +1,11 @@
-import dataclasses
-import typing
-
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from modern_di_replicas.routing.eligibility import eligible
+from modern_di_replicas.routing.lag import LsnHistory
 from modern_di_replicas.routing.snapshot import (
-    LsnHistory,
     Observation,
     Role,
-    ServerState,
-    Snapshot,
     assemble,
     find_primary,
 )
@@ -59,64 +53,6 @@ def test_of_two_names_for_one_server_the_current_one_stays() -> None:
     assert find_primary(observed, current="b", timeline=1) == "b"
     assert find_primary(observed, current=None, timeline=1) == "a"
     assert find_primary({"a": seen()}, current="a", timeline=1) is None
-
-
-# Lag
-
-
-def test_lag_is_how_long_ago_the_primary_was_there() -> None:
-    """Seconds of one clock, from the samples of the primary."""
-    history = LsnHistory()
-    for second, lsn in enumerate([100, 200, 300, 400]):
-        history.add(float(second), lsn)
-
-    assert history.lag_seconds(3.5, 400) == 0.0
-    assert history.lag_seconds(3.5, 350) == 1.5
-    assert history.lag_seconds(3.5, 100) == 3.5
-    assert history.lag_seconds(3.5, 99) is None
-    assert history.lag_seconds(1.5, 200) == 0.0, "what the primary did later is no lag of then"
-
-
-def test_an_idle_primary_makes_no_lag() -> None:
-    """INVARIANT: nothing written, nothing missing; a lag that grows with silence would empty the rotation at night."""
-    history = LsnHistory()
-    for second in range(1000):
-        history.add(float(second), 100)
-
-    assert history.lag_seconds(999.0, 100) == 0.0
-    history.add(1000.0, 200)
-    assert history.lag_seconds(1000.5, 100) == 1.5, "the silence before does not count"
-
-
-def test_a_history_forgets_precision_before_it_forgets_time() -> None:
-    """Its size is bounded; an hour-old lag is still told, to a few seconds."""
-    history = LsnHistory(capacity=16)
-    for second in range(1000):
-        history.add(float(second), second)
-
-    lag = history.lag_seconds(999.0, 0)
-    assert lag == 999.0
-    assert history.last == (999.0, 999)
-    history.clear()
-    assert history.last is None
-    assert history.lag_seconds(1.0, 1) is None
-
-
-@hypothesis.given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.integers(0, 2000), st.integers(4, 64))
-def test_lag_is_never_understated(steps: list[int], position: int, capacity: int) -> None:
-    """INVARIANT: what is told is at least how long ago the primary passed that position, by its own samples."""
-    history, samples, lsn = LsnHistory(capacity=capacity), [], 0
-    for at, step in enumerate(steps):
-        lsn += step
-        samples.append((float(at), lsn))
-        history.add(float(at), lsn)
-    now = float(len(steps))
-
-    lag = history.lag_seconds(now, position)
-
-    passed = [at for at, reached in samples if reached > position]
-    if lag is not None:
-        assert lag >= (now - passed[0] if passed else 0.0)
 
 
 # What is known of all
@@ -167,77 +103,3 @@ def test_without_a_primary_the_lag_is_not_known_and_says_since_when() -> None:
     ).servers["a"]
 
     assert (state.lag_bytes, state.lag_seconds, state.lag_unknown_since) == (None, None, 5.0)
-
-
-# Who may serve a read
-
-
-@dataclasses.dataclass(frozen=True)
-class Server:
-    name: str
-    groups: frozenset[str]
-    max_lag: float | None
-
-
-@st.composite
-def fleets(draw: st.DrawFn) -> tuple[list[Server], Snapshot]:
-    fleet = [
-        Server(name, frozenset(draw(st.sets(st.sampled_from(["default", "analytics"]), min_size=1))), lag)
-        for name, lag in draw(st.dictionaries(st.sampled_from("abcdef"), st.none() | st.floats(0.1, 10))).items()
-    ]
-    lag = st.none() | st.floats(0, 20)
-    states = {
-        server.name: ServerState(
-            name=server.name,
-            up=draw(st.booleans()),
-            role=draw(st.sampled_from(Role)),
-            lag_seconds=draw(lag),
-            lag_unknown_since=draw(lag),
-        )
-        for server in fleet
-    }
-    return fleet, Snapshot(servers=states)
-
-
-@hypothesis.given(fleets())
-def test_nobody_serves_who_is_down_too_far_behind_or_of_another_group(
-    given: tuple[list[Server], Snapshot],
-) -> None:
-    """INVARIANT: never an unhealthy, too stale or wrong-group server; nor one that may have been written to alone."""
-    fleet, snapshot = given
-
-    for group, serving in eligible(fleet, snapshot).items():
-        for server in serving:
-            state = snapshot.servers[server.name]
-            assert group in server.groups
-            assert state.role in (Role.STANDBY, Role.ALIAS)
-            if state.role is Role.STANDBY:
-                assert state.up
-                known = state.lag_unknown_since is None
-                if server.max_lag is not None and known:
-                    assert state.lag_seconds is not None
-                    assert state.lag_seconds <= server.max_lag
-
-
-@hypothesis.given(fleets())
-def test_every_standby_that_may_serve_does(given: tuple[list[Server], Snapshot]) -> None:
-    """A rule that leaves out too many would be safe, and useless."""
-    fleet, snapshot = given
-    serving = eligible(fleet, snapshot)
-
-    for server in fleet:
-        state = snapshot.servers[server.name]
-        if state.up and state.role is Role.STANDBY and server.max_lag is None:
-            assert all(server in serving[group] for group in server.groups)
-
-
-def test_the_primary_by_another_name_serves_only_where_no_standby_does() -> None:
-    """It was declared to be read from; a standby is what it was declared for."""
-    fleet = [Server("alias", frozenset({"default"}), None), Server("standby", frozenset({"default"}), None)]
-    alias = ServerState(name="alias", up=True, role=Role.ALIAS)
-
-    def serving(standby: ServerState) -> typing.Any:
-        return eligible(fleet, Snapshot(servers={"alias": alias, "standby": standby}))["default"]
-
-    assert serving(ServerState(name="standby", up=True, role=Role.STANDBY)) == (fleet[1],)
-    assert serving(ServerState(name="standby")) == (fleet[0],)

@@ -8,7 +8,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas import Intent, PrimaryEngine, ReplicaEngine, ReplicationSettings, RoutedSession
-from modern_di_replicas.cluster.engines import create_primary_engine, create_replica_engine
+from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
 from modern_di_replicas.testing import LocalCluster
 from tests.session.models import FUNCTIONS, Account, Base, Item, Shop
 
@@ -28,9 +28,9 @@ class Servers:
         return RoutedSession(self.replica, **{"intent": intent, "expire_on_commit": False, **options})
 
     def checked_out(self) -> int:
-        fleet = self.replica.fleet
-        assert fleet is not None
-        pools: list[typing.Any] = [self.primary.pool, *(member.engine.pool for member in fleet.members)]
+        topology = self.replica.topology
+        assert topology is not None
+        pools: list[typing.Any] = [self.primary.pool, *(member.engine.pool for member in topology.servers)]
         assert all(pool.in_use == pool.checkedout() for pool in pools), "the balancer's count is the pool's own"
         return sum(pool.checkedout() for pool in pools)
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas import ReplicaEngine, RoutedSession, WriteOnReplicaError
 from modern_di_replicas.cluster.failures import sqlstate
-from modern_di_replicas.cluster.fleet import Fleet
+from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
 from tests.session.models import Account, Item
@@ -55,9 +55,9 @@ async def reads_in_flight(servers: Servers) -> collections.abc.AsyncIterator[col
 
 
 def engine_of(servers: Servers, server: LocalServer) -> ReplicaEngine:
-    fleet = servers.replica.fleet
-    assert fleet is not None
-    engine = next(member.engine for member in fleet.members if member.name == f"127.0.0.1:{server.port}")
+    topology = servers.replica.topology
+    assert topology is not None
+    engine = next(member.engine for member in topology.servers if member.name == f"127.0.0.1:{server.port}")
     assert isinstance(engine, ReplicaEngine)
     return engine
 
@@ -250,7 +250,7 @@ async def test_a_stream_whose_statement_fails_is_no_fault_of_its_replica(
                 with pytest.raises(WriteOnReplicaError):
                     await session.stream_scalars(writing)
                 assert session.decision.server != "primary"
-        assert not any(member.health.is_down for member in typing.cast(Fleet, servers.replica.fleet).members)
+        assert not any(member.health.is_down for member in typing.cast(Topology, servers.replica.topology).servers)
 
 
 async def test_a_stream_that_writes_is_opened_on_the_primary(shop_cluster: LocalCluster) -> None:
@@ -369,7 +369,7 @@ async def test_an_idle_connection_to_the_primary_is_pinged_and_a_busy_one_is_not
     disposable_shop: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A restarted primary costs no error to those who come back to an idle connection."""
-    monkeypatch.setattr("modern_di_replicas.cluster.idle.IDLE_SECONDS", 0.0)
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.IDLE_SECONDS", 0.0)
     async with serving(disposable_shop) as servers:
         async with RoutedSession(servers.primary) as session:
             assert await session.get(Account, 1) is not None
@@ -377,7 +377,7 @@ async def test_an_idle_connection_to_the_primary_is_pinged_and_a_busy_one_is_not
         async with RoutedSession(servers.primary) as session:
             assert await session.get(Account, 1) is not None
 
-        monkeypatch.setattr("modern_di_replicas.cluster.idle.IDLE_SECONDS", 60.0)
+        monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.IDLE_SECONDS", 60.0)
         await asyncio.to_thread(disposable_shop.primary.restart)
         async with RoutedSession(servers.primary) as session:
             with pytest.raises(sqlalchemy.exc.DBAPIError):

@@ -26,8 +26,8 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
-from modern_di_replicas import get_by_key
-from modern_di_replicas.get_by_key import GetByKeySession
+from modern_di_replicas.session import get_by_key
+from modern_di_replicas.session.get_by_key import GetByKeySession
 from modern_di_replicas.testing import LocalCluster
 
 

@@ -42,15 +42,15 @@ class EscalationPolicy:
             self._reported.add(endpoint)
             logger.warning("%s Until then it costs a detour to the primary.", error.message())
 
-    def report_loss(self, *, server: str, error: BaseException, rests: bool) -> None:
+    def report_loss(self, *, server: str, error: BaseException, ejected: bool) -> None:
         """Tell the operator that a replica failed a statement, which is now run on the primary.
 
         Args:
             server: the name of the replica.
             error: what the statement met.
-            rests: whether the replica is left alone for a while because of it; worth a warning, which a single
+            ejected: whether the replica is left alone for a while because of it; worth a warning, which a single
                 statement is not.
 
         """
-        level = logging.WARNING if rests else logging.DEBUG
+        level = logging.WARNING if ejected else logging.DEBUG
         logger.log(level, "%s failed a statement (%s): running it on the primary.", server, type(error).__name__)

@@ -4,11 +4,11 @@ import collections.abc
 import time
 import typing
 
-from modern_di_replicas.cluster.connections import OpenConnections
+from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 
 
-FIRST_REST: typing.Final = 1.0
-LONGEST_REST: typing.Final = 30.0
+FIRST_EJECTION: typing.Final = 1.0
+LONGEST_EJECTION: typing.Final = 30.0
 """Seconds a server is left alone after its first failure, and at most; doubled at each failure in a row."""
 
 SUCCESSES_NEEDED: typing.Final = 2
@@ -18,7 +18,7 @@ SUCCESSES_NEEDED: typing.Final = 2
 class Health:
     """What is known of one server's life.
 
-    Passive knowledge: a failure that a session meets rests the server for a while, longer each time. Active
+    Passive knowledge: a failure that a session meets ejected the server for a while, longer each time. Active
     knowledge: a probe that fails takes it out, and two that succeed bring it back, whatever sessions have seen.
 
     Args:
@@ -32,9 +32,9 @@ class Health:
     ) -> None:
         self._connections = connections
         self._clock = clock
-        self._rest = 0.0
-        self._resting_until = 0.0
-        self._taken_out = False
+        self._ejection = 0.0
+        self._ejectioning_until = 0.0
+        self._declared_down = False
         self._successes = SUCCESSES_NEEDED
 
     def check(self) -> None:
@@ -44,25 +44,25 @@ class Health:
             ConnectionRefusedError: they have.
 
         """
-        if self._taken_out:
+        if self._declared_down:
             msg = "the server does not answer the monitor"
             raise ConnectionRefusedError(msg)
 
     @property
     def is_down(self) -> bool:
         """Whether the server is to be left alone now."""
-        return self._taken_out or (self._rest > 0.0 and self._clock() < self._resting_until)
+        return self._declared_down or (self._ejection > 0.0 and self._clock() < self._ejectioning_until)
 
     def failed(self) -> bool:
         """Rest the server: a session could not reach it, or was thrown out. Return whether that is news."""
         now = self._clock()
-        if self._taken_out or now < self._resting_until:
+        if self._declared_down or now < self._ejectioning_until:
             return False  # of many who fail at once, one counts; and of a server that is out, probes alone tell
-        if now - self._resting_until > self._rest:
-            self._rest = 0.0  # it has served well since
+        if now - self._ejectioning_until > self._ejection:
+            self._ejection = 0.0  # it has served well since
         self._successes = 0
-        self._rest = min(self._rest * 2 or FIRST_REST, LONGEST_REST)
-        self._resting_until = now + self._rest
+        self._ejection = min(self._ejection * 2 or FIRST_EJECTION, LONGEST_EJECTION)
+        self._ejectioning_until = now + self._ejection
         return True
 
     def declare_down(self) -> None:
@@ -71,18 +71,18 @@ class Health:
         A statement that waits for a frozen host fails now, and is run again on the primary.
         """
         self._successes = 0
-        self._taken_out = True
+        self._declared_down = True
         self._connections.terminate()
 
     def probe_succeeded(self) -> None:
         """Count a probe that was answered; enough of them in a row bring the server back."""
         self._successes += 1
         if self._successes >= SUCCESSES_NEEDED:
-            self._taken_out = False
-            self._resting_until = self._rest = 0.0
+            self._declared_down = False
+            self._ejectioning_until = self._ejection = 0.0
 
     def stop_watching(self) -> None:
         """Forget what probes have seen: nobody probes any more, so nobody would bring the server back."""
-        if self._taken_out:
-            self._taken_out = False
+        if self._declared_down:
+            self._declared_down = False
             self.failed()

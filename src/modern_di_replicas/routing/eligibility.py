@@ -6,7 +6,7 @@ import typing
 from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
 
 
-class Server(typing.Protocol):
+class DeclaredServer(typing.Protocol):
     """What is declared of a server."""
 
     @property
@@ -18,7 +18,7 @@ class Server(typing.Protocol):
         """How many seconds it may be behind; None for any."""
 
 
-ServerT = typing.TypeVar("ServerT", bound=Server)
+ServerT = typing.TypeVar("ServerT", bound=DeclaredServer)
 
 
 def eligible(servers: collections.abc.Iterable[ServerT], snapshot: Snapshot) -> dict[str, tuple[ServerT, ...]]:
@@ -38,7 +38,7 @@ def eligible(servers: collections.abc.Iterable[ServerT], snapshot: Snapshot) -> 
     return groups
 
 
-def _serves(server: Server, snapshot: Snapshot) -> bool:
+def _serves(server: DeclaredServer, snapshot: Snapshot) -> bool:
     state = snapshot.servers[server.name]
     return state.up and state.role is Role.STANDBY and _fresh(state, server.max_lag)
 

@@ -5,8 +5,9 @@ import dataclasses
 import math
 import typing
 
-from modern_di_replicas.lsn import ConsistencyToken, identify
-from modern_di_replicas.routing.snapshot import LsnHistory, Observation, Role, Snapshot
+from modern_di_replicas.consistency.token import ConsistencyToken, identify
+from modern_di_replicas.routing.lag import LsnHistory
+from modern_di_replicas.routing.snapshot import Observation, Role, Snapshot
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)

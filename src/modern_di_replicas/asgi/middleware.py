@@ -1,0 +1,73 @@
+"""Token in, token out: one ASGI middleware for every framework."""
+
+import collections.abc
+import typing
+
+from modern_di_replicas.asgi.carrier import Carrier
+from modern_di_replicas.asgi.tokens import Tokens
+from modern_di_replicas.consistency.client import Client, request_of
+from modern_di_replicas.settings import ReplicationSettings
+
+
+Scope = collections.abc.MutableMapping[str, typing.Any]
+Message = collections.abc.MutableMapping[str, typing.Any]
+Receive = collections.abc.Callable[[], collections.abc.Awaitable[Message]]
+Send = collections.abc.Callable[[Message], collections.abc.Awaitable[None]]
+App = collections.abc.Callable[[Scope, Receive, Send], collections.abc.Awaitable[None]]
+
+
+class TokenState:
+    """Stands at the door of an application: knows its tokens and their carrier while it runs."""
+
+    def __init__(self) -> None:
+        self.tokens: Tokens | None = None
+        """Judges and makes tokens; None while the application does not run, or does without."""
+        self.carrier: Carrier | None = None
+
+    def open(self, settings: ReplicationSettings, tokens: Tokens) -> None:
+        """Take tokens in and hand them out from now on, if the settings say so."""
+        if settings.token_carrier is not None:
+            self.tokens, self.carrier = tokens, Carrier(settings)
+
+    def close(self) -> None:
+        """Let every request pass from now on."""
+        self.tokens = self.carrier = None
+
+
+class TokenMiddleware:
+    """Takes the token of each request in, and hands one out with the response to a request that wrote.
+
+    Args:
+        app: the application behind it.
+        state: knows the tokens.
+
+    """
+
+    def __init__(self, app: App, state: TokenState) -> None:
+        self._app = app
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tokens, carrier = self._state.tokens, self._state.carrier
+        if tokens is None or carrier is None or scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        texts = carrier.read(scope["headers"])
+        client = Client(token=await tokens.admit(texts) if texts else None, is_request=True)
+        has_started = False
+
+        async def send_with_token(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                token = await tokens.of(client) if client.wrote else None
+                if token is not None:
+                    header = carrier.write(tokens.encode(token), scheme=scope["scheme"])
+                    message = {**message, "headers": [*message.get("headers", ()), header]}
+                client.wrote = False
+            await send(message)
+
+        with request_of(client):
+            await self._app(scope, receive, send_with_token)
+        if client.wrote and has_started:
+            tokens.too_late += 1

@@ -1,0 +1,130 @@
+"""Validate consistency tokens of clients against what the primary has written."""
+
+import collections
+import dataclasses
+import time
+
+from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.cluster.freshness import is_written
+from modern_di_replicas.cluster.topology import Topology
+from modern_di_replicas.consistency.client import Client
+from modern_di_replicas.consistency.serializer import Rejection, TokenSerializer
+from modern_di_replicas.consistency.token import ConsistencyToken
+from modern_di_replicas.consistency.wal import LAST_LSN
+from modern_di_replicas.settings import ReplicationSettings
+
+
+class Tokens:
+    """Serializes tokens, and validates the ones that clients send.
+
+    A token that is not believed is ignored: the request is served as if it had none, and `rejected` counts it.
+
+    Args:
+        settings: the secret, and how long a token counts.
+        topology: the servers, which know what was written.
+
+    """
+
+    def __init__(self, settings: ReplicationSettings, topology: Topology | None = None) -> None:
+        self.rejected: collections.Counter[Rejection] = collections.Counter()
+        """How many tokens of clients were ignored, by reason."""
+        self.too_late: int = 0
+        """How many requests wrote after their response had begun, so that their client got no token of it."""
+        self._topology = topology
+        self._serializer = TokenSerializer(settings)
+        self._wait = settings.catch_up_wait
+
+    def encode(self, token: ConsistencyToken) -> str:
+        """Return the text of a token, signed if there is a secret: as a response carries it."""
+        return self._serializer.dumps(token)
+
+    def decode(self, text: str) -> ConsistencyToken | None:
+        """Return the token of a text as a request carries it; None when it is rejected, which is counted.
+
+        Whether the primary has really written what it says is another question: see `admit`.
+        """
+        token = self._serializer.loads(text)
+        if isinstance(token, ConsistencyToken):
+            database = None if self._topology is None else self._topology.positions.database
+            if database in (None, token.database):
+                return token
+            self.rejected["foreign"] += 1
+        else:
+            self.rejected[token] += 1
+        return None
+
+    async def admit(self, texts: list[str]) -> ConsistencyToken | None:
+        """Return the token a request carries; None when it has none, or none that is believed.
+
+        An unsigned token may have been made up. It is held against what the primary has really written, so that
+        nobody can ask for what will never be, and have the primary read all the same.
+
+        Args:
+            texts: every text the request carries; of several, nobody can tell which one counts.
+
+        """
+        if not texts:
+            return None
+        if len(texts) > 1:
+            self.rejected["duplicated"] += 1
+            return None
+        token = self.decode(texts[0])
+        return token if token is None or self._topology is None else await self._judge(token, self._topology)
+
+    async def _judge(self, token: ConsistencyToken, topology: Topology) -> ConsistencyToken | None:
+        if (
+            self._serializer.is_signed
+            or topology.has_written(token)
+            or await is_written(topology, token, wait=self._wait)
+        ):
+            return token
+        if token.lsn == LAST_LSN and token.timeline == topology.positions.timeline:
+            # It asks for all that will ever be, because the primary could not say how far it was. Now it just has.
+            return dataclasses.replace(token, lsn=topology.positions.written)
+        self.rejected["ahead"] += 1
+        return None
+
+    async def of(self, client: Client) -> ConsistencyToken | None:
+        """Return the token for a client that has written; None when nobody watches the servers.
+
+        It is that of the last write of this process, which includes the client's: of two responses to one client,
+        whichever comes last then has the later token. When nobody can say how far the primary is, because it died
+        right after the commit, the token asks for all that will ever be on this timeline: until another one begins,
+        or the token ends, only the primary has that.
+        """
+        if client.position_unknown:
+            return await self.now() or self._everything()
+        latest = None if self._topology is None else self._topology.own_write
+        if latest is not None and client.token is not None and latest.timeline == client.token.timeline:
+            return max(latest, client.token, key=lambda token: token.lsn)
+        return client.token
+
+    async def now(self) -> ConsistencyToken | None:
+        """Return a token of everything the primary has written until now; None when it does not answer."""
+        topology = self._topology
+        if topology is None or topology.watcher is None or topology.leader is None:
+            return None
+        began, positions = time.monotonic(), topology.positions
+        for _ in range(2):  # the first answer may be to a question that was asked before
+            await topology.watcher.probe_now(topology.leader)
+            if positions.database is not None and (positions.answered_at or 0.0) >= began:
+                return ConsistencyToken(
+                    lsn=positions.written,
+                    timeline=positions.timeline,
+                    database=positions.database,
+                    issued_at=int(time.time()),
+                )
+        return None
+
+    def _everything(self) -> ConsistencyToken | None:
+        positions = None if self._topology is None else self._topology.positions
+        if positions is None or positions.database is None:
+            return None
+        return ConsistencyToken(
+            lsn=LAST_LSN, timeline=positions.timeline, database=positions.database, issued_at=int(time.time())
+        )
+
+
+def create_tokens(settings: ReplicationSettings, replica: ReplicaEngine) -> Tokens:
+    """Return what judges the tokens of an application's clients."""
+    return Tokens(settings, replica.topology if isinstance(replica, ReplicaEngine) else None)

@@ -1,0 +1,85 @@
+"""The engine of the primary, which may move."""
+
+import typing
+
+from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from modern_di_replicas.cluster.commits import Writes
+from modern_di_replicas.cluster.failures import REFUSED_WRITE
+from modern_di_replicas.cluster.pools.fenced import Fence, FencedPool
+from modern_di_replicas.cluster.pools.open_connections import OpenConnections
+
+
+class PrimaryEngine(AsyncEngine):
+    """The engine of the primary, whoever that is: `follow` moves it to another server.
+
+    Args:
+        sync_engine: connects to the primary as it was declared.
+        writes: notices the commits on it; default: nobody does.
+
+    """
+
+    def __init__(self, sync_engine: Engine, *, writes: Writes | None = None) -> None:
+        super().__init__(sync_engine)
+        self.writes = writes
+        self._connections = OpenConnections(sync_engine)
+        self._moved_to: URL | None = None
+        self._fence = Fence()
+        if isinstance(sync_engine.pool, FencedPool):
+            sync_engine.pool.fence = self._fence
+        event.listen(sync_engine, "do_connect", self._redirect)
+        event.listen(sync_engine, "handle_error", _leave_former_primary)
+
+    def follow(self, url: str) -> None:
+        """Connect to another server from now on, and end every connection to the former primary.
+
+        A transaction under event_name fails: nothing may be written to a server that is not the primary any more.
+        """
+        self._moved_to = make_url(url)
+        if self._fence.is_up:
+            self._fence.lift()  # nobody got through, so there is no connection to end
+        else:
+            self._connections.terminate()
+
+    async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
+        """Close the pooled connections; see `AsyncEngine.dispose`."""
+        await self._connections.closed(super().dispose(close))
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether it connects to nobody, because the primary it knows is a former one."""
+        return self._fence.is_up
+
+    def fence(self, *, timeout: float) -> None:
+        """Connect to nobody until `follow` names a primary, and end every connection: the server is a former one.
+
+        Args:
+            timeout: for how many seconds from now who comes for a connection is held up, and not refused.
+
+        """
+        if not self._fence.is_up:
+            self._fence.raise_fence(timeout)
+            self._connections.terminate()
+
+    # The signature is the event's.
+    def _redirect(
+        self,
+        dialect: Dialect,
+        record: object,  # noqa: ARG002
+        cargs: object,  # noqa: ARG002
+        cparams: dict[str, typing.Any],
+    ) -> None:
+        self._fence.check()  # for who was in a queue already when it was put up
+        if self._moved_to is not None:
+            _, there = dialect.create_connect_args(self._moved_to)
+            for name in ("host", "port", "user", "password"):
+                cparams.pop(name, None)
+            cparams.update(there)
+
+
+def _leave_former_primary(context: ExceptionContext) -> None:
+    # A primary that became a standby keeps its connections open, and refuses writes on them. As a disconnect, this
+    # makes the pool connect again, to whoever is the primary then.
+    if getattr(context.original_exception, "sqlstate", None) == REFUSED_WRITE:
+        context.is_disconnect = True

@@ -1,0 +1,106 @@
+"""How a session reads from one replica."""
+
+import contextlib
+import typing
+import weakref
+
+import asyncpg
+from sqlalchemy import Connection, Engine, ExceptionContext, PoolProxiedConnection, event
+from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util import await_only
+
+from modern_di_replicas.routing.statements import Foreseen, Need, foresee
+from modern_di_replicas.settings import ReadIsolation
+
+
+class StatementNotForReplica(Exception):  # noqa: N818  # a signal to the session, never seen outside
+    """A session's statement was about to be sent to a replica, and needs something a replica cannot give."""
+
+    def __init__(self, foreseen: Foreseen) -> None:
+        super().__init__(foreseen)
+        self.foreseen = foreseen
+
+
+class SessionReads:
+    """The connections on which sessions read from one replica, and the check of what they are about to send there.
+
+    Args:
+        engine: the engine of the replica.
+        isolation: how its sessions read.
+
+    """
+
+    def __init__(self, engine: Engine, *, isolation: ReadIsolation) -> None:
+        self.autocommit = isolation == "AUTOCOMMIT"
+        """Whether each statement stands alone."""
+        # What a `WeakSet` is, which takes several times as long to add to, once for each unit of work.
+        self._connections: set[weakref.ref[Connection]] = set()
+        # Not "before_cursor_execute", which makes SQLAlchemy look for listeners at every other point of a statement.
+        for event_name in ("do_execute", "do_executemany"):
+            event.listen(engine, event_name, self._check_statement)
+        event.listen(engine, "do_execute_no_params", self._check_bare_statement)
+        if self.autocommit:
+            event.listen(engine, "handle_error", _end_what_was_begun)
+        # SQLAlchemy has no event in the place of a rollback; this is of the engine's own dialect.
+        self._do_rollback = engine.dialect.do_rollback
+        typing.cast(typing.Any, engine.dialect).do_rollback = self._roll_back
+
+    def connect(self, engine: Engine) -> Connection:
+        """Return a connection for a session to read on.
+
+        Args:
+            engine: that of the replica, with options of its own perhaps.
+
+        """
+        connection = engine.connect()
+        # The session joins a transaction that is under event_name, and leaves its end to us.
+        connection.begin()
+        self._connections.add(weakref.ref(connection, self._connections.discard))
+        return connection
+
+    def _check_statement(
+        self,
+        cursor: object,  # noqa: ARG002  # the event's signature
+        statement: str,
+        parameters: object,  # noqa: ARG002
+        context: ExecutionContext,
+    ) -> None:
+        foreseen = foresee(statement)
+        if foreseen is None or (foreseen.need is Need.TRANSACTION and not self.autocommit):
+            return
+        # Not for Core on the replica's engine: whoever uses that knows what it is.
+        if weakref.ref(context.root_connection) in self._connections:
+            raise StatementNotForReplica(foreseen)
+
+    def _roll_back(self, connection: PoolProxiedConnection) -> None:
+        """Roll back; on a replica there is nothing to undo, so one that cannot has lost nothing but the connection."""
+        try:
+            self._do_rollback(connection)
+        except Exception as error:
+            # Of whatever kind, it would hide why a session rolls back. Whoever uses Core may know.
+            lent = [one for reference in list(self._connections) if (one := reference()) is not None]
+            opened = [one for one in lent if not one.closed and not one.invalidated]
+            ours = [one for one in opened if one.connection is connection]
+            if not ours:
+                raise
+            ours[0].invalidate(error)
+
+    def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
+        self._check_statement(cursor, statement, None, context)
+
+
+def _end_what_was_begun(context: ExceptionContext) -> None:
+    """End a statement that the driver prepared and then could not execute, such as for an argument out of range.
+
+    In autocommit nobody else does: the pooled connection would hold the lock of that statement until its next use, and
+    a change of the table would hold up the replay for as long.
+    """
+    if context.connection is None or context.is_disconnect or not isinstance(context.sqlalchemy_exception, DBAPIError):
+        return
+    error = context.original_exception.__cause__
+    if isinstance(error, asyncpg.PostgresError) and error.severity is not None:
+        return  # the server said it, and has ended the statement
+    driver_connection = typing.cast(asyncpg.Connection, context.connection.connection.driver_connection)
+    with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # who is gone has ended it
+        await_only(driver_connection.execute("SELECT"))

@@ -1,0 +1,115 @@
+"""Reads that ask for more than any replica may have; where none is known to have it, they ask once more, and wait."""
+
+import asyncio
+import collections.abc
+import dataclasses
+import time
+import typing
+
+from modern_di_replicas.cluster.topology import Server, Topology, Watcher
+from modern_di_replicas.consistency.token import ConsistencyToken
+from modern_di_replicas.routing.positions import Freshness
+
+
+PAUSE: typing.Final = 0.001
+"""Seconds between two questions to a server that is not there yet."""
+
+HEAD_START: typing.Final = 0.005
+"""Seconds that the replica which was chosen has for its answer, at the most, before the others are asked as well."""
+
+FIRST_ANSWER: typing.Final = 0.2
+"""Seconds the servers have for their first answer, at the most, however short the wait after it is."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class FreshRead:
+    """A read that not every replica is fresh enough for."""
+
+    topology: Topology
+    freshness: Freshness
+    """What it has to include."""
+    group: str | None
+    """The group the replica has to belong to."""
+    affinity: str | None
+    """The same key gets the same replica, as long as that one serves."""
+    wait: float
+    """How many seconds it goes on asking when the first answers are not enough."""
+
+    @property
+    def required(self) -> int | None:
+        """How far a replica has to be, as far as is known now; None when that is not known."""
+        return self.topology.positions.required(self.freshness, now=time.monotonic())
+
+    def choose_server(self) -> Server | None:
+        """Return a replica that is known to be fresh enough now."""
+        lsn = self.required
+        return None if lsn is None else self.topology.choose_server(self.group, affinity=self.affinity, lsn=lsn)
+
+
+async def catch_up(read: FreshRead, *, first: str) -> Server | None:
+    """Return a replica as soon as one is fresh enough; None when none is in time.
+
+    Args:
+        read: what it has to be fresh enough for.
+        first: the name of the replica that is asked before the others, because it usually has caught up by then: to
+            ask all of them every time would cost more than the read does.
+
+    """
+    topology = read.topology
+    if topology.watcher is not None and read.required is not None:
+        await _answers(topology.watcher, [first], seconds=HEAD_START)
+        if (server := read.choose_server()) is not None:
+            return server
+    deadline = time.monotonic() + FIRST_ANSWER
+    has_asked = False
+    while (watcher := topology.watcher) is not None and (left := deadline - time.monotonic()) > 0:
+        asked = [server.name for server in topology.serving(read.group)]
+        if read.required is None:
+            # Only the primary knows: what it had written a moment ago, or that another is the primary by now.
+            asked = [server.name for server in topology.servers if not server.health.is_down]
+        answered = await _answers(watcher, asked, seconds=left, return_when=asyncio.FIRST_COMPLETED)
+        if (server := read.choose_server()) is not None:
+            return server
+        if answered and not has_asked:
+            has_asked, deadline = True, time.monotonic() + read.wait
+        await asyncio.sleep(PAUSE)
+    return None
+
+
+async def is_written(topology: Topology, token: ConsistencyToken, *, wait: float) -> bool:
+    """Return whether the primary has written what a token of unknown origin says.
+
+    The replicas are asked first: what they have received, the primary has written. It is asked itself only when they
+    do not know, and once in a probe interval; whoever comes in between waits for the next answer. While it does not
+    answer, nobody can tell, and the token has the benefit of the doubt.
+
+    Args:
+        topology: the servers.
+        token: a token that a client has sent.
+        wait: how many seconds the replicas have to answer.
+
+    """
+    watcher = topology.watcher
+    if watcher is None or topology.has_written(token):
+        return True
+    arrived = time.monotonic()
+    if token.timeline > topology.positions.timeline:
+        # Somebody was promoted, or somebody is lying: that is worth as long a wait as a server has to answer.
+        wait = max(wait, watcher.timeout)
+    await _answers(
+        watcher, (server.name for server in topology.servers if server.name != topology.leader), seconds=wait
+    )
+    while not topology.has_written(token):
+        if topology.leader is None or not await watcher.primary_answers():
+            return True
+        if (topology.positions.answered_at or 0.0) >= arrived:  # else it was asked before the token was there
+            return topology.has_written(token)
+    return True
+
+
+async def _answers(
+    watcher: Watcher, names: collections.abc.Iterable[str], *, seconds: float, return_when: str = asyncio.ALL_COMPLETED
+) -> bool:
+    """Ask some servers where they are; return whether an answer came in time. Those that are late are not given up."""
+    looks = [asyncio.ensure_future(watcher.probe_now(name)) for name in names]
+    return bool(looks and (await asyncio.wait(looks, timeout=seconds, return_when=return_when))[0])

@@ -1,0 +1,274 @@
+"""Watches the servers: one task and one connection for each, and a snapshot that is swapped as a whole."""
+
+import asyncio
+import logging
+import math
+import random
+import time
+import types
+import typing
+
+from sqlalchemy import make_url
+
+from modern_di_replicas.cluster.engines.primary import PrimaryEngine
+from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.cluster.monitoring.probe import Probe
+from modern_di_replicas.cluster.topology import Server
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.routing.snapshot import Observation, Role, Snapshot, assemble, find_primary
+from modern_di_replicas.settings import redacted
+
+
+logger = logging.getLogger("modern_di_replicas")
+
+LONGEST_PAUSE: typing.Final = 2.0
+"""Seconds between two probes of a server that is down, at the most."""
+
+FIRST_LOOK: typing.Final = 0.25
+"""Seconds that the start waits, at the most, for replicas to reach where the primary was when it began."""
+
+JITTER: typing.Final = 0.1
+"""Each pause is up to this share longer or shorter, so that many processes do not ask at once."""
+
+_REFUSALS: typing.Final = ("28", "3D")
+"""SQLSTATE classes of a wrong user, password or database: nothing that time heals."""
+
+_WARNINGS: typing.Final = {
+    Role.FENCED: "it believes to be the primary, on an older timeline; stop it, or make it a standby",
+    Role.FOREIGN: "it belongs to another PostgreSQL cluster than the primary",
+}
+
+
+class Monitor:
+    """Watches the servers of one application while it runs: `async with Monitor(replica_engine): ...`.
+
+    `setup_replicas` and `ReplicasPlugin` start it with the application. Without it the library works on what
+    sessions meet; with it, servers that lag, freeze or die leave the rotation by themselves, and writes follow a
+    primary that moves.
+
+    Args:
+        replicas: the engine that stands for all replicas.
+
+    Raises:
+        ConfigurationError: at the start, a server refuses the user, the password or the database.
+
+    """
+
+    def __init__(self, replicas: ReplicaEngine) -> None:
+        topology, settings = replicas.topology, replicas.settings
+        if topology is None:
+            raise ConfigurationError(
+                field="replicas", value=replicas.label, remedy="give the engine that stands for all replicas"
+            )
+        self._topology = topology
+        self._settings = settings
+        name = f"{settings.application_name}-monitor"
+        self._probes = {
+            server.name: Probe(url=server.url, application_name=name, timeout=settings.probe_timeout)
+            for server in topology.servers
+        }
+        self._observed: dict[str, Observation] = {}
+        self._immediate_probes: dict[str, asyncio.Task[None]] = {}
+        self._next_answer: asyncio.Future[None] | None = None
+        self._asked_primary_at = -math.inf
+        self._primary = next(server.name for server in topology.servers if server.is_declared_primary)
+        self._lost_primary_at: float | None = None
+        self._system: int | None = None
+        self._timeline = 0
+        self._roles: dict[str, Role] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> typing.Self:
+        try:
+            await self._look_around()
+        except BaseException:
+            await self._end()
+            raise
+        self._tasks = [asyncio.create_task(self._watch(server)) for server in self._topology.servers]
+        self._topology.watcher = self
+        return self
+
+    async def _look_around(self) -> None:
+        """Probe every server once; and again for a moment those whose lag a first look cannot tell."""
+        # The primary first: what a replica says is compared with what the primary said before.
+        first = [server for server in self._topology.servers if server.is_declared_primary]
+        others = [server for server in self._topology.servers if not server.is_declared_primary]
+        for servers in (first, others):
+            await asyncio.gather(*(self._probe(server, starting=True) for server in servers))
+        deadline = time.monotonic() + FIRST_LOOK
+        while (
+            unclear := [server for server in others if self._lag_is_unclear(server)]
+        ) and time.monotonic() < deadline:
+            await asyncio.sleep(FIRST_LOOK / 20)
+            await asyncio.gather(*(self._probe(server) for server in unclear))
+
+    def _lag_is_unclear(self, server: Server) -> bool:
+        state = self._topology.snapshot.servers[server.name] if self._topology.snapshot else None
+        return state is not None and state.lag_bytes is not None and state.lag_seconds is None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
+        self._topology.watcher = None
+        tasks = [*self._tasks, *self._immediate_probes.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._end()
+
+    async def _end(self) -> None:
+        self._topology.publish(None)
+        for server in self._topology.servers:
+            server.health.stop_watching()
+        await asyncio.gather(*(probe.close() for probe in self._probes.values()))
+
+    async def _watch(self, server: Server) -> None:
+        pause = self._settings.probe_interval
+        while True:
+            await asyncio.sleep(pause * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311  # for spreading
+            if await self._probe(server):
+                pause = self._settings.probe_interval
+            else:
+                pause = min(pause * 2, max(LONGEST_PAUSE, self._settings.probe_interval))
+
+    async def _probe(self, server: Server, *, starting: bool = False) -> bool:
+        """Ask one server, and publish what that changes; return whether it answered."""
+        try:
+            seen = await self._probes[server.name].ask()
+        except Exception as error:  # noqa: BLE001  # a dying connection confuses the driver in many ways; watch on
+            self._no_answer(server, error, starting=starting)
+            self._conclude()
+            return False
+        was_down = server.health.is_down
+        server.health.probe_succeeded()
+        if was_down and not server.health.is_down:
+            logger.warning("%s is back.", server.name)
+        self._observed[server.name] = seen
+        self._conclude()
+        self._note_answer(server.name)
+        return True
+
+    def _note_answer(self, name: str) -> None:
+        if name == self._primary and self._next_answer is not None:
+            self._next_answer.set_result(None)
+            self._next_answer = None
+
+    @property
+    def timeout(self) -> float:
+        """How many seconds a server has to answer."""
+        return self._settings.probe_timeout
+
+    @property
+    def _answer_time(self) -> float:
+        """How many seconds from now every server has been asked that was up, and has answered or is down."""
+        return self._settings.probe_interval * (1 + JITTER) + self._settings.probe_timeout
+
+    def probe_now(self, name: str) -> asyncio.Task[None]:
+        """Ask one server where it is, now; those who do so at the same time share the answer."""
+        look = self._immediate_probes.get(name)
+        if look is None or look.done():
+            look = self._immediate_probes[name] = asyncio.create_task(self._probe_now(name))
+        return look
+
+    async def _probe_now(self, name: str) -> None:
+        try:
+            seen = await self._probes[name].ask(briefly=True)
+        except Exception:  # noqa: BLE001  # what that means is for the regular probe to say
+            return
+        known = self._observed.get(name)
+        if known is None:
+            return  # it is down, and comes back by regular probes
+        self._observed[name] = seen
+        if (seen.in_recovery, seen.timeline, seen.system) != (known.in_recovery, known.timeline, known.system):
+            self._conclude()
+        elif name == self._primary:
+            self._topology.positions.follow(seen)
+        elif name in self._topology.positions.reached and seen.in_recovery:
+            self._topology.positions.saw(name, seen)
+        self._note_answer(name)
+
+    async def primary_answers(self) -> bool:
+        """Wait for the primary's next answer; return whether it came before the primary counts as down.
+
+        It is asked at once, unless somebody had it asked within the probe interval.
+        """
+        interval, now = self._settings.probe_interval, time.monotonic()
+        if self._next_answer is None:
+            self._next_answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[None] = self._next_answer
+        waited_for = {answer}
+        if now - self._asked_primary_at >= interval:
+            self._asked_primary_at = now
+            waited_for.add(self.probe_now(self._primary))
+        await asyncio.wait(waited_for, timeout=self._answer_time, return_when=asyncio.FIRST_COMPLETED)
+        return answer.done()
+
+    def _no_answer(self, server: Server, error: Exception, *, starting: bool) -> None:
+        if (getattr(error, "sqlstate", None) or "").startswith(_REFUSALS):
+            refused = ConfigurationError(
+                field=f"the URL of {server.name}",
+                value=redacted(make_url(server.url)),
+                remedy=f"the server refuses its user, password or database ({type(error).__name__}): correct it",
+            )
+            if starting:
+                raise refused from None
+            logger.error("%s", refused.message())
+        if self._observed.pop(server.name, None) is not None or starting:
+            logger.warning("%s is down: %s.", server.name, type(error).__name__)
+        server.health.declare_down()
+
+    def _conclude(self) -> None:
+        """Publish what all observations together mean, and let writes follow a primary that moved."""
+        ours = {name: seen for name, seen in self._observed.items() if self._system in (None, seen.system)}
+        positions = self._topology.positions
+        primary = find_primary(ours, current=self._primary, timeline=self._timeline)
+        if primary is None:
+            self._lost_primary_at = self._lost_primary_at or time.monotonic()
+            newest = (seen.timeline for seen in ours.values() if self._system == seen.system)
+            before, self._timeline = self._timeline, max(self._timeline, *newest, 0)
+            if self._timeline > before:
+                self._ask_everybody()
+            positions.assume(ours.values())
+        else:
+            leader = ours[primary]
+            if primary != self._primary or leader.timeline > self._timeline > 0 or self._is_fenced:
+                self._move_to(primary)
+            self._lost_primary_at, self._system, self._timeline = None, leader.system, leader.timeline
+            positions.follow(leader)
+        snapshot = assemble(
+            (server.name for server in self._topology.servers),
+            self._observed,
+            history=positions.history,
+            primary=primary,
+            timeline=self._timeline,
+            lost_primary_at=self._lost_primary_at,
+        )
+        self._report(snapshot)
+        self._topology.publish(snapshot)
+        engine, is_former = self._topology.primary, snapshot.servers[self._primary].role is Role.FENCED
+        if is_former and isinstance(engine, PrimaryEngine):
+            engine.fence(timeout=min(self._answer_time, self._settings.connect_timeout))
+
+    def _ask_everybody(self) -> None:
+        """Have every server asked now: somebody leads, and what is known of the others is from before."""
+        for name in self._probes:
+            self.probe_now(name)
+
+    @property
+    def _is_fenced(self) -> bool:
+        return isinstance(self._topology.primary, PrimaryEngine) and self._topology.primary.is_fenced
+
+    def _move_to(self, primary: str) -> None:
+        logger.warning("The primary is %s now; it was %s. Writes follow.", primary, self._primary)
+        self._primary = primary
+        self._topology.positions.history.clear()
+        if isinstance(self._topology.primary, PrimaryEngine):
+            self._topology.primary.follow(next(m.url for m in self._topology.servers if m.name == primary))
+
+    def _report(self, snapshot: Snapshot) -> None:
+        for state in snapshot.servers.values():
+            if state.role is Role.UNKNOWN:
+                continue
+            if state.role is not self._roles.get(state.name) and state.role in (Role.FENCED, Role.FOREIGN):
+                logger.error("%s is not used: %s.", state.name, _WARNINGS[state.role])
+            self._roles[state.name] = state.role

@@ -1,0 +1,158 @@
+"""One round trip to one server, which says what it is."""
+
+import asyncio
+import dataclasses
+import time
+import typing
+
+import asyncpg
+from sqlalchemy.engine import make_url
+
+from modern_di_replicas.routing.snapshot import Observation
+
+
+# The timeline of a primary is in the name of its WAL files: pg_control_checkpoint() tells it only at the next
+# checkpoint after a promotion. Of a standby the receiver knows it at once, but tells only servers of pg_monitor;
+# for others, and where nobody receives, it is what the control file has, which may be minutes late.
+BRIEF_QUESTION: typing.Final = """
+SELECT in_recovery,
+       (CASE WHEN in_recovery THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
+             ELSE pg_current_wal_flush_lsn() END - '0/0')::bigint AS lsn,
+       (CASE WHEN in_recovery THEN coalesce(pg_last_wal_receive_lsn(), '0/0')
+             ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint AS written,
+       CASE WHEN in_recovery THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
+                                           greatest((SELECT timeline_id FROM pg_control_checkpoint()),
+                                                    (SELECT min_recovery_end_timeline FROM pg_control_recovery())))
+            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline
+FROM (SELECT pg_is_in_recovery() AS in_recovery) AS server
+"""
+
+QUESTION: typing.Final = f"""
+SELECT answer.*,
+       pg_postmaster_start_time() AS started,
+       (SELECT system_identifier FROM pg_control_system()) AS system,
+       (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database
+FROM ({BRIEF_QUESTION}) AS answer
+"""  # noqa: S608  # a constant in a constant
+
+LOST_CONNECTION: typing.Final = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What the driver raises on a connection that is gone, or going."""
+
+# These belong to SQLAlchemy; the driver does not know them.
+_NOT_THE_DRIVERS: typing.Final = frozenset(
+    {"async_fallback", "async_creator_fn", "prepared_statement_cache_size", "prepared_statement_name_func"}
+)
+
+
+def connect_arguments(url: str, *, application_name: str) -> dict[str, typing.Any]:
+    """Return the arguments of the driver's `connect` for a SQLAlchemy URL."""
+    parsed = make_url(url)
+    _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+    given = {name: value for name, value in arguments.items() if name not in _NOT_THE_DRIVERS}
+    return {**given, "server_settings": {"application_name": application_name}}
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Probe:
+    """Asks one server, on a connection of its own that it keeps.
+
+    Args:
+        url: the server.
+        application_name: how PostgreSQL shows the connection.
+        timeout: seconds a server has to answer, connecting included.
+
+    """
+
+    url: str
+    application_name: str
+    timeout: float
+    _connection: typing.Any = None
+    _identity: tuple[int, int] | None = None
+    """Which PostgreSQL cluster and database the connection leads to, as the last answer said."""
+    _run: tuple[int, object] | None = None
+    """Which server, and since when it runs."""
+    _timeline: int = 0
+    """The newest timeline it was seen on since then."""
+    _asking: asyncio.Future[Observation] | None = None
+
+    async def ask(self, *, briefly: bool = False) -> Observation:
+        """Return what the server says of itself; those who ask at the same time share one question.
+
+        Args:
+            briefly: leave out which cluster and database it is, if it has said so on this connection: to find that out
+                takes it longer than the rest.
+
+        Raises:
+            TimeoutError: it did not answer in time.
+            asyncpg.PostgresError: it refuses; the SQLSTATE says why.
+            Exception: it cannot be reached, or the connection broke: see `LOST_CONNECTION`.
+
+        """
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._ask(briefly=briefly))
+            # Whoever waited for the answer may be gone by the time it comes.
+            self._asking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        asking = self._asking
+        done, _ = await asyncio.wait({asking}, timeout=self.timeout)
+        if not done and asking is self._asking:
+            self._abandon(asking)
+        if not done or asking.cancelled():
+            msg = f"no answer within {self.timeout:g} s"
+            raise TimeoutError(msg)
+        return asking.result()
+
+    async def _ask(self, *, briefly: bool) -> Observation:
+        if self._connection is not None and not self._connection.is_closed():
+            try:
+                return await self._question(self._identity if briefly else None)
+            except LOST_CONNECTION:
+                pass  # it was closed while nobody looked: that says nothing of the server now
+        self._connection = await asyncpg.connect(
+            **connect_arguments(self.url, application_name=self.application_name), timeout=self.timeout
+        )
+        return await self._question(None)
+
+    async def _question(self, identity: tuple[int, int] | None) -> Observation:
+        asked_at = time.monotonic()
+        row = await self._connection.fetchrow(QUESTION if identity is None else BRIEF_QUESTION)
+        self._identity = system, database = identity or (row["system"], row["database"])
+        if identity is None and self._run != (system, row["started"]):
+            self._run, self._timeline = (system, row["started"]), 0
+        # A standby whose receiver has ended, because its primary is gone, only knows what the control file has: perhaps
+        # the timeline before. It does not go back to that while it runs.
+        self._timeline = max(self._timeline, row["timeline"])
+        return Observation(
+            at=asked_at,
+            in_recovery=row["in_recovery"],
+            lsn=row["lsn"],
+            written=row["written"],
+            timeline=self._timeline,
+            system=system,
+            database=database,
+        )
+
+    def _abandon(self, asking: asyncio.Future[Observation]) -> None:
+        # Not by cancelling alone: the driver would ask a frozen server, politely, to forget the question.
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+        self._asking = None
+        asking.cancel()
+
+    async def close(self) -> None:
+        """Close the connection, within the time a probe has."""
+        asking = self._asking
+        if asking is not None and not asking.done():
+            self._abandon(asking)
+            await asyncio.wait({asking})
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                await connection.close(timeout=self.timeout)
+            except LOST_CONNECTION:
+                connection.terminate()

@@ -1,0 +1,66 @@
+"""One pool in front of the pools of all replicas."""
+
+import typing
+
+from sqlalchemy import Pool, PoolProxiedConnection
+
+from modern_di_replicas.cluster.failures import Failure, classify
+from modern_di_replicas.cluster.topology import Server, Topology
+
+
+class AllReplicasPool(Pool):
+    """A pool that owns no connections: each checkout comes from the pool of the server the topology chooses.
+
+    A replica that cannot be reached is rested, and the next one is asked; the primary in the end.
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        super().__init__(self._no_creator)
+        self._topology = topology
+        self._dialect_is_initialized = False
+
+    def connect(self) -> PoolProxiedConnection:
+        connection = self._checkout()
+        if not self._dialect_is_initialized:
+            # The engine in front of this pool has a dialect of its own, which learns the server's version
+            # and sets up its codecs on the first "connect" event of its pool.
+            self.dispatch.connect(connection.dbapi_connection, None)
+            self._dialect_is_initialized = True
+        return connection
+
+    def _checkout(self) -> PoolProxiedConnection:
+        for _ in self._topology.servers:
+            server = self._topology.choose_server()
+            if server is None:
+                break
+            try:
+                return server.engine.sync_engine.raw_connection()
+            except Exception as error:
+                if not self._passes_over(server, error):
+                    raise
+        return self._topology.without_replica(None).sync_engine.raw_connection()
+
+    @staticmethod
+    def _passes_over(server: Server, error: Exception) -> bool:
+        failure = classify(error)
+        if failure is Failure.DOWN:
+            server.health.failed()
+        return failure in (Failure.DOWN, Failure.REFUSED)
+
+    def recreate(self) -> "AllReplicasPool":
+        return AllReplicasPool(self._topology)
+
+    def dispose(self) -> None:
+        """Do nothing: the servers' own pools have the connections, and `ReplicaEngine.dispose` disposes them."""
+
+    def status(self) -> str:
+        return "; ".join(f"{server.name}: {server.engine.pool.status()}" for server in self._topology.servers)
+
+    def checkedout(self) -> int:
+        """Return the number of connections in use, over all servers."""
+        return sum(server.in_use for server in self._topology.servers)
+
+    @staticmethod
+    def _no_creator() -> typing.NoReturn:  # pragma: no cover  # connect() never asks for it
+        msg = "a AllReplicasPool makes no connections of its own"
+        raise AssertionError(msg)

@@ -1,0 +1,69 @@
+"""The open connections of one engine, so that they can be ended without asking their server."""
+
+import asyncio
+import collections.abc
+import typing
+import weakref
+
+from sqlalchemy import AdaptedConnection, Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+
+CLOSE_TIMEOUT: typing.Final = 1.0
+"""Seconds a server has, at the end, to let the connections of one engine go."""
+
+_BEGUN: typing.Final = "modern_di_replicas.begun"
+
+
+class OpenConnections:
+    """Knows every open connection of an engine, idle or busy.
+
+    Args:
+        engine: the engine; its pool may be replaced meanwhile.
+
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._open: weakref.WeakSet[typing.Any] = weakref.WeakSet()
+        self._terminations = 0
+        event.listen(engine, "do_connect", self._begun)
+        # Before SQLAlchemy's own listeners: they ask the first server an engine meets for its version, and a
+        # connection whose server freezes meanwhile has to be known by then.
+        event.listen(engine, "connect", self._opened, insert=True)
+
+    def _begun(self, dialect: object, record: ConnectionPoolEntry, *rest: object) -> None:  # noqa: ARG002  # the event's signature
+        record.info[_BEGUN] = self._terminations
+
+    def _opened(self, connection: DBAPIConnection, record: ConnectionPoolEntry | None) -> None:
+        opened = typing.cast(AdaptedConnection, connection).driver_connection
+        # Without a record it is shown by a AllReplicasPool, and belongs to the pool of another engine, which checks it.
+        if record is not None and record.info.get(_BEGUN, self._terminations) != self._terminations:
+            # While it was opened, or waited for the first one to learn the version, all were terminated.
+            typing.cast(typing.Any, opened).terminate()
+            msg = "the connection was terminated while it was being opened"
+            raise ConnectionAbortedError(msg)
+        self._open.add(opened)
+
+    async def closed(self, closing: collections.abc.Coroutine[typing.Any, typing.Any, None]) -> None:
+        """Wait for the pool's end; a frozen server does not answer a farewell, and is not waited for."""
+        task = asyncio.ensure_future(closing)
+        try:
+            await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+        finally:
+            if not task.done():
+                self.terminate()
+        await task
+
+    def terminate(self) -> None:
+        """Terminate all of them, also those that are being opened; a statement that waits for its server fails now.
+
+        Nobody gets one of them from the pool any more: it is a new one.
+        """
+        connections, self._open = list(self._open), weakref.WeakSet()
+        self._terminations += 1
+        for connection in connections:
+            connection.terminate()
+        # They are closed: to close them once more would give somebody time to come for one.
+        self._engine.dispose(close=False)

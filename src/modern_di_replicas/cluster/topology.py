@@ -1,0 +1,202 @@
+"""All replicas as one: who serves a read, and who stands behind them."""
+
+import collections.abc
+import dataclasses
+import typing
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from modern_di_replicas.cluster.commits import Writes
+from modern_di_replicas.cluster.health import Health
+from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
+from modern_di_replicas.consistency.token import ConsistencyToken
+from modern_di_replicas.errors import NoReplicaAvailable, UnknownGroupError
+from modern_di_replicas.routing.balancing import Balancer, with_affinity
+from modern_di_replicas.routing.eligibility import eligible
+from modern_di_replicas.routing.positions import Positions
+from modern_di_replicas.routing.snapshot import Snapshot
+from modern_di_replicas.settings import DEFAULT_GROUP
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Server:
+    """One server as a replica: its engine, and what is declared of it."""
+
+    name: str
+    url: str = dataclasses.field(repr=False)
+    engine: AsyncEngine
+    health: Health
+    weight: int
+    groups: collections.abc.Set[str]
+    max_lag: float | None
+    capacity: int
+    """How many connections its pool gives at most."""
+    is_declared_primary: bool = False
+    """Whether it is the server that was declared as the primary: it serves reads once it is a standby."""
+
+    @property
+    def in_use(self) -> int:
+        pool: ReplaceablePool = self.engine.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
+        return pool.in_use
+
+    @property
+    def has_room(self) -> bool:
+        return self.in_use < self.capacity
+
+
+class Watcher(typing.Protocol):
+    """Whoever watches the servers: it can be asked for news, instead of waited for."""
+
+    @property
+    def timeout(self) -> float:
+        """How many seconds a server has to answer."""
+
+    def probe_now(self, name: str) -> collections.abc.Awaitable[object]:
+        """Ask one server where it is, now; those who do so at the same time share the answer."""
+
+    async def primary_answers(self) -> bool:
+        """Wait for the primary's next answer; return whether it came before the primary counts as down."""
+
+
+class Topology:
+    """The replicas of one application, with the primary behind them.
+
+    Args:
+        servers: every server that can be a replica.
+        primary: the engine that does what the replicas cannot do.
+        balancer: chooses among several good servers.
+        primary_reads: whether the primary serves the reads that no replica can.
+        writes: what this process itself has written.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        servers: collections.abc.Sequence[Server],
+        primary: AsyncEngine,
+        balancer: Balancer,
+        primary_reads: bool = True,
+        writes: Writes | None = None,
+    ) -> None:
+        self.servers = tuple(servers)
+        self.primary = primary
+        self.snapshot: Snapshot | None = None
+        """What the monitor knows; None while no monitor runs."""
+        self.positions = Positions()
+        """How far the servers are known to be."""
+        self.watcher: Watcher | None = None
+        """Who can ask the servers; None while nobody watches them."""
+        self._balancer = balancer
+        self._primary_reads = primary_reads
+        self._writes = writes
+        self._declared = _by_group(server for server in servers if not server.is_declared_primary)
+        self._serving = self._declared
+
+    def publish(self, snapshot: Snapshot | None) -> None:
+        """Take over what the monitor knows; None when it ends, and passive knowledge has to do."""
+        self.snapshot = snapshot
+        if snapshot is None:
+            self.positions, self._serving = Positions(), self._declared
+        else:
+            self.positions.publish(snapshot)
+            self._serving = eligible(self.servers, snapshot)
+
+    def choose(self, group: str | None = None, *, affinity: str | None = None) -> AsyncEngine:
+        """Return the engine of a replica for one unit of work, or the primary's when none can serve it.
+
+        Args:
+            group: the group the replica has to belong to.
+            affinity: the same key gets the same replica, as long as that one serves.
+
+        Raises:
+            UnknownGroupError: there are replicas, and none is declared for `group`.
+            NoReplicaAvailable: no replica can serve it, and the primary is not to.
+
+        """
+        server = self.choose_server(group, affinity=affinity)
+        return self.without_replica(group) if server is None else server.engine
+
+    def choose_server(self, group: str | None = None, *, affinity: str | None = None, lsn: int = 0) -> Server | None:
+        """Return a replica for one unit of work; None when none can serve it.
+
+        Args:
+            group: the group the replica has to belong to.
+            affinity: the same key gets the same replica, as long as that one serves.
+            lsn: how far the replica has to be.
+
+        """
+        servers = self.serving(group)
+        if lsn:
+            reached = self.positions.reached
+            servers = [server for server in servers if reached.get(server.name, -1) >= lsn]
+        if len(servers) < 2:  # noqa: PLR2004  # nothing to choose from
+            return servers[0] if servers else None
+        chosen = self._pick(servers, affinity)
+        if not chosen.has_room:
+            # A full pool is passed over while another has room.
+            chosen = self._pick([server for server in servers if server.has_room] or servers, affinity)
+        return chosen
+
+    def serving(self, group: str | None) -> collections.abc.Sequence[Server]:
+        """Return the replicas that serve the reads of a group now."""
+        servers: collections.abc.Sequence[Server] = self._serving.get(group or DEFAULT_GROUP, ())
+        for server in servers:
+            if server.health.is_down:  # rare, so the list is made only then
+                return [server for server in servers if not server.health.is_down]
+        return servers
+
+    def furthest(self, name: str) -> float:
+        """Return how far a server was ever known to be on this timeline; 0 where nothing is known."""
+        return self.positions.furthest.get(name, 0)
+
+    @property
+    def leader(self) -> str | None:
+        """The name of the server that is the primary; None when none is known."""
+        return None if self.snapshot is None else self.snapshot.primary
+
+    @property
+    def own_write(self) -> ConsistencyToken | None:
+        """The token of the last write of this process."""
+        return None if self._writes is None else self._writes.latest
+
+    def has_written(self, token: ConsistencyToken) -> bool:
+        """Return whether the primary is known to have written what a token says."""
+        own = self.own_write
+        if own is not None and own.timeline == token.timeline and own.lsn >= token.lsn:
+            return True
+        return self.positions.has_written(token)
+
+    def _pick(self, servers: collections.abc.Sequence[Server], affinity: str | None) -> Server:
+        return self._balancer.choose(servers) if affinity is None else with_affinity(affinity, servers)
+
+    def check_group(self, group: str | None) -> None:
+        """Check that a group exists; any does where there are no replicas at all.
+
+        Raises:
+            UnknownGroupError: there are replicas, and none is declared for `group`.
+
+        """
+        if group is not None and self._declared and group not in self._declared:
+            raise UnknownGroupError(group=group, known=tuple(sorted(self._declared)))
+
+    def without_replica(self, group: str | None) -> AsyncEngine:
+        """Return the primary's engine, for a read that no replica can serve.
+
+        Raises:
+            UnknownGroupError: there are replicas, and none is declared for `group`.
+            NoReplicaAvailable: the primary is not to serve it.
+
+        """
+        self.check_group(group)
+        if self._declared and not self._primary_reads:
+            raise NoReplicaAvailable(group=group)
+        return self.primary
+
+
+def _by_group(servers: collections.abc.Iterable[Server]) -> dict[str, tuple[Server, ...]]:
+    groups: dict[str, tuple[Server, ...]] = {}
+    for server in servers:
+        for group in server.groups:
+            groups[group] = (*groups.get(group, ()), server)
+    return groups

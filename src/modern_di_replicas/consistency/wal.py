@@ -1,0 +1,28 @@
+"""Arithmetic of positions in the write-ahead log (WAL)."""
+
+import typing
+
+
+PAGE: typing.Final = 8192
+"""Bytes of a page of the log, as PostgreSQL is built everywhere (XLOG_BLCKSZ)."""
+PAGE_HEADER: typing.Final = 24
+FIRST_PAGE_HEADER: typing.Final = 40
+"""Bytes of the header of a page, and of the first page of a file. PostgreSQL, `access/xlog_internal.h`."""
+
+LAST_LSN: typing.Final = (1 << 64) - 1
+"""The last position there can be."""
+
+
+def last_record_end(insert_lsn: int, offset: int) -> int:
+    """Return where the last record ends, from where the next one would begin.
+
+    The two differ at the end of a page: the next record begins behind a page header, which no standby ever replays
+    by itself. Whoever waited for that position would wait until something else is written.
+
+    Args:
+        insert_lsn: what `pg_current_wal_insert_lsn()` says.
+        offset: where that is in its file, as `pg_walfile_name_offset()` says.
+
+    """
+    in_page = offset % PAGE
+    return insert_lsn - in_page if in_page == PAGE_HEADER or offset == FIRST_PAGE_HEADER else insert_lsn

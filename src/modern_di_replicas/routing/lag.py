@@ -1,0 +1,52 @@
+"""Replication lag in seconds, measured on one clock. Pure."""
+
+import bisect
+
+
+class LsnHistory:
+    """Where the primary was when, from the samples the monitor took: lag on one clock, free of any skew."""
+
+    def __init__(self, capacity: int = 4096) -> None:
+        self._capacity = capacity
+        self._times: list[float] = []
+        self._lsns: list[int] = []
+
+    def add(self, at: float, lsn: int) -> None:
+        """Note a sample; an LSN that has not moved only proves that its time has come."""
+        if len(self._lsns) > 1 and self._lsns[-1] == self._lsns[-2] == lsn:
+            self._times[-1] = at
+            return
+        self._times.append(at)
+        self._lsns.append(lsn)
+        if len(self._lsns) > self._capacity:
+            # Thin out the older half: an old lag needs no precision.
+            half = self._capacity // 2
+            self._times[:half] = self._times[:half:2]
+            self._lsns[:half] = self._lsns[:half:2]
+
+    def clear(self) -> None:
+        """Forget everything: another primary writes another history."""
+        self._times.clear()
+        self._lsns.clear()
+
+    @property
+    def last(self) -> tuple[float, int] | None:
+        """The newest sample."""
+        return (self._times[-1], self._lsns[-1]) if self._lsns else None
+
+    def first_since(self, at: float) -> int | None:
+        """Return the LSN of the oldest sample that includes everything written before `at`; None without one."""
+        index = bisect.bisect_left(self._times, at)
+        return self._lsns[index] if index < len(self._lsns) else None
+
+    def lag_seconds(self, at: float, lsn: int) -> float | None:
+        """Return how long before `at` the primary was at `lsn`, at the most; None when the samples do not tell.
+
+        0 when the primary had nothing newer by then. Samples are as far apart as the probes, so the true value may
+        be smaller by that much.
+        """
+        known = bisect.bisect_right(self._times, at) or min(1, len(self._times))
+        reached = bisect.bisect_right(self._lsns, lsn, hi=known)
+        if reached == 0:
+            return None  # it is older than the oldest sample
+        return 0.0 if reached == known else at - self._times[reached - 1]

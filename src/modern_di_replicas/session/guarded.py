@@ -1,0 +1,176 @@
+"""A session that tells its guard against lost updates what came from the replica, and what is about to be written."""
+
+import collections.abc
+import typing
+
+from sqlalchemy import event
+from sqlalchemy.orm import IdentityMap, Mapper, QueryContext, object_session
+from sqlalchemy.util import immutabledict
+
+from modern_di_replicas.session.get_by_key import GetByKeySession
+from modern_di_replicas.session.stale_writes import StaleWriteGuard, state_of
+
+
+ALL_AT_ONCE: typing.Final = immutabledict({"prebuffer_rows": True})
+"""What `AsyncSession.execute()` asks of the ORM: to load all there is before the result is read.
+
+A session that has left its replica cannot be told that an object comes from there, if it is made when its row is read.
+"""
+
+_FROM_REPLICA: typing.Final = "modern_di_replicas_from_replica"
+
+
+class GuardedSession(GetByKeySession):
+    """A session that may leave its replica, and writes nothing that may be stale from then on."""
+
+    # In the class and not in each session, because they seldom change: Python makes an object of some 30 attributes
+    # of its own for half as much again.
+    escalation: str | None = None
+    """Why this unit of work moved to the primary; None while it reads from its replica."""
+    has_streamed: bool = False
+    """Whether rows of the replica may come as late as they are asked for."""
+    has_binds: bool = False
+    """Whether some classes or tables may be bound to another database."""
+    _asks_primary: bool = False
+    _guard: StaleWriteGuard | None = None
+    _left_behind: collections.abc.Sequence[IdentityMap] = ()
+
+    @property
+    def guard(self) -> StaleWriteGuard:
+        """Made when it is needed: most units of work only read."""
+        if self._guard is None:
+            self._guard = StaleWriteGuard()
+        return self._guard
+
+    def run_on_primary(
+        self,
+        run: collections.abc.Callable[..., typing.Any],
+        statement: typing.Any,  # noqa: ANN401  # as `Session` has it
+        args: tuple[typing.Any, ...],
+        options: dict[str, typing.Any],
+    ) -> typing.Any:  # noqa: ANN401
+        """Run a statement, once the session has left its replica."""
+        enclosing, self._asks_primary = self._asks_primary, True
+        try:
+            return run(self, statement, *args, **options)
+        finally:
+            self._asks_primary = enclosing
+
+    @property
+    def loads_from_primary(self) -> bool:
+        """Whether an object that is loaded now comes from the primary, once the session has left its replica.
+
+        Where it has streamed from the replica, only what a statement loads at once is known to.
+        """
+        return self._asks_primary or not self.has_streamed
+
+    def expunge(self, instance: object) -> None:
+        leaving = list(_with_cascade(instance, "expunge"))
+        super().expunge(instance)
+        for one in leaving:
+            self.guard.expunged(one)
+
+    def expunge_all(self) -> None:  # `close()` does it as well
+        if self.identity_map:
+            self._left_behind = [*filter(None, self._left_behind), self.identity_map]
+        super().expunge_all()
+
+    def has_had(self, instance: object) -> bool:
+        """Return whether an object that is not in the session has been in it."""
+        left = (_with_key_of(instance, objects) for objects in self._left_behind)
+        return self.guard.has_expunged(instance) or any(one is instance for one in left)
+
+    def merge(self, instance: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
+        stale = [one for one in _with_cascade(instance, "merge") if self.has_had(one) and not self.guard.is_fresh(one)]
+        merged = super().merge(instance, *args, **options)
+        for one in stale:
+            # All that it has is written over what the primary gave.
+            if (target := _with_key_of(one, self.identity_map)) is not None:
+                self.guard.came_from_replica(target)
+        return merged
+
+    def is_bound_elsewhere(self, mapper: Mapper[typing.Any]) -> bool:
+        """Return whether the objects of a class are neither in the replicas nor in their primary."""
+        return self.has_binds and super().get_bind(mapper) is not self.bind
+
+    def check_written(self, instance: object, check: collections.abc.Callable[[object], None]) -> None:
+        """Have the guard check an object that is about to be written.
+
+        Raises:
+            StaleWriteError: its row would be overwritten with what a replica had.
+
+        """
+        if not self.is_bound_elsewhere(state_of(instance).mapper):
+            check(instance)
+
+    def check_changes(self) -> None:
+        """Check what is about to be flushed, as far as that is known before.
+
+        Raises:
+            StaleWriteError: see `check_written`.
+
+        """
+        for instance in self.deleted:
+            self.check_written(instance, self.guard.check_object)
+        for instance in self.dirty:
+            self.check_written(instance, self.guard.check_update)
+
+
+def _with_key_of(instance: object, objects: IdentityMap) -> object:
+    """Return the object that stands for the same row; None for one that has no row yet."""
+    return objects.get(typing.cast(typing.Any, state_of(instance).key))
+
+
+def _with_cascade(instance: object, cascade: str) -> collections.abc.Iterator[object]:
+    """Give an object, and those that an operation on it reaches."""
+    yield instance
+    state = state_of(instance)
+    for reached, *_ in state.mapper.cascade_iterator(cascade, state):
+        yield reached
+
+
+def mark_rows(options: dict[str, typing.Any], rows_of_replica: list[bool]) -> dict[str, typing.Any]:
+    """Return the options of a statement whose rows come from the replica, also when its session has left it.
+
+    Args:
+        options: those of `Session.execute`.
+        rows_of_replica: emptied when they come from the primary after all.
+
+    """
+    given = options.get("execution_options") or {}
+    return {**options, "execution_options": {**given, _FROM_REPLICA: rows_of_replica}}
+
+
+@event.listens_for(GuardedSession, "detached_to_persistent")
+def _attached(session: GuardedSession, instance: object) -> None:
+    if not session.has_had(instance):
+        session.guard.attached(instance)
+
+
+@event.listens_for(Mapper, "refresh")
+def _refreshed(target: object, context: QueryContext, attrs: collections.abc.Collection[str] | None) -> None:
+    session = object_session(target)
+    if not isinstance(session, GuardedSession):
+        return
+    is_marked = context is not None and context.execution_options.get(_FROM_REPLICA)
+    if session.escalation is None or is_marked:
+        session.guard.came_from_replica(target)
+    else:
+        session.guard.refreshed(target, attrs)
+
+
+# What a flush writes besides what was changed: orphans, and the foreign keys of a collection's members.
+
+
+@event.listens_for(Mapper, "before_update")
+def _before_update(mapper: object, connection: object, target: object) -> None:  # noqa: ARG001  # the event's signature
+    session = object_session(target)
+    if isinstance(session, GuardedSession):
+        session.check_written(target, session.guard.check_update)
+
+
+@event.listens_for(Mapper, "before_delete")
+def _before_delete(mapper: object, connection: object, target: object) -> None:  # noqa: ARG001
+    session = object_session(target)
+    if isinstance(session, GuardedSession):
+        session.check_written(target, session.guard.check_object)

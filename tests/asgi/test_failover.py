@@ -1,0 +1,84 @@
+"""A token outlives the primary that gave it, and asks for no more than what is left."""
+
+import asyncio
+import dataclasses
+import time
+
+from modern_di_replicas import ConsistencyToken
+from modern_di_replicas.testing import LocalCluster
+from tests.asgi.conftest import BUILDERS, Application, create_stock, settings_of
+
+
+async def test_after_a_failover_a_token_asks_for_what_the_new_primary_knows(disposable_cluster: LocalCluster) -> None:
+    """INVARIANT: what was lost with the old primary is waited for by nobody; what was kept, everybody sees."""
+    create_stock(disposable_cluster)
+    former, promoted, standby = disposable_cluster.servers
+    # Signed, so that a token of what is lost can be made up.
+    settings = settings_of(disposable_cluster, probe_interval=0.1, token_secret="of the test")
+    first, second = BUILDERS["fastapi"](settings, {}), BUILDERS["fastapi"](settings, {})
+    async with first.running(), second.running(), first.client() as client:
+        await client.post("/write/commit")
+        kept = first.tokens.decode(client.cookies["consistency-token"])
+        assert kept is not None
+        lost = dataclasses.replace(kept, lsn=kept.lsn + (1 << 30))
+        disposable_cluster.catch_up()
+        await asyncio.to_thread(former.stop, "immediate")
+        await asyncio.to_thread(promoted.promote)
+        await asyncio.to_thread(standby.follow, promoted)
+        await until_written(first)
+        await until_written(second)
+
+        for application in (first, second):
+            for token in (kept, lost):
+                await until_read_by(application, token, replica=True)
+        # A worker that starts now learns of the new timeline only.
+        third = BUILDERS["fastapi"](settings, {})
+        async with third.running():
+            await until_read_by(third, lost, replica=True)
+
+        standby.pause_replay()
+        await client.post("/write/commit")
+        renewed = first.tokens.decode(client.cookies["consistency-token"])
+        assert renewed is not None
+        assert renewed.timeline == 2
+        assert not (await client.get("/read")).json()["replica"]
+        standby.resume_replay()
+        await until_read_by(first, renewed, replica=True)
+
+
+async def test_a_token_of_a_promotion_nobody_here_has_seen_has_the_servers_asked(
+    disposable_cluster: LocalCluster,
+) -> None:
+    """INVARIANT: another worker knows more; its token is no forgery, and the primary it was given by is found."""
+    create_stock(disposable_cluster)
+    former, promoted, standby = disposable_cluster.servers
+    quick = BUILDERS["fastapi"](settings_of(disposable_cluster, probe_interval=0.1), {})
+    slow = BUILDERS["fastapi"](settings_of(disposable_cluster, probe_interval=60.0), {})
+    async with quick.running(), slow.running(), quick.client() as client:
+        await asyncio.to_thread(former.stop, "immediate")
+        await asyncio.to_thread(promoted.promote)
+        await asyncio.to_thread(standby.follow, promoted)
+        await until_written(quick)
+        await client.post("/write/commit")
+        token = ConsistencyToken.parse(client.cookies["consistency-token"])
+
+        assert token.timeline == 2
+        await until_read_by(slow, token, replica=True)
+        assert slow.tokens.rejected.total() == 0
+
+
+async def until_written(application: Application) -> None:
+    async with asyncio.timeout(20), application.client() as client:
+        while not (await client.post("/write/commit")).is_success:  # noqa: ASYNC110  # nothing announces a promotion
+            await asyncio.sleep(0.05)
+
+
+async def until_read_by(application: Application, token: ConsistencyToken, *, replica: bool) -> None:
+    """Wait until a client with a token is served by a replica, or by the primary; the token stays fresh meanwhile."""
+    async with asyncio.timeout(20):
+        while True:
+            text = application.tokens.encode(dataclasses.replace(token, issued_at=int(time.time())))
+            async with application.client(headers={"Cookie": f"consistency-token={text}"}) as client:
+                response = await client.get("/read")
+            if response.is_success and response.json()["replica"] is replica:
+                return

@@ -1,0 +1,240 @@
+"""A client sees what it has written, whichever server answers it; and replicas read again as soon as they can."""
+
+import asyncio
+import datetime as dt
+import typing
+
+import httpx
+import pytest
+
+from modern_di_replicas import EVENTUAL, SESSION, STRONG, Bounded, ConsistencyToken, Intent, PrimaryEngine
+from modern_di_replicas.consistency.levels import Level
+from modern_di_replicas.testing import LocalCluster
+from tests.asgi.conftest import BUILDERS, NOT_WAYS, WAYS, Application, paused, settings_of
+
+
+LEVELS: dict[str, Level | Bounded] = {
+    "eventual": EVENTUAL,
+    "session": SESSION,
+    "strong": STRONG,
+    "long": Bounded(dt.timedelta(hours=1)),
+    "short": Bounded(dt.timedelta(milliseconds=100)),
+}
+
+
+@pytest.fixture(params=list(BUILDERS))
+def application(request: pytest.FixtureRequest, stock_cluster: LocalCluster) -> Application:
+    reads = {name: Intent.read(consistency=level) for name, level in LEVELS.items()}
+    return BUILDERS[request.param](settings_of(stock_cluster), reads)
+
+
+async def seen(client: httpx.AsyncClient, path: str = "/read") -> dict[str, typing.Any]:
+    response = await client.get(path)
+    response.raise_for_status()
+    answer: dict[str, typing.Any] = response.json()
+    return answer
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+async def test_a_client_reads_what_it_has_written_however_it_was_committed(
+    application: Application, stock_cluster: LocalCluster, way: str
+) -> None:
+    """INVARIANT: no replica has it yet, so the primary reads; a client that wrote nothing is served by a replica."""
+    async with application.running(), application.client() as writer, application.client() as other:
+        before = (await seen(other))["amount"]
+        with paused(stock_cluster):
+            response = await writer.post(f"/write/{way}")
+
+            assert response.is_success
+            assert response.headers["set-cookie"].startswith("consistency-token=1.")
+            assert await seen(writer) == {"amount": before + 1, "replica": False}
+            assert await seen(writer, "/core") == {"amount": before + 1, "replica": False}
+            assert await seen(other) == {"amount": before, "replica": True}
+            assert await seen(other, "/core") == {"amount": before, "replica": True}
+        async with asyncio.timeout(10):  # a commit that did not wait for its flush reaches nobody before it
+            read = {"replica": False}
+            while not read["replica"]:
+                read = await seen(writer)
+                assert read["amount"] == before + 1
+
+
+@pytest.mark.parametrize("way", list(NOT_WAYS))
+async def test_who_wrote_nothing_gets_no_token(application: Application, way: str) -> None:
+    """A token would only keep reads off the replicas."""
+    async with application.running(), application.client() as client:
+        response = await client.post(f"/write/{way}")
+        reading = await client.get("/read")
+
+    assert response.is_success
+    assert "set-cookie" not in response.headers
+    assert "set-cookie" not in reading.headers
+
+
+async def test_the_levels_promise_what_they_say(application: Application, stock_cluster: LocalCluster) -> None:
+    """The same read five times, after a write that no replica has; a bounded one moves as time goes by."""
+    async with application.running(), application.client() as writer:
+        with paused(stock_cluster):
+            await writer.post("/write/commit")
+            await until_read(writer, "/read/short", replica=False)
+            places = {name: (await seen(writer, f"/read/{name}"))["replica"] for name in LEVELS}
+
+        assert places == {"eventual": True, "session": False, "strong": False, "long": True, "short": False}
+        await until_read(writer, "/read/short", replica=True)
+        await until_read(writer, "/read/session", replica=True)
+        assert not (await seen(writer, "/read/strong"))["replica"]
+
+
+async def until_read(client: httpx.AsyncClient, path: str, *, replica: bool) -> None:
+    async with asyncio.timeout(10):
+        while (await seen(client, path))["replica"] is not replica:
+            pass
+
+
+async def test_a_cookie_is_for_the_server_alone_and_ends_by_itself(application: Application) -> None:
+    """Scripts of the page cannot read it, other sites cannot make the browser send it with a POST."""
+    async with application.running(), application.client() as client, application.client(scheme="https") as safe:
+        plain, secure = [(await each.post("/write/commit")).headers["set-cookie"] for each in (client, safe)]
+
+    attributes = {attribute.strip() for attribute in plain.split(";")[1:]}
+    assert attributes == {"HttpOnly", "Max-Age=60", "Path=/", "SameSite=Lax"}
+    assert {attribute.strip() for attribute in secure.split(";")[1:]} == {*attributes, "Secure"}
+
+
+@pytest.mark.parametrize("path", ["/write-and-fail", "/stream"])
+async def test_a_response_that_is_no_plain_success_carries_the_token_as_well(
+    application: Application, stock_cluster: LocalCluster, path: str
+) -> None:
+    """What was committed is committed, whatever the handler says afterwards, and however it says it."""
+    async with application.running(), application.client() as writer:
+        with paused(stock_cluster):
+            response = await writer.post(path)
+
+            assert "set-cookie" in response.headers
+            assert not (await seen(writer))["replica"]
+
+
+async def test_a_write_after_the_response_has_begun_is_counted(application: Application) -> None:
+    """Its client cannot be told any more; whoever watches the application can."""
+    async with application.running(), application.client() as client:
+        response = await client.post("/write-late")
+        assert response.content == b"firstlast"
+        assert "set-cookie" not in response.headers
+        assert application.tokens.too_late == 1
+
+
+@pytest.mark.parametrize("framework", list(BUILDERS))
+async def test_a_header_carries_the_token_where_the_settings_say_so(
+    framework: str, stock_cluster: LocalCluster
+) -> None:
+    """For clients that are no browsers: they send it back themselves."""
+    settings = settings_of(stock_cluster, token_carrier="header", token_name="X-Seen")  # no secrets
+    application = BUILDERS[framework](settings, {})
+    async with application.running(), application.client() as client:
+        with paused(stock_cluster):
+            response = await client.post("/write/commit")
+            token = response.headers["x-seen"]
+
+            assert "set-cookie" not in response.headers
+            assert (await seen(client))["replica"]
+            client.headers["X-Seen"] = token
+            assert not (await seen(client))["replica"]
+        reading = await client.get("/read")
+    assert "x-seen" not in reading.headers
+
+
+async def test_without_a_carrier_there_are_no_tokens(stock_cluster: LocalCluster) -> None:
+    """Nobody asks the primary for what nobody will ever bring back."""
+    application = BUILDERS["fastapi"](settings_of(stock_cluster, token_carrier=None), {})
+    async with application.running(), application.client() as client:
+        with paused(stock_cluster):
+            response = await client.post("/write/commit")
+            assert "set-cookie" not in response.headers
+            assert (await seen(client))["replica"]
+        assert application.container.resolve(PrimaryEngine).writes is None
+
+
+async def test_the_settings_say_how_fresh_a_read_is_that_does_not(stock_cluster: LocalCluster) -> None:
+    """A marker, an intent and the context still have the last word."""
+    settings = settings_of(stock_cluster, consistency=STRONG)
+    application = BUILDERS["fastapi"](settings, {"eventual": Intent.read(consistency=EVENTUAL)})
+    async with application.running(), application.client() as client:
+        assert not (await seen(client))["replica"]
+        assert (await seen(client, "/read/eventual"))["replica"]
+
+
+@pytest.mark.parametrize("secret", [None, "of both"])
+async def test_a_token_of_one_worker_counts_with_every_other(stock_cluster: LocalCluster, secret: str | None) -> None:
+    """INVARIANT: a worker that has not yet heard of a write learns of it, rather than doubting its client."""
+    first, second = (
+        BUILDERS["fastapi"](settings_of(stock_cluster, token_secret=secret, probe_interval=60.0), {}) for _ in range(2)
+    )
+    async with first.running(), second.running(), first.client() as writer, second.client() as reader:
+        with paused(stock_cluster):
+            before = await seen(reader)
+            await writer.post("/write/commit")
+            reader.cookies = writer.cookies
+
+            assert before["replica"]
+            assert await seen(reader) == {"amount": before["amount"] + 1, "replica": False}
+            # And another, within the probe interval: what the replicas have received tells enough.
+            await writer.post("/write/commit")
+            reader.cookies = writer.cookies
+            assert await seen(reader) == {"amount": before["amount"] + 2, "replica": False}
+        assert second.tokens.rejected.total() == 0
+        await until_read(reader, "/read", replica=True)
+
+
+async def test_a_read_waits_for_a_replica_that_is_nearly_there(stock_cluster: LocalCluster) -> None:
+    """Waiting a moment costs less than a read on the primary; how long a moment is, the settings say."""
+    application = BUILDERS["fastapi"](settings_of(stock_cluster, catch_up_wait=30.0), {})
+    async with application.running(), application.client() as writer:
+        with paused(stock_cluster):
+            await writer.post("/write/commit")
+            reading = asyncio.create_task(seen(writer))
+            done, _ = await asyncio.wait({reading}, timeout=0.2)
+            assert not done
+        assert (await reading)["replica"]
+
+
+async def test_a_replica_that_has_the_write_serves_while_another_has_not(stock_cluster: LocalCluster) -> None:
+    """The balancer chooses among those that are fresh enough."""
+    application = BUILDERS["fastapi"](settings_of(stock_cluster, catch_up_wait=30.0), {})
+    lagging = stock_cluster.replicas[0]
+    stock_cluster.catch_up()
+    async with application.running(), application.client() as writer:
+        lagging.pause_replay()
+        try:
+            await writer.post("/write/commit")
+            answers = [await seen(writer) for _ in range(10)]
+        finally:
+            lagging.resume_replay()
+    assert all(answer["replica"] for answer in answers)
+    assert len({answer["amount"] for answer in answers}) == 1
+
+
+async def test_where_the_primary_is_not_to_read_a_read_that_no_replica_can_serve_is_an_error(
+    stock_cluster: LocalCluster,
+) -> None:
+    """`primary_reads=False` protects the primary from impatient clients as well; STRONG asks for it by name."""
+    reads = {"strong": Intent.read(consistency=STRONG)}
+    application = BUILDERS["fastapi"](settings_of(stock_cluster, primary_reads=False), reads)
+    async with application.running(), application.client() as writer:
+        with paused(stock_cluster):
+            await writer.post("/write/commit")
+            assert [(await writer.get(path)).status_code for path in ("/read", "/core")] == [500, 500]
+            assert not (await seen(writer, "/read/strong"))["replica"]
+
+
+async def test_parallel_writes_of_one_client_leave_it_with_the_latest_token(
+    application: Application, stock_cluster: LocalCluster
+) -> None:
+    """INVARIANT: the response that comes last has a token that includes the writes of those before it."""
+    async with application.running(), application.client() as client:
+        with paused(stock_cluster):
+            before = (await seen(client))["amount"]
+            await asyncio.gather(*(client.post("/write/commit") for _ in range(20)))
+            token = client.cookies["consistency-token"]
+            assert await seen(client) == {"amount": before + 20, "replica": False}
+        stock_cluster.catch_up()
+        reached = stock_cluster.replicas[0].execute("SELECT pg_last_wal_replay_lsn() - '0/0'")
+    assert ConsistencyToken.parse(token).lsn <= int(reached)

@@ -1,0 +1,201 @@
+"""Whatever a client sends for a token: never an error, never a way to have the primary read, and always counted."""
+
+import asyncio
+import dataclasses
+import random
+import time
+import typing
+
+import httpx
+import pytest
+
+from modern_di_replicas import ConsistencyToken, ReplicationSettings, Tokens
+from modern_di_replicas.cluster.monitoring.probe import Probe
+from modern_di_replicas.consistency import serializer
+from modern_di_replicas.consistency.serializer import Rejection
+from modern_di_replicas.routing.snapshot import Observation
+from modern_di_replicas.testing import LocalCluster
+from tests.asgi.conftest import BUILDERS, Application, paused, settings_of
+
+
+FAR = 1 << 40
+NAME = "consistency-token"
+ALPHABET = "0123456789abcdefABCDEF.-_=;, \x00\x7fé٣"
+
+
+def settings(secret: str | list[str] | None = None) -> ReplicationSettings:
+    return ReplicationSettings(primary="postgresql+asyncpg://app@db-1/shop", token_secret=secret)
+
+
+def token(**facts: object) -> ConsistencyToken:
+    given = ConsistencyToken(lsn=0x3022000, timeline=1, database="00ff00ff00ff00ff", issued_at=int(time.time()))
+    return dataclasses.replace(given, **facts)  # type: ignore[arg-type]  # a test names the fields it means
+
+
+def mutated(text: str, source: random.Random) -> str:
+    """Return a text that somebody has tampered with: characters changed, added, taken away or repeated."""
+    for _ in range(source.randint(1, 4)):
+        at = source.randint(0, len(text))
+        part = "".join(source.choices(ALPHABET, k=source.randint(0, 3)))
+        text = text[:at] + part + text[at + source.randint(0, 3) :]
+    return text * source.choice((1, 1, 1, 1, 2, 50))
+
+
+@pytest.mark.parametrize("secret", [None, "of nobody"])
+def test_of_a_hundred_thousand_made_up_tokens_none_is_believed(secret: str | None) -> None:
+    """Without a secret a token may say what is true anyway; then it has to be one, to the letter."""
+    source = random.Random(5)  # noqa: S311  # for variety, not for secrets
+    tokens = Tokens(settings(secret))
+    genuine = tokens.encode(token())
+    believed = []
+    for _ in range(50_000):
+        text = mutated(genuine, source)
+        found = tokens.decode(text)
+        if found is not None and text != genuine:
+            believed.append((text, found))
+    for _ in range(50_000):
+        text = "".join(source.choices(ALPHABET, k=source.randint(0, 90)))
+        assert tokens.decode(text) is None
+
+    assert tokens.decode(genuine) == token(issued_at=tokens.decode(genuine).issued_at)  # type: ignore[union-attr]  # it is one
+    if secret is None:
+        assert all(str(found) == text for text, found in believed)
+    else:
+        assert believed == []
+    assert tokens.rejected.total() >= 50_000
+
+
+def test_a_secret_can_be_rotated_without_a_token_lost() -> None:
+    """First everybody learns the new one, then everybody signs with it, then the old one goes."""
+    old, both, new, other = (Tokens(settings(s)) for s in ("old", ["old", "new"], "new", "other"))
+    of_old, of_new = old.encode(token()), both.encode(token())
+
+    assert both.decode(of_old) == both.decode(of_new) == new.decode(of_new) == token(issued_at=token().issued_at)
+    assert [tokens.decode(text) for tokens, text in ((old, of_new), (new, of_old), (other, of_old))] == [None] * 3
+    assert other.rejected == {"forged": 1}
+
+
+@pytest.mark.parametrize(("age", "believed"), [(0, True), (59, True), (61, False), (-59, True), (-61, False)])
+def test_a_token_counts_for_its_lifetime_and_no_longer(age: int, believed: bool) -> None:
+    """The clocks of two hosts differ a little, both ways."""
+    tokens = Tokens(settings())
+    assert (tokens.decode(str(token(issued_at=int(time.time()) - age))) is not None) is believed
+
+
+@pytest.fixture(params=list(BUILDERS))
+def application(request: pytest.FixtureRequest, stock_cluster: LocalCluster) -> Application:
+    return BUILDERS[request.param](settings_of(stock_cluster, probe_interval=0.2), {})
+
+
+async def test_every_kind_of_bad_token_is_ignored_and_counted(
+    application: Application, stock_cluster: LocalCluster
+) -> None:
+    """The replicas are paused, so a token that is believed sends the read to the primary: these do not."""
+    async with application.running(), application.client() as writer, application.client() as client:
+        with paused(stock_cluster):
+            await writer.post("/write/commit")
+            text = writer.cookies[NAME]
+            genuine = ConsistencyToken.parse(text)
+            bad: dict[Rejection, str] = {
+                "ahead": f"{NAME}={dataclasses.replace(genuine, lsn=genuine.lsn + FAR)}",
+                "duplicated": f"{NAME}={text}; {NAME}={text}",
+                "expired": f"{NAME}={dataclasses.replace(genuine, issued_at=genuine.issued_at - 3600)}",
+                "foreign": f"{NAME}={dataclasses.replace(genuine, database='0' * 16)}",
+                "malformed": f"{NAME}={text[:-9]}",
+                "oversized": f"{NAME}={'1' * 200}",
+            }
+            for kind, cookie in bad.items():
+                response = await client.get("/read", headers={"Cookie": cookie})
+                assert response.json()["replica"], kind
+                assert application.tokens.rejected == {kind: 1}, kind
+                application.tokens.rejected.clear()
+            later = str(dataclasses.replace(genuine, timeline=genuine.timeline + 1, lsn=1))
+            assert (await client.get("/read", headers={"Cookie": f"{NAME}={later}"})).json()["replica"]
+            assert application.tokens.rejected == {"ahead": 1}
+
+            empty = await client.get("/read", headers={"Cookie": f'; ;=; {NAME}; other="; x=y; {NAME}x=1'})
+            assert empty.json()["replica"]
+            believed = await client.get("/read", headers={"Cookie": f"a=b; {NAME}={text} ;c=d"})
+            assert not believed.json()["replica"]
+
+
+async def test_made_up_tokens_do_not_have_the_primary_asked_more_than_once_in_a_probe_interval(
+    stock_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INVARIANT: who sends a thousand of them costs the primary no more than who sends one."""
+    asked: list[str] = []
+    ask = Probe.ask
+
+    async def counted(probe: Probe, **options: typing.Any) -> Observation:
+        asked.append(probe.url)
+        return await ask(probe, **options)
+
+    application = BUILDERS["fastapi"](settings_of(stock_cluster, probe_interval=0.5), {})
+    async with application.running(), application.client() as client:
+        genuine = await written(client)
+        client.cookies.clear()
+        monkeypatch.setattr(Probe, "ask", counted)
+        began = time.monotonic()
+        for _ in range(3):
+            forged = [str(dataclasses.replace(genuine, lsn=genuine.lsn + FAR + n)) for n in range(20)]
+            with paused(stock_cluster):
+                answers = await asyncio.gather(
+                    *(client.get("/read", headers={"Cookie": f"{NAME}={text}"}) for text in forged)
+                )
+            assert all(answer.json()["replica"] for answer in answers)
+        intervals = (time.monotonic() - began) / 0.5
+        assert application.tokens.rejected == {"ahead": 60}
+    # Once by those who ask, and once by the monitor as ever; it may begin up to a tenth early.
+    assert asked.count(stock_cluster.primary.url) <= 2 * (intervals / 0.9 + 1)
+
+
+async def test_a_token_that_nobody_can_check_has_the_benefit_of_the_doubt(disposable_cluster: LocalCluster) -> None:
+    """The primary is frozen: a read that may have to include a write must not be served without it."""
+    disposable_cluster.primary.execute("CREATE TABLE stock (id int PRIMARY KEY, amount int)")
+    disposable_cluster.catch_up()
+    application = BUILDERS["fastapi"](settings_of(disposable_cluster, probe_interval=0.1, probe_timeout=0.3), {})
+    async with application.running() as running:
+        topology = running.tokens
+        genuine = await running_token(running)
+        disposable_cluster.primary.freeze()
+        ahead = dataclasses.replace(genuine, lsn=genuine.lsn + FAR)
+        assert await topology.admit([str(ahead)]) == ahead
+        assert await topology.admit([str(genuine)]) == genuine
+        disposable_cluster.primary.thaw()
+
+
+async def running_token(application: Application) -> ConsistencyToken:
+    """Return a token of what the primary has written until now."""
+    found = await application.tokens.now()
+    assert found is not None
+    return found
+
+
+async def written(client: httpx.AsyncClient) -> ConsistencyToken:
+    await client.post("/write/commit")
+    return ConsistencyToken.parse(client.cookies[NAME])
+
+
+@pytest.mark.parametrize("secret", [None, "of nobody"])
+def test_the_texts_that_come_most_often_are_not_read_again(secret: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were given out here, and those that came before; as many as fit, however many are made up."""
+    monkeypatch.setattr(serializer, "CACHED", 3)
+    mine, theirs = Tokens(settings(secret)), Tokens(settings(secret))
+    genuine = token()
+    text = mine.encode(genuine)
+    read: list[str] = []
+
+    def parse(text: str) -> ConsistencyToken:
+        read.append(text)
+        return genuine
+
+    monkeypatch.setattr(ConsistencyToken, "parse", parse)
+
+    assert mine.decode(text) is genuine
+    assert not read
+    assert [theirs.decode(text) for _ in range(3)] == [genuine] * 3
+    assert len(read) == 1
+    for number in range(10):
+        mine.encode(token(lsn=number))
+    assert mine.decode(text) is genuine
+    assert len(read) == 2

@@ -1,0 +1,112 @@
+import asyncio
+import dataclasses
+import time
+
+import pytest
+from sqlalchemy import make_url
+
+from modern_di_replicas.cluster.monitoring.probe import Probe, connect_arguments
+from modern_di_replicas.testing import LocalCluster, LocalServer
+
+
+def probe_of(server: LocalServer, *, timeout: float = 0.3) -> Probe:
+    return Probe(url=server.url, application_name="probe", timeout=timeout)
+
+
+async def test_a_probe_tells_what_a_server_says_of_itself(replicated_cluster: LocalCluster) -> None:
+    """The same question to a primary and to a standby."""
+    primary, standby = (probe_of(server, timeout=10) for server in replicated_cluster.servers[:2])
+    replicated_cluster.catch_up()
+
+    said, said_by_standby = await primary.ask(), await standby.ask()
+
+    assert (said.in_recovery, said_by_standby.in_recovery) == (False, True)
+    assert said.system == said_by_standby.system
+    assert said.timeline == said_by_standby.timeline == 1
+    assert said_by_standby.lsn > 0
+    assert said.at <= time.monotonic()
+    await primary.close()
+    await standby.close()
+
+
+async def test_a_connection_that_was_closed_meanwhile_says_nothing_of_the_server(
+    replicated_cluster: LocalCluster,
+) -> None:
+    """INVARIANT: somebody ended the idle connection; the server lives, so the probe asks again on a new one."""
+    server = replicated_cluster.primary
+    probe = probe_of(server, timeout=10)
+    await probe.ask()
+    server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'probe'")
+
+    assert not (await probe.ask()).in_recovery
+
+    await probe.close()
+
+
+async def test_a_brief_answer_is_as_full_as_the_others(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: what is left out was said on this very connection; a new one may lead somewhere else."""
+    server = replicated_cluster.primary
+    probe = probe_of(server, timeout=10)
+    full, brief = await probe.ask(briefly=True), await probe.ask(briefly=True)
+    assert dataclasses.replace(brief, at=full.at, lsn=full.lsn, written=full.written) == full
+
+    probe.url = make_url(server.url).set(database="template1").render_as_string(hide_password=False)
+    server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'probe'")
+    elsewhere = await probe.ask(briefly=True)
+    assert (elsewhere.system, elsewhere.timeline) == (full.system, full.timeline)
+    assert elsewhere.database != full.database
+    await probe.close()
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_frozen_server_is_given_up_within_the_time_limit(
+    disposable_cluster: LocalCluster, connected: bool
+) -> None:
+    """With a connection, and without: then it accepts one, in the kernel, and never says a word on it."""
+    probe = probe_of(disposable_cluster.primary)
+    if connected:
+        probe.timeout = 10
+        await probe.ask()
+        probe.timeout = 0.3
+    disposable_cluster.primary.freeze()
+
+    for _ in range(2):
+        with pytest.raises(TimeoutError, match=r"0\.3"):
+            await probe.ask()
+    disposable_cluster.primary.thaw()
+    probe.timeout = 10
+    assert not (await probe.ask()).in_recovery
+    await probe.close()
+
+
+async def test_a_probe_can_be_cancelled_and_closed_while_its_server_is_frozen(disposable_cluster: LocalCluster) -> None:
+    """The application stops; a frozen server must not hold it up."""
+    waiting, idle = (probe_of(disposable_cluster.primary, timeout=10) for _ in range(2))
+    for probe in (waiting, idle):
+        await probe.ask()
+    disposable_cluster.primary.freeze()
+
+    task = asyncio.create_task(waiting.ask())
+    await asyncio.wait({task}, timeout=0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await waiting.close()
+    idle.timeout = 0.1
+    await idle.close()
+    disposable_cluster.primary.thaw()
+
+
+def test_what_belongs_to_sqlalchemy_does_not_reach_the_driver() -> None:
+    """A URL may tune SQLAlchemy's own cache, as behind a pooler; the driver refuses what it does not know."""
+    url = "postgresql+asyncpg://app:secret@db-1:5433/shop?prepared_statement_cache_size=0&ssl=require"
+
+    assert connect_arguments(url, application_name="x") == {
+        "host": "db-1",
+        "port": 5433,
+        "user": "app",
+        "password": "secret",
+        "database": "shop",
+        "ssl": "require",
+        "server_settings": {"application_name": "x"},
+    }

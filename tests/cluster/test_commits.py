@@ -1,0 +1,300 @@
+"""What a write leaves behind: the token of a commit, whatever becomes of it."""
+
+import asyncio
+import collections.abc
+import contextlib
+import contextvars
+import gc
+import typing
+
+import pytest
+import sqlalchemy.exc
+from sqlalchemy import event, text
+
+from modern_di_replicas import (
+    EVENTUAL,
+    ConsistencyToken,
+    Intent,
+    Monitor,
+    PrimaryEngine,
+    ReplicationSettings,
+    RoutedSession,
+    Tokens,
+    current_token,
+)
+from modern_di_replicas.cluster.engines.create import create_primary_engine
+from modern_di_replicas.consistency.client import Client, record_commit, request_of
+from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.session.conftest import serving
+
+
+LOG = """
+SELECT pg_current_wal_flush_lsn() - '0/0', pg_current_wal_insert_lsn() - '0/0',
+       (pg_walfile_name_offset(pg_current_wal_insert_lsn())).file_offset % 8192
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh_context() -> collections.abc.Iterator[None]:
+    """Let no test see what another has written."""
+    with request_of(Client()):
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster() -> collections.abc.Iterator[LocalCluster]:
+    with LocalCluster(replicas=1) as cluster:
+        cluster.primary.execute("CREATE TABLE note (body text)")
+        cluster.catch_up()
+        yield cluster
+
+
+@pytest.fixture
+async def primary(cluster: LocalCluster) -> collections.abc.AsyncIterator[PrimaryEngine]:
+    settings = ReplicationSettings(primary=cluster.primary.url, replicas=[cluster.replicas[0].url])
+    engine = create_primary_engine(settings)
+    yield engine
+    await engine.dispose()
+
+
+async def write(primary: PrimaryEngine, *before: str, size: int = 1) -> ConsistencyToken:
+    """Write, and return the token."""
+    async with primary.begin() as connection:
+        for statement in before:
+            await connection.execute(text(statement))
+        await connection.execute(text("INSERT INTO note VALUES (repeat('x', :size))"), {"size": size})
+    token = current_token()
+    assert token is not None
+    return token
+
+
+def log(server: LocalServer) -> tuple[int, int, int]:
+    """Return what is flushed, what is inserted, and how far into its page that is."""
+    flushed, inserted, in_page = (int(value) for value in server.execute(LOG).split("|"))
+    return flushed, inserted, in_page
+
+
+async def test_a_token_is_what_was_flushed_after_the_commit(primary: PrimaryEngine, cluster: LocalCluster) -> None:
+    """It grows with every write, and a replica that has reached it shows the row."""
+    first, second = [await write(primary) for _ in range(2)]
+
+    assert first.lsn < second.lsn <= log(cluster.primary)[0]
+    assert first.timeline == 1
+    cluster.catch_up()
+    assert int(cluster.replicas[0].execute("SELECT pg_last_wal_replay_lsn() - '0/0'")) >= second.lsn
+
+
+@pytest.mark.parametrize(
+    "lazily",
+    ["SET LOCAL synchronous_commit = off", "SELECT set_config('synchronous_commit', 'off', true)"],
+)
+async def test_a_commit_that_did_not_wait_for_its_flush_is_included(
+    primary: PrimaryEngine, cluster: LocalCluster, lazily: str
+) -> None:
+    """INVARIANT: what is flushed right after such a commit may lie before it; the token must not."""
+    server = cluster.primary
+    server.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    server.execute("SELECT pg_reload_conf()")
+    try:
+        for _ in range(20):
+            before = log(server)[1]
+            token = await write(primary, lazily, size=100)
+            assert token.lsn > before
+    finally:
+        server.execute("ALTER SYSTEM RESET wal_writer_delay")
+        server.execute("SELECT pg_reload_conf()")
+    await write(primary)
+    cluster.catch_up()
+
+
+async def test_a_token_at_the_end_of_a_page_can_be_reached(primary: PrimaryEngine, cluster: LocalCluster) -> None:
+    """INVARIANT: the next record would begin behind a page header, and no standby ever replays a bare header.
+
+    Commits that do not wait for their flush take the insert position, which is the one that is so. Each is made as
+    long as it takes to the end of its page, by what the one before it took.
+    """
+    replica = cluster.replicas[0]
+    lazily = "SET LOCAL synchronous_commit = off"
+    token, size, overhead = await write(primary, lazily), 1, 300
+    for _ in range(500):
+        left = 8192 - token.lsn % 8192
+        size = left - overhead if 0 < left - overhead < 1500 else 500
+        before, token = token, await write(primary, lazily, size=size)
+        if token.lsn % 8192 == 0:
+            break
+        overhead = token.lsn - before.lsn - size
+    else:
+        pytest.fail("no record ended with its page")  # pragma: no cover
+    inserted, in_page = log(cluster.primary)[1:]
+    if inserted - token.lsn == in_page:  # nobody else has written since
+        assert in_page in (24, 40)
+
+    async def reached() -> int:
+        return int(await asyncio.to_thread(replica.execute, "SELECT pg_last_wal_replay_lsn() - '0/0'"))
+
+    async with asyncio.timeout(10):
+        while await reached() < token.lsn:
+            pass
+
+
+async def test_whoever_reads_costs_the_primary_no_question(primary: PrimaryEngine) -> None:
+    """INVARIANT: only writes are asked about: a read that ends without a commit costs what it always did."""
+    asked = []
+    event.listen(primary.sync_engine, "reset", lambda *_: asked.append(primary.writes and primary.writes.latest))
+    async with primary.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        await connection.rollback()
+
+    assert asked == [None]
+    assert current_token() is None
+
+
+async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_again(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INVARIANT: it is committed, so its client must see it: somebody else is asked how far the primary is."""
+    ends_its_connection = "SELECT pg_terminate_backend(pg_backend_pid())"
+    monkeypatch.setattr("modern_di_replicas.cluster.commits.FIRST_QUESTION", ends_its_connection)
+    async with serving(cluster) as servers, Monitor(servers.replica):
+        client = Client(is_request=True)
+        with request_of(client):
+            async with servers.primary.connect() as connection:
+                await connection.execute(text("INSERT INTO note VALUES ('kept')"))
+                await connection.commit()
+            assert (client.wrote, client.position_unknown, client.token) == (True, True, None)
+        assert cluster.primary.execute("SELECT count(*) FROM note WHERE body = 'kept'") == "1"
+
+        token = await Tokens(servers.settings, servers.replica.topology).of(client)
+        assert token is not None
+        assert token.lsn >= int(cluster.primary.execute("SELECT pg_current_wal_flush_lsn() - '0/0'")) - 8192
+        assert token.timeline == 1
+
+
+@pytest.mark.parametrize("secret", [None, "secret"])
+async def test_when_nobody_can_be_asked_the_token_asks_for_everything(
+    cluster: LocalCluster, secret: str | None
+) -> None:
+    """INVARIANT: a write without a token would be hidden from its client; no replica has everything, so none hides it.
+
+    It is believed, though nobody has written that much: once the primary is back, it asks for what is written by then.
+    Without a monitor nobody knows which database it is about; then nobody knows of the replicas either.
+    """
+    client = Client(is_request=True)
+    client.written(None)
+    settings: dict[str, typing.Any] = {"probe_interval": 0.2, "probe_timeout": 0.2, "token_secret": secret}
+    async with serving(cluster, **settings) as servers:
+        tokens = Tokens(servers.settings, servers.replica.topology)
+        assert await tokens.of(client) is None
+        async with Monitor(servers.replica):
+            cluster.primary.freeze()
+            try:
+                token = await tokens.of(client)
+                assert token is not None
+                assert await tokens.admit([tokens.encode(token)]) == token
+            finally:
+                cluster.primary.thaw()
+            assert ConsistencyToken.parse(str(token)) == token
+            async with asyncio.timeout(20):
+                while servers.replica.topology is None or servers.replica.topology.leader is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            cluster.primary.execute("INSERT INTO note VALUES ('meanwhile')")
+            written = int(cluster.primary.execute("SELECT pg_current_wal_flush_lsn() - '0/0'"))
+            admitted = await tokens.admit([tokens.encode(token)])
+            assert admitted is not None
+            assert admitted == token if secret else written <= admitted.lsn < token.lsn
+            async with RoutedSession(servers.replica, intent=Intent.read(after=token)) as session:
+                assert not await session.scalar(text("SELECT pg_is_in_recovery()"))
+    assert await Tokens(servers.settings).of(client) is None
+
+
+async def test_outside_a_request_a_token_stays_in_the_context_of_the_write(primary: PrimaryEngine) -> None:
+    """A job hands it on; other tasks, and what was before, do not see it."""
+
+    async def job() -> ConsistencyToken | None:
+        before = current_token()
+        await write(primary)
+        assert before is None
+        return current_token()
+
+    context = contextvars.Context()
+    token = await asyncio.create_task(job(), context=context)
+
+    assert token is not None
+    assert context.run(current_token) == token
+    assert current_token() is None
+
+
+async def test_a_write_in_nobodys_context_is_noted_for_nobody(primary: PrimaryEngine) -> None:
+    """A connection that comes back where no write was expected has nobody to tell."""
+    contextvars.Context().run(record_commit, None)
+    assert (await write(primary)) == current_token()
+
+
+async def test_a_transaction_that_lost_its_connection_has_written_nothing(
+    primary: PrimaryEngine, cluster: LocalCluster
+) -> None:
+    """Neither before its commit, nor when it is asked whether it wrote."""
+    for end in ("commit", "rollback"):
+        async with primary.connect() as connection:
+            pid = await connection.scalar(text("SELECT pg_backend_pid() /* a SELECT may write */"))
+            cluster.primary.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+            with pytest.raises(sqlalchemy.exc.DBAPIError):
+                await connection.execute(text("SELECT 1"))
+            with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
+                await getattr(connection, end)()
+        async with primary.connect() as connection:
+            pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+            cluster.primary.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+            with contextlib.suppress(sqlalchemy.exc.DBAPIError):
+                await getattr(connection, end)()
+    assert current_token() is None
+
+
+async def test_a_connection_that_was_never_given_back_leaves_its_client_unsure(primary: PrimaryEngine) -> None:
+    """In autocommit the server is asked at the end, and the garbage collector has no event loop to ask with."""
+    client = Client(is_request=True)
+
+    async def write_and_forget() -> None:
+        connection = await primary.execution_options(isolation_level="AUTOCOMMIT").connect()
+        await connection.execute(text("INSERT INTO note VALUES ('forgotten')"))
+        del connection
+        gc.collect()
+
+    with request_of(client), pytest.warns(sqlalchemy.exc.SAWarning, match="garbage collector"):
+        await write_and_forget()
+    assert (client.wrote, client.position_unknown) == (True, True)
+
+
+async def test_while_nobody_knows_what_a_client_has_written_the_primary_reads(cluster: LocalCluster) -> None:
+    """INVARIANT: an older token of the same client must not stand in for the one that could not be had."""
+    async with serving(cluster) as servers, Monitor(servers.replica):
+        client = Client(token=await Tokens(servers.settings, servers.replica.topology).now(), is_request=True)
+        client.written(None)
+        with request_of(client):
+            assert servers.replica.choose() is servers.primary
+            assert servers.replica.choose(consistency=EVENTUAL) is not servers.primary
+            assert current_token() is None
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+async def test_a_monitor_ends_while_somebody_still_asks(disposable_cluster: LocalCluster, frozen: bool) -> None:
+    """A question that is under way is given up, and leaves nothing behind."""
+    async with serving(disposable_cluster, probe_interval=60.0, probe_timeout=30.0) as servers:
+        async with Monitor(servers.replica):
+            topology = servers.replica.topology
+            assert topology is not None
+            assert topology.watcher is not None
+            if frozen:
+                disposable_cluster.primary.freeze()
+            asking = [asyncio.ensure_future(topology.watcher.probe_now(member.name)) for member in topology.servers]
+            await asyncio.sleep(0)
+        assert all(look.done() for look in asking)
+    disposable_cluster.primary.thaw()
+
+
+async def test_a_statement_without_parameters_of_any_kind_is_noticed_as_well(primary: PrimaryEngine) -> None:
+    """SQLAlchemy has a way of its own for it."""
+    async with primary.begin() as connection:
+        options = {"no_parameters": True}
+        await connection.exec_driver_sql("INSERT INTO note VALUES ('bare')", execution_options=options)
+    assert current_token() is not None

@@ -1,0 +1,48 @@
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from modern_di_replicas import ConfigurationError, ConsistencyToken
+from modern_di_replicas.consistency.token import LONGEST_TEXT, identify
+
+
+tokens = st.builds(
+    ConsistencyToken,
+    lsn=st.integers(0, 2**64 - 1),
+    timeline=st.integers(1, 2**32 - 1),
+    database=st.builds(identify, st.integers(0, 2**63), st.integers(0, 2**32)),
+    issued_at=st.integers(0, 2**40 - 1),
+)
+
+
+@hypothesis.given(tokens)
+def test_the_text_of_a_token_is_read_again_as_the_same_token(token: ConsistencyToken) -> None:
+    """Whatever carries it: the text is short, and plain enough for a cookie, a header or a URL."""
+    text = str(token)
+
+    assert ConsistencyToken.parse(text) == token
+    assert len(text) <= LONGEST_TEXT
+    assert set(text) <= set("0123456789abcdef.")
+
+
+@hypothesis.given(st.text())
+def test_other_text_is_no_token(text: str) -> None:
+    """The error names it, and says what is expected."""
+    with pytest.raises(ConfigurationError, match="ConsistencyToken") as caught:
+        ConsistencyToken.parse(text)
+    assert caught.value.field == "token"
+
+
+@pytest.mark.parametrize(
+    "text", ["1.00ff00ff00ff00ff.01.3022000.6", "1.00FF00FF00FF00FF.1.3022000.6", "1.00ff00ff00ff00ff.1.3022000.6\n", 7]
+)
+def test_a_token_has_one_text(text: str) -> None:
+    """No leading zeros, no capitals, no blanks: two texts that differ are two tokens."""
+    with pytest.raises(ConfigurationError):
+        ConsistencyToken.parse(text)
+
+
+def test_a_database_is_named_alike_on_every_server_and_unlike_any_other() -> None:
+    """Its name goes out to clients, and tells them nothing."""
+    assert identify(7, 5) == identify(7, 5)
+    assert len({identify(7, 5), identify(7, 6), identify(8, 5), identify(75, 5)}) == 4

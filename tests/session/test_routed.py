@@ -1,0 +1,330 @@
+"""What routing costs, what it tells, and what else a session must still be able to do."""
+
+import asyncio
+import gc
+import logging
+import typing
+import weakref
+
+import pytest
+import sqlalchemy
+import sqlalchemy.exc
+from sqlalchemy import event, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import ORMExecuteState, Session
+
+from benchmarks.wire import Wire
+from modern_di_replicas import STRONG, Intent, ReplicaEngine, RoutedSession, WriteOnReplicaError
+from modern_di_replicas.session.replica import ReplicaSession
+from modern_di_replicas.testing import LocalCluster
+from tests.session.conftest import serving
+from tests.session.models import Account, Item, Shop
+
+
+KEYED = select(Item.amount).where(Item.id == 1)
+
+
+async def test_a_keyed_read_is_one_round_trip(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: seen on the wire: one message batch there, one back; routing adds nothing, nor does the pool."""
+    async with Wire(shop_cluster.replicas[0].port) as wire:
+        url = shop_cluster.replicas[0].url.replace(str(shop_cluster.replicas[0].port), str(wire.port))
+        async with serving(shop_cluster, replicas=[url]) as servers:
+            for _ in range(3):  # the first ones connect and prepare
+                async with servers.session() as session:
+                    await session.get_one(Item, 1)
+            wire.round_trips = 0
+            async with servers.session() as session:
+                assert (await session.get_one(Item, 1)).amount == 10
+                assert session.decision.server != "primary"
+            await asyncio.sleep(0)
+            assert wire.round_trips == 1
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
+async def test_the_isolation_is_what_the_settings_say(shop_cluster: LocalCluster, isolation: str) -> None:
+    """Asked of the server; autocommit shows in the transaction's start, which is the statement's own."""
+    async with serving(shop_cluster, read_isolation=isolation) as servers, servers.session() as session:
+        first, second = [await session.scalar(text("SELECT now()")) for _ in range(2)]
+        level = await session.scalar(text("SHOW transaction_isolation"))
+
+    assert (first == second) is (isolation != "AUTOCOMMIT")
+    assert level == ("repeatable read" if isolation == "REPEATABLE READ" else "read committed")
+
+
+async def test_one_warning_for_each_endpoint_names_it_with_the_statement_and_the_marker(
+    shop_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The team is told, once, in words it can act on."""
+    async with serving(shop_cluster) as servers:
+        for endpoint in ("shop.a", "shop.a", "shop.b"):
+            intent = Intent(access=Intent.read().access, endpoint=endpoint)
+            async with servers.session(intent=intent) as session:
+                await session.execute(text("UPDATE item SET amount = amount WHERE id = 1"))
+                await session.rollback()
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert "shop.a" in warnings[0]
+    assert "UPDATE" in warnings[0]
+    assert "@write_intent" in warnings[0]
+    assert "shop.b" in warnings[1]
+
+
+async def test_an_error_about_a_write_names_the_same_facts(shop_cluster: LocalCluster) -> None:
+    """Nothing was sent, so the session can go on reading."""
+    async with serving(shop_cluster, on_write="raise") as servers, servers.session() as session:
+        with pytest.raises(WriteOnReplicaError) as caught:
+            await session.execute(text("UPDATE item SET amount = 0"))
+        assert (caught.value.endpoint, caught.value.statement) == ("shop.show", "UPDATE")
+        assert await session.scalar(KEYED) == 10
+        assert session.decision.server != "primary"
+
+
+async def test_the_decision_says_why(shop_cluster: LocalCluster) -> None:
+    """For people: who declared it, and what moved it."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        assert session.decision.reason == "GET"
+        await session.execute(KEYED.execution_options(use_primary=True))
+        assert session.decision.server == "primary"
+        assert session.decision.reason == "GET, escalated: the execution option use_primary"
+
+
+async def test_the_decision_says_why_a_read_is_on_the_primary(shop_cluster: LocalCluster) -> None:
+    """Because it has to see everything, or because nobody else can serve it; a write needs no excuse."""
+    strong, plain = Intent.read(consistency=STRONG, reason="GET"), Intent.read(reason="GET")
+    async with serving(shop_cluster) as servers:
+        for session, reason in (
+            (servers.session(intent=strong), "GET, STRONG"),
+            (RoutedSession(servers.primary, intent=plain), "GET, no replica to serve it"),
+            (RoutedSession(servers.primary, intent=Intent.write(reason="POST")), "POST"),
+        ):
+            async with session:
+                assert (session.decision.server, session.decision.reason) == ("primary", reason)
+
+
+async def test_it_stays_on_the_primary_to_its_end(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: reads after an escalation too, over commits: time must not run backwards in a unit of work."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        await session.execute(KEYED.execution_options(use_primary=True))
+        for end in (session.commit, session.rollback, session.commit):
+            assert await session.scalar(text("SELECT pg_is_in_recovery()")) is False
+            await end()
+
+
+async def test_events_of_the_users_own_see_every_statement(shop_cluster: LocalCluster) -> None:
+    """A session event may look at a statement and change it, on the replica as on the primary."""
+    seen: list[str] = []
+
+    async with serving(shop_cluster) as servers, servers.session() as session:
+
+        @event.listens_for(session.sync_session, "do_orm_execute")
+        def only_small(state: ORMExecuteState) -> None:
+            seen.append(str(session.decision.server == "primary"))
+            if state.is_select:
+                state.statement = typing.cast(typing.Any, state.statement).where(Item.amount < 30)
+
+        assert (await session.scalars(select(Item.amount).order_by(Item.id))).all() == [10, 20]
+        assert (await session.scalars(select(Item.amount), execution_options={"use_primary": True})).all() == [10, 20]
+
+    assert seen == ["False", "True"]
+
+
+async def test_a_hook_at_the_begin_of_each_transaction_runs_on_both_servers(shop_cluster: LocalCluster) -> None:
+    """How row-level security is set: the setting goes along when the unit of work moves to the primary."""
+    async with serving(shop_cluster, read_isolation="READ COMMITTED") as servers, servers.session() as session:
+
+        @event.listens_for(session.sync_session, "after_begin")
+        def set_tenant(sync: Session, transaction: object, connection: typing.Any) -> None:  # noqa: ARG001  # the event's signature
+            connection.execute(text("SET LOCAL app.tenant = 'a'"))
+
+        tenant = text("SELECT current_setting('app.tenant')")
+        assert await session.scalar(tenant) == "a"
+        assert session.decision.server != "primary"
+        session.add(Shop(id=2, name="b"))
+        await session.flush()
+        assert await session.scalar(tenant) == "a"
+        assert session.decision.server == "primary"
+        await session.rollback()
+
+
+async def test_a_statement_with_a_bind_of_its_own_goes_there(shop_cluster: LocalCluster) -> None:
+    """Somebody who names an engine has chosen."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        arguments = {"bind": servers.primary.sync_engine}
+        place = text("SELECT pg_is_in_recovery()")
+        assert await session.scalar(place, bind_arguments=arguments) is False
+        assert await session.scalar(place) is True
+
+
+async def test_a_session_on_the_primary_is_an_ordinary_one(shop_cluster: LocalCluster) -> None:
+    """Nothing is routed where nothing has to be."""
+    async with serving(shop_cluster) as servers, RoutedSession(servers.primary) as session:
+        assert not isinstance(session.sync_session, ReplicaSession)
+        assert session.decision.server == "primary"
+        assert await session.scalar(KEYED) == 10
+
+
+async def test_it_escalates_into_a_connection_that_a_test_put_in_the_place_of_the_primary(
+    shop_cluster: LocalCluster,
+) -> None:
+    """INVARIANT: a rolled-back transaction of a test holds the escalated writes as well."""
+    async with serving(shop_cluster) as servers:
+        async with servers.primary.connect() as connection:
+            transaction = await connection.begin()
+            async with servers.session(primary=connection) as session:
+                assert await session.scalar(KEYED) == 10
+                session.add(Item(id=901, shop_id=1, amount=1))
+                await session.commit()
+            assert await connection.scalar(text("SELECT count(*) FROM item WHERE id = 901")) == 1
+            await transaction.rollback()
+        async with RoutedSession(servers.primary) as session:
+            assert await session.get(Item, 901) is None
+
+
+async def test_asking_for_the_bind_connects_to_nothing(shop_cluster: LocalCluster) -> None:
+    """Libraries look at the dialect of a session's bind, outside of any statement."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        assert session.get_bind().dialect.name == "postgresql"
+        assert session.bind is not None
+        assert servers.checked_out() == 0
+
+
+async def test_an_error_of_a_flush_inside_a_read_is_the_primarys(shop_cluster: LocalCluster) -> None:
+    """The query's autoflush has moved the unit of work already: its error is raised, not taken for a lost replica."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        session.add(Item(id=1, shop_id=1, amount=1))
+        with pytest.raises(sqlalchemy.exc.IntegrityError):
+            await session.scalar(KEYED)
+        await session.rollback()
+
+
+async def test_a_flush_that_changes_nothing_is_no_write(shop_cluster: LocalCluster) -> None:
+    """An attribute set to what it was: nobody is warned, and nothing is raised."""
+    async with serving(shop_cluster, on_write="raise") as servers, servers.session() as session:
+        item = await session.get_one(Item, 1)
+        item.amount = 10
+        await session.flush()
+        assert await session.scalar(KEYED) == 10
+
+
+async def test_an_engine_with_other_execution_options_routes_all_the_same(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: whoever redefines the engine this way must not lose the escalation; for one replica and for all."""
+    async with serving(shop_cluster) as servers:
+        for engine in (servers.replica, servers.replica.choose()):
+            tenant = engine.execution_options(schema_translate_map={None: "tenant"})
+            async with RoutedSession(tenant, expire_on_commit=False) as session:
+                assert await session.scalar(KEYED) == 77
+                assert session.decision.server != "primary"
+                session.add(Item(id=2, shop_id=1, amount=78))
+                await session.flush()
+                assert session.decision.server == "primary"
+                assert await session.scalar(select(Item.amount).where(Item.id == 2)) == 78
+                assert await session.scalar(text("SELECT count(*) FROM tenant.item")) == 2
+                await session.rollback()
+
+
+async def test_an_engine_with_options_of_one_request_is_gone_after_it(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: what each of them left behind, every later statement on the replica would go through."""
+    async with serving(shop_cluster) as servers:
+        tenant = servers.replica.execution_options(schema_translate_map={None: "tenant"})
+        async with RoutedSession(tenant, expire_on_commit=False) as session:
+            assert [amount async for amount in await session.stream_scalars(KEYED)] == [77]
+            chosen = weakref.ref(session.sync_session.bind)
+        del session
+        gc.collect()
+        assert chosen() is None
+
+
+async def test_a_session_on_an_engine_with_an_isolation_level_of_its_own_is_on_the_primary(
+    shop_cluster: LocalCluster,
+) -> None:
+    """A replica's level is that of the settings: what is run again on the primary relies on it."""
+    async with serving(shop_cluster) as servers:
+        for engine in (servers.replica, servers.replica.choose()):
+            repeatable = engine.execution_options(isolation_level="REPEATABLE READ")
+            async with RoutedSession(repeatable, primary=servers.primary) as session:
+                assert await session.scalar(text("SHOW transaction_isolation")) == "repeatable read"
+                assert session.decision.server == "primary"
+                assert session.decision.reason.endswith("escalated: an isolation level of its own")
+
+
+@pytest.mark.skipif(sqlalchemy.__version__ < "2.1", reason="SQLAlchemy 2.0 has no execution options of a session")
+async def test_a_session_with_an_isolation_level_of_its_own_is_on_the_primary(shop_cluster: LocalCluster) -> None:
+    """A replica's level is that of the settings; who asks for another one gets it where everything can be had."""
+    options = {"isolation_level": "SERIALIZABLE"}
+    async with serving(shop_cluster) as servers, servers.session(execution_options=options) as session:
+        assert await session.scalar(text("SHOW transaction_isolation")) == "serializable"
+        assert session.decision.server == "primary"
+
+
+@pytest.mark.skipif(sqlalchemy.__version__ < "2.1", reason="SQLAlchemy 2.0 has no execution options of a session")
+async def test_the_execution_options_of_a_session_are_those_of_each_statement(shop_cluster: LocalCluster) -> None:
+    """Whether it uses the primary, or streams."""
+    async with serving(shop_cluster) as servers:
+        async with servers.session(execution_options={"use_primary": True}) as session:
+            assert not await session.scalar(text("SELECT pg_is_in_recovery()"))
+        async with servers.session(execution_options={"stream_results": True}) as session:
+            assert await session.scalar(text("SELECT pg_is_in_recovery()"))
+
+
+async def test_a_mapper_or_table_that_is_bound_later_keeps_its_engine(shop_cluster: LocalCluster) -> None:
+    """`bind_mapper()` and `bind_table()` say where it is: nothing else is asked."""
+    async with serving(shop_cluster) as servers:
+        for bind in ("bind_mapper", "bind_table"):
+            async with servers.session() as session:
+                bound = Item if bind == "bind_mapper" else Item.__table__
+                getattr(session.sync_session, bind)(bound, servers.primary.sync_engine)
+                place = select(Item.amount, text("pg_is_in_recovery()")).where(Item.id == 1)
+                assert (await session.execute(place)).one() == (10, False)
+                assert session.decision.server != "primary"
+
+
+async def test_an_error_of_another_database_is_no_fault_of_the_replica(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: what somebody bound elsewhere is run there once, and its server alone is to blame."""
+    refused: list[object] = []
+    nowhere = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
+    event.listen(nowhere.sync_engine, "do_connect", lambda *_: refused.append(True))
+    async with serving(shop_cluster) as servers:
+        async with servers.session(binds={Account: nowhere}) as session:
+            with pytest.raises(OSError, match="1"):
+                await session.scalar(select(Account.balance))
+            assert await session.scalar(KEYED) == 10
+            assert session.decision.server != "primary"
+        assert len(refused) == 1
+        assert servers.replica.topology is not None
+        assert len(servers.replica.topology.serving(None)) == 2
+
+
+async def test_a_session_can_be_given_engines_for_its_mappers(shop_cluster: LocalCluster) -> None:
+    """The argument `binds` of SQLAlchemy's sessions: what it does not name is where the unit of work is."""
+    async with serving(shop_cluster) as servers, servers.session(binds={Item: servers.primary}) as session:
+        place = select(Item.amount, text("pg_is_in_recovery()")).where(Item.id == 1)
+        assert (await session.execute(place)).one() == (10, False)
+        assert await session.scalar(select(text("pg_is_in_recovery()")).select_from(Shop))
+
+
+async def test_core_on_the_engine_of_one_replica_is_left_alone(shop_cluster: LocalCluster) -> None:
+    """Who uses that engine knows what it is: it chooses itself, and the server has the last word on a statement."""
+    async with serving(shop_cluster) as servers:
+        one = servers.replica.choose()
+        assert one is typing.cast(ReplicaEngine, one).choose()
+        async with one.connect() as connection:
+            assert await connection.scalar(text("SELECT set_config('shop.name', 'corner', true)")) == "corner"
+            with pytest.raises(sqlalchemy.exc.DBAPIError, match="read-only"):
+                await connection.execute(text("UPDATE item SET amount = amount"))
+
+
+async def test_what_is_not_bound_is_read_from_the_replica_beside_what_is(shop_cluster: LocalCluster) -> None:
+    """One table has an engine of its own; the others are where the unit of work is."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        session.sync_session.bind_table(Account.metadata.tables["account"], servers.primary.sync_engine)
+        place = select(text("pg_is_in_recovery()")).select_from(Item).limit(1)
+        assert await session.run_sync(lambda sync: sync.scalars(place).all()) == [True]
+
+
+async def test_a_write_without_parameters_of_any_kind_moves_as_well(shop_cluster: LocalCluster) -> None:
+    """SQLAlchemy sends it in a way of its own; a standby would take this lock, and lock nothing."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        lock = text("SELECT pg_advisory_xact_lock(7)").execution_options(no_parameters=True)
+        await session.execute(lock)
+        assert session.decision.server == "primary"
