@@ -3,36 +3,24 @@
 import collections.abc
 import dataclasses
 import datetime as dt
-import inspect
 import math
 import re
 import typing
 
-import asyncpg
 import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
 from modern_di_replicas.consistency.levels import SESSION, Consistency, check_consistency
+from modern_di_replicas.drivers.driver import Driver
+from modern_di_replicas.drivers.known import SCHEMES, driver_of
 from modern_di_replicas.errors import ConfigurationError
 
 
-DRIVER: typing.Final = "postgresql+asyncpg"
 DEFAULT_GROUP: typing.Final = "default"
 Balancing = typing.Literal["least-in-use", "round-robin", "random"]
 OnWrite = typing.Literal["escalate", "raise"]
 TokenCarrier = typing.Literal["cookie", "header"]
 ReadIsolation = typing.Literal["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"]
-
-PARAMETERS: typing.Final = {
-    *inspect.signature(asyncpg.connect).parameters,
-    "prepared_statement_cache_size",  # SQLAlchemy's
-} - {
-    # Numbers and objects, where a URL gives text.
-    *("statement_cache_size", "max_cached_statement_lifetime", "max_cacheable_statement_size", "server_settings"),
-    *("dsn", "loop", "connection_class", "record_class", "direct_tls"),
-    "timeout",  # `connect_timeout` of the settings
-}
-"""What may stand behind the `?` of a URL."""
 
 _NAME: typing.Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
@@ -209,6 +197,11 @@ class ReplicationSettings:
         )
 
     @property
+    def driver(self) -> Driver:
+        """The driver of all servers."""
+        return driver_of(make_url(self.primary))
+
+    @property
     def servers(self) -> tuple[Replica, ...]:
         """The replicas, each as a `Replica`."""
         return tuple(_as_replica(replica) for replica in self.replicas)
@@ -310,24 +303,18 @@ def _check_url(field: str, value: object) -> URL:
         raise ConfigurationError(
             field=field,
             value=f"<{type(value).__name__}, not shown: it may hold a password>",
-            remedy=f"give a URL of the form {DRIVER}://user:password@host:5432/database",
+            remedy=f"give a URL of the form {SCHEMES[0]}://user:password@host:5432/database",
         )
     _check(
         field,
         redacted(url),
-        usable=url.drivername == DRIVER,
-        remedy=f"write {DRIVER}:// in front: the driver has to be asyncpg, and has to be named",
+        usable=url.drivername in SCHEMES,
+        remedy=f"write {SCHEMES[0]}:// in front: the driver has to be asyncpg, and has to be named",
     )
     # Else the driver would say so at each attempt to connect, which looks like a server that is down.
-    for name in url.query.keys() - PARAMETERS:
-        _check(
-            field,
-            redacted(url),
-            usable=False,
-            remedy="write ssl= where it has sslmode=: asyncpg calls it so, and has the same levels"
-            if name == "sslmode"
-            else f"take {name!r} out of it: asyncpg.connect() takes no text of that name",
-        )
+    for name in url.query:
+        remedy = driver_of(url).parameter_remedy(name)
+        _check(field, redacted(url), usable=remedy is None, remedy=remedy or "")
     return url
 
 

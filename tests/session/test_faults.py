@@ -14,8 +14,8 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas import ReplicaEngine, RoutedSession, WriteOnReplicaError
-from modern_di_replicas.cluster.failures import sqlstate
 from modern_di_replicas.cluster.topology import Topology
+from modern_di_replicas.drivers.asyncpg import Asyncpg
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
 from tests.session.models import Account, Item
@@ -245,7 +245,7 @@ async def test_a_stream_whose_statement_fails_is_no_fault_of_its_replica(
             async with servers.session() as session:
                 with pytest.raises((sqlalchemy.exc.DBAPIError, asyncpg.PostgresError)) as caught:
                     await session.stream(wrong)
-                assert sqlstate(caught.value) == "22012"
+                assert Asyncpg().sqlstate(caught.value) == "22012"
             async with servers.session() as session:
                 with pytest.raises(WriteOnReplicaError):
                     await session.stream_scalars(writing)
@@ -268,7 +268,7 @@ async def test_a_time_limit_on_a_stream_is_not_moved_to_the_primary(shop_cluster
         await session.execute(text("SET LOCAL statement_timeout = 10"))
         with pytest.raises((sqlalchemy.exc.DBAPIError, asyncpg.PostgresError)) as caught:
             await session.stream(select(func.pg_sleep(5)))
-        assert sqlstate(caught.value) == "57014"
+        assert Asyncpg().sqlstate(caught.value) == "57014"
         assert session.decision.server != "primary"
         await session.rollback()
 

@@ -12,6 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from modern_di_replicas.consistency.client import open_record, record_commit
 from modern_di_replicas.consistency.token import ConsistencyToken, identify
 from modern_di_replicas.consistency.wal import last_record_end
+from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.statements import Need, foresee
 
 
@@ -37,7 +38,7 @@ FROM ({QUESTION}) AS position
 The timeline is not among it: behind a connection pooler, one connection may see a promotion.
 """
 
-HAS_WRITTEN: typing.Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
+HAS_WRITTEN: typing.Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL AS has_written"
 """A transaction that wrote has an id. PostgreSQL, chapter 9.27, "System Information Functions"."""
 
 _CHANGES: typing.Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
@@ -95,6 +96,7 @@ class Writes:
         event.listen(engine, "do_execute_no_params", self._executes_bare)
         event.listen(engine, "reset", self._goes_back)
         self._do_commit, self._do_rollback = engine.dialect.do_commit, engine.dialect.do_rollback
+        self._driver = driver_of(engine)
         dialect = typing.cast(typing.Any, engine.dialect)  # a method of one object is replaced, and mypy minds
         dialect.do_commit, dialect.do_rollback = self._commits, self._rolls_back
 
@@ -123,7 +125,7 @@ class Writes:
     def _commits(self, connection: PoolProxiedConnection) -> None:
         info = _info(connection)
         work = _take(info)
-        writes = work is not None and (work.is_known_to_write or _has_written(connection))
+        writes = work is not None and (work.is_known_to_write or self._has_written(connection))
         self._do_commit(connection)
         if work is not None and writes:
             self._note(connection.dbapi_connection, info, lazily=work.commits_lazily)
@@ -141,6 +143,14 @@ class Writes:
         else:
             self._note(connection, record.info, lazily=work.commits_lazily)
 
+    def _has_written(self, connection: PoolProxiedConnection) -> bool:
+        adapted = typing.cast(AdaptedConnection, connection.dbapi_connection)
+        try:
+            row = adapted.run_async(lambda opened: self._driver.fetch_row(opened, HAS_WRITTEN))
+        except Exception:  # noqa: BLE001  # a transaction that has failed commits nothing; the commit says the rest
+            return False
+        return bool(row["has_written"])
+
     def _note(self, connection: DBAPIConnection | None, info: Info, *, lazily: bool) -> None:
         try:
             token = self._ask(typing.cast(AdaptedConnection, connection), info, lazily=lazily)
@@ -152,11 +162,10 @@ class Writes:
             self.latest = token
         record_commit(token)
 
-    @staticmethod
-    def _ask(connection: AdaptedConnection, info: Info, *, lazily: bool) -> ConsistencyToken:
+    def _ask(self, connection: AdaptedConnection, info: Info, *, lazily: bool) -> ConsistencyToken:
         database: str | None = info.get(_DATABASE)
         question = QUESTION if database is not None else FIRST_QUESTION
-        row = connection.run_async(lambda driver: driver.fetchrow(question))
+        row = connection.run_async(lambda opened: self._driver.fetch_row(opened, question))
         if database is None:
             database = info[_DATABASE] = identify(row["system"], row["database"])
         # A commit that did not wait for its flush may lie behind what is flushed, but not behind what is inserted.
@@ -184,11 +193,3 @@ def _take(info: Info) -> _Work | None:
         return None
     del info[_WORK]
     return work
-
-
-def _has_written(connection: PoolProxiedConnection) -> bool:
-    adapted = typing.cast(AdaptedConnection, connection.dbapi_connection)
-    try:
-        return bool(adapted.run_async(lambda driver: driver.fetchval(HAS_WRITTEN)))
-    except Exception:  # noqa: BLE001  # a transaction that has failed commits nothing; the commit says the rest
-        return False

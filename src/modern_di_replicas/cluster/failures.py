@@ -3,8 +3,9 @@
 import enum
 import typing
 
-import asyncpg
 import sqlalchemy.exc
+
+from modern_di_replicas.drivers.driver import Driver
 
 
 REFUSED_WRITE: typing.Final = "25006"
@@ -30,15 +31,15 @@ class Failure(enum.Enum):
     OWN = "the statement failed by itself, or was limited by a time limit: the primary would not do better"
 
 
-def classify(error: Exception) -> Failure:
+def classify(error: Exception, driver: Driver) -> Failure:
     """Return what an error means that a statement met on a replica.
 
     Everything a server reports is taken for the replica's fault, but for time limits: a replica may lack a table
     that the primary has had for a second, and a statement that really is wrong fails on the primary as well.
     Errors of the program itself, which no server has seen, are not.
     """
-    if isinstance(error, sqlalchemy.exc.DBAPIError | asyncpg.PostgresError):
-        state = sqlstate(error) or ""
+    state = driver.sqlstate(error) or ""
+    if state or isinstance(error, sqlalchemy.exc.DBAPIError):
         if state == REFUSED_WRITE:
             return Failure.WRITE
         if state in _ASKED_FOR:
@@ -47,12 +48,4 @@ def classify(error: Exception) -> Failure:
         return Failure.DOWN if is_lost or state in _SHUTDOWN or state.startswith(_NO_CONNECTION) else Failure.REFUSED
     if isinstance(error, sqlalchemy.exc.TimeoutError):  # of the pool: the replica is busy, not down
         return Failure.REFUSED
-    # What connecting raises, and fetching from a server-side cursor: SQLAlchemy wraps neither.
-    if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
-        return Failure.DOWN
-    return Failure.OWN
-
-
-def sqlstate(error: sqlalchemy.exc.DBAPIError | asyncpg.PostgresError) -> str | None:
-    """Return the SQLSTATE of a database error; None when the server had no chance to give one."""
-    return getattr(error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error, "sqlstate", None)
+    return Failure.DOWN if driver.is_lost(error) else Failure.OWN

@@ -232,7 +232,7 @@ class ReplicaSession(GuardedSession):
             else:
                 self.escalate(f"{error.foreseen.kind} needs a transaction")
             return
-        failure = classify(error)
+        failure = classify(error, self._replica.reads.driver)
         if failure is Failure.OWN:
             raise error
         if failure is Failure.WRITE:

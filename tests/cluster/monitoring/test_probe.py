@@ -5,7 +5,7 @@ import time
 import pytest
 from sqlalchemy import make_url
 
-from modern_di_replicas.cluster.monitoring.probe import Probe, connect_arguments
+from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.testing import LocalCluster, LocalServer
 
 
@@ -95,18 +95,3 @@ async def test_a_probe_can_be_cancelled_and_closed_while_its_server_is_frozen(di
     idle.timeout = 0.1
     await idle.close()
     disposable_cluster.primary.thaw()
-
-
-def test_what_belongs_to_sqlalchemy_does_not_reach_the_driver() -> None:
-    """A URL may tune SQLAlchemy's own cache, as behind a pooler; the driver refuses what it does not know."""
-    url = "postgresql+asyncpg://app:secret@db-1:5433/shop?prepared_statement_cache_size=0&ssl=require"
-
-    assert connect_arguments(url, application_name="x") == {
-        "host": "db-1",
-        "port": 5433,
-        "user": "app",
-        "password": "secret",
-        "database": "shop",
-        "ssl": "require",
-        "server_settings": {"application_name": "x"},
-    }

@@ -116,4 +116,5 @@ def _connect_args(settings: ReplicationSettings, *, role: str) -> dict[str, typi
     if role == "replica":
         # What the monitor would call down is not worth a longer wait: the primary is there.
         timeout = min(timeout, settings.probe_timeout)
-    return {"server_settings": {"application_name": f"{settings.application_name}-{role}"}, "timeout": timeout}
+    name = f"{settings.application_name}-{role}"
+    return settings.driver.pool_arguments(application_name=name, timeout=timeout)

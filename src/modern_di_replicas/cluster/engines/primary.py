@@ -9,6 +9,7 @@ from modern_di_replicas.cluster.commits import Writes
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
 from modern_di_replicas.cluster.pools.fenced import Fence, FencedPool
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
+from modern_di_replicas.drivers.known import driver_of
 
 
 class PrimaryEngine(AsyncEngine):
@@ -81,5 +82,6 @@ class PrimaryEngine(AsyncEngine):
 def _leave_former_primary(context: ExceptionContext) -> None:
     # A primary that became a standby keeps its connections open, and refuses writes on them. As a disconnect, this
     # makes the pool connect again, to whoever is the primary then.
-    if getattr(context.original_exception, "sqlstate", None) == REFUSED_WRITE:
+    driver = driver_of(typing.cast(Engine, context.engine))
+    if driver.sqlstate(context.original_exception) == REFUSED_WRITE:
         context.is_disconnect = True

@@ -4,12 +4,12 @@ import contextlib
 import typing
 import weakref
 
-import asyncpg
 from sqlalchemy import Connection, Engine, ExceptionContext, PoolProxiedConnection, event
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
+from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.statements import Foreseen, Need, foresee
 from modern_di_replicas.settings import ReadIsolation
 
@@ -34,6 +34,7 @@ class SessionReads:
     def __init__(self, engine: Engine, *, isolation: ReadIsolation) -> None:
         self.autocommit = isolation == "AUTOCOMMIT"
         """Whether each statement stands alone."""
+        self.driver = driver_of(engine)
         # What a `WeakSet` is, which takes several times as long to add to, once for each unit of work.
         self._connections: set[weakref.ref[Connection]] = set()
         # Not "before_cursor_execute", which makes SQLAlchemy look for listeners at every other point of a statement.
@@ -41,7 +42,7 @@ class SessionReads:
             event.listen(engine, event_name, self._check_statement)
         event.listen(engine, "do_execute_no_params", self._check_bare_statement)
         if self.autocommit:
-            event.listen(engine, "handle_error", _end_what_was_begun)
+            event.listen(engine, "handle_error", self._end_what_was_begun)
         # SQLAlchemy has no event in the place of a rollback; this is of the engine's own dialect.
         self._do_rollback = engine.dialect.do_rollback
         typing.cast(typing.Any, engine.dialect).do_rollback = self._roll_back
@@ -89,18 +90,16 @@ class SessionReads:
     def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
         self._check_statement(cursor, statement, None, context)
 
+    def _end_what_was_begun(self, context: ExceptionContext) -> None:
+        """End a statement that the driver prepared and then could not execute, such as for an argument out of range.
 
-def _end_what_was_begun(context: ExceptionContext) -> None:
-    """End a statement that the driver prepared and then could not execute, such as for an argument out of range.
-
-    In autocommit nobody else does: the pooled connection would hold the lock of that statement until its next use, and
-    a change of the table would hold up the replay for as long.
-    """
-    if context.connection is None or context.is_disconnect or not isinstance(context.sqlalchemy_exception, DBAPIError):
-        return
-    error = context.original_exception.__cause__
-    if isinstance(error, asyncpg.PostgresError) and error.severity is not None:
-        return  # the server said it, and has ended the statement
-    driver_connection = typing.cast(asyncpg.Connection, context.connection.connection.driver_connection)
-    with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # who is gone has ended it
-        await_only(driver_connection.execute("SELECT"))
+        In autocommit nobody else does: the pooled connection would hold the lock of that statement until its next use,
+        and a change of the table would hold up the replay for as long.
+        """
+        if context.connection is None or context.is_disconnect:
+            return
+        if not isinstance(context.sqlalchemy_exception, DBAPIError):
+            return
+        if self.driver.may_hold_a_statement(context.original_exception):
+            with contextlib.suppress(OSError, *self.driver.errors):  # who is gone has ended it
+                await_only(self.driver.end_statement(context.connection.connection.driver_connection))

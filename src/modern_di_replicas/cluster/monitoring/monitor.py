@@ -204,7 +204,7 @@ class Monitor:
         return answer.done()
 
     def _no_answer(self, server: Server, error: Exception, *, starting: bool) -> None:
-        if (getattr(error, "sqlstate", None) or "").startswith(_REFUSALS):
+        if (self._settings.driver.sqlstate(error) or "").startswith(_REFUSALS):
             refused = ConfigurationError(
                 field=f"the URL of {server.name}",
                 value=redacted(make_url(server.url)),

@@ -5,9 +5,10 @@ import dataclasses
 import time
 import typing
 
-import asyncpg
 from sqlalchemy.engine import make_url
 
+from modern_di_replicas.drivers.driver import Driver
+from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.snapshot import Observation
 
 
@@ -35,27 +36,6 @@ SELECT answer.*,
 FROM ({BRIEF_QUESTION}) AS answer
 """  # noqa: S608  # a constant in a constant
 
-LOST_CONNECTION: typing.Final = (
-    OSError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-"""What the driver raises on a connection that is gone, or going."""
-
-# These belong to SQLAlchemy; the driver does not know them.
-_NOT_THE_DRIVERS: typing.Final = frozenset(
-    {"async_fallback", "async_creator_fn", "prepared_statement_cache_size", "prepared_statement_name_func"}
-)
-
-
-def connect_arguments(url: str, *, application_name: str) -> dict[str, typing.Any]:
-    """Return the arguments of the driver's `connect` for a SQLAlchemy URL."""
-    parsed = make_url(url)
-    _, arguments = parsed.get_dialect()().create_connect_args(parsed)
-    given = {name: value for name, value in arguments.items() if name not in _NOT_THE_DRIVERS}
-    return {**given, "server_settings": {"application_name": application_name}}
-
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Probe:
@@ -80,6 +60,10 @@ class Probe:
     """The newest timeline it was seen on since then."""
     _asking: asyncio.Future[Observation] | None = None
 
+    @property
+    def _driver(self) -> Driver:
+        return driver_of(make_url(self.url))
+
     async def ask(self, *, briefly: bool = False) -> Observation:
         """Return what the server says of itself; those who ask at the same time share one question.
 
@@ -89,8 +73,8 @@ class Probe:
 
         Raises:
             TimeoutError: it did not answer in time.
-            asyncpg.PostgresError: it refuses; the SQLSTATE says why.
-            Exception: it cannot be reached, or the connection broke: see `LOST_CONNECTION`.
+            Exception: it refuses, and the SQLSTATE says why; or it cannot be reached, or the connection broke: see
+                `Driver.lost_connection`.
 
         """
         if self._asking is None or self._asking.done():
@@ -107,19 +91,20 @@ class Probe:
         return asking.result()
 
     async def _ask(self, *, briefly: bool) -> Observation:
-        if self._connection is not None and not self._connection.is_closed():
+        if self._connection is not None and not self._driver.is_closed(self._connection):
             try:
                 return await self._question(self._identity if briefly else None)
-            except LOST_CONNECTION:
+            except self._driver.lost_connection:
                 pass  # it was closed while nobody looked: that says nothing of the server now
-        self._connection = await asyncpg.connect(
-            **connect_arguments(self.url, application_name=self.application_name), timeout=self.timeout
+        arguments = self._driver.connect_arguments(
+            make_url(self.url), application_name=self.application_name, timeout=self.timeout
         )
+        self._connection = await self._driver.connect(arguments)
         return await self._question(None)
 
     async def _question(self, identity: tuple[int, int] | None) -> Observation:
         asked_at = time.monotonic()
-        row = await self._connection.fetchrow(QUESTION if identity is None else BRIEF_QUESTION)
+        row = await self._driver.fetch_row(self._connection, QUESTION if identity is None else BRIEF_QUESTION)
         self._identity = system, database = identity or (row["system"], row["database"])
         if identity is None and self._run != (system, row["started"]):
             self._run, self._timeline = (system, row["started"]), 0
@@ -139,7 +124,7 @@ class Probe:
     def _abandon(self, asking: asyncio.Future[Observation]) -> None:
         # Not by cancelling alone: the driver would ask a frozen server, politely, to forget the question.
         if self._connection is not None:
-            self._connection.terminate()
+            self._driver.terminate(self._connection)
             self._connection = None
         self._asking = None
         asking.cancel()
@@ -152,7 +137,4 @@ class Probe:
             await asyncio.wait({asking})
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
-                await connection.close(timeout=self.timeout)
-            except LOST_CONNECTION:
-                connection.terminate()
+            await self._driver.close(connection, within=self.timeout)

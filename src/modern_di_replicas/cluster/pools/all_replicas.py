@@ -6,6 +6,7 @@ from sqlalchemy import Pool, PoolProxiedConnection
 
 from modern_di_replicas.cluster.failures import Failure, classify
 from modern_di_replicas.cluster.topology import Server, Topology
+from modern_di_replicas.drivers.known import driver_of
 
 
 class AllReplicasPool(Pool):
@@ -42,7 +43,7 @@ class AllReplicasPool(Pool):
 
     @staticmethod
     def _passes_over(server: Server, error: Exception) -> bool:
-        failure = classify(error)
+        failure = classify(error, driver_of(server.engine.sync_engine))
         if failure is Failure.DOWN:
             server.health.failed()
         return failure in (Failure.DOWN, Failure.REFUSED)

@@ -6,8 +6,10 @@ import typing
 from sqlalchemy import AdaptedConnection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from modern_di_replicas.drivers.known import driver_of
 
-REPLAYED: typing.Final = "SELECT (pg_last_wal_replay_lsn() - '0/0')::bigint"
+
+REPLAYED: typing.Final = "SELECT (pg_last_wal_replay_lsn() - '0/0')::bigint AS replayed"
 
 
 def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float]) -> None:
@@ -21,6 +23,7 @@ def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float
         furthest: how far the replica was known to be; 0 where nothing is known.
 
     """
+    driver = driver_of(engine)
 
     @event.listens_for(engine, "connect")
     def _check(connection: DBAPIConnection, record: object) -> None:  # noqa: ARG001  # the event's signature
@@ -28,9 +31,9 @@ def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float
         if not known:
             return
         adapted = typing.cast(AdaptedConnection, connection)
-        replayed = adapted.run_async(lambda driver: driver.fetchval(REPLAYED))
+        replayed = adapted.run_async(lambda opened: driver.fetch_row(opened, REPLAYED))["replayed"]
         if replayed is not None and replayed < known:
-            adapted.driver_connection.terminate()
+            driver.terminate(adapted.driver_connection)
             msg = "the standby has restarted, and has not replayed yet what it had shown before"
             raise ConnectionResetError(msg)
 
@@ -42,12 +45,13 @@ def refuse_standbys(engine: Engine) -> None:
         engine: the primary's.
 
     """
+    driver = driver_of(engine)
 
     @event.listens_for(engine, "connect")
     def _check(connection: DBAPIConnection, record: object) -> None:  # noqa: ARG001  # the event's signature
-        driver = typing.cast(AdaptedConnection, connection).driver_connection
-        # Reported by the server as it connects, from PostgreSQL 14 on; a proxy may keep it to itself.
-        if getattr(driver.get_settings(), "in_hot_standby", "off") == "on":
-            driver.terminate()
+        opened = typing.cast(AdaptedConnection, connection).driver_connection
+        # Reported by the server as it connects; a proxy may keep it to itself.
+        if driver.reports_standby(opened):
+            driver.terminate(opened)
             msg = "the server that was the primary is a standby now, and no other primary is known yet"
             raise ConnectionRefusedError(msg)

@@ -9,6 +9,8 @@ from sqlalchemy import AdaptedConnection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from modern_di_replicas.drivers.known import driver_of
+
 
 CLOSE_TIMEOUT: typing.Final = 1.0
 """Seconds a server has, at the end, to let the connections of one engine go."""
@@ -26,6 +28,7 @@ class OpenConnections:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._driver = driver_of(engine)
         self._open: weakref.WeakSet[typing.Any] = weakref.WeakSet()
         self._terminations = 0
         event.listen(engine, "do_connect", self._begun)
@@ -41,7 +44,7 @@ class OpenConnections:
         # Without a record it is shown by a AllReplicasPool, and belongs to the pool of another engine, which checks it.
         if record is not None and record.info.get(_BEGUN, self._terminations) != self._terminations:
             # While it was opened, or waited for the first one to learn the version, all were terminated.
-            typing.cast(typing.Any, opened).terminate()
+            self._driver.terminate(opened)
             msg = "the connection was terminated while it was being opened"
             raise ConnectionAbortedError(msg)
         self._open.add(opened)
@@ -64,6 +67,6 @@ class OpenConnections:
         connections, self._open = list(self._open), weakref.WeakSet()
         self._terminations += 1
         for connection in connections:
-            connection.terminate()
+            self._driver.terminate(connection)
         # They are closed: to close them once more would give somebody time to come for one.
         self._engine.dispose(close=False)

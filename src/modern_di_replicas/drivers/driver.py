@@ -1,0 +1,70 @@
+"""What the library needs of a PostgreSQL driver."""
+
+import collections.abc
+import typing
+
+from sqlalchemy import URL
+
+
+Row = collections.abc.Mapping[str, typing.Any]
+
+
+class Driver(typing.Protocol):
+    """One driver. A *connection* here is the driver's own, not SQLAlchemy's adapter."""
+
+    @property
+    def scheme(self) -> str:
+        """The part of a SQLAlchemy URL before `://`."""
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """The base classes of what the driver itself raises."""
+
+    @property
+    def lost_connection(self) -> tuple[type[Exception], ...]:
+        """What connecting raises, and any use of a connection that is gone, or going."""
+
+    # Configuration
+
+    def parameter_remedy(self, name: str) -> str | None:
+        """Return what to do about a parameter in the query of a URL; None when the driver takes it."""
+
+    def pool_arguments(self, *, application_name: str, timeout: float) -> dict[str, typing.Any]:
+        """Return `connect_args` for `create_async_engine`."""
+
+    def connect_arguments(self, url: URL, *, application_name: str, timeout: float) -> dict[str, typing.Any]:
+        """Return the arguments of `connect` for a SQLAlchemy URL."""
+
+    # Errors
+
+    def sqlstate(self, error: BaseException) -> str | None:
+        """Return the SQLSTATE of an error, SQLAlchemy's or the driver's; None when the server did not give one."""
+
+    def is_lost(self, error: BaseException) -> bool:
+        """Return whether an error that SQLAlchemy did not wrap means that the connection is gone or was never made."""
+
+    def may_hold_a_statement(self, error: BaseException) -> bool:
+        """Return whether the driver prepared a statement and then failed on its own side, without executing it."""
+
+    # Connections
+
+    async def connect(self, arguments: collections.abc.Mapping[str, typing.Any]) -> typing.Any:  # noqa: ANN401  # the driver's own type
+        """Return a connection of our own, in autocommit."""
+
+    async def fetch_row(self, connection: typing.Any, question: str) -> Row:  # noqa: ANN401
+        """Return the one row that answers a question without parameters; leave no transaction open that was not."""
+
+    async def end_statement(self, connection: typing.Any) -> None:  # noqa: ANN401
+        """End a statement that was prepared and not executed, and the locks it holds."""
+
+    def is_closed(self, connection: typing.Any) -> bool:  # noqa: ANN401
+        """Return whether a connection is known to be closed."""
+
+    def reports_standby(self, connection: typing.Any) -> bool:  # noqa: ANN401
+        """Return whether the server has reported, unasked, that it is a standby; PostgreSQL does from 14 on."""
+
+    def terminate(self, connection: typing.Any) -> None:  # noqa: ANN401
+        """Close a connection without asking its server; whoever waits for an answer on it gets an error now."""
+
+    async def close(self, connection: typing.Any, *, within: float) -> None:  # noqa: ANN401
+        """Close a connection; one whose server does not answer within so many seconds is terminated."""

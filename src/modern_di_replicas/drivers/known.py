@@ -1,0 +1,23 @@
+"""The drivers there are, each imported when it is first used."""
+
+import functools
+import importlib
+import typing
+
+from sqlalchemy import URL, Engine
+
+from modern_di_replicas.drivers.driver import Driver
+
+
+SCHEMES: typing.Final = ("postgresql+asyncpg",)
+"""What a URL may begin with."""
+
+
+def driver_of(where: URL | Engine) -> Driver:
+    """Return the driver that a URL names, or that an engine uses."""
+    return _load((where.url if isinstance(where, Engine) else where).get_driver_name())
+
+
+@functools.cache
+def _load(name: str) -> Driver:
+    return typing.cast(Driver, importlib.import_module(f"modern_di_replicas.drivers.{name}").driver)
