@@ -45,7 +45,6 @@ def _replicas(size: int, strategy: str) -> ReplicaEngine:
     container = Container(groups=[Dependencies], context={ReplicationSettings: settings})
     container.open()
     replica = container.resolve(ReplicaEngine)
-    assert replica.topology is not None
     seen = Observation(at=0, in_recovery=True, lsn=WRITTEN.lsn, written=WRITTEN.lsn, timeline=1, system=1, database=1)
     replica.topology.positions.follow(dataclasses.replace(seen, in_recovery=False))
     for member in replica.topology.servers:

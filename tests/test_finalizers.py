@@ -39,7 +39,6 @@ def worker_application_name(request: pytest.FixtureRequest) -> str:
 
 def checked_out(application: Application) -> int:
     topology = application.container.resolve(ReplicaEngine).topology
-    assert topology is not None
     engines: list[AsyncEngine] = [application.container.resolve(PrimaryEngine)]
     engines += [member.engine for member in topology.servers]
     pools = [engine.sync_engine.pool for engine in engines]

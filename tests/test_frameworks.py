@@ -150,7 +150,7 @@ async def test_without_replicas_everything_goes_to_the_primary(
 
 async def test_a_request_resolves_the_engine_that_was_chosen(client: httpx.AsyncClient) -> None:
     """Handlers that want the engine itself get the real type."""
-    assert (await client.get("/types")).json() == ["ReplicaEngine", "RoutedSession"]
+    assert (await client.get("/types")).json() == ["OneReplicaEngine", "RoutedSession"]
 
 
 async def test_a_websocket_uses_the_primary_unless_declared(application: Application) -> None:
@@ -285,7 +285,7 @@ async def test_a_subclass_that_redefines_session_is_honoured(framework: str, set
     application = BUILDERS[framework](settings, group)
     application.container.validate()
     async with application.running() as client:
-        assert (await client.get("/types")).json() == ["ReplicaEngine", "MySession"]
+        assert (await client.get("/types")).json() == ["OneReplicaEngine", "MySession"]
         assert (where(await client.get("/")))["replica"] is True
 
 

@@ -11,7 +11,7 @@ import collections.abc
 import dataclasses
 import datetime as dt
 import os
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import fastapi
 from modern_di import Container, Scope, providers
@@ -20,10 +20,20 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from modern_di_replicas import Intent, Replica, ReplicationSettings, declared_intent, read_intent
+from modern_di_replicas import (
+    Balancing,
+    Candidate,
+    Intent,
+    LeastInUse,
+    Replica,
+    ReplicationSettings,
+    declared_intent,
+    read_intent,
+)
 from modern_di_replicas.fastapi import Dependencies, request_intent, setup_replicas
-from modern_di_replicas.routing.balancing import CandidateT, LeastInUse
-from modern_di_replicas.settings import Balancing
+
+
+CandidateT = TypeVar("CandidateT", bound=Candidate)
 
 
 class Base(DeclarativeBase):

@@ -22,8 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, SessionTransaction, mapped_column
 from sqlalchemy.schema import CreateSchema
 
-from modern_di_replicas import Intent, PrimaryEngine, ReplicationSettings
-from modern_di_replicas.dependencies import close_session, create_session
+from modern_di_replicas import Intent, PrimaryEngine, ReplicationSettings, close_session, create_session
 from modern_di_replicas.fastapi import Dependencies, setup_replicas
 
 

@@ -23,9 +23,8 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from modern_di_replicas import ReplicationSettings, write_intent
+from modern_di_replicas import OnWrite, ReplicationSettings, write_intent
 from modern_di_replicas.fastapi import Dependencies, setup_replicas
-from modern_di_replicas.settings import OnWrite
 
 
 class Base(DeclarativeBase):

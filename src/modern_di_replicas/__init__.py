@@ -5,7 +5,13 @@ from modern_di_replicas.cluster.monitoring.monitor import Monitor
 from modern_di_replicas.consistency.client import current_token
 from modern_di_replicas.consistency.levels import EVENTUAL, SESSION, STRONG, Bounded
 from modern_di_replicas.consistency.token import ConsistencyToken
-from modern_di_replicas.dependencies import Dependencies, choose_engine, declared_intent
+from modern_di_replicas.dependencies import (
+    Dependencies,
+    choose_engine,
+    close_session,
+    create_session,
+    declared_intent,
+)
 from modern_di_replicas.errors import (
     ConfigurationError,
     NoReplicaAvailable,
@@ -15,9 +21,11 @@ from modern_di_replicas.errors import (
     WriteOnReplicaError,
 )
 from modern_di_replicas.intent import Intent, read_intent, write_intent
-from modern_di_replicas.routing.balancing import Balancer
+from modern_di_replicas.routing.balancing import Balancer, Candidate, LeastInUse, Random, RoundRobin
+from modern_di_replicas.routing.decision import Cause, Decision
+from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
 from modern_di_replicas.session.routed import RoutedSession
-from modern_di_replicas.settings import Replica, ReplicationSettings
+from modern_di_replicas.settings import Balancing, OnWrite, Replica, ReplicationSettings
 
 
 __all__ = [
@@ -25,24 +33,37 @@ __all__ = [
     "SESSION",
     "STRONG",
     "Balancer",
+    "Balancing",
     "Bounded",
+    "Candidate",
+    "Cause",
     "ConfigurationError",
     "ConsistencyToken",
+    "Decision",
     "Dependencies",
     "Intent",
+    "LeastInUse",
     "Monitor",
     "NoReplicaAvailable",
+    "OnWrite",
     "PrimaryEngine",
+    "Random",
     "Replica",
     "ReplicaEngine",
     "ReplicasError",
     "ReplicationSettings",
+    "Role",
+    "RoundRobin",
     "RoutedSession",
+    "ServerState",
+    "Snapshot",
     "StaleWriteError",
     "Tokens",
     "UnknownGroupError",
     "WriteOnReplicaError",
     "choose_engine",
+    "close_session",
+    "create_session",
     "current_token",
     "declared_intent",
     "read_intent",

@@ -132,7 +132,7 @@ async def monitored(
     """
     async with contextlib.AsyncExitStack() as stack:
         replica = container.resolve(ReplicaEngine)
-        if isinstance(replica, ReplicaEngine) and replica.topology is not None and replica.settings.replicas:
+        if isinstance(replica, ReplicaEngine) and replica.settings.replicas:
             for intent in marked:
                 replica.topology.check_group(intent.group)
             await stack.enter_async_context(Monitor(replica))

@@ -24,6 +24,7 @@ from modern_di_replicas import (
 )
 from modern_di_replicas.cluster.engines.create import create_primary_engine
 from modern_di_replicas.consistency.client import Client, record_commit, request_of
+from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import serving
 
@@ -271,8 +272,9 @@ async def test_while_nobody_knows_what_a_client_has_written_the_primary_reads(cl
         client = Client(token=await Tokens(servers.settings, servers.replica.topology).now(), is_request=True)
         client.written(None)
         with request_of(client):
-            assert servers.replica.choose() is servers.primary
-            assert servers.replica.choose(consistency=EVENTUAL) is not servers.primary
+            chosen: typing.Any = servers.replica.choose()
+            assert (chosen, chosen.decision.cause) == (servers.primary, Cause.POSITION_UNKNOWN)
+            assert servers.replica.choose(consistency=EVENTUAL) != servers.primary
             assert current_token() is None
 
 
@@ -282,7 +284,6 @@ async def test_a_monitor_ends_while_somebody_still_asks(disposable_cluster: Loca
     async with serving(disposable_cluster, probe_interval=60.0, probe_timeout=30.0) as servers:
         async with Monitor(servers.replica):
             topology = servers.replica.topology
-            assert topology is not None
             assert topology.watcher is not None
             if frozen:
                 disposable_cluster.primary.freeze()

@@ -118,7 +118,7 @@ async def test_a_session_that_had_to_wait_ends_as_the_replica_it_read_from_deman
     """INVARIANT: a surplus connection is closed over the network; whether it is one, only its own pool knows."""
     options: dict[str, typing.Any] = {"replica_pool_size": 1, "replica_max_overflow": 1, "probe_interval": 60.0}
     async with serving(cluster, **options, catch_up_wait=600.0) as servers, Monitor(servers.replica):
-        topology = typing.cast(Topology, servers.replica.topology)
+        topology = servers.replica.topology
         candidate = typing.cast(Server, topology.choose_server(affinity="user"))
         other = next(member for member in topology.serving(None) if member is not candidate)
         behind = next(server for server in cluster.replicas if server.url == candidate.url)
@@ -165,7 +165,7 @@ async def test_execution_options_go_along_wherever_the_read_ends(cluster: LocalC
     async with serving(cluster, catch_up_wait=1.0) as servers, Monitor(servers.replica):
         optioned = servers.replica.execution_options(schema_translate_map={"a": "b"})
         for token, served in ((await ahead(servers), False), (await now(servers), True)):
-            servers.replica.topology.positions.reached.clear()  # type: ignore[union-attr]  # it stands for all replicas
+            servers.replica.topology.positions.reached.clear()
             engine = optioned.choose(after=token)
             assert isinstance(engine, CatchUpEngine)
             assert engine.get_execution_options() == {"schema_translate_map": {"a": "b"}}
@@ -212,7 +212,6 @@ async def test_the_replica_that_was_chosen_is_asked_alone(
     settings: dict[str, typing.Any] = {"probe_interval": 60.0, "balancing": "round-robin"}
     async with serving(cluster, **settings) as servers, Monitor(servers.replica) as monitor:
         topology = servers.replica.topology
-        assert topology is not None
         topology.watcher = asking = Asking(monitor)
         served = []
         for _ in range(6):
@@ -249,7 +248,6 @@ async def test_with_no_replica_left_nobody_waits(disposable_cluster: LocalCluste
     async with serving(disposable_cluster, probe_interval=3.0) as servers, Monitor(servers.replica):
         session = reading(servers, after=await ahead(servers))
         topology = servers.replica.topology
-        assert topology is not None
         for replica in disposable_cluster.replicas:
             await asyncio.to_thread(replica.stop, "immediate")
         async with asyncio.timeout(20):
@@ -275,7 +273,6 @@ async def test_where_there_are_no_replicas_the_primary_alone_is_asked(cluster: L
     """A monitor of nothing but a primary still knows what was written."""
     async with serving(cluster, replicas=[], probe_interval=0.1) as servers, Monitor(servers.replica):
         topology = servers.replica.topology
-        assert topology is not None
         assert await is_written(topology, await now(servers), wait=0.1)
         assert not await is_written(topology, await ahead(servers), wait=0.1)
 
@@ -301,7 +298,6 @@ async def test_an_answer_to_a_question_older_than_the_token_settles_nothing(clus
     """INVARIANT: the write may have come between the question and its answer; the next answer decides."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         token, topology = await now(servers), servers.replica.topology
-        assert topology is not None
         old = Observation(at=0.0, in_recovery=False, lsn=1, written=1, timeline=token.timeline, system=1, database=1)
         new = dataclasses.replace(old, at=time.monotonic() + 60, lsn=token.lsn + 10, written=token.lsn + 10)
         topology.positions = Positions()
@@ -316,7 +312,6 @@ async def test_a_primary_that_answers_late_is_asked_again(cluster: LocalCluster)
     """What it said before the write tells nothing of it."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         topology = servers.replica.topology
-        assert topology is not None
         client = Client(token=await now(servers), is_request=True)
         client.written(None)
         topology.watcher = Answering(topology, [])

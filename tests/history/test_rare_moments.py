@@ -60,7 +60,7 @@ class Worker:
 
     @property
     def topology(self) -> Topology:
-        return typing.cast(Topology, self.container.resolve(ReplicaEngine).topology)
+        return self.container.resolve(ReplicaEngine).topology
 
     async def probe_now(self) -> None:
         for member in self.topology.servers:

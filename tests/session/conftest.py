@@ -29,7 +29,6 @@ class Servers:
 
     def checked_out(self) -> int:
         topology = self.replica.topology
-        assert topology is not None
         pools: list[typing.Any] = [self.primary.pool, *(member.engine.pool for member in topology.servers)]
         assert all(pool.in_use == pool.checkedout() for pool in pools), "the balancer's count is the pool's own"
         return sum(pool.checkedout() for pool in pools)

@@ -9,7 +9,6 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from modern_di_replicas import RoutedSession
-from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.dependencies import close_session
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import Servers, serving
@@ -20,7 +19,7 @@ READ = select(Item.amount).where(Item.id == 1)
 
 
 def engines(servers: Servers) -> list[AsyncEngine]:
-    return [member.engine for member in typing.cast(Topology, servers.replica.topology).servers]
+    return [member.engine for member in servers.replica.topology.servers]
 
 
 async def test_a_session_that_has_only_read_is_closed_at_once(shop_cluster: LocalCluster) -> None:

@@ -13,8 +13,8 @@ import sqlalchemy.exc
 from sqlalchemy import event, func, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from modern_di_replicas import ReplicaEngine, RoutedSession, WriteOnReplicaError
-from modern_di_replicas.cluster.topology import Topology
+from modern_di_replicas import RoutedSession, WriteOnReplicaError
+from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.drivers.asyncpg import Asyncpg
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
@@ -54,11 +54,10 @@ async def reads_in_flight(servers: Servers) -> collections.abc.AsyncIterator[col
         ended.set()
 
 
-def engine_of(servers: Servers, server: LocalServer) -> ReplicaEngine:
+def engine_of(servers: Servers, server: LocalServer) -> OneReplicaEngine:
     topology = servers.replica.topology
-    assert topology is not None
     engine = next(member.engine for member in topology.servers if member.name == f"127.0.0.1:{server.port}")
-    assert isinstance(engine, ReplicaEngine)
+    assert isinstance(engine, OneReplicaEngine)
     return engine
 
 
@@ -250,7 +249,7 @@ async def test_a_stream_whose_statement_fails_is_no_fault_of_its_replica(
                 with pytest.raises(WriteOnReplicaError):
                     await session.stream_scalars(writing)
                 assert session.decision.server != "primary"
-        assert not any(member.health.is_down for member in typing.cast(Topology, servers.replica.topology).servers)
+        assert not any(member.health.is_down for member in servers.replica.topology.servers)
 
 
 async def test_a_stream_that_writes_is_opened_on_the_primary(shop_cluster: LocalCluster) -> None:

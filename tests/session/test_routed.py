@@ -95,7 +95,7 @@ async def test_the_decision_says_why_a_read_is_on_the_primary(shop_cluster: Loca
     async with serving(shop_cluster) as servers:
         for session, reason in (
             (servers.session(intent=strong), "GET, STRONG"),
-            (RoutedSession(servers.primary, intent=plain), "GET, no replica to serve it"),
+            (RoutedSession(servers.primary, intent=plain), "GET, an engine chosen by the application"),
             (RoutedSession(servers.primary, intent=Intent.write(reason="POST")), "POST"),
         ):
             async with session:
@@ -291,7 +291,6 @@ async def test_an_error_of_another_database_is_no_fault_of_the_replica(shop_clus
             assert await session.scalar(KEYED) == 10
             assert session.decision.server != "primary"
         assert len(refused) == 1
-        assert servers.replica.topology is not None
         assert len(servers.replica.topology.serving(None)) == 2
 
 

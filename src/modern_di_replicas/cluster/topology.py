@@ -1,17 +1,20 @@
-"""All replicas as one: who serves a read, and who stands behind them."""
+"""The servers of one application: which of them serves a read, and the primary behind them."""
 
 import collections.abc
 import dataclasses
+import functools
 import typing
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from modern_di_replicas.cluster.commits import Writes
+from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.errors import NoReplicaAvailable, UnknownGroupError
 from modern_di_replicas.routing.balancing import Balancer, with_affinity
+from modern_di_replicas.routing.decision import Cause, on_primary
 from modern_di_replicas.routing.eligibility import eligible
 from modern_di_replicas.routing.positions import Positions
 from modern_di_replicas.routing.snapshot import Snapshot
@@ -59,10 +62,9 @@ class Watcher(typing.Protocol):
 
 
 class Topology:
-    """The replicas of one application, with the primary behind them.
+    """The replicas of one application, with the primary behind them; `add` adds each server.
 
     Args:
-        servers: every server that can be a replica.
         primary: the engine that does what the replicas cannot do.
         balancer: chooses among several good servers.
         primary_reads: whether the primary serves the reads that no replica can.
@@ -73,13 +75,13 @@ class Topology:
     def __init__(
         self,
         *,
-        servers: collections.abc.Sequence[Server],
         primary: AsyncEngine,
         balancer: Balancer,
         primary_reads: bool = True,
         writes: Writes | None = None,
     ) -> None:
-        self.servers = tuple(servers)
+        self.servers: tuple[Server, ...] = ()
+        """Every server that can be a replica."""
         self.primary = primary
         self.snapshot: Snapshot | None = None
         """What the monitor knows; None while no monitor runs."""
@@ -90,8 +92,15 @@ class Topology:
         self._balancer = balancer
         self._primary_reads = primary_reads
         self._writes = writes
-        self._declared = _by_group(server for server in servers if not server.is_declared_primary)
+        self._declared: dict[str, tuple[Server, ...]] = {}
         self._serving = self._declared
+
+    def add(self, server: Server) -> None:
+        """Add a server; before any monitor runs."""
+        self.servers = (*self.servers, server)
+        if not server.is_declared_primary:
+            for group in server.groups:
+                self._declared[group] = (*self._declared.get(group, ()), server)
 
     def publish(self, snapshot: Snapshot | None) -> None:
         """Take over what the monitor knows; None when it ends, and passive knowledge has to do."""
@@ -101,21 +110,6 @@ class Topology:
         else:
             self.positions.publish(snapshot)
             self._serving = eligible(self.servers, snapshot)
-
-    def choose(self, group: str | None = None, *, affinity: str | None = None) -> AsyncEngine:
-        """Return the engine of a replica for one unit of work, or the primary's when none can serve it.
-
-        Args:
-            group: the group the replica has to belong to.
-            affinity: the same key gets the same replica, as long as that one serves.
-
-        Raises:
-            UnknownGroupError: there are replicas, and none is declared for `group`.
-            NoReplicaAvailable: no replica can serve it, and the primary is not to.
-
-        """
-        server = self.choose_server(group, affinity=affinity)
-        return self.without_replica(group) if server is None else server.engine
 
     def choose_server(self, group: str | None = None, *, affinity: str | None = None, lsn: int = 0) -> Server | None:
         """Return a replica for one unit of work; None when none can serve it.
@@ -132,10 +126,11 @@ class Topology:
             servers = [server for server in servers if reached.get(server.name, -1) >= lsn]
         if len(servers) < 2:  # noqa: PLR2004  # nothing to choose from
             return servers[0] if servers else None
-        chosen = self._pick(servers, affinity)
+        choose = self._balancer.choose if affinity is None else functools.partial(with_affinity, affinity)
+        chosen = choose(servers)
         if not chosen.has_room:
             # A full pool is passed over while another has room.
-            chosen = self._pick([server for server in servers if server.has_room] or servers, affinity)
+            chosen = choose([server for server in servers if server.has_room] or servers)
         return chosen
 
     def serving(self, group: str | None) -> collections.abc.Sequence[Server]:
@@ -167,9 +162,6 @@ class Topology:
             return True
         return self.positions.has_written(token)
 
-    def _pick(self, servers: collections.abc.Sequence[Server], affinity: str | None) -> Server:
-        return self._balancer.choose(servers) if affinity is None else with_affinity(affinity, servers)
-
     def check_group(self, group: str | None) -> None:
         """Check that a group exists; any does where there are no replicas at all.
 
@@ -180,23 +172,31 @@ class Topology:
         if group is not None and self._declared and group not in self._declared:
             raise UnknownGroupError(group=group, known=tuple(sorted(self._declared)))
 
-    def without_replica(self, group: str | None) -> AsyncEngine:
+    def without_replica(
+        self, group: str | None, cause: Cause = Cause.NO_REPLICA_SERVES, reason: str = "no replica to serve it"
+    ) -> AsyncEngine:
         """Return the primary's engine, for a read that no replica can serve.
+
+        Args:
+            group: the group of the read.
+            cause: why none can.
+            reason: the same in words.
 
         Raises:
             UnknownGroupError: there are replicas, and none is declared for `group`.
             NoReplicaAvailable: the primary is not to serve it.
 
         """
+        if not self._declared:
+            return self.primary_because(Cause.NO_REPLICAS, "no replicas are declared")
         self.check_group(group)
-        if self._declared and not self._primary_reads:
+        if not self._primary_reads:
             raise NoReplicaAvailable(group=group)
-        return self.primary
+        return self.primary_because(cause, reason)
 
-
-def _by_group(servers: collections.abc.Iterable[Server]) -> dict[str, tuple[Server, ...]]:
-    groups: dict[str, tuple[Server, ...]] = {}
-    for server in servers:
-        for group in server.groups:
-            groups[group] = (*groups.get(group, ()), server)
-    return groups
+    def primary_because(self, cause: Cause, reason: str) -> AsyncEngine:
+        """Return the primary's engine, which carries why a read uses it."""
+        primary = self.primary
+        if isinstance(primary, PrimaryEngine):
+            return primary.because(on_primary(cause, reason))
+        return primary  # a test may put any engine or connection in its place

@@ -66,22 +66,13 @@ class RoundRobin:
 
 
 class LeastInUse:
-    """Chooses the server with the fewest connections in use for its weight; of equals, the one whose turn it is.
-
-    Of very many it compares a few, taken at random: the choice is nearly as good, and costs no more.
-    """
-
-    COMPARED: typing.Final = 8
+    """Chooses the server with the fewest connections in use for its weight; of equals, the one whose turn it is."""
 
     def __init__(self) -> None:
         self._turns = RoundRobin()
-        self._source = random.Random()  # noqa: S311  # for spreading, not for secrets
 
     def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
         """Return one of the least used."""
-        if len(candidates) > self.COMPARED:
-            start = self._source.randrange(len(candidates))
-            candidates = (*candidates[start:], *candidates[:start])[: self.COMPARED]
         least, best = math.inf, []
         for candidate in candidates:
             load = candidate.in_use / candidate.weight

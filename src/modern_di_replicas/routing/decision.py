@@ -1,6 +1,42 @@
-"""Where a unit of work runs, and why. A value: tests assert on it, people read it."""
+"""Where a unit of work runs, and why. A value: tests assert on it, people read it, metrics count it."""
 
 import dataclasses
+import enum
+
+
+PRIMARY = "primary"
+"""The server of a decision for the primary, whichever host that is."""
+
+
+class Cause(enum.Enum):
+    """Why a unit of work runs where it does."""
+
+    WRITE = "write"
+    """Its intent is to write."""
+    REPLICA = "replica"
+    """Its intent is to read, and a replica serves it."""
+    STRONG = "strong"
+    """The read has to include everything that was committed."""
+    POSITION_UNKNOWN = "position_unknown"
+    """Its client has written, and the position of that write is unknown."""
+    NOT_FRESH = "not_fresh"
+    """No replica has what the read must include."""
+    NO_REPLICAS = "no_replicas"
+    """The settings declare no replicas."""
+    NO_REPLICA_SERVES = "no_replica_serves"
+    """Every replica of the group is down, too far behind, or ejected."""
+    CHOSEN = "chosen"
+    """The application chose the engine or connection itself."""
+
+    # After an escalation:
+    WROTE = "wrote"
+    """A unit of work that reads from a replica wrote."""
+    USE_PRIMARY = "use_primary"
+    """A statement asked for the primary."""
+    NEEDS_TRANSACTION = "needs_transaction"
+    """A statement or a session needs a transaction, a connection or an isolation of its own."""
+    REPLICA_FAILED = "replica_failed"
+    """The replica refused, cancelled or lost a statement, or went down before the first one."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -9,5 +45,12 @@ class Decision:
 
     server: str
     """The name of the server: `primary`, or the name of a replica."""
+    cause: Cause
+    """Why this one."""
     reason: str
-    """Why this one, in words for people."""
+    """The same in words for people, with who declared the intent."""
+
+
+def on_primary(cause: Cause, reason: str) -> Decision:
+    """Return the decision for the primary."""
+    return Decision(server=PRIMARY, cause=cause, reason=reason)

@@ -7,6 +7,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import IdentityMap, Mapper, QueryContext, object_session
 from sqlalchemy.util import immutabledict
 
+from modern_di_replicas.routing.decision import Decision
 from modern_di_replicas.session.get_by_key import GetByKeySession
 from modern_di_replicas.session.stale_writes import StaleWriteGuard, state_of
 
@@ -25,7 +26,7 @@ class GuardedSession(GetByKeySession):
 
     # In the class and not in each session, because they seldom change: Python makes an object of some 30 attributes
     # of its own for half as much again.
-    escalation: str | None = None
+    escalation: Decision | None = None
     """Why this unit of work moved to the primary; None while it reads from its replica."""
     has_streamed: bool = False
     """Whether rows of the replica may come as late as they are asked for."""

@@ -10,11 +10,12 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
+from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.read_connections import StatementNotForReplica
-from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.failures import Failure, classify
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.intent import Intent
+from modern_di_replicas.routing.decision import Cause, on_primary
 from modern_di_replicas.routing.statements import Need
 from modern_di_replicas.session.guarded import ALL_AT_ONCE, GuardedSession, mark_rows
 
@@ -22,7 +23,7 @@ from modern_di_replicas.session.guarded import ALL_AT_ONCE, GuardedSession, mark
 USE_PRIMARY: typing.Final = "use_primary"
 """The execution option that runs one statement, and the rest of its unit of work, on the primary."""
 
-_ASKED: typing.Final = f"the execution option {USE_PRIMARY}"
+_ASKED: typing.Final = (Cause.USE_PRIMARY, f"the execution option {USE_PRIMARY}")
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
@@ -54,7 +55,7 @@ class ReplicaSession(GuardedSession):
         self,
         bind: typing.Any = None,  # noqa: ANN401  # as `Session` has it
         *,
-        replica: ReplicaEngine,
+        replica: OneReplicaEngine,
         primary: Engine | Connection,
         intent: Intent,
         catch_up: CatchUpEngine | None = None,
@@ -74,9 +75,10 @@ class ReplicaSession(GuardedSession):
         if always or replica.options:
             self._streams = _asks_to_stream(always)
             if "isolation_level" in always or "isolation_level" in replica.options:
-                self.escalation = "an isolation level of its own"  # a replica's is that of the settings
+                # A replica's is that of the settings.
+                self.escalation = on_primary(Cause.NEEDS_TRANSACTION, "an isolation level of its own")
             elif always.get(USE_PRIMARY):
-                self.escalation = _ASKED
+                self.escalation = on_primary(*_ASKED)
 
     # Where a statement goes
 
@@ -123,7 +125,7 @@ class ReplicaSession(GuardedSession):
     def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
         given = options.get("execution_options")
         if given and given.get(USE_PRIMARY) and self.escalation is None:
-            self.escalate(_ASKED)
+            self.escalate(*_ASKED)
             options["populate_existing"] = options.get("populate_existing") or self._may_be_read_anew
         return super().get(entity, ident, **options)
 
@@ -188,7 +190,7 @@ class ReplicaSession(GuardedSession):
         own = statement.get_execution_options() if isinstance(statement, Executable) else _NONE
         has_options = bool(given or own)
         if has_options and (given.get(USE_PRIMARY) or own.get(USE_PRIMARY)):
-            self.escalate(_ASKED)
+            self.escalate(*_ASKED)
             self._read_anew(options)
         elif isinstance(statement, UpdateBase):
             self.escalate_write("INSERT" if statement.is_insert else "UPDATE" if statement.is_update else "DELETE")
@@ -208,16 +210,16 @@ class ReplicaSession(GuardedSession):
         if self._catch_up is not None:
             self._wait_for_replica(self._catch_up)
         elif self._replica.health.is_down:
-            self.escalate(f"{self._replica.label} went down")
+            self.escalate(Cause.REPLICA_FAILED, f"{self._replica.label} went down")
 
     def _wait_for_replica(self, catch_up: CatchUpEngine) -> None:
         """Read from a replica that is fresh enough by now; from the primary when none is."""
         found = await_only(catch_up.catch_up())
         self._catch_up = None
-        if isinstance(found, ReplicaEngine):
+        if isinstance(found, OneReplicaEngine):
             self._replica = found
         else:
-            self.escalate(f"no replica has {catch_up.read.freshness} yet")
+            self.escalate(Cause.NOT_FRESH, catch_up.decision.reason)
 
     @property
     def label(self) -> str:
@@ -230,7 +232,7 @@ class ReplicaSession(GuardedSession):
             if error.foreseen.need is Need.PRIMARY:
                 self.escalate_write(error.foreseen.kind)
             else:
-                self.escalate(f"{error.foreseen.kind} needs a transaction")
+                self.escalate(Cause.NEEDS_TRANSACTION, f"{error.foreseen.kind} needs a transaction")
             return
         failure = classify(error, self._replica.reads.driver)
         if failure is Failure.OWN:
@@ -251,14 +253,14 @@ class ReplicaSession(GuardedSession):
         if isinstance(error, PoolTimeoutError) and not policy.primary_reads:
             raise NoReplicaAvailable(group=self._intent.group) from error
         policy.report_loss(server=label, error=error, ejected=ejected)
-        self.escalate(f"{label} failed ({type(error).__name__})")
+        self.escalate(Cause.REPLICA_FAILED, f"{label} failed ({type(error).__name__})")
 
     # Moving to the primary
 
-    def escalate(self, reason: str) -> None:
+    def escalate(self, cause: Cause, reason: str) -> None:
         """Move this unit of work to the primary, to its end."""
         if self.escalation is None:
-            self.escalation = reason
+            self.escalation = on_primary(cause, reason)
             self.guard.left_replica(self)
 
     def escalate_write(self, statement: str) -> None:
@@ -270,7 +272,7 @@ class ReplicaSession(GuardedSession):
         """
         if self.escalation is None:
             self._replica.policy.report_write(endpoint=self._intent.endpoint, statement=statement)
-            self.escalate(statement)
+            self.escalate(Cause.WROTE, statement)
 
     @property
     def ends_at_once(self) -> bool:
@@ -310,14 +312,14 @@ class ReplicaSession(GuardedSession):
             self.escalate_write("DELETE")
         elif any(self.is_modified(instance) for instance in self.dirty):
             self.escalate_write("UPDATE")
-        self.escalate("flush")
+        self.escalate(Cause.WROTE, "flush")
         self.check_changes()
 
     # What writes without a statement of its own
 
     def connection(self, *args: typing.Any, **options: typing.Any) -> Connection:
         # What its user will do with it cannot be foreseen, nor run again.
-        self.escalate("connection()")
+        self.escalate(Cause.NEEDS_TRANSACTION, "connection()")
         return super().connection(*args, **options)
 
     def begin_nested(self) -> SessionTransaction:

@@ -1,5 +1,6 @@
 """The session that is injected."""
 
+import dataclasses
 import types
 import typing
 
@@ -7,10 +8,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
+from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
-from modern_di_replicas.consistency.levels import STRONG
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
-from modern_di_replicas.routing.decision import Decision
+from modern_di_replicas.routing.decision import Cause, Decision, on_primary
 from modern_di_replicas.session.get_by_key import GetByKeySession
 from modern_di_replicas.session.replica import ReplicaSession
 
@@ -41,11 +42,15 @@ class RoutedSession(AsyncSession):
     ) -> None:
         self._intent = intent
         chosen, catch_up = engine, None
-        if isinstance(engine, ReplicaEngine) and engine.topology is not None:
+        if isinstance(engine, ReplicaEngine):
             chosen = engine.choose_for(intent)
+        decision: Decision | None = getattr(chosen, "decision", None)
+        if decision is None or (decision.cause is Cause.WRITE and not intent.is_write):
+            decision = on_primary(Cause.CHOSEN, "" if intent.is_write else "an engine chosen by the application")
+        self._decision = decision
         if isinstance(chosen, CatchUpEngine):
             chosen, catch_up = chosen.candidate, chosen
-        if isinstance(chosen, ReplicaEngine):
+        if isinstance(chosen, OneReplicaEngine):
             options.setdefault("sync_session_class", ReplicaSession)
             options["primary"] = _sync(primary or chosen.policy.primary, chosen.options)
             options.update(replica=chosen, intent=intent, catch_up=catch_up)
@@ -73,18 +78,14 @@ class RoutedSession(AsyncSession):
     @property
     def decision(self) -> Decision:
         """Where this unit of work runs now, and why."""
-        session = self.sync_session
+        session, declared = self.sync_session, self._intent.reason
         if not isinstance(session, ReplicaSession):
-            return Decision(server="primary", reason=f"{self._intent.reason}{self._why_not_a_replica}")
-        if session.escalation is None:
-            return Decision(server=session.label, reason=self._intent.reason)
-        return Decision(server="primary", reason=f"{self._intent.reason}, escalated: {session.escalation}")
-
-    @property
-    def _why_not_a_replica(self) -> str:
-        if self._intent.is_write:
-            return ""
-        return ", STRONG" if self._intent.consistency is STRONG else ", no replica to serve it"
+            chosen = self._decision
+            return dataclasses.replace(chosen, reason=f"{declared}, {chosen.reason}" if chosen.reason else declared)
+        escalation = session.escalation
+        if escalation is None:
+            return Decision(server=session.label, cause=Cause.REPLICA, reason=declared)
+        return dataclasses.replace(escalation, reason=f"{declared}, escalated: {escalation.reason}")
 
 
 def _sync(bind: AsyncEngine | AsyncConnection, options: dict[str, typing.Any]) -> Engine | Connection:

@@ -145,7 +145,6 @@ async def test_a_replica_behind_its_max_lag_leaves_the_rotation_and_returns(
             await asyncio.to_thread(fleet_cluster.primary.execute, "INSERT INTO busy VALUES (1)")
             await running.until(lambda: not ports & set(running.recent), within=OFF_WITHIN)
             topology = servers.replica.topology
-            assert topology is not None
             assert topology.snapshot is not None
             states = [topology.snapshot.servers[f"127.0.0.1:{port}"] for port in ports]
             assert all(state.lag_bytes and state.lag_seconds and state.lag_seconds > 0.5 for state in states)
@@ -189,7 +188,6 @@ async def test_a_replica_that_freezes_when_it_is_first_met_holds_nobody_up(fleet
                     return await session.scalar(text("SELECT pg_is_in_recovery()")), time.monotonic() - began
 
             topology = servers.replica.topology
-            assert topology is not None
             (engine,) = (member.engine for member in topology.servers if not member.is_declared_primary)
             event.listen(engine.sync_engine, "connect", freeze_when_all_are_connected, insert=True)
             try:
@@ -228,7 +226,6 @@ async def test_a_replica_that_was_away_while_nobody_read_serves_the_next_reads(
         Monitor(servers.replica),
     ):
         topology = servers.replica.topology
-        assert topology is not None
 
         async def read() -> int | None:
             async with servers.session() as session:
@@ -314,7 +311,6 @@ async def test_an_idle_primary_makes_no_lag(fleet_cluster: LocalCluster) -> None
     fleet_cluster.catch_up()
     async with serving(fleet_cluster, **settings) as servers, Monitor(servers.replica):
         topology = servers.replica.topology
-        assert topology is not None
         ended = time.monotonic() + 1.0
         while time.monotonic() < ended:
             snapshot = topology.snapshot
@@ -334,7 +330,6 @@ async def test_with_the_primary_gone_the_replicas_go_on_and_say_since_when_they_
         Monitor(servers.replica),
     ):
         topology = servers.replica.topology
-        assert topology is not None
         await asyncio.to_thread(disposable_cluster.primary.stop, "immediate")
         async with asyncio.timeout(10):
             while topology.snapshot is None or topology.snapshot.primary is not None:  # noqa: ASYNC110  # as above
@@ -424,7 +419,6 @@ async def test_a_checkout_is_passed_on_from_full_pools_and_stops_at_errors_of_th
 
     async with serving(fleet_cluster) as servers:
         topology = servers.replica.topology
-        assert topology is not None
         for member in topology.servers:
             event.listen(member.engine.sync_engine, "connect", fails)
         with pytest.raises(ValueError, match="bug"):
@@ -438,11 +432,9 @@ async def test_a_checkout_is_passed_on_from_full_pools_and_stops_at_errors_of_th
 async def test_affinity_keeps_a_client_on_its_replica_while_that_one_lives(disposable_cluster: LocalCluster) -> None:
     """INVARIANT: reads of one client do not go back in time by changing the replica."""
     async with serving(disposable_cluster) as servers:
-        topology = servers.replica.topology
-        assert topology is not None
-        homes = {key: topology.choose(affinity=key) for key in map(str, range(50))}
+        homes = {key: servers.replica.choose(affinity=key) for key in map(str, range(50))}
         assert len(set(homes.values())) == 2
-        assert all(topology.choose(affinity=key) is home for key, home in homes.items())
+        assert all(servers.replica.choose(affinity=key) is home for key, home in homes.items())
 
 
 async def test_weights_are_shares(fleet_cluster: LocalCluster) -> None:
@@ -451,9 +443,7 @@ async def test_weights_are_shares(fleet_cluster: LocalCluster) -> None:
     replicas = [Replica(first.url, "heavy", weight=9), Replica(second.url, "light", weight=1)]
     for balancing in ("least-in-use", "round-robin"):
         async with serving(fleet_cluster, replicas=replicas, balancing=balancing) as servers:
-            topology = servers.replica.topology
-            assert topology is not None
-            chosen = collections.Counter(typing.cast(typing.Any, topology.choose()).label for _ in range(100))
+            chosen = collections.Counter(typing.cast(typing.Any, servers.replica.choose()).label for _ in range(100))
             assert chosen == {"heavy": 90, "light": 10}
 
 

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from modern_di_replicas.cluster.freshness import FreshRead, catch_up
 from modern_di_replicas.cluster.topology import Server
+from modern_di_replicas.routing.decision import Cause, on_primary
 
 
 class CatchUpEngine(AsyncEngine):
@@ -32,6 +33,8 @@ class CatchUpEngine(AsyncEngine):
     ) -> None:
         super().__init__(primary)
         self.read = read
+        self.decision = on_primary(Cause.NOT_FRESH, f"no replica has {read.freshness} yet")
+        """Why a unit of work uses this engine, as long as no replica has caught up."""
         self._candidate = candidate
         self._options = options or {}
 

@@ -6,6 +6,7 @@ import typing
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas.cluster.commits import Writes
+from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.escalation import EscalationPolicy
@@ -49,31 +50,39 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
     policy = EscalationPolicy(
         primary=primary, on_write=settings.on_write, primary_reads=settings.primary_reads or not settings.replicas
     )
-    # The declared primary is one of the servers: after a switchover it is a standby like the others.
-    declared = [(replica, False) for replica in settings.servers]
-    is_declared_primary = Replica(settings.primary, name=_name_of_primary(settings))
-    servers = [
-        _create_server(settings, replica, policy, is_declared_primary=is_reserve)
-        for replica, is_reserve in [(is_declared_primary, True), *declared]
-    ]
     balancing = settings.balancing
     topology = Topology(
-        servers=servers,
         primary=primary,
         balancer=STRATEGIES[balancing]() if isinstance(balancing, str) else balancing(),
         primary_reads=settings.primary_reads,
         writes=primary.writes if isinstance(primary, PrimaryEngine) else None,
     )
-    for server in servers:
-        refuse_setbacks(server.engine.sync_engine, functools.partial(topology.furthest, server.name))
-    engine = create_async_engine(
+    # The declared primary is one of the servers: after a switchover it is a standby like the others.
+    declared_primary = Replica(settings.primary, name=_name_of_primary(settings))
+    for replica, is_declared_primary in [(declared_primary, True), *((replica, False) for replica in settings.servers)]:
+        engine = _create_one_replica_engine(settings, replica, policy, topology)
+        max_lag = settings.max_lag if replica.max_lag is None else replica.max_lag
+        topology.add(
+            Server(
+                name=replica.label,
+                url=replica.url,
+                engine=engine,
+                health=engine.health,
+                weight=replica.weight,
+                groups=frozenset(replica.groups),
+                max_lag=None if max_lag is None else max_lag.total_seconds(),
+                capacity=settings.replica_pool_size + settings.replica_max_overflow,
+                is_declared_primary=is_declared_primary,
+            )
+        )
+    engine_of_all = create_async_engine(
         # Only the kind of database is read from this URL: the servers have the addresses.
         settings.primary,
         isolation_level=settings.read_isolation,
         logging_name="replicas",
         pool=AllReplicasPool(topology),
     )
-    return ReplicaEngine(engine.sync_engine, settings=settings, policy=policy, topology=topology)
+    return ReplicaEngine(engine_of_all.sync_engine, settings=settings, policy=policy, topology=topology)
 
 
 def _name_of_primary(settings: ReplicationSettings) -> str:
@@ -82,9 +91,9 @@ def _name_of_primary(settings: ReplicationSettings) -> str:
     return f"{label} (primary)" if label in {replica.label for replica in settings.servers} else label
 
 
-def _create_server(
-    settings: ReplicationSettings, replica: Replica, policy: EscalationPolicy, *, is_declared_primary: bool
-) -> Server:
+def _create_one_replica_engine(
+    settings: ReplicationSettings, replica: Replica, policy: EscalationPolicy, topology: Topology
+) -> OneReplicaEngine:
     engine = create_async_engine(
         replica.url,
         connect_args=_connect_args(settings, role="replica"),
@@ -96,19 +105,8 @@ def _create_server(
         max_overflow=settings.replica_max_overflow,
         pool_timeout=settings.replica_pool_timeout,
     )
-    member_engine = ReplicaEngine(engine.sync_engine, settings=settings, policy=policy)
-    max_lag = settings.max_lag if replica.max_lag is None else replica.max_lag
-    return Server(
-        name=replica.label,
-        url=replica.url,
-        engine=member_engine,
-        health=member_engine.health,
-        weight=replica.weight,
-        groups=frozenset(replica.groups),
-        max_lag=None if max_lag is None else max_lag.total_seconds(),
-        capacity=settings.replica_pool_size + settings.replica_max_overflow,
-        is_declared_primary=is_declared_primary,
-    )
+    refuse_setbacks(engine.sync_engine, functools.partial(topology.furthest, replica.label))
+    return OneReplicaEngine(engine.sync_engine, settings=settings, policy=policy, topology=topology)
 
 
 def _connect_args(settings: ReplicationSettings, *, role: str) -> dict[str, typing.Any]:

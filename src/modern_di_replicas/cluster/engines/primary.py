@@ -1,5 +1,6 @@
 """The engine of the primary, which may move."""
 
+import copy
 import typing
 
 from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event, make_url
@@ -10,6 +11,7 @@ from modern_di_replicas.cluster.failures import REFUSED_WRITE
 from modern_di_replicas.cluster.pools.fenced import Fence, FencedPool
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 from modern_di_replicas.drivers.known import driver_of
+from modern_di_replicas.routing.decision import Cause, Decision, on_primary
 
 
 class PrimaryEngine(AsyncEngine):
@@ -23,6 +25,8 @@ class PrimaryEngine(AsyncEngine):
 
     def __init__(self, sync_engine: Engine, *, writes: Writes | None = None) -> None:
         super().__init__(sync_engine)
+        self.decision = on_primary(Cause.WRITE, "")
+        """Why a unit of work uses this engine."""
         self.writes = writes
         self._connections = OpenConnections(sync_engine)
         self._moved_to: URL | None = None
@@ -42,6 +46,18 @@ class PrimaryEngine(AsyncEngine):
             self._fence.lift()  # nobody got through, so there is no connection to end
         else:
             self._connections.terminate()
+
+    def because(self, decision: Decision) -> typing.Self:
+        """Return the same engine, which carries why it was chosen."""
+        chosen = copy.copy(self)
+        chosen.decision = decision
+        return chosen
+
+    def execution_options(self, **options: typing.Any) -> typing.Self:
+        """Return the same engine with other execution options; see `AsyncEngine.execution_options`."""
+        optioned = copy.copy(self)
+        AsyncEngine.__init__(optioned, self.sync_engine.execution_options(**options))
+        return optioned
 
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
         """Close the pooled connections; see `AsyncEngine.dispose`."""

@@ -35,8 +35,7 @@ class SessionReads:
         self.autocommit = isolation == "AUTOCOMMIT"
         """Whether each statement stands alone."""
         self.driver = driver_of(engine)
-        # What a `WeakSet` is, which takes several times as long to add to, once for each unit of work.
-        self._connections: set[weakref.ref[Connection]] = set()
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         # Not "before_cursor_execute", which makes SQLAlchemy look for listeners at every other point of a statement.
         for event_name in ("do_execute", "do_executemany"):
             event.listen(engine, event_name, self._check_statement)
@@ -57,7 +56,7 @@ class SessionReads:
         connection = engine.connect()
         # The session joins a transaction that is under event_name, and leaves its end to us.
         connection.begin()
-        self._connections.add(weakref.ref(connection, self._connections.discard))
+        self._connections.add(connection)
         return connection
 
     def _check_statement(
@@ -71,7 +70,7 @@ class SessionReads:
         if foreseen is None or (foreseen.need is Need.TRANSACTION and not self.autocommit):
             return
         # Not for Core on the replica's engine: whoever uses that knows what it is.
-        if weakref.ref(context.root_connection) in self._connections:
+        if context.root_connection in self._connections:
             raise StatementNotForReplica(foreseen)
 
     def _roll_back(self, connection: PoolProxiedConnection) -> None:
@@ -80,8 +79,7 @@ class SessionReads:
             self._do_rollback(connection)
         except Exception as error:
             # Of whatever kind, it would hide why a session rolls back. Whoever uses Core may know.
-            lent = [one for reference in list(self._connections) if (one := reference()) is not None]
-            opened = [one for one in lent if not one.closed and not one.invalidated]
+            opened = [one for one in self._connections if not one.closed and not one.invalidated]
             ours = [one for one in opened if one.connection is connection]
             if not ours:
                 raise

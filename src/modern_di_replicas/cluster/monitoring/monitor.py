@@ -56,10 +56,6 @@ class Monitor:
 
     def __init__(self, replicas: ReplicaEngine) -> None:
         topology, settings = replicas.topology, replicas.settings
-        if topology is None:
-            raise ConfigurationError(
-                field="replicas", value=replicas.label, remedy="give the engine that stands for all replicas"
-            )
         self._topology = topology
         self._settings = settings
         name = f"{settings.application_name}-monitor"

@@ -1,0 +1,59 @@
+"""The engine of one replica, on which a unit of work reads."""
+
+import functools
+import typing
+
+from sqlalchemy import Engine, event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from modern_di_replicas.cluster.engines.read_connections import SessionReads
+from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.cluster.escalation import EscalationPolicy
+from modern_di_replicas.cluster.health import Health
+from modern_di_replicas.cluster.pools.open_connections import OpenConnections
+from modern_di_replicas.cluster.topology import Topology
+from modern_di_replicas.intent import Intent
+from modern_di_replicas.routing.decision import Cause, Decision
+from modern_di_replicas.settings import ReplicationSettings
+
+
+class OneReplicaEngine(ReplicaEngine):
+    """The engine of one replica: `ReplicaEngine.choose()` returns it, and it chooses itself."""
+
+    def __init__(
+        self, sync_engine: Engine, *, settings: ReplicationSettings, policy: EscalationPolicy, topology: Topology
+    ) -> None:
+        super().__init__(sync_engine, settings=settings, policy=policy, topology=topology)
+        self.reads = SessionReads(sync_engine, isolation=settings.read_isolation)
+        """How sessions read."""
+        self.connections = OpenConnections(sync_engine)
+        """Those that are open, to end them."""
+        self.health = Health(self.connections)
+        """Whether this replica is worth trying."""
+        self.decision = Decision(server=self.label, cause=Cause.REPLICA, reason="")
+        """Why a unit of work uses this engine."""
+        event.listen(sync_engine, "do_connect", self._check_health)
+
+    def _check_health(self, *_: object) -> None:
+        self.health.check()
+
+    @functools.cached_property
+    def streaming(self) -> Engine:
+        """The engine on which sessions read rows one by one: a server-side cursor lives in a transaction."""
+        if not self.reads.autocommit:
+            return self.sync_engine
+        return self.sync_engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
+
+    def choose_for(self, intent: Intent) -> AsyncEngine:  # noqa: ARG002  # the signature of ReplicaEngine
+        """Return this engine: the choice was made."""
+        return self
+
+    def execution_options(self, **options: typing.Any) -> typing.Self:
+        """Return the same replica with other execution options; see `AsyncEngine.execution_options`."""
+        optioned = super().execution_options(**options)
+        vars(optioned).pop("streaming", None)  # it has the options of the engine it was made from
+        return optioned
+
+    async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
+        """Close the pooled connections; see `AsyncEngine.dispose`."""
+        await self.connections.closed(AsyncEngine.dispose(self, close))

@@ -1,0 +1,31 @@
+"""What users import."""
+
+import pathlib
+import re
+import types
+
+import modern_di_replicas
+
+
+ROOT = pathlib.Path(__file__).parent.parent
+PUBLIC = ("", ".errors", ".fastapi", ".litestar", ".testing", ".testing.fixtures")
+# Assertions in blocks that are invisible where Markdown is rendered; users do not copy them.
+INVISIBLE = re.compile(r"<!-- invisible-code-block.*?-->", re.DOTALL)
+IMPORTED = re.compile(r"(?:from|import) modern_di_replicas((?:\.\w+)*)")
+
+
+def test_recipes_and_docs_import_public_modules_only() -> None:
+    """What they import privately, users copy; then it can never change."""
+    pages = [*ROOT.glob("recipes/**/*.py"), *ROOT.glob("docs/**/*.md"), ROOT / "README.md"]
+    imported = {
+        (page.name, module) for page in pages for module in IMPORTED.findall(INVISIBLE.sub("", page.read_text()))
+    }
+    assert len(imported) > 20
+    assert {(page, module) for page, module in imported if module not in PUBLIC} == set()
+
+
+def test_all_names_what_the_package_exports() -> None:
+    """A name that is imported and not listed would be public by accident."""
+    modules = {name for name, value in vars(modern_di_replicas).items() if isinstance(value, types.ModuleType)}
+    exported = {name for name in vars(modern_di_replicas) if not name.startswith("_")} - modules
+    assert sorted(modern_di_replicas.__all__) == sorted(exported)
