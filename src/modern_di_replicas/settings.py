@@ -315,6 +315,8 @@ def _check_url(field: str, value: object) -> URL:
     for name in url.query:
         remedy = driver_of(url).parameter_remedy(name)
         _check(field, redacted(url), usable=remedy is None, remedy=remedy or "")
+    remedy = _address_remedy(url)
+    _check(field, redacted(url), usable=remedy is None, remedy=remedy or "")
     return url
 
 
@@ -330,6 +332,27 @@ def _database(url: URL) -> str | None:
 
 
 def _address(url: URL) -> str:
-    """Return `host:port`, or all of them for a URL with several `host` parameters."""
-    hosts = url.query.get("host", ())
-    return ",".join([hosts] if isinstance(hosts, str) else hosts) or f"{url.host or 'localhost'}:{url.port or 5432}"
+    """Return `host:port`, or all of them for a URL of several hosts; the host may be the directory of a socket."""
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    hosts, ports = _listed(arguments.get("host") or "localhost"), _listed(arguments.get("port") or 5432)
+    if len(ports) == 1:
+        ports *= len(hosts)
+    return ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+
+
+def _address_remedy(url: URL) -> str | None:
+    """Return what to do about hosts and ports that no server is reached by; None where there is nothing to do."""
+    try:
+        _, arguments = url.get_dialect()().create_connect_args(url)
+    except sqlalchemy.exc.ArgumentError as error:
+        return f"{error}".lower().rstrip(".")
+    for host in _listed(arguments.get("host")):
+        if host.startswith("/") and ":" in host:
+            folder, _, port = host.partition(":")
+            return f"write host={folder}&port={port}: the driver takes {host!r} for the name of a directory"
+    return None
+
+
+def _listed(given: object) -> list[str]:
+    """Return what SQLAlchemy passes to the driver for several hosts or ports: a list, or a text with commas."""
+    return [str(one) for one in given] if isinstance(given, list) else str(given).split(",")

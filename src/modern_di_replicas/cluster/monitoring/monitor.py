@@ -1,6 +1,9 @@
 """Watches the servers: one task and one connection for each, and a snapshot that is swapped as a whole."""
 
 import asyncio
+import collections.abc
+import contextlib
+import functools
 import logging
 import math
 import random
@@ -15,7 +18,7 @@ from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.cluster.topology import Server
 from modern_di_replicas.errors import ConfigurationError
-from modern_di_replicas.routing.snapshot import Observation, Role, Snapshot, assemble, find_primary
+from modern_di_replicas.routing.snapshot import Observation, Role, ServerState, Snapshot, assemble, find_primary
 from modern_di_replicas.settings import redacted
 
 
@@ -50,7 +53,7 @@ class Monitor:
         replicas: the engine that stands for all replicas.
 
     Raises:
-        ConfigurationError: at the start, a server refuses the user, the password or the database.
+        ConfigurationError: at the start, the primary refuses the user, the password or the database.
 
     """
 
@@ -72,6 +75,11 @@ class Monitor:
         self._system: int | None = None
         self._timeline = 0
         self._roles: dict[str, Role] = {}
+        self._refused: dict[str, str] = {}
+        """Why servers refuse this application, as it was logged last."""
+        self._concluded_at = -math.inf
+        self._unwatched: set[str] = set()
+        """Servers whose watch was ended by somebody else."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> typing.Self:
@@ -80,7 +88,7 @@ class Monitor:
         except BaseException:
             await self._end()
             raise
-        self._tasks = [asyncio.create_task(self._watch(server)) for server in self._topology.servers]
+        self._tasks = [self._start_watch(server) for server in self._topology.servers]
         self._topology.watcher = self
         return self
 
@@ -106,7 +114,8 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
     ) -> None:
         self._topology.watcher = None
-        tasks = [*self._tasks, *self._immediate_probes.values()]
+        watches, self._tasks = self._tasks, []
+        tasks = [*watches, *self._immediate_probes.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -118,11 +127,48 @@ class Monitor:
             server.health.stop_watching()
         await asyncio.gather(*(probe.close() for probe in self._probes.values()))
 
+    def _start_watch(self, server: Server) -> asyncio.Task[None]:
+        watch = asyncio.create_task(self._watch(server))
+        watch.add_done_callback(functools.partial(self._watch_ended, server))
+        return watch
+
+    def _watch_ended(self, server: Server, watch: asyncio.Task[None]) -> None:
+        """Forget a server whose watch was ended by somebody else: what is known of it would never change again."""
+        if watch not in self._tasks:
+            return  # by this monitor
+        error = None if watch.cancelled() else watch.exception()
+        logger.error(
+            "The watch of %s has ended: nothing is known of it any more. Restart the application.",
+            server.name,
+            exc_info=error,
+        )
+        self._unwatched.add(server.name)
+        self._observed.pop(server.name, None)
+        with self._guarded(server.name):
+            self._conclude()
+
+    @contextlib.contextmanager
+    def _guarded(self, name: str) -> collections.abc.Iterator[None]:
+        """Log whatever is raised while something is concluded; the watch goes on."""
+        try:
+            yield
+        except Exception:
+            logger.exception("The monitor failed while it looked at %s; it goes on.", name)
+            if time.monotonic() - self._concluded_at > self._answer_time:
+                self._publish_unknown()  # what was concluded last is too old to rely on
+
+    def _publish_unknown(self) -> None:
+        states = {server.name: ServerState(name=server.name) for server in self._topology.servers}
+        self._topology.publish(Snapshot(servers=states))
+
     async def _watch(self, server: Server) -> None:
         pause = self._settings.probe_interval
         while True:
             await asyncio.sleep(pause * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311  # for spreading
-            if await self._probe(server):
+            answered = False
+            with self._guarded(server.name):
+                answered = await self._probe(server)
+            if answered:
                 pause = self._settings.probe_interval
             else:
                 pause = min(pause * 2, max(LONGEST_PAUSE, self._settings.probe_interval))
@@ -136,6 +182,7 @@ class Monitor:
             self._conclude()
             return False
         was_down = server.health.is_down
+        self._refused.pop(server.name, None)
         server.health.probe_succeeded()
         if was_down and not server.health.is_down:
             logger.warning("%s is back.", server.name)
@@ -175,13 +222,17 @@ class Monitor:
         if known is None:
             return  # it is down, and comes back by regular probes
         self._observed[name] = seen
+        with self._guarded(name):
+            self._take_over(name, seen, known)
+        self._note_answer(name)
+
+    def _take_over(self, name: str, seen: Observation, known: Observation) -> None:
         if (seen.in_recovery, seen.timeline, seen.system) != (known.in_recovery, known.timeline, known.system):
             self._conclude()
         elif name == self._primary:
             self._topology.positions.follow(seen)
         elif name in self._topology.positions.reached and seen.in_recovery:
             self._topology.positions.saw(name, seen)
-        self._note_answer(name)
 
     async def primary_answers(self) -> bool:
         """Wait for the primary's next answer; return whether it came before the primary counts as down.
@@ -201,15 +252,19 @@ class Monitor:
 
     def _no_answer(self, server: Server, error: Exception, *, starting: bool) -> None:
         if (self._settings.driver.sqlstate(error) or "").startswith(_REFUSALS):
+            reason = str(error).partition("\n")[0]
             refused = ConfigurationError(
                 field=f"the URL of {server.name}",
                 value=redacted(make_url(server.url)),
-                remedy=f"the server refuses its user, password or database ({type(error).__name__}): correct it",
+                remedy=f"the server refuses it ({reason}); correct the user, password or database, or its pg_hba.conf",
             )
-            if starting:
+            if starting and server.is_declared_primary:
                 raise refused from None
-            logger.error("%s", refused.message())
-        if self._observed.pop(server.name, None) is not None or starting:
+            if self._refused.get(server.name) != reason:
+                self._refused[server.name] = reason
+                logger.error("%s", refused.message())
+            self._observed.pop(server.name, None)
+        elif self._observed.pop(server.name, None) is not None or starting:
             logger.warning("%s is down: %s.", server.name, type(error).__name__)
         server.health.declare_down()
 
@@ -240,7 +295,11 @@ class Monitor:
             lost_primary_at=self._lost_primary_at,
         )
         self._report(snapshot)
-        self._topology.publish(snapshot)
+        if primary is None and self._unwatched:
+            self._publish_unknown()  # one of them may be the primary, and the lag of its replicas would have no limit
+        else:
+            self._topology.publish(snapshot)
+        self._concluded_at = time.monotonic()
         engine, is_former = self._topology.primary, snapshot.servers[self._primary].role is Role.FENCED
         if is_former and isinstance(engine, PrimaryEngine):
             engine.fence(timeout=min(self._answer_time, self._settings.connect_timeout))

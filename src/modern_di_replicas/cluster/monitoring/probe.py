@@ -95,7 +95,8 @@ class Probe:
             try:
                 return await self._question(self._identity if briefly else None)
             except self._driver.lost_connection:
-                pass  # it was closed while nobody looked: that says nothing of the server now
+                # It was closed while it was idle: that says nothing of the server now. It may be half open.
+                self._driver.terminate(self._connection)
         arguments = self._driver.connect_arguments(
             make_url(self.url), application_name=self.application_name, timeout=self.timeout
         )
