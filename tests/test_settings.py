@@ -30,6 +30,14 @@ def test_a_url_with_several_hosts_is_named_by_all_of_them() -> None:
     assert ReplicationSettings(primary=PRIMARY, replicas=[one_host]).servers[0].label == "db-2:5432"
 
 
+def test_servers_in_one_socket_directory_are_told_apart_by_their_ports() -> None:
+    """The directory is the host, and the port is part of the name of the socket in it."""
+    urls = [f"postgresql+asyncpg://app@/shop?host=/run/postgresql&port={port}" for port in (5432, 5433)]
+    shared = "postgresql+asyncpg://app@:5434/shop?host=/run/postgresql"
+    names = [one.label for one in ReplicationSettings(primary=PRIMARY, replicas=[*urls, shared]).servers]
+    assert names == [f"/run/postgresql:{port}" for port in (5432, 5433, 5434)]
+
+
 def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
     """As in libpq: no database in the URL means the database named like the user."""
     ReplicationSettings(primary="postgresql+asyncpg://shop@db-1", replicas=["postgresql+asyncpg://shop@db-2/shop"])
@@ -42,6 +50,18 @@ def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
         pytest.param("primary", {"primary": "postgresql+psycopg2://app:s3cret@db-1/shop"}, "asyncpg", id="sync driver"),
         pytest.param("primary", {"primary": "postgresql+nope://app:s3cret@db-1/shop"}, "asyncpg", id="unknown driver"),
         pytest.param("primary", {"primary": "sqlite+aiosqlite:///shop.db"}, "asyncpg", id="another database system"),
+        pytest.param(
+            "primary",
+            {"primary": "postgresql+asyncpg://app:s3cret@/shop?host=/run/postgresql:5433"},
+            "host=/run/postgresql&port=5433",
+            id="a port in the directory of a socket",
+        ),
+        pytest.param(
+            "primary",
+            {"primary": "postgresql+asyncpg://app:s3cret@/shop?host=db-1:5432,db-2:5432"},
+            "ports are required",
+            id="ports that SQLAlchemy does not find",
+        ),
         pytest.param("primary", {"primary": "app:s3cret@db-1"}, "postgresql+asyncpg://", id="not a URL"),
         pytest.param("primary", {"primary": "postgresql+asyncpg://app:s3cret@db:x/shop"}, "host:5432", id="bad port"),
         pytest.param("primary", {"primary": f"{PRIMARY}?sslmode=require"}, "ssl=", id="libpq's name for TLS"),

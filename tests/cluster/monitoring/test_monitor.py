@@ -330,25 +330,122 @@ async def test_a_connection_to_a_primary_that_became_a_standby_is_replaced(dispo
 
 
 @pytest.mark.parametrize("what", ["password", "database", "user"])
-async def test_a_wrong_password_or_database_is_an_error_at_the_start(
+async def test_a_wrong_password_or_database_of_the_primary_is_an_error_at_the_start(
     replicated_cluster: LocalCluster, what: str
 ) -> None:
-    """INVARIANT: it must not hide behind the fallback to the primary, where nobody would look for it."""
-    url = make_url(replicated_cluster.replicas[0].url)
-    primary = replicated_cluster.primary.url
-    if what == "password":
-        wrong = url.set(password="s3cret-but-wrong")
-    elif what == "user":
-        wrong = url.set(username="nobody-here")
-    else:
-        wrong = url.set(database="missing")
-        primary = make_url(primary).set(database="missing").render_as_string(hide_password=False)
-    replicas = [wrong.render_as_string(hide_password=False)]
-    async with serving(replicated_cluster, primary=primary, replicas=replicas) as servers:
+    """INVARIANT: nothing works without the primary, and no retry corrects a setting."""
+    primary, replica = (make_url(server.url) for server in replicated_cluster.servers[:2])
+    wrong = {"password": "s3cret-but-wrong", "database": "missing", "username": "nobody-here"}
+    key = "username" if what == "user" else what
+    urls = {"primary": primary.set(**{key: wrong[key]}), "replica": replica}
+    if what == "database":
+        urls["replica"] = replica.set(database="missing")
+    texts = {name: url.render_as_string(hide_password=False) for name, url in urls.items()}
+    async with serving(replicated_cluster, primary=texts["primary"], replicas=[texts["replica"]]) as servers:
         with pytest.raises(ConfigurationError) as caught:
             await Monitor(servers.replica).__aenter__()
         assert "127.0.0.1" in caught.value.field
         assert "s3cret" not in str(caught.value)
+
+
+def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+
+
+@pytest.mark.parametrize("what", ["password", "user", "pg_hba.conf"])
+async def test_a_replica_that_refuses_the_application_does_not_stop_it(
+    disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """INVARIANT: one replica's configuration is no reason to stop; it is logged once, with the server's reason."""
+    refusing, other = disposable_cluster.replicas
+    url = make_url(refusing.url)
+    if what == "pg_hba.conf":
+        hba = refusing.data_directory / "pg_hba.conf"
+        accepted = hba.read_text()
+        hba.write_text("host postgres nobody 127.0.0.1/32 reject\nlocal all all trust\n")
+        refusing.restart()
+        expected = "no pg_hba.conf entry"
+    else:
+        url = url.set(password="s3cret-but-wrong") if what == "password" else url.set(username="nobody-here")
+        expected = "password authentication failed"
+    replicas = [url.render_as_string(hide_password=False), other.url]
+    settings: dict[str, typing.Any] = {"replicas": replicas, "probe_interval": 0.05}
+    async with serving(disposable_cluster, **settings) as servers, Monitor(servers.replica):
+        for _ in range(4):
+            async with servers.session() as session:
+                assert await session.scalar(text("SELECT inet_server_port()")) == other.port
+        for _ in range(3):
+            await asyncio.sleep(0.05)  # it is tried again, and not logged again
+        (error,) = errors_of(caplog)
+        assert name(refusing) in error
+        assert expected in error
+        assert "s3cret" not in error
+        if what == "pg_hba.conf":
+            hba.write_text(accepted)
+            await asyncio.to_thread(refusing.restart)
+            await until(lambda: state(servers, refusing).role is Role.STANDBY)
+
+
+async def test_an_error_while_the_monitor_concludes_is_logged_and_it_goes_on(
+    replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """INVARIANT: what is known never becomes stale silently: logged, then unknown, then known again."""
+    settings: dict[str, typing.Any] = {"probe_interval": 0.05, "probe_timeout": 10.0}
+    async with serving(replicated_cluster, **settings) as servers, Monitor(servers.replica) as monitor:
+
+        def fail(*_: object, **__: object) -> typing.NoReturn:
+            msg = "a defect of ours"
+            raise RuntimeError(msg)
+
+        known = snapshot(servers)
+        with monkeypatch.context() as broken:
+            broken.setattr("modern_di_replicas.cluster.monitoring.monitor.assemble", fail)
+            await until(lambda: len(errors_of(caplog)) >= 6)
+            assert snapshot(servers) is known, "one error says nothing of the servers"
+            broken.setattr(type(monitor), "_answer_time", 0.0)
+            await until(lambda: snapshot(servers) is not known)
+            assert {one.role for one in snapshot(servers).servers.values()} == {Role.UNKNOWN}
+            async with servers.session() as session:
+                assert await session.scalar(text("SELECT pg_is_in_recovery()")) is False
+            await monitor.probe_now(name(replicated_cluster.primary))
+        await until(lambda: state(servers, replicated_cluster.replicas[0]).role is Role.STANDBY)
+    assert "a defect of ours" in caplog.text
+    assert all(record.exc_info for record in caplog.records if record.levelno == logging.ERROR)
+
+
+async def test_an_error_in_an_immediate_probe_is_logged_as_well(
+    disposable_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is a task of its own, whose error would be shown when it is collected, if at all."""
+    async with serving(disposable_cluster, probe_interval=120) as servers, Monitor(servers.replica) as monitor:
+        await asyncio.to_thread(disposable_cluster.replicas[0].promote)
+        monkeypatch.setattr("modern_di_replicas.cluster.monitoring.monitor.assemble", None)
+        await monitor.probe_now(name(disposable_cluster.replicas[0]))
+        assert "NoneType" in caplog.text
+
+
+async def test_nothing_is_known_of_a_server_whose_watch_was_ended_by_others(
+    replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """INVARIANT: a state that nothing will ever correct is worse than none; without the primary's, lag has no limit."""
+    before = asyncio.all_tasks()
+    async with serving(replicated_cluster, probe_interval=0.05) as servers, Monitor(servers.replica):
+        primary, first, second = replicated_cluster.servers
+        watches = {
+            task.get_coro().cr_frame.f_locals["server"].name: task  # type: ignore[union-attr]  # it is a coroutine
+            for task in asyncio.all_tasks() - before
+        }
+        watches[name(first)].cancel()
+        await until(lambda: state(servers, first).role is Role.UNKNOWN)
+        assert f"The watch of {name(first)} has ended" in caplog.text
+        for _ in range(4):
+            async with servers.session() as session:
+                assert await session.scalar(text("SELECT inet_server_port()")) == second.port
+
+        watches[name(primary)].cancel()
+        await until(lambda: state(servers, second).role is Role.UNKNOWN)
+        async with servers.session() as session:
+            assert await session.scalar(text("SELECT inet_server_port()")) == primary.port
 
 
 async def test_a_replica_that_is_down_does_not_stop_the_start(disposable_cluster: LocalCluster) -> None:
@@ -411,7 +508,7 @@ async def test_a_password_that_changes_while_it_runs_is_reported(
         await asyncio.to_thread(disposable_cluster.primary.start)
         await until(lambda: any(record.levelno == logging.ERROR for record in caplog.records))
         assert not state(servers, disposable_cluster.primary).up
-    assert "refuses its user, password or database (InvalidPasswordError)" in caplog.text
+    assert 'the server refuses it (password authentication failed for user "postgres")' in caplog.text
     assert "another" not in caplog.text
 
 

@@ -43,6 +43,21 @@ async def test_a_connection_that_was_closed_meanwhile_says_nothing_of_the_server
     await probe.close()
 
 
+async def test_a_connection_that_is_replaced_is_ended(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: one connection for each probe: a server has few, and half-open ones pile up."""
+    server = replicated_cluster.primary
+    probe = probe_of(server, timeout=10)
+    await probe.ask()
+    connection = probe._connection  # noqa: SLF001  # nothing else can keep the probe's own connection busy
+    busy = asyncio.ensure_future(connection.execute("SELECT pg_sleep(60)"))
+    await asyncio.sleep(0)
+
+    await probe.ask()  # the driver refuses a second question on the first connection
+
+    assert (await asyncio.gather(busy, return_exceptions=True))[0] is not None
+    await probe.close()
+
+
 async def test_a_brief_answer_is_as_full_as_the_others(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: what is left out was said on this very connection; a new one may lead somewhere else."""
     server = replicated_cluster.primary
