@@ -335,13 +335,14 @@ async def test_a_wrong_password_or_database_of_the_primary_is_an_error_at_the_st
 ) -> None:
     """INVARIANT: nothing works without the primary, and no retry corrects a setting."""
     primary, replica = (make_url(server.url) for server in replicated_cluster.servers[:2])
-    wrong = {"password": "s3cret-but-wrong", "database": "missing", "username": "nobody-here"}
-    key = "username" if what == "user" else what
-    urls = {"primary": primary.set(**{key: wrong[key]}), "replica": replica}
-    if what == "database":
-        urls["replica"] = replica.set(database="missing")
-    texts = {name: url.render_as_string(hide_password=False) for name, url in urls.items()}
-    async with serving(replicated_cluster, primary=texts["primary"], replicas=[texts["replica"]]) as servers:
+    if what == "password":
+        primary = primary.set(password="s3cret-but-wrong")
+    elif what == "user":
+        primary = primary.set(username="nobody-here")
+    else:
+        primary, replica = primary.set(database="missing"), replica.set(database="missing")
+    wrong, replicas = primary.render_as_string(hide_password=False), [replica.render_as_string(hide_password=False)]
+    async with serving(replicated_cluster, primary=wrong, replicas=replicas) as servers:
         with pytest.raises(ConfigurationError) as caught:
             await Monitor(servers.replica).__aenter__()
         assert "127.0.0.1" in caught.value.field
