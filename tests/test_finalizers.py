@@ -14,6 +14,7 @@ from sqlalchemy.pool import QueuePool
 from modern_di_replicas import PrimaryEngine, Replica, ReplicaEngine, ReplicationSettings
 from modern_di_replicas.testing import LocalCluster
 from tests.applications import BUILDERS, Application
+from tests.waiting import until
 
 
 REQUESTS = 2_000
@@ -52,9 +53,7 @@ def connections_of(cluster: LocalCluster, application_name: str) -> int:
 
 
 async def until_closed(cluster: LocalCluster, application_name: str) -> None:
-    async with asyncio.timeout(10):
-        while connections_of(cluster, application_name):  # noqa: ASYNC110  # nothing announces the end of a process
-            await asyncio.sleep(0.01)  # nothing announces the end of a server's process
+    await until(lambda: connections_of(cluster, application_name) == 0)
 
 
 async def outcome(client: httpx.AsyncClient, kind: str, method: str) -> str:

@@ -7,6 +7,7 @@ import time
 from modern_di_replicas import ConsistencyToken
 from modern_di_replicas.testing import LocalCluster
 from tests.asgi.conftest import BUILDERS, Application, create_stock, settings_of
+from tests.waiting import until
 
 
 async def test_after_a_failover_a_token_asks_for_what_the_new_primary_knows(disposable_cluster: LocalCluster) -> None:
@@ -68,17 +69,20 @@ async def test_a_token_of_a_promotion_nobody_here_has_seen_has_the_servers_asked
 
 
 async def until_written(application: Application) -> None:
-    async with asyncio.timeout(20), application.client() as client:
-        while not (await client.post("/write/commit")).is_success:  # noqa: ASYNC110  # nothing announces a promotion
-            await asyncio.sleep(0.05)
+    async def is_written() -> bool:
+        return (await client.post("/write/commit")).is_success
+
+    async with application.client() as client:
+        await until(is_written)
 
 
 async def until_read_by(application: Application, token: ConsistencyToken, *, replica: bool) -> None:
     """Wait until a client with a token is served by a replica, or by the primary; the token stays fresh meanwhile."""
-    async with asyncio.timeout(20):
-        while True:
-            text = application.tokens.encode(dataclasses.replace(token, issued_at=int(time.time())))
-            async with application.client(headers={"Cookie": f"consistency-token={text}"}) as client:
-                response = await client.get("/read")
-            if response.is_success and response.json()["replica"] is replica:
-                return
+
+    async def is_read_there() -> bool:
+        text = application.tokens.encode(dataclasses.replace(token, issued_at=int(time.time())))
+        async with application.client(headers={"Cookie": f"consistency-token={text}"}) as client:
+            response = await client.get("/read")
+        return response.is_success and response.json()["replica"] is replica
+
+    await until(is_read_there)

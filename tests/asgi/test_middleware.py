@@ -11,6 +11,7 @@ from modern_di_replicas import EVENTUAL, SESSION, STRONG, Bounded, ConsistencyTo
 from modern_di_replicas.consistency.levels import Level
 from modern_di_replicas.testing import LocalCluster
 from tests.asgi.conftest import BUILDERS, NOT_WAYS, WAYS, Application, paused, settings_of
+from tests.waiting import until
 
 
 LEVELS: dict[str, Level | Bounded] = {
@@ -85,9 +86,10 @@ async def test_the_levels_promise_what_they_say(application: Application, stock_
 
 
 async def until_read(client: httpx.AsyncClient, path: str, *, replica: bool) -> None:
-    async with asyncio.timeout(10):
-        while (await seen(client, path))["replica"] is not replica:
-            pass
+    async def is_read_there() -> bool:
+        return (await seen(client, path))["replica"] is replica
+
+    await until(is_read_there)
 
 
 async def test_a_cookie_is_for_the_server_alone_and_ends_by_itself(application: Application) -> None:

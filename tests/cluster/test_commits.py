@@ -27,6 +27,7 @@ from modern_di_replicas.consistency.client import Client, record_commit, request
 from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import serving
+from tests.waiting import until
 
 
 LOG = """
@@ -195,9 +196,7 @@ async def test_when_nobody_can_be_asked_the_token_asks_for_everything(
             finally:
                 cluster.primary.thaw()
             assert ConsistencyToken.parse(str(token)) == token
-            async with asyncio.timeout(20):
-                while servers.replica.topology is None or servers.replica.topology.leader is None:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+            await until(lambda: servers.replica.topology.leader is not None)
             cluster.primary.execute("INSERT INTO note VALUES ('meanwhile')")
             written = int(cluster.primary.execute("SELECT pg_current_wal_flush_lsn() - '0/0'"))
             admitted = await tokens.admit([tokens.encode(token)])

@@ -23,6 +23,7 @@ from modern_di_replicas.routing.snapshot import Observation
 from modern_di_replicas.session.replica import ReplicaSession
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import Servers, serving
+from tests.waiting import until
 
 
 FAR = 1 << 40
@@ -98,9 +99,7 @@ async def test_a_worker_that_starts_without_a_primary_reads_what_the_replicas_ar
             with pytest.raises(ConnectionRefusedError):
                 await session.scalar(WHERE)
         await asyncio.to_thread(disposable_cluster.primary.start)
-        async with asyncio.timeout(20):
-            while servers.replica.topology is None or servers.replica.topology.leader is None:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: servers.replica.topology.leader is not None)
         async with reading(servers, after=beyond) as session:
             assert not await session.scalar(WHERE)
 
@@ -181,7 +180,8 @@ async def test_a_bounded_read_has_the_primary_asked_when_nobody_knows(cluster: L
     """The monitor looks rarely here; what it does not know is asked, and the answer serves the next one too."""
     async with serving(cluster, probe_interval=60.0, catch_up_wait=5.0) as servers, Monitor(servers.replica):
         bound = Bounded(dt.timedelta(milliseconds=500))
-        await asyncio.sleep(0.6)  # what is known is older than the bound now, and that takes time
+        positions, oldest = servers.replica.topology.positions, bound.lag.total_seconds()
+        await until(lambda: time.monotonic() - typing.cast(float, positions.answered_at) > oldest)
         for _ in range(2):
             async with reading(servers, consistency=bound) as session:
                 assert await session.scalar(WHERE)
@@ -250,9 +250,7 @@ async def test_with_no_replica_left_nobody_waits(disposable_cluster: LocalCluste
         topology = servers.replica.topology
         for replica in disposable_cluster.replicas:
             await asyncio.to_thread(replica.stop, "immediate")
-        async with asyncio.timeout(20):
-            while topology.serving(None):  # noqa: ASYNC110  # the monitor finds out by itself
-                await asyncio.sleep(0.01)
+        await until(lambda: not topology.serving(None))
         freshness = Freshness(after=(await ahead(servers),))
         read = FreshRead(topology=topology, freshness=freshness, group=None, affinity=None, wait=600.0)
         assert await catch_up(read, first="gone") is None

@@ -11,6 +11,7 @@ import typing
 
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.history.events import Disturbance, History, Operation
+from tests.waiting import until
 
 
 class Faults:
@@ -142,18 +143,6 @@ class Faults:
 
 Schedule = collections.abc.Callable[[Faults], collections.abc.Awaitable[None]]
 """What is done to the servers, in its order."""
-
-
-async def until(condition: collections.abc.Callable[[], bool], *, seconds: float = 30.0) -> None:
-    """Wait until something is true.
-
-    Raises:
-        TimeoutError: it is not, in time.
-
-    """
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # nothing announces what a client was told
-            await asyncio.sleep(0.05)
 
 
 async def _configure(server: LocalServer, setting: str) -> None:

@@ -10,7 +10,8 @@ from modern_di_replicas.testing import LocalCluster
 from tests.history.checker import bounded_staleness, check, read_your_writes
 from tests.history.events import History, Operation
 from tests.history.experiment import GRACE, LAG, record
-from tests.history.faults import LATE, Faults, Schedule, until
+from tests.history.faults import LATE, Faults, Schedule
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from modern_di_replicas import Monitor, NoReplicaAvailable, Replica, RoutedSessi
 from modern_di_replicas.routing.snapshot import Role
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
+from tests.waiting import until
 
 
 CLIENTS = 50
@@ -26,7 +27,7 @@ OFF_WITHIN, BACK_WITHIN = 2.0, 5.0
 
 
 @pytest.fixture(scope="module")
-def fleet_cluster() -> collections.abc.Iterator[LocalCluster]:
+def three_replicas() -> collections.abc.Iterator[LocalCluster]:
     with LocalCluster(replicas=3) as cluster:
         yield cluster
 
@@ -63,9 +64,7 @@ class Load:
         The bounds of the issue are those of a machine of one's own; here it is shared, so they are twice as long.
         """
         self.recent.clear()
-        async with asyncio.timeout(within * 2):
-            while len(self.recent) < CLIENTS or not condition():  # noqa: ASYNC110  # the clients go on meanwhile
-                await asyncio.sleep(0.01)
+        await until(lambda: len(self.recent) >= CLIENTS and condition(), seconds=within * 2)
 
 
 @contextlib.asynccontextmanager
@@ -111,13 +110,13 @@ def thaw(server: LocalServer) -> None:
 @pytest.mark.parametrize("victims", [1, 2])
 @pytest.mark.parametrize(("fault", "recovery"), [(terminate, start), (crash, start), (freeze, thaw)])
 async def test_a_replica_that_fails_leaves_the_rotation_and_returns(
-    fleet_cluster: LocalCluster, fault: Fault, recovery: Fault, victims: int
+    three_replicas: LocalCluster, fault: Fault, recovery: Fault, victims: int
 ) -> None:
     """INVARIANT: no failed read, under fifty clients; off within 2 s, back within 5 s."""
-    hit = fleet_cluster.replicas[:victims]
+    hit = three_replicas.replicas[:victims]
     ports = {server.port for server in hit}
     try:
-        async with load(fleet_cluster) as (servers, running):
+        async with load(three_replicas) as (servers, running):
             await asyncio.gather(*(asyncio.to_thread(fault, server) for server in hit))
             await running.until(lambda: not ports & set(running.recent), within=OFF_WITHIN)
             await asyncio.gather(*(asyncio.to_thread(recovery, server) for server in hit))
@@ -131,18 +130,18 @@ async def test_a_replica_that_fails_leaves_the_rotation_and_returns(
 
 @pytest.mark.parametrize("victims", [1, 2])
 async def test_a_replica_behind_its_max_lag_leaves_the_rotation_and_returns(
-    fleet_cluster: LocalCluster, victims: int
+    three_replicas: LocalCluster, victims: int
 ) -> None:
     """Replay is paused while the primary goes on writing: the lag is measured, not guessed from silence."""
-    hit = fleet_cluster.replicas[:victims]
+    hit = three_replicas.replicas[:victims]
     ports = {server.port for server in hit}
-    fleet_cluster.primary.execute("CREATE TABLE IF NOT EXISTS busy (n int)")
-    fleet_cluster.catch_up()
+    three_replicas.primary.execute("CREATE TABLE IF NOT EXISTS busy (n int)")
+    three_replicas.catch_up()
     try:
-        async with load(fleet_cluster, max_lag=dt.timedelta(seconds=0.5)) as (servers, running):
+        async with load(three_replicas, max_lag=dt.timedelta(seconds=0.5)) as (servers, running):
             for server in hit:
                 await asyncio.to_thread(server.pause_replay)
-            await asyncio.to_thread(fleet_cluster.primary.execute, "INSERT INTO busy VALUES (1)")
+            await asyncio.to_thread(three_replicas.primary.execute, "INSERT INTO busy VALUES (1)")
             await running.until(lambda: not ports & set(running.recent), within=OFF_WITHIN)
             topology = servers.replica.topology
             assert topology.snapshot is not None
@@ -157,26 +156,26 @@ async def test_a_replica_behind_its_max_lag_leaves_the_rotation_and_returns(
 
 
 async def test_a_replica_behind_a_network_that_drops_everything_is_like_a_frozen_one(
-    fleet_cluster: LocalCluster,
+    three_replicas: LocalCluster,
 ) -> None:
     """No answer and no refusal: only the monitor's time limit tells."""
-    victim, *others = fleet_cluster.replicas
+    victim, *others = three_replicas.replicas
     async with Wire(victim.port) as wire:
         through_wire = victim.url.replace(f":{victim.port}/", f":{wire.port}/")
         replicas = [through_wire, *(server.url for server in others)]
-        async with load(fleet_cluster, replicas=replicas) as (_, running):
+        async with load(three_replicas, replicas=replicas) as (_, running):
             wire.is_open.clear()
             await running.until(lambda: victim.port not in running.recent, within=OFF_WITHIN)
             wire.is_open.set()
             await running.until(lambda: victim.port in running.recent, within=BACK_WITHIN)
 
 
-async def test_a_replica_that_freezes_when_it_is_first_met_holds_nobody_up(fleet_cluster: LocalCluster) -> None:
+async def test_a_replica_that_freezes_when_it_is_first_met_holds_nobody_up(three_replicas: LocalCluster) -> None:
     """INVARIANT: every connection ends with its server, also those that wait until the first has learnt its version."""
-    victim = fleet_cluster.replicas[0]
+    victim = three_replicas.replicas[0]
     async with Wire(victim.port) as wire:
         replicas = [victim.url.replace(f":{victim.port}/", f":{wire.port}/")]
-        async with serving(fleet_cluster, replicas=replicas) as servers, Monitor(servers.replica):
+        async with serving(three_replicas, replicas=replicas) as servers, Monitor(servers.replica):
 
             def freeze_when_all_are_connected(connection: typing.Any, record: object) -> None:  # noqa: ARG001  # the event's signature
                 connection.run_async(lambda _: asyncio.sleep(0.3))
@@ -201,15 +200,15 @@ async def test_a_replica_that_freezes_when_it_is_first_met_holds_nobody_up(fleet
             )
 
 
-async def test_a_connection_that_is_being_opened_ends_with_the_others(fleet_cluster: LocalCluster) -> None:
+async def test_a_connection_that_is_being_opened_ends_with_the_others(three_replicas: LocalCluster) -> None:
     """INVARIANT: no write on a former primary, also not by who was connecting to it when it was found out."""
-    async with Wire(fleet_cluster.primary.port) as wire:
-        primary = fleet_cluster.primary.url.replace(f":{fleet_cluster.primary.port}/", f":{wire.port}/")
-        async with serving(fleet_cluster, primary=primary) as servers:
+    async with Wire(three_replicas.primary.port) as wire:
+        primary = three_replicas.primary.url.replace(f":{three_replicas.primary.port}/", f":{wire.port}/")
+        async with serving(three_replicas, primary=primary) as servers:
             wire.is_open.clear()
             connecting = asyncio.create_task(servers.primary.connect().start())
             await asyncio.sleep(0.1)
-            servers.primary.follow(fleet_cluster.replicas[0].url)
+            servers.primary.follow(three_replicas.replicas[0].url)
             wire.is_open.set()
             with pytest.raises(ConnectionAbortedError):
                 await connecting
@@ -234,13 +233,9 @@ async def test_a_replica_that_was_away_while_nobody_read_serves_the_next_reads(
 
         assert await asyncio.gather(*(read() for _ in range(5))) == [victim.port] * 5
         await asyncio.to_thread(strike, victim)
-        async with asyncio.timeout(20):
-            while topology.serving(None):  # noqa: ASYNC110  # the monitor finds out by itself
-                await asyncio.sleep(0.01)
+        await until(lambda: not topology.serving(None))
         await asyncio.to_thread(heal, victim)
-        async with asyncio.timeout(20):
-            while not topology.serving(None):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(topology.serving(None)))
         assert await asyncio.gather(*(read() for _ in range(5))) == [victim.port] * 5
         assert "failed" not in caplog.text
 
@@ -292,10 +287,10 @@ async def test_an_application_ends_while_a_server_is_frozen(disposable_cluster: 
             await asyncio.to_thread(victim.thaw)
 
 
-async def test_a_replica_without_free_connections_is_passed_over(fleet_cluster: LocalCluster) -> None:
+async def test_a_replica_without_free_connections_is_passed_over(three_replicas: LocalCluster) -> None:
     """Somebody else has taken them all: the reads go elsewhere, and come back."""
-    victim = fleet_cluster.replicas[0]
-    async with load(fleet_cluster, replica_pool_size=2, replica_max_overflow=30) as (_, running):
+    victim = three_replicas.replicas[0]
+    async with load(three_replicas, replica_pool_size=2, replica_max_overflow=30) as (_, running):
         asked = await asyncio.gather(*(asyncpg.connect(victim.dsn) for _ in range(110)), return_exceptions=True)
         assert any(isinstance(answer, asyncpg.TooManyConnectionsError) for answer in asked)
         await running.until(lambda: True, within=5)
@@ -305,11 +300,11 @@ async def test_a_replica_without_free_connections_is_passed_over(fleet_cluster: 
         await running.until(lambda: victim.port in running.recent, within=BACK_WITHIN)
 
 
-async def test_an_idle_primary_makes_no_lag(fleet_cluster: LocalCluster) -> None:
+async def test_an_idle_primary_makes_no_lag(three_replicas: LocalCluster) -> None:
     """INVARIANT: nothing written means nothing missing, however long ago the last write was."""
     settings = {"probe_interval": 0.05, "max_lag": dt.timedelta(seconds=0.3)}
-    fleet_cluster.catch_up()
-    async with serving(fleet_cluster, **settings) as servers, Monitor(servers.replica):
+    three_replicas.catch_up()
+    async with serving(three_replicas, **settings) as servers, Monitor(servers.replica):
         topology = servers.replica.topology
         ended = time.monotonic() + 1.0
         while time.monotonic() < ended:
@@ -331,14 +326,13 @@ async def test_with_the_primary_gone_the_replicas_go_on_and_say_since_when_they_
     ):
         topology = servers.replica.topology
         await asyncio.to_thread(disposable_cluster.primary.stop, "immediate")
-        async with asyncio.timeout(10):
-            while topology.snapshot is None or topology.snapshot.primary is not None:  # noqa: ASYNC110  # as above
-                await asyncio.sleep(0.01)
+        await until(lambda: topology.leader is None)
         lost_at = time.monotonic()
         async with asyncio.timeout(10):
             while time.monotonic() < lost_at + 0.5:
                 async with servers.session() as session:
                     assert await session.scalar(text("SELECT pg_is_in_recovery()")) is True
+        assert topology.snapshot is not None
         standbys = [state for state in topology.snapshot.servers.values() if state.role is Role.STANDBY]
         assert len(standbys) == 2
         assert all(state.lag_unknown_since is not None and state.lag_unknown_since <= lost_at for state in standbys)
@@ -358,11 +352,11 @@ async def test_with_all_replicas_out_the_primary_serves_unless_it_is_protected(
         assert caught.value.group is None
 
 
-async def test_a_full_pool_fails_where_the_primary_is_protected(fleet_cluster: LocalCluster) -> None:
+async def test_a_full_pool_fails_where_the_primary_is_protected(three_replicas: LocalCluster) -> None:
     """Overload must not spill over to the primary when the settings say so."""
     settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.01}
     async with (
-        serving(fleet_cluster, primary_reads=False, **settings) as servers,
+        serving(three_replicas, primary_reads=False, **settings) as servers,
         contextlib.AsyncExitStack() as stack,
     ):
         sessions = [await stack.enter_async_context(servers.session()) for _ in range(4)]
@@ -393,40 +387,38 @@ async def test_the_engine_of_all_replicas_gives_connections_to_healthy_ones(disp
         assert typing.cast(typing.Any, servers.replica.pool).checkedout() == 0
 
 
-async def test_restarts_are_not_noticed(fleet_cluster: LocalCluster) -> None:
+async def test_restarts_are_not_noticed(three_replicas: LocalCluster) -> None:
     """Down and up again between two probes: every pooled connection is dead, and no read fails."""
-    async with load(fleet_cluster) as (_, running):
-        for server in fleet_cluster.replicas:
+    async with load(three_replicas) as (_, running):
+        for server in three_replicas.replicas:
             await asyncio.to_thread(server.restart)
             await running.until(lambda port=server.port: port in running.recent, within=BACK_WITHIN)  # type: ignore[misc]  # a lambda's default has no type
 
 
 async def test_a_checkout_is_passed_on_from_full_pools_and_stops_at_errors_of_the_program(
-    fleet_cluster: LocalCluster,
+    three_replicas: LocalCluster,
 ) -> None:
     """The engine of all replicas: what another server could do better is tried there, what is wrong is raised."""
     settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.01}
-    async with serving(fleet_cluster, **settings) as servers, contextlib.AsyncExitStack() as stack:
+    async with serving(three_replicas, **settings) as servers, contextlib.AsyncExitStack() as stack:
         ports = []
         for _ in range(4):
             connection = await stack.enter_async_context(servers.replica.connect())
             ports.append(await connection.scalar(text("SELECT inet_server_port()")))
-        assert sorted(ports) == sorted(server.port for server in fleet_cluster.servers)
+        assert sorted(ports) == sorted(server.port for server in three_replicas.servers)
 
     def fails(*_: object) -> None:
         msg = "a bug in somebody's event"
         raise ValueError(msg)
 
-    async with serving(fleet_cluster) as servers:
+    async with serving(three_replicas) as servers:
         topology = servers.replica.topology
         for member in topology.servers:
             event.listen(member.engine.sync_engine, "connect", fails)
         with pytest.raises(ValueError, match="bug"):
             await servers.replica.connect().start()
         # SQLAlchemy before 2.0.53 leaves the connection open where nothing can close it (its issue 13548).
-        async with asyncio.timeout(10):
-            while any(server.execute(OPEN_FOR_READS) != "0" for server in fleet_cluster.servers):  # noqa: ASYNC110  # as above
-                await asyncio.sleep(0.01)
+        await until(lambda: all(server.execute(OPEN_FOR_READS) == "0" for server in three_replicas.servers))
 
 
 async def test_affinity_keeps_a_client_on_its_replica_while_that_one_lives(disposable_cluster: LocalCluster) -> None:
@@ -437,22 +429,22 @@ async def test_affinity_keeps_a_client_on_its_replica_while_that_one_lives(dispo
         assert all(servers.replica.choose(affinity=key) is home for key, home in homes.items())
 
 
-async def test_weights_are_shares(fleet_cluster: LocalCluster) -> None:
+async def test_weights_are_shares(three_replicas: LocalCluster) -> None:
     """9:1 declared is 9:1 served, one request after the other."""
-    first, second, _ = fleet_cluster.replicas
+    first, second, _ = three_replicas.replicas
     replicas = [Replica(first.url, "heavy", weight=9), Replica(second.url, "light", weight=1)]
     for balancing in ("least-in-use", "round-robin"):
-        async with serving(fleet_cluster, replicas=replicas, balancing=balancing) as servers:
+        async with serving(three_replicas, replicas=replicas, balancing=balancing) as servers:
             chosen = collections.Counter(typing.cast(typing.Any, servers.replica.choose()).label for _ in range(100))
             assert chosen == {"heavy": 90, "light": 10}
 
 
-async def test_a_full_pool_is_passed_over_while_another_has_room(fleet_cluster: LocalCluster) -> None:
+async def test_a_full_pool_is_passed_over_while_another_has_room(three_replicas: LocalCluster) -> None:
     """Waiting for one replica while another is idle helps nobody, whatever the turn says."""
     settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "balancing": "round-robin"}
-    async with serving(fleet_cluster, **settings) as servers, contextlib.AsyncExitStack() as stack:
+    async with serving(three_replicas, **settings) as servers, contextlib.AsyncExitStack() as stack:
         ports = set()
         for _ in range(3):
             session = await stack.enter_async_context(servers.session())
             ports.add((await session.execute(WHERE)).one()[0])
-        assert ports == {server.port for server in fleet_cluster.replicas}
+        assert ports == {server.port for server in three_replicas.replicas}

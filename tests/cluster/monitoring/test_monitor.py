@@ -24,6 +24,7 @@ from modern_di_replicas.cluster.engines.create import create_replica_engine
 from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
+from tests.waiting import until
 
 
 def name(server: LocalServer) -> str:
@@ -38,12 +39,6 @@ def snapshot(servers: Servers) -> Snapshot:
 
 def state(servers: Servers, server: LocalServer) -> ServerState:
     return snapshot(servers).servers[name(server)]
-
-
-async def until(condition: collections.abc.Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not condition():  # noqa: ASYNC110  # nothing announces what another process does
-            await asyncio.sleep(0.01)
 
 
 async def write(servers: Servers) -> int:
@@ -112,7 +107,7 @@ async def test_a_write_that_was_reported_as_successful_survives_a_failover() -> 
                     try:
                         port = await write(servers)
                     except (sqlalchemy.exc.DBAPIError, OSError, sqlalchemy.exc.TimeoutError):
-                        await asyncio.sleep(0.05)
+                        await asyncio.sleep(0)
                         continue
                     reported += 1
                     if crashed.is_set() and port != primary.port:
@@ -531,9 +526,7 @@ async def test_a_primary_of_somebodys_own_is_not_moved(disposable_cluster: Local
             port = await connection.scalar(text("SELECT inet_server_port()"))
             assert port == disposable_cluster.primary.port
         await asyncio.to_thread(standby.follow, promoted)
-        async with asyncio.timeout(15):
-            while replica.choose() is own:  # noqa: ASYNC110  # nothing announces what another process does
-                await asyncio.sleep(0.01)
+        await until(lambda: replica.choose() is not own)
         chosen = replica.choose()
         assert isinstance(chosen, ReplicaEngine)
         assert chosen.label == name(standby)
