@@ -84,7 +84,7 @@ def enclosing_connection(container: Container, connection_type: type[Connection]
         return None
     try:
         return session.resolve(connection_type)
-    except modern_di.exceptions.ContextValueNotSetError:  # somebody's own use of the scope
+    except modern_di.exceptions.ContextValueNotSetError:  # the application's own use of the scope
         return None
 
 

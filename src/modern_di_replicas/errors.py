@@ -115,7 +115,7 @@ class WriteOnReplicaError(ReplicasError):
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class StaleWriteError(ReplicasError):
-    """An object that came from a replica was modified or deleted; writing it could undo somebody else's update."""
+    """An object that came from a replica was modified or deleted; writing it could overwrite a concurrent update."""
 
     slug: typing.ClassVar[str] = "stale-write-error"
 
@@ -127,7 +127,7 @@ class StaleWriteError(ReplicasError):
     def message(self) -> str:
         return (
             f"{self.model} {self.key!r} was loaded from a replica, which may be behind, and then changed: writing it "
-            "could undo an update of somebody else. Mark the endpoint with @write_intent, so that it is loaded from "
+            "could overwrite a concurrent update. Mark the endpoint with @write_intent, so that it is loaded from "
             "the primary; or refresh it there before changing it (session.refresh(item, with_for_update=True)); or "
             "give its mapper a version_id_col."
         )

@@ -57,10 +57,10 @@ class Tokens:
         """Return the token a request carries; None when it has none, or none that is believed.
 
         An unsigned token may have been made up. It is held against what the primary has really written, so that
-        nobody can ask for what will never be, and have the primary read all the same.
+        a made-up position cannot send a client's reads to the primary for ever.
 
         Args:
-            texts: every text the request carries; of several, nobody can tell which one counts.
+            texts: every text the request carries; of several, it is unknown which one is valid.
 
         """
         if not texts:
@@ -85,10 +85,10 @@ class Tokens:
         return None
 
     async def of(self, client: Client) -> ConsistencyToken | None:
-        """Return the token for a client that has written; None when nobody watches the servers.
+        """Return the token for a client that has written; None when no monitor runs.
 
         It is that of the last write of this process, which includes the client's: of two responses to one client,
-        whichever comes last then has the later token. When nobody can say how far the primary is, because it died
+        whichever comes last then has the later token. When the position of the primary is unknown, because it died
         right after the commit, the token asks for all that will ever be on this timeline: until another one begins,
         or the token ends, only the primary has that.
         """

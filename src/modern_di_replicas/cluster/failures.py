@@ -12,7 +12,7 @@ REFUSED_WRITE: typing.Final = "25006"
 """read_only_sql_transaction: what a standby answers to a write. PostgreSQL, appendix A, error codes."""
 
 _ASKED_FOR: typing.Final = frozenset({"57014", "55P03"})
-"""query_canceled and lock_not_available: a time limit that somebody set, which the primary would hit as well."""
+"""query_canceled and lock_not_available: a configured time limit, which the primary would hit as well."""
 
 
 _SHUTDOWN: typing.Final = frozenset({"57P01", "57P02", "57P03"})

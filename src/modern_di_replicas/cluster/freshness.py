@@ -80,8 +80,8 @@ async def is_written(topology: Topology, token: ConsistencyToken, *, wait: float
     """Return whether the primary has written what a token of unknown origin says.
 
     The replicas are asked first: what they have received, the primary has written. It is asked itself only when they
-    do not know, and once in a probe interval; whoever comes in between waits for the next answer. While it does not
-    answer, nobody can tell, and the token has the benefit of the doubt.
+    do not know, and once in a probe interval; calls in between wait for the next answer. While it does not answer, the
+    token is accepted.
 
     Args:
         topology: the servers.
@@ -94,7 +94,7 @@ async def is_written(topology: Topology, token: ConsistencyToken, *, wait: float
         return True
     arrived = time.monotonic()
     if token.timeline > topology.positions.timeline:
-        # Somebody was promoted, or somebody is lying: that is worth as long a wait as a server has to answer.
+        # A promotion, or a forged token: that is worth waiting as long as a server has to answer.
         wait = max(wait, watcher.timeout)
     await _answers(
         watcher, (server.name for server in topology.servers if server.name != topology.leader), seconds=wait

@@ -38,7 +38,7 @@ class Health:
         self._successes = SUCCESSES_NEEDED
 
     def check(self) -> None:
-        """Check that probes have not taken the server out: whoever waited for a connection need not wait for it.
+        """Check that probes have not declared the server down, so that waiting checkouts fail at once.
 
         Raises:
             ConnectionRefusedError: they have.
@@ -82,7 +82,7 @@ class Health:
             self._ejectioning_until = self._ejection = 0.0
 
     def stop_watching(self) -> None:
-        """Forget what probes have seen: nobody probes any more, so nobody would bring the server back."""
+        """Forget what probes have seen: without probes, nothing would bring the server back."""
         if self._declared_down:
             self._declared_down = False
             self.failed()

@@ -48,7 +48,7 @@ class Server:
 
 
 class Watcher(typing.Protocol):
-    """Whoever watches the servers: it can be asked for news, instead of waited for."""
+    """The monitor as the topology sees it: it can probe a server on request."""
 
     @property
     def timeout(self) -> float:
@@ -88,7 +88,7 @@ class Topology:
         self.positions = Positions()
         """How far the servers are known to be."""
         self.watcher: Watcher | None = None
-        """Who can ask the servers; None while nobody watches them."""
+        """The monitor; None while none runs."""
         self._balancer = balancer
         self._primary_reads = primary_reads
         self._writes = writes

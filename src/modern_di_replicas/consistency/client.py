@@ -45,7 +45,7 @@ def current_token() -> ConsistencyToken | None:
     """Return what a read must include to show what was written here; None when nothing was.
 
     In a request that is what the request wrote, or what its client brought along from its last write. Elsewhere,
-    in a job or a test, it is what was written last in the current context. Hand it to whoever reads next:
+    in a job or a test, it is what was written last in the current context. Pass it to the next read:
     `Intent.read(after=token)`. None as well when the connection broke right after a commit, so that the primary could
     not be asked how far it was: read with STRONG then.
     """
@@ -62,7 +62,7 @@ def client_of_request() -> Client | None:
 def open_record() -> None:
     """Open a record for the current context, before a write that is noted when its connection goes back.
 
-    SQLAlchemy gives a connection back in a task of its own, and what that task sets nobody else sees.
+    SQLAlchemy gives a connection back in a task of its own, and context variables set there are not visible here.
     """
     if _current.get() is None:
         _current.set(Client())
@@ -79,7 +79,7 @@ def request_of(client: Client) -> collections.abc.Iterator[None]:
     """Make a client the one of the current request.
 
     Args:
-        client: who has sent the request.
+        client: the sender of the request.
 
     """
     before = _current.set(client)

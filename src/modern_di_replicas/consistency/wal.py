@@ -17,7 +17,7 @@ def last_record_end(insert_lsn: int, offset: int) -> int:
     """Return where the last record ends, from where the next one would begin.
 
     The two differ at the end of a page: the next record begins behind a page header, which no standby ever replays
-    by itself. Whoever waited for that position would wait until something else is written.
+    by itself. A read that waits for that position would wait until something else is written.
 
     Args:
         insert_lsn: what `pg_current_wal_insert_lsn()` says.

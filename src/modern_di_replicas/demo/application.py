@@ -167,14 +167,14 @@ async def search(wanted: Search, users: Users) -> collections.abc.Sequence[User]
 @router.get("/newest", response_model=list[UserView])
 @read_intent(consistency=EVENTUAL)
 async def newest(users: Users) -> collections.abc.Sequence[User]:
-    """Return what anybody sees on the front page: a moment ago is soon enough."""
+    """Return the public front page: slightly old data is fine."""
     return await users.newest()
 
 
 @router.get("/taken")
 @read_intent(consistency=STRONG)
 async def is_taken(email: str, users: Users) -> bool:
-    """Return whether anybody has this address by now, a moment ago included."""
+    """Return whether this address is taken, by the newest data."""
     return await users.has_email(email)
 
 

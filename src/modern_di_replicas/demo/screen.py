@@ -119,7 +119,7 @@ class Screen:
             f"  {len(exchanges)} requests: {replicas} answered by replicas, {len(exchanges) - replicas} by the primary."
         )
         self._say("  No handler names a server: the HTTP method decides, a marker wins over it, and")
-        self._say("  a write that nobody announced moves to the primary before it is sent. A client")
+        self._say("  an undeclared write moves to the primary before it is sent. A client")
         self._say("  sees what it wrote: on a replica that has it, or, if none has, on the primary.")
 
     def show_next_steps(self) -> None:

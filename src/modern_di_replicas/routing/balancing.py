@@ -33,7 +33,7 @@ class Balancer(typing.Protocol):
     """Chooses one of several good servers; give your own as `ReplicationSettings(balancing=MyBalancer)`."""
 
     def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
-        """Return one of the candidates, which may differ from call to call; where only one serves, nobody is asked."""
+        """Return one of the candidates, which may differ from call to call; not called when only one serves."""
 
 
 class RoundRobin:

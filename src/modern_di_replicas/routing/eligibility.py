@@ -1,4 +1,4 @@
-"""Who may serve a read. Pure: the snapshot in, the servers of each group out."""
+"""Which servers may serve reads. Pure: the snapshot in, the servers of each group out."""
 
 import collections.abc
 import typing
@@ -22,7 +22,7 @@ ServerT = typing.TypeVar("ServerT", bound=DeclaredServer)
 
 
 def eligible(servers: collections.abc.Iterable[ServerT], snapshot: Snapshot) -> dict[str, tuple[ServerT, ...]]:
-    """Return who may serve the reads of each group: standbys that are up and fresh enough.
+    """Return the servers that may serve the reads of each group: standbys that are up and fresh enough.
 
     The primary by another name serves where no standby does: it was declared to be read from.
     """

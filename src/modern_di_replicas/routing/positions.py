@@ -39,7 +39,7 @@ class Positions:
     written: int = 0
     """What the primary has written, at the least."""
     database: str | None = None
-    """Whose positions these are; None while nobody has told."""
+    """The database of these positions; None until a server has answered."""
     reached: dict[str, float] = dataclasses.field(default_factory=dict)
     """What each server shows to its readers, at the least, unless it has crashed since."""
     furthest: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -67,7 +67,7 @@ class Positions:
     def assume(self, standbys: collections.abc.Iterable[Observation]) -> None:
         """Take over where the standbys are, as long as no primary was ever seen, and they agree.
 
-        What they show, they show whoever leads.
+        Their rows do not depend on which server is the primary.
         """
         if self.began is not None:
             return
@@ -112,8 +112,8 @@ class Positions:
 
     def _required_for(self, token: ConsistencyToken) -> int | None:
         if token.timeline > self.timeline or token.database != self.database:
-            return None  # a promotion nobody here has seen yet, or nothing these servers could tell
-        # Of an older timeline only what lies before the promotion is left; nobody will ever reach the rest.
+            return None  # a promotion that was not seen here yet, or another database
+        # Of an older timeline only what lies before the promotion is left; no server will ever reach the rest.
         if token.timeline == self.timeline:
             return token.lsn
         return None if self.began is None else min(token.lsn, self.began)

@@ -16,7 +16,7 @@ class Role(enum.Enum):
     ALIAS = "alias"
     """It accepts writes like the primary, on the same timeline: it is the primary by another name."""
     FENCED = "fenced"
-    """It believes to be the primary, on an older timeline: whatever it has, the primary knows nothing of it."""
+    """It claims to be the primary, on an older timeline: its newer rows are unknown to the primary."""
     LEFT_BEHIND = "left behind"
     """A standby that has not followed the primary to its timeline: its rows may be those of a former primary."""
     FOREIGN = "foreign"
@@ -66,19 +66,19 @@ class Snapshot:
 
     servers: collections.abc.Mapping[str, ServerState]
     primary: str | None = None
-    """The name of the server to write to; None when nobody claims to be the primary."""
+    """The name of the server to write to; None when no server claims to be the primary."""
 
 
 def find_primary(
     observed: collections.abc.Mapping[str, Observation], *, current: str | None, timeline: int
 ) -> str | None:
-    """Return who is the primary: of those who claim to be, one on the newest timeline that anybody is on.
+    """Return the primary: of the servers that claim to be it, one on the newest timeline of all.
 
-    Two of them on the same timeline are one server by two names; then whoever was the primary remains it.
+    Two of them on the same timeline are one server by two names; then the current primary remains it.
 
     Args:
         observed: what the servers of one PostgreSQL cluster said last.
-        current: who was the primary before.
+        current: the primary until now.
         timeline: the newest timeline there was before; a server on an older one is not the primary any more.
 
     """
@@ -102,7 +102,7 @@ def assemble(  # noqa: PLR0913  # each is one fact, by its name
         names: every server.
         observed: what those that are up said last.
         history: where the primary was when.
-        primary: who the primary is; None when nobody is.
+        primary: the name of the primary; None when there is none.
         timeline: the newest timeline there is.
         lost_primary_at: since when the primary has not answered; None while it does.
 

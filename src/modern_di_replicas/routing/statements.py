@@ -27,7 +27,7 @@ class Foreseen:
 
     @property
     def locks_rows(self) -> bool:
-        """Whether it reads rows that nobody else may change meanwhile."""
+        """Whether it locks the rows it reads."""
         return self.kind.startswith("FOR ")
 
 

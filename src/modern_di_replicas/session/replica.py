@@ -45,7 +45,7 @@ class ReplicaSession(GuardedSession):
     # Here and not in `__init__`, because they seldom change: Python makes an object of some 30 attributes of its own
     # for half as much again.
     _is_elsewhere: bool = False
-    """Whether the statement under way is run where somebody else chose to."""
+    """Whether the current statement runs on a bind the application chose."""
     _has_been_elsewhere: bool = False
     _executing: Engine | None = None
     _streams: bool = False
@@ -94,7 +94,7 @@ class ReplicaSession(GuardedSession):
             found = super().get_bind(mapper, clause=clause, bind=bind, **options)
             if found is not self._bound:
                 self._is_elsewhere = self._has_been_elsewhere = True
-                return found  # somebody chose: bind_arguments, or `binds` for this mapper
+                return found  # the application chose: bind_arguments, or `binds` for this mapper
         if self.escalation is not None:
             return self._primary
         executing = self._executing
@@ -282,7 +282,7 @@ class ReplicaSession(GuardedSession):
             return False
         pool: QueuePool = replica.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
         has_streamed = len(self._reading) > (replica.sync_engine in self._reading)
-        # Somebody's own listener may send something.
+        # A listener of the application may send something.
         return not (has_streamed or pool.overflow() > 0 or pool.dispatch.reset or pool.dispatch.checkin)
 
     def end_reading(self) -> None:

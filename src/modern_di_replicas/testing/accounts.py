@@ -23,7 +23,7 @@ class Account:
         os.chown(path, self.uid, self.gid)
 
     def as_arguments(self) -> dict[str, typing.Any]:
-        """Give the arguments with which `subprocess` runs a program as this account, and as nobody else."""
+        """Give the arguments with which `subprocess` runs a program as this account only."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 

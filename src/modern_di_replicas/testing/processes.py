@@ -42,8 +42,8 @@ def read_pid_file(data_directory: pathlib.Path) -> PidFile | None:
 def find_postmaster(data_directory: pathlib.Path) -> psutil.Process | None:
     """Find the live postmaster of a data directory.
 
-    The number in `postmaster.pid` may since belong to anybody, so the process counts only when it is a PostgreSQL
-    server that was started for this data directory and works in it.
+    The number in `postmaster.pid` may since belong to another process, so the process counts only when it is a
+    PostgreSQL server that was started for this data directory and works in it.
     """
     record = read_pid_file(data_directory)
     if record is None:

@@ -99,7 +99,7 @@ class LocalServer:
             self.start()
 
     def freeze(self) -> None:
-        """Stop the server in its tracks: connections stay open and nobody answers, like a host that hangs."""
+        """Freeze the server: connections stay open and get no answer, like a host that hangs."""
         with self._lock:
             process = self._postmaster()
             if process is None:
@@ -227,7 +227,7 @@ class LocalServer:
         )
 
     def start_first_time(self) -> None:
-        """Start the server; nobody knows its port yet, so it takes another one when somebody was faster."""
+        """Start the server; its port is not published yet, so it takes another one if the port is taken."""
         self._launch(may_move=True)
 
     def _launch(self, *, may_move: bool) -> None:
@@ -305,7 +305,7 @@ class LocalServer:
 
 
 def free_port() -> int:
-    """Find a TCP port that nobody has at this moment."""
+    """Find a free TCP port."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         port: int = listener.getsockname()[1]

@@ -24,7 +24,7 @@ MEMORY_NEEDED: typing.Final = 1 << 30
 
 
 def default_parent() -> pathlib.Path:
-    """Return where clusters are made when nobody says: in memory where there is room, else the temporary folder.
+    """Return where clusters are made by default: in memory where there is room, else the temporary folder.
 
     A cluster is a thousand small files for each server; in memory it is ready three times as fast. Whoever sets
     TMPDIR has said.
@@ -40,7 +40,7 @@ class Workspace:
     """The folder of one cluster, and the lock that says that its owner lives.
 
     The owner holds an `flock` on the folder for its whole life, and the kernel lets go of it however the owner dies.
-    Whoever gets the lock of a folder with a marker therefore knows that nobody needs it any more. The marker is
+    A process that gets the lock of a folder with a marker therefore knows that it is unused. The marker is
     written under the lock and removed last, so a folder is never without it while there is something in it.
 
     Args:
@@ -75,7 +75,7 @@ class Workspace:
             raise FolderNotUsableError(folder=self.parent, reason=reason)
 
     def write(self, name: str, text: str) -> pathlib.Path:
-        """Write a file that nobody but the programs' account can read."""
+        """Write a file that only the programs' account can read."""
         path = self.folder / name
         path.touch(mode=0o600)
         path.write_text(text)
@@ -116,7 +116,7 @@ class Workspace:
 def sweep(parent: pathlib.Path) -> None:
     """Remove every cluster folder whose owner is dead, with its processes and shared memory, and nothing else."""
     for folder in parent.glob(f"{PREFIX}*"):
-        # It may vanish under our hands or belong to somebody else: then it is not ours to remove.
+        # It may vanish meanwhile or belong to another user: then it is not ours to remove.
         with contextlib.suppress(OSError):
             _sweep_one(folder)
 
@@ -133,7 +133,7 @@ def _sweep_one(folder: pathlib.Path) -> None:
 
 
 def _take_lock(folder: pathlib.Path) -> int | None:
-    """Lock the folder, unless somebody holds the lock or has removed the folder meanwhile."""
+    """Lock the folder, unless another process holds the lock or has removed the folder meanwhile."""
     try:
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:

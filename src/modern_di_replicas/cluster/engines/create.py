@@ -34,7 +34,7 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
     ping_when_idle(engine.sync_engine)
     if settings.replicas:
         refuse_standbys(engine.sync_engine)
-    # Without replicas, or without anything that carries a token, nobody would ask what was written.
+    # Without replicas, or without a token carrier, positions are never read.
     notices_writes = settings.replicas and settings.token_carrier is not None
     return PrimaryEngine(engine.sync_engine, writes=Writes(engine.sync_engine) if notices_writes else None)
 

@@ -15,11 +15,11 @@ from modern_di_replicas.routing.decision import Cause, Decision, on_primary
 
 
 class PrimaryEngine(AsyncEngine):
-    """The engine of the primary, whoever that is: `follow` moves it to another server.
+    """The engine of the current primary: `follow` moves it to another server.
 
     Args:
         sync_engine: connects to the primary as it was declared.
-        writes: notices the commits on it; default: nobody does.
+        writes: records the commits on it; default: none are recorded.
 
     """
 
@@ -43,7 +43,7 @@ class PrimaryEngine(AsyncEngine):
         """
         self._moved_to = make_url(url)
         if self._fence.is_up:
-            self._fence.lift()  # nobody got through, so there is no connection to end
+            self._fence.lift()  # no connection was made, so there is none to end
         else:
             self._connections.terminate()
 
@@ -65,14 +65,14 @@ class PrimaryEngine(AsyncEngine):
 
     @property
     def is_fenced(self) -> bool:
-        """Whether it connects to nobody, because the primary it knows is a former one."""
+        """Whether it refuses connections, because the primary it knows is a former one."""
         return self._fence.is_up
 
     def fence(self, *, timeout: float) -> None:
-        """Connect to nobody until `follow` names a primary, and end every connection: the server is a former one.
+        """Refuse connections until `follow` names a primary, and end every connection: the server is a former one.
 
         Args:
-            timeout: for how many seconds from now who comes for a connection is held up, and not refused.
+            timeout: seconds from now in which checkouts wait instead of failing.
 
         """
         if not self._fence.is_up:
@@ -97,7 +97,7 @@ class PrimaryEngine(AsyncEngine):
 
 def _leave_former_primary(context: ExceptionContext) -> None:
     # A primary that became a standby keeps its connections open, and refuses writes on them. As a disconnect, this
-    # makes the pool connect again, to whoever is the primary then.
+    # makes the pool connect again, to the primary of that moment.
     driver = driver_of(typing.cast(Engine, context.engine))
     if driver.sqlstate(context.original_exception) == REFUSED_WRITE:
         context.is_disconnect = True

@@ -69,7 +69,7 @@ class SessionReads:
         foreseen = foresee(statement)
         if foreseen is None or (foreseen.need is Need.TRANSACTION and not self.autocommit):
             return
-        # Not for Core on the replica's engine: whoever uses that knows what it is.
+        # Not for Core on the replica's engine, which is used knowingly.
         if context.root_connection in self._connections:
             raise StatementNotForReplica(foreseen)
 
@@ -78,7 +78,7 @@ class SessionReads:
         try:
             self._do_rollback(connection)
         except Exception as error:
-            # Of whatever kind, it would hide why a session rolls back. Whoever uses Core may know.
+            # Of whatever kind, it would hide why a session rolls back. Core's users see it.
             opened = [one for one in self._connections if not one.closed and not one.invalidated]
             ours = [one for one in opened if one.connection is connection]
             if not ours:
@@ -91,7 +91,7 @@ class SessionReads:
     def _end_what_was_begun(self, context: ExceptionContext) -> None:
         """End a statement that the driver prepared and then could not execute, such as for an argument out of range.
 
-        In autocommit nobody else does: the pooled connection would hold the lock of that statement until its next use,
+        In autocommit nothing else does: the pooled connection would hold the lock of that statement until its next use,
         and a change of the table would hold up the replay for as long.
         """
         if context.connection is None or context.is_disconnect:
@@ -99,5 +99,5 @@ class SessionReads:
         if not isinstance(context.sqlalchemy_exception, DBAPIError):
             return
         if self.driver.may_hold_a_statement(context.original_exception):
-            with contextlib.suppress(OSError, *self.driver.errors):  # who is gone has ended it
+            with contextlib.suppress(OSError, *self.driver.errors):  # a lost connection has ended it
                 await_only(self.driver.end_statement(context.connection.connection.driver_connection))

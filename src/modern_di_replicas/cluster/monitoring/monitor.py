@@ -79,7 +79,7 @@ class Monitor:
         """Why servers refuse this application, as it was logged last."""
         self._concluded_at = -math.inf
         self._unwatched: set[str] = set()
-        """Servers whose watch was ended by somebody else."""
+        """Servers whose watch was cancelled from outside."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> typing.Self:
@@ -133,7 +133,7 @@ class Monitor:
         return watch
 
     def _watch_ended(self, server: Server, watch: asyncio.Task[None]) -> None:
-        """Forget a server whose watch was ended by somebody else: what is known of it would never change again."""
+        """Forget a server whose watch was cancelled from outside: its state would never change again."""
         if watch not in self._tasks:
             return  # by this monitor
         error = None if watch.cancelled() else watch.exception()
@@ -237,7 +237,7 @@ class Monitor:
     async def primary_answers(self) -> bool:
         """Wait for the primary's next answer; return whether it came before the primary counts as down.
 
-        It is asked at once, unless somebody had it asked within the probe interval.
+        It is asked at once, unless it was asked within the last probe interval.
         """
         interval, now = self._settings.probe_interval, time.monotonic()
         if self._next_answer is None:
@@ -305,7 +305,7 @@ class Monitor:
             engine.fence(timeout=min(self._answer_time, self._settings.connect_timeout))
 
     def _ask_everybody(self) -> None:
-        """Have every server asked now: somebody leads, and what is known of the others is from before."""
+        """Probe every server now: there is a new primary, and what is known of the others is from before."""
         for name in self._probes:
             self.probe_now(name)
 

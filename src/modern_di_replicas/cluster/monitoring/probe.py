@@ -14,7 +14,7 @@ from modern_di_replicas.routing.snapshot import Observation
 
 # The timeline of a primary is in the name of its WAL files: pg_control_checkpoint() tells it only at the next
 # checkpoint after a promotion. Of a standby the receiver knows it at once, but tells only servers of pg_monitor;
-# for others, and where nobody receives, it is what the control file has, which may be minutes late.
+# for others, and without a receiver, it is what the control file has, which may be minutes late.
 BRIEF_QUESTION: typing.Final = """
 SELECT in_recovery,
        (CASE WHEN in_recovery THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
@@ -79,7 +79,7 @@ class Probe:
         """
         if self._asking is None or self._asking.done():
             self._asking = asyncio.ensure_future(self._ask(briefly=briefly))
-            # Whoever waited for the answer may be gone by the time it comes.
+            # The callers may have been cancelled by the time the answer comes.
             self._asking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         asking = self._asking
         done, _ = await asyncio.wait({asking}, timeout=self.timeout)

@@ -1,4 +1,4 @@
-"""What a new connection is asked before anybody uses it: whether its server is what it is taken for."""
+"""Validate new connections: whether the server still has the role it is used for."""
 
 import collections.abc
 import typing

@@ -1,4 +1,4 @@
-"""What keeps everybody from a former primary, until it is known who leads now."""
+"""A fence before the pool of a former primary, until the new primary is known."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 
 
 class Fence:
-    """Holds up who comes for a connection, and in the end refuses it; at first it is down."""
+    """While raised, checkouts wait briefly for the new primary, and then fail; initially lifted."""
 
     def __init__(self) -> None:
         self._is_down = asyncio.Event()
@@ -23,12 +23,12 @@ class Fence:
         return not self._is_down.is_set()
 
     def raise_fence(self, timeout: float) -> None:
-        """Hold up who comes from now on; after `timeout` seconds nobody is held up any longer, but refused."""
+        """Make checkouts wait; after `timeout` seconds they fail instead."""
         self._is_down = asyncio.Event()
         self._held_until = time.monotonic() + timeout
 
     def lift(self) -> None:
-        """Let everybody pass, those included who are held up."""
+        """Let checkouts pass, including those that wait."""
         self._is_down.set()
 
     async def passed(self) -> None:
@@ -57,7 +57,7 @@ class Fence:
 
 
 class FencedPool(ReplaceablePool):
-    """A pool with a fence before it: who is held up there takes no place that others wait for."""
+    """A pool with a fence before it: checkouts that wait at the fence take no place in the pool's queue."""
 
     fence: Fence | None = None
 

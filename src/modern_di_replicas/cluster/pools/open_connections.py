@@ -13,13 +13,13 @@ from modern_di_replicas.drivers.known import driver_of
 
 
 CLOSE_TIMEOUT: typing.Final = 1.0
-"""Seconds a server has, at the end, to let the connections of one engine go."""
+"""Timeout in seconds for closing the connections of one engine."""
 
 _BEGUN: typing.Final = "modern_di_replicas.begun"
 
 
 class OpenConnections:
-    """Knows every open connection of an engine, idle or busy.
+    """Tracks every open connection of an engine, idle or checked out.
 
     Args:
         engine: the engine; its pool may be replaced meanwhile.
@@ -50,7 +50,7 @@ class OpenConnections:
         self._open.add(opened)
 
     async def closed(self, closing: collections.abc.Coroutine[typing.Any, typing.Any, None]) -> None:
-        """Wait for the pool's end; a frozen server does not answer a farewell, and is not waited for."""
+        """Close the pool within `CLOSE_TIMEOUT`; connections to a frozen server are terminated."""
         task = asyncio.ensure_future(closing)
         try:
             await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
@@ -62,11 +62,11 @@ class OpenConnections:
     def terminate(self) -> None:
         """Terminate all of them, also those that are being opened; a statement that waits for its server fails now.
 
-        Nobody gets one of them from the pool any more: it is a new one.
+        The pool is replaced, so none of them is checked out again.
         """
         connections, self._open = list(self._open), weakref.WeakSet()
         self._terminations += 1
         for connection in connections:
             self._driver.terminate(connection)
-        # They are closed: to close them once more would give somebody time to come for one.
+        # They are closed already; closing them again would await, and let a checkout slip in.
         self._engine.dispose(close=False)

@@ -1,4 +1,4 @@
-"""A pool that sends those who wait for it on to the pool that took its place."""
+"""A pool that forwards waiting checkouts to the pool that replaced it."""
 
 import typing
 
@@ -9,8 +9,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 class ReplaceablePool(AsyncAdaptedQueuePool):
     """A pool that makes no connection any more once it was replaced.
 
-    An engine replaces its pool when all its connections are terminated. Whoever waits for one of the old pool would
-    connect there: beyond the limit of the new one, and the connection would be kept by nobody.
+    An engine replaces its pool when all its connections are terminated. A checkout that waits for the old pool would
+    connect there, beyond the limit of the new one, and its connection would belong to no pool.
     """
 
     in_use: int = 0
@@ -28,7 +28,7 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
     def recreate(self) -> "ReplaceablePool":
         self._successor = typing.cast(ReplaceablePool, super().recreate())
         if not self.checkedin():
-            super()._do_return_conn(typing.cast(ConnectionPoolEntry, _Nobody()))  # wakes one who waits, if any
+            super()._do_return_conn(typing.cast(ConnectionPoolEntry, _WakeUp()))  # wakes a waiting checkout, if any
         return self._successor
 
     def _current(self) -> "ReplaceablePool":
@@ -44,22 +44,22 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
         self.in_use += 1
         if self._successor is None:
             return entry
-        self._do_return_conn(entry)  # to the next one who waits here
+        self._do_return_conn(entry)  # to the next waiting checkout
         raise _ReplacedError
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         self.in_use -= 1
         if self._successor is not None:
-            record.invalidate()  # nobody would come for its connection
+            record.invalidate()  # its connection would never be checked out
         super()._do_return_conn(record)
 
 
 class _ReplacedError(Exception):
-    """Whoever waited for a connection has to ask the successor."""
+    """A waiting checkout has to go to the successor."""
 
 
-class _Nobody:
-    """An entry without a connection: in the queue of a pool that was replaced it only wakes who waits there."""
+class _WakeUp:
+    """An entry without a connection: in the queue of a pool that was replaced it only wakes a waiting checkout."""
 
     def invalidate(self) -> None:
         pass
