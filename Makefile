@@ -12,7 +12,8 @@ export UV_PYTHON_DOWNLOADS ?= never
 RUN := $(UV) run --no-sync
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-lowest bench bench-quick history lint format clean
+# The folder docs/ exists.
+.PHONY: docs help install demo test test-lowest bench bench-quick history lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
@@ -45,6 +46,11 @@ bench bench-quick: $(UV)
 bench:  ## side by side with what a user would take instead, into benchmarks/RESULTS.md; under ten minutes
 bench-quick:  ## the same in under a minute, shown only
 
+docs: $(UV)  ## the documentation site, into site/; broken links are errors
+	@$(UV) venv --quiet --allow-existing .venv-docs
+	@$(UV) pip install --quiet --python .venv-docs --group docs
+	@.venv-docs/bin/mkdocs build --strict
+
 history: install  ## 100,000 operations while everything fails: does anybody see what they should not?
 	@$(RUN) python -m tests.history
 
@@ -59,4 +65,4 @@ format: install  ## formatting and what ruff can fix
 	@$(RUN) ruff format .
 
 clean:  ## remove everything the other commands made
-	@rm -rf .tools .venv .venv-lowest .venv-bench* uv.lock dist .coverage* .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .tools .venv .venv-lowest .venv-bench* .venv-docs site uv.lock dist .coverage* .mypy_cache .ruff_cache .import_linter_cache .hypothesis
