@@ -11,7 +11,7 @@ INVISIBLE: typing.Final = re.compile(r"<!-- invisible-code-block.*?-->\n?", re.D
 LINK: typing.Final = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>\.\./[^)#\s]+)(?P<anchor>#[^)]*)?\)")
 
 
-def on_page_markdown(markdown: str, page: typing.Any, **_: object) -> str:  # noqa: ANN401  # MkDocs has no types here
+def on_page_markdown(markdown: str, page: typing.Any, **_: object) -> str:  # MkDocs has no types here
     """Prepare one page; MkDocs calls this."""
     folder = posixpath.dirname(page.file.src_uri)
     return LINK.sub(lambda link: _absolute(link, folder), INVISIBLE.sub("", markdown))
