@@ -50,7 +50,7 @@ def visits() -> collections.abc.Iterator[list[str]]:
 
 
 async def empty(database: ReplicationSettings) -> None:
-    owner = create_async_engine(database.primary)
+    owner = create_async_engine(database.declared_primary.url)
     async with owner.begin() as connection:
         await connection.execute(text("DROP SCHEMA public CASCADE"))
         await connection.execute(text("CREATE SCHEMA public"))

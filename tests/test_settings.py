@@ -5,7 +5,7 @@ import typing
 import pydantic
 import pytest
 
-from modern_di_replicas import ConfigurationError, Replica, ReplicationSettings
+from modern_di_replicas import ConfigurationError, Primary, Replica, ReplicationSettings
 
 
 PRIMARY = "postgresql+asyncpg://app:s3cret@db-1/shop"
@@ -89,6 +89,40 @@ def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
             "replicas[0]",
             id="the same name twice",
         ),
+        pytest.param(
+            "primary.name", {"primary": Primary(PRIMARY, typing.cast(str, 5))}, "text", id="a number for a name"
+        ),
+        pytest.param(
+            "primary.pooled", {"primary": Primary(PRIMARY, pooled=typing.cast(bool, "no"))}, "True", id="pooled"
+        ),
+        pytest.param("primary.probe_url", {"primary": Primary(PRIMARY, probe_url="db-1")}, "URL", id="probe_url"),
+        pytest.param(
+            "replicas[0].connect_args['timeout']",
+            {"replicas": [Replica(REPLICA, connect_args={"timeout": 5})]},
+            "connect_timeout",
+            id="an argument that the library owns",
+        ),
+        pytest.param("connect_args", {"connect_args": [("ssl", "s3cret")]}, "mapping", id="no mapping"),
+        pytest.param("connect_args['ssl']", {"connect_args": {"ssl": "s3cret"}}, "verify-full", id="no level of TLS"),
+        pytest.param("engine_options", {"engine_options": "echo"}, "mapping", id="no mapping of options"),
+        pytest.param(
+            "engine_options['poolclass']", {"engine_options": {"poolclass": None}}, "makes the pools", id="poolclass"
+        ),
+        pytest.param(
+            "engine_options['pool_size']",
+            {"engine_options": {"pool_size": 3}},
+            "primary_pool_size and replica_pool_size",
+            id="pool_size",
+        ),
+        pytest.param(
+            "engine_options['ecoh']", {"engine_options": {"ecoh": True}}, "no such option", id="a typing error"
+        ),
+        pytest.param(
+            "replicas[0].promotable",
+            {"replicas": [Replica(REPLICA, promotable=typing.cast(bool, "no"))]},
+            "True",
+            id="promotable",
+        ),
         pytest.param("replicas[0].weight", {"replicas": [Replica(REPLICA, weight=0)]}, "at least 1", id="weight"),
         pytest.param(
             "replicas[0].weight",
@@ -136,7 +170,7 @@ def test_a_bad_value_is_refused_with_its_field_and_a_remedy(
 def test_a_url_may_have_what_the_driver_takes() -> None:
     """As text: these reach it as the URL has them."""
     query = "ssl=require&target_session_attrs=any&command_timeout=30&prepared_statement_cache_size=0"
-    assert ReplicationSettings(primary=f"{PRIMARY}?{query}").primary.endswith(query)
+    assert ReplicationSettings(primary=f"{PRIMARY}?{query}").declared_primary.url.endswith(query)
 
 
 def test_a_password_in_the_query_of_a_url_is_masked_too() -> None:

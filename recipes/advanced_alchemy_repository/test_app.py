@@ -27,7 +27,7 @@ async def app(
     visits: list[str],
 ) -> collections.abc.AsyncIterator[fastapi.FastAPI]:
     """Give the application, started, with one book."""
-    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     app = main()
     async with app.router.lifespan_context(app):

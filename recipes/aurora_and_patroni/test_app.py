@@ -178,9 +178,9 @@ async def test_writes_go_to_the_primary_and_reads_to_a_replica(
     database: ReplicationSettings, configure: typing.Callable[[str, list[str]], ReplicationSettings]
 ) -> None:
     """On PostgreSQL's own replication: of the services themselves it proves nothing but that the settings are valid."""
-    found = await servers(configure(database.primary, [replica.url for replica in database.servers]))
+    found = await servers(configure(database.declared_primary.url, [replica.url for replica in database.servers]))
 
-    assert found["write"] == address(database.primary)
+    assert found["write"] == address(database.declared_primary.url)
     assert found["read"] in {address(replica.url) for replica in database.servers}
 
 
@@ -189,12 +189,12 @@ async def test_the_program_says_where_reads_and_writes_go(
 ) -> None:
     """As run from a shell."""
     only = database.servers[0].url
-    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", only)
 
     await main()
 
-    expected = [f"A write goes to {address(database.primary)}.", f"A read goes to {address(only)}."]
+    expected = [f"A write goes to {address(database.declared_primary.url)}.", f"A read goes to {address(only)}."]
     assert capsys.readouterr().out.splitlines() == expected
 
 

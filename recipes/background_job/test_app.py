@@ -64,7 +64,7 @@ async def test_the_program_cleans_up_and_reports(
     """As run from a shell, here against one server only: no replicas is a valid number of replicas."""
     async with Container(groups=[Jobs], context={ReplicationSettings: database}) as container:
         await fill(container)
-    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", "")
 
     await main()

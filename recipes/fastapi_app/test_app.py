@@ -16,7 +16,7 @@ ADA = {"name": "Ada", "orders": [{"cents": 700}, {"cents": 500}]}
 @pytest.fixture
 def app(database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch) -> fastapi.FastAPI:
     replica, analytics = database.servers
-    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URL", replica.url)
     monkeypatch.setenv("ANALYTICS_URL", analytics.url)
     return main()

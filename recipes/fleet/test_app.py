@@ -30,7 +30,7 @@ async def serving(app: fastapi.FastAPI, cluster: LocalCluster) -> collections.ab
 @pytest.fixture
 def settings(database: ReplicationSettings) -> ReplicationSettings:
     large, small = (replica.url for replica in database.servers)
-    return fleet(database.primary, large, small)
+    return fleet(database.declared_primary.url, large, small)
 
 
 async def test_nine_requests_of_ten_go_to_the_large_replica(
@@ -52,7 +52,7 @@ async def test_reports_go_to_the_replica_of_their_group(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A POST that only reads, however many customers there are."""
-    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     async with serving(main(), replicated_cluster) as client:
         visits.clear()
@@ -123,7 +123,7 @@ async def test_a_balancer_of_ones_own_chooses(
 ) -> None:
     """Whatever the weights say."""
     large, small = (replica.url for replica in database.servers)
-    local = fleet(database.primary, large, small, balancing=PreferLocal)
+    local = fleet(database.declared_primary.url, large, small, balancing=PreferLocal)
     async with serving(create_app(local), replicated_cluster) as client:
         visits.clear()
         for _ in range(5):

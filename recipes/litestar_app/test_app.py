@@ -18,7 +18,7 @@ EMMA = {"title": "Emma", "author": "Jane Austen", "copies": 3}
 
 @pytest.fixture
 def app(database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch) -> litestar.Litestar:
-    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     return main()
 

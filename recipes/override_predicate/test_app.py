@@ -14,7 +14,7 @@ from recipes.override_predicate.app import Base, main
 
 @pytest.fixture
 def app(database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch) -> fastapi.FastAPI:
-    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     return main()
 

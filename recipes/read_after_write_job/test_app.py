@@ -75,7 +75,7 @@ async def test_a_job_reads_the_primary_while_no_replica_has_the_order(
 
 async def test_without_replicas_there_is_no_token_and_the_primary_reads(database: ReplicationSettings) -> None:
     """As in development, with one server: the same code."""
-    single = ReplicationSettings(primary=database.primary)
+    single = ReplicationSettings(primary=database.declared_primary.url)
     job = await order(single)
     assert job.after is None
     async with worker_container(single) as worker:
@@ -86,7 +86,7 @@ async def test_the_program_answers_and_its_worker_writes_the_invoice(
     database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As run from a shell: whether a replica has the order yet is of no matter."""
-    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     async with serving(main()) as client:
         (await client.post("/orders", params=ORDER)).raise_for_status()

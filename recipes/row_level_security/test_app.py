@@ -33,7 +33,7 @@ async def restricted(
     database: ReplicationSettings, replicated_cluster: LocalCluster
 ) -> collections.abc.AsyncIterator[ReplicationSettings]:
     """Give the database as a role sees it that policies bind, with a note of each of two tenants."""
-    owner = create_async_engine(database.primary)
+    owner = create_async_engine(database.declared_primary.url)
     async with owner.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
         notes = [{"tenant": "acme", "words": "Buy anvils"}, {"tenant": "globex", "words": "Buy an island"}]
@@ -42,7 +42,8 @@ async def restricted(
             await connection.execute(text(statement))
     replicated_cluster.catch_up()
     replicas = [dataclasses.replace(replica, url=restrict(replica.url)) for replica in database.servers]
-    yield ReplicationSettings(primary=restrict(database.primary), replicas=replicas, read_isolation="READ COMMITTED")
+    primary = restrict(database.declared_primary.url)
+    yield ReplicationSettings(primary=primary, replicas=replicas, read_isolation="READ COMMITTED")
     async with owner.begin() as connection:
         await connection.execute(text(f"DROP OWNED BY {ROLE}"))
         await connection.execute(text(f"DROP ROLE {ROLE}"))
@@ -58,7 +59,7 @@ async def app(
     restricted: ReplicationSettings, monkeypatch: pytest.MonkeyPatch
 ) -> collections.abc.AsyncIterator[fastapi.FastAPI]:
     """Give the application, started."""
-    monkeypatch.setenv("PRIMARY_URL", restricted.primary)
+    monkeypatch.setenv("PRIMARY_URL", restricted.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in restricted.servers))
     app = main()
     async with app.router.lifespan_context(app):

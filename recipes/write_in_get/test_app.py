@@ -23,7 +23,7 @@ def serve(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Serve:
     """Give the application as it runs with a value of ON_WRITE, with one article that has 7 views."""
-    monkeypatch.setenv("PRIMARY_URL", database.primary)
+    monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
 
     @contextlib.asynccontextmanager

@@ -24,8 +24,9 @@ from modern_di_replicas.intent import Intent, read_intent, write_intent
 from modern_di_replicas.routing.balancing import Balancer, Candidate, LeastInUse, Random, RoundRobin
 from modern_di_replicas.routing.decision import Cause, Decision
 from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
+from modern_di_replicas.servers import Primary, Replica
 from modern_di_replicas.session.routed import RoutedSession
-from modern_di_replicas.settings import Balancing, OnWrite, Replica, ReplicationSettings
+from modern_di_replicas.settings import Balancing, OnWrite, ReplicationSettings
 
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Monitor",
     "NoReplicaAvailable",
     "OnWrite",
+    "Primary",
     "PrimaryEngine",
     "Random",
     "Replica",

@@ -7,47 +7,23 @@ import math
 import re
 import typing
 
-import sqlalchemy.exc
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 
+from modern_di_replicas.checks import check, check_flag, check_max_lag, check_number
 from modern_di_replicas.consistency.levels import SESSION, Consistency, check_consistency
 from modern_di_replicas.drivers.driver import Driver
-from modern_di_replicas.drivers.known import SCHEMES, driver_of
-from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.drivers.known import driver_of
+from modern_di_replicas.engine_options import check_engine_options
+from modern_di_replicas.server_checks import check_connect_args, check_primary, check_replicas
+from modern_di_replicas.servers import Primary, Replica
 
 
-DEFAULT_GROUP: typing.Final = "default"
 Balancing = typing.Literal["least-in-use", "round-robin", "random"]
 OnWrite = typing.Literal["escalate", "raise"]
 TokenCarrier = typing.Literal["cookie", "header"]
 ReadIsolation = typing.Literal["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"]
 
 _NAME: typing.Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-
-
-@dataclasses.dataclass(slots=True, frozen=True)
-class Replica:
-    """One read replica.
-
-    Args:
-        url: SQLAlchemy URL, `postgresql+asyncpg://user:password@host:port/database`.
-        name: how it is called in logs and errors; default `host:port`.
-        weight: its share of the reads, relative to the other replicas; a whole number from 1.
-        groups: the groups of reads it serves; reads without a group are of the group `default`.
-        max_lag: how far it may be behind the primary to serve reads; default: that of the settings.
-
-    """
-
-    url: str = dataclasses.field(repr=False)
-    name: str = ""
-    weight: int = 1
-    groups: collections.abc.Set[str] = frozenset({DEFAULT_GROUP})
-    max_lag: dt.timedelta | None = None
-
-    @property
-    def label(self) -> str:
-        """The name, or what stands in for it: the host and port."""
-        return self.name or _address(make_url(self.url))
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -57,8 +33,12 @@ class ReplicationSettings:
     Plain data, checked once, here: whatever constructs it learns at once what is wrong.
 
     Args:
-        primary: SQLAlchemy URL of the primary, `postgresql+asyncpg://user:password@host:port/database`.
+        primary: the primary, as a `Primary` or its URL, `postgresql+asyncpg://user:password@host:port/database`.
         replicas: the read replicas, as URLs or `Replica`s; with none, everything goes to the primary.
+        connect_args: arguments of the driver's `connect`, for the pools and the monitor alike: TLS contexts, a
+            `password` callable, `server_settings`. A server may have some of its own.
+        engine_options: options of `create_async_engine` for every server: `echo`, `json_serializer`, `pool_recycle`.
+        pooled: whether poolers in transaction mode are in front of the servers; a server may say otherwise.
         application_name: what PostgreSQL shows in `pg_stat_activity`, with `-primary` or `-replica` appended.
         on_write: what becomes of a write in a unit of work that reads from a replica: `escalate` moves it to the
             primary and logs one warning for each endpoint, `raise` raises `WriteOnReplicaError`.
@@ -94,8 +74,15 @@ class ReplicationSettings:
 
     """
 
-    primary: str = dataclasses.field(repr=False)
+    primary: str | Primary = dataclasses.field(repr=False)
     replicas: collections.abc.Sequence[str | Replica] = dataclasses.field(default=(), repr=False)
+    connect_args: collections.abc.Mapping[str, typing.Any] = dataclasses.field(
+        default_factory=dict, repr=False, hash=False
+    )
+    engine_options: collections.abc.Mapping[str, typing.Any] = dataclasses.field(
+        default_factory=dict, repr=False, hash=False
+    )
+    pooled: bool = False
     application_name: str = "app"
     on_write: OnWrite = "escalate"
     read_isolation: ReadIsolation = "AUTOCOMMIT"
@@ -119,42 +106,41 @@ class ReplicationSettings:
     token_secret: str | collections.abc.Sequence[str] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        _check_url("primary", self.primary)
-        _check_replicas(self.replicas, primary=make_url(self.primary))
-        _check(
+        primary = self.declared_primary
+        url = check_primary(primary)
+        check_flag("pooled", self.pooled)
+        check_connect_args("connect_args", self.connect_args, driver_of(url))
+        check_engine_options("engine_options", self.engine_options, url)
+        check_replicas(self.replicas, primary=primary, pooled=self.pooled)
+        check(
             "application_name",
             self.application_name,
             usable=isinstance(self.application_name, str) and self.application_name != "",
             remedy="give the application a name of at least one character",
         )
-        _check(
+        check(
             "on_write",
             self.on_write,
             usable=self.on_write in typing.get_args(OnWrite),
             remedy=f"choose one of {', '.join(typing.get_args(OnWrite))}",
         )
-        _check(
+        check(
             "read_isolation",
             self.read_isolation,
             usable=self.read_isolation in typing.get_args(ReadIsolation),
             remedy=f"choose one of {', '.join(typing.get_args(ReadIsolation))} (a standby refuses SERIALIZABLE)",
         )
         for field in ("primary_pool_size", "replica_pool_size"):
-            _check_number(field, getattr(self, field), whole=True, minimum=1)
+            check_number(field, getattr(self, field), whole=True, minimum=1)
         for field in ("primary_max_overflow", "replica_max_overflow"):
-            _check_number(field, getattr(self, field), whole=True, minimum=0)
+            check_number(field, getattr(self, field), whole=True, minimum=0)
         for field in ("primary_pool_timeout", "replica_pool_timeout", "catch_up_wait"):
-            _check_number(field, getattr(self, field), whole=False, minimum=0)
+            check_number(field, getattr(self, field), whole=False, minimum=0)
         for field in ("connect_timeout", "probe_interval", "probe_timeout"):
-            _check_number(field, getattr(self, field), whole=False, minimum=0, exclusive=True)
-        _check_max_lag("max_lag", self.max_lag)
-        _check(
-            "primary_reads",
-            self.primary_reads,
-            usable=isinstance(self.primary_reads, bool),
-            remedy="give True or False, not the text of an environment variable",
-        )
-        _check(
+            check_number(field, getattr(self, field), whole=False, minimum=0, exclusive=True)
+        check_max_lag("max_lag", self.max_lag)
+        check_flag("primary_reads", self.primary_reads)
+        check(
             "balancing",
             self.balancing,
             usable=callable(self.balancing) or self.balancing in typing.get_args(Balancing),
@@ -164,19 +150,19 @@ class ReplicationSettings:
         self._check_tokens()
 
     def _check_tokens(self) -> None:
-        _check(
+        check(
             "token_carrier",
             self.token_carrier,
             usable=self.token_carrier is None or self.token_carrier in typing.get_args(TokenCarrier),
             remedy=f"choose one of {', '.join(typing.get_args(TokenCarrier))}, or None",
         )
-        _check(
+        check(
             "token_name",
             self.token_name,
             usable=isinstance(self.token_name, str) and _NAME.fullmatch(self.token_name) is not None,
             remedy="give letters, digits, `-` and `_`, as names of cookies and headers have them",
         )
-        _check(
+        check(
             "token_lifetime",
             self.token_lifetime,
             usable=isinstance(self.token_lifetime, dt.timedelta) and self.token_lifetime >= dt.timedelta(seconds=1),
@@ -184,7 +170,7 @@ class ReplicationSettings:
         )
         secret = self.token_secret
         secrets = [secret] if isinstance(secret, str) or secret is None else secret
-        _check(
+        check(
             "token_secret",
             f"<{type(secret).__name__}, not shown>",
             usable=secret is None
@@ -199,12 +185,17 @@ class ReplicationSettings:
     @property
     def driver(self) -> Driver:
         """The driver of all servers."""
-        return driver_of(make_url(self.primary))
+        return driver_of(make_url(self.declared_primary.url))
+
+    @property
+    def declared_primary(self) -> Primary:
+        """The primary as a `Primary`."""
+        return self.primary if isinstance(self.primary, Primary) else Primary(self.primary)
 
     @property
     def servers(self) -> tuple[Replica, ...]:
         """The replicas, each as a `Replica`."""
-        return tuple(_as_replica(replica) for replica in self.replicas)
+        return tuple(one if isinstance(one, Replica) else Replica(one) for one in self.replicas)
 
     @property
     def token_secrets(self) -> tuple[str, ...]:
@@ -220,139 +211,3 @@ class ReplicationSettings:
         """
         lags = [self.max_lag, *(replica.max_lag for replica in self.servers)]
         return math.ceil(max([self.token_lifetime, *filter(None, lags)]).total_seconds())
-
-
-def _as_replica(replica: str | Replica) -> Replica:
-    return replica if isinstance(replica, Replica) else Replica(replica)
-
-
-def _check_replicas(replicas: object, *, primary: URL) -> None:
-    _check(
-        "replicas",
-        type(replicas).__name__,
-        usable=isinstance(replicas, collections.abc.Sequence) and not isinstance(replicas, str | bytes),
-        remedy="give a list of URLs or Replica(...), also for a single replica",
-    )
-    seen: dict[str, str] = {}
-    for index, given in enumerate(typing.cast(collections.abc.Sequence[str | Replica], replicas)):
-        field = f"replicas[{index}]"
-        replica = _as_replica(given)
-        url = _check_url(f"{field}.url", replica.url)
-        _check(
-            f"{field}.url",
-            redacted(url),
-            usable=_database(url) == _database(primary),
-            remedy=f"a replica holds the database of its primary, which is {_database(primary)!r}",
-        )
-        _check(
-            f"{field}.name",
-            replica.name,
-            usable=isinstance(replica.name, str) and replica.label not in seen,
-            remedy=f"{replica.label!r} already names {seen.get(replica.label, 'nothing')}; give each server once, "
-            "and each name to one server",
-        )
-        seen[replica.label] = field
-        _check_number(f"{field}.weight", replica.weight, whole=True, minimum=1)
-        _check_max_lag(f"{field}.max_lag", replica.max_lag)
-        _check(
-            f"{field}.groups",
-            replica.groups,
-            usable=isinstance(replica.groups, collections.abc.Set)
-            and len(replica.groups) > 0
-            and all(isinstance(group, str) and group for group in replica.groups),
-            remedy=f"give a set of names, such as {{{DEFAULT_GROUP!r}}}",
-        )
-
-
-def _check(field: str, value: object, *, usable: bool, remedy: str) -> None:
-    if not usable:
-        raise ConfigurationError(field=field, value=value, remedy=remedy)
-
-
-def _check_number(field: str, value: object, *, whole: bool, minimum: int, exclusive: bool = False) -> None:
-    types = int if whole else int | float
-    _check(
-        field,
-        value,
-        usable=isinstance(value, types)
-        and not isinstance(value, bool)
-        and (value > minimum if exclusive else value >= minimum)
-        and value != float("inf"),
-        remedy=f"give a {'whole number' if whole else 'number of seconds'} {'above' if exclusive else 'of at least'} "
-        f"{minimum}",
-    )
-
-
-def _check_max_lag(field: str, value: object) -> None:
-    _check(
-        field,
-        value,
-        usable=value is None or (isinstance(value, dt.timedelta) and value > dt.timedelta(0)),
-        remedy="give a timedelta above zero, or None",
-    )
-
-
-def _check_url(field: str, value: object) -> URL:
-    """Return the parsed URL. No text that could hold a password ever reaches the error."""
-    try:
-        url = make_url(typing.cast(str, value))
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        url = None
-    if url is None:
-        # Outside the handler, so that the parser's error, which quotes the URL, is not chained to ours.
-        raise ConfigurationError(
-            field=field,
-            value=f"<{type(value).__name__}, not shown: it may hold a password>",
-            remedy=f"give a URL of the form {SCHEMES[0]}://user:password@host:5432/database",
-        )
-    _check(
-        field,
-        redacted(url),
-        usable=url.drivername in SCHEMES,
-        remedy=f"write {SCHEMES[0]}:// in front: the driver has to be asyncpg, and has to be named",
-    )
-    # Else the driver would say so at each attempt to connect, which looks like a server that is down.
-    for name in url.query:
-        remedy = driver_of(url).parameter_remedy(name)
-        _check(field, redacted(url), usable=remedy is None, remedy=remedy or "")
-    remedy = _address_remedy(url)
-    _check(field, redacted(url), usable=remedy is None, remedy=remedy or "")
-    return url
-
-
-def redacted(url: URL) -> str:
-    """Return a URL as text, without its password."""
-    secret = {key: "***" for key in url.query if "password" in key}
-    return url.update_query_dict(secret).render_as_string(hide_password=True)
-
-
-def _database(url: URL) -> str | None:
-    # As libpq does: the default database is the one named like the user.
-    return url.database or url.username
-
-
-def _address(url: URL) -> str:
-    """Return `host:port`, or all of them for a URL of several hosts; the host may be the directory of a socket."""
-    _, arguments = url.get_dialect()().create_connect_args(url)
-    hosts, ports = _listed(arguments.get("host") or "localhost"), _listed(arguments.get("port") or 5432)
-    if len(ports) == 1:
-        ports *= len(hosts)
-    return ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
-
-
-def _address_remedy(url: URL) -> str | None:
-    """Return what to do about hosts and ports that no server is reached by; None where there is nothing to do."""
-    try:
-        _, arguments = url.get_dialect()().create_connect_args(url)
-    except sqlalchemy.exc.ArgumentError as error:
-        return f"{error}".lower().rstrip(".")
-    for host in _listed(arguments.get("host")):
-        if host.startswith("/") and ":" in host:
-            folder, _, port = host.partition(":")
-            return f"write host={folder}&port={port}: the driver takes {host!r} for the name of a directory"
-    return None
-
-
-def _listed(given: object) -> list[str]:
-    """Return what SQLAlchemy passes to the driver for several hosts or ports: a list, or a text with commas."""
-    return [str(one) for one in given] if isinstance(given, list) else str(given).split(",")

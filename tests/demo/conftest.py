@@ -29,7 +29,7 @@ def settings(replicated_cluster: LocalCluster) -> typing.Iterator[ReplicationSet
     replicated_cluster.catch_up()
     given = settings_for(replicated_cluster)
     yield ReplicationSettings(
-        primary=_with_database(given.primary, database),
+        primary=_with_database(given.declared_primary.url, database),
         replicas=[
             Replica(_with_database(replica.url, database), name=replica.name, groups=replica.groups)
             for replica in given.servers

@@ -1,19 +1,71 @@
+import ssl
+
+import pytest
 from sqlalchemy import make_url
 
 from modern_di_replicas.drivers.asyncpg import Asyncpg
+from modern_di_replicas.drivers.driver import Driver
+from modern_di_replicas.testing import LocalCluster
 
 
-def test_what_belongs_to_sqlalchemy_does_not_reach_the_driver() -> None:
-    """A URL may tune SQLAlchemy's own cache, as behind a pooler; the driver refuses what it does not know."""
-    url = "postgresql+asyncpg://app:secret@db-1:5433/shop?prepared_statement_cache_size=0&ssl=require"
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("timeout", 5, "connect_timeout"),
+        ("host", "db-9", "URL"),
+        ("loop", None, "event loop"),
+        ("tiemout", 5, "no such argument"),
+        ("server_settings", "jit=off", "mapping"),
+        ("server_settings", {"application_name": "x"}, "application_name"),
+        ("ssl", "verify-ful", "verify-full"),
+        ("passfile", "/nowhere/.pgpass", "exists"),
+    ],
+)
+def test_an_argument_that_cannot_work_is_refused(name: str, value: object, hint: str) -> None:
+    """Before anything connects: the driver would say so at each attempt, which looks like a server that is down."""
+    remedy = Asyncpg().argument_remedy(name, value)
 
-    assert Asyncpg().connect_arguments(make_url(url), application_name="x", timeout=1.5) == {
-        "host": "db-1",
-        "port": 5433,
-        "user": "app",
-        "password": "secret",
-        "database": "shop",
-        "ssl": "require",
-        "server_settings": {"application_name": "x"},
+    assert remedy is not None
+    assert hint in remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("password", lambda: "secret"),
+        ("ssl", ssl.create_default_context()),
+        ("ssl", "verify-full"),
+        ("ssl", False),
+        ("passfile", __file__),
+        ("server_settings", {"jit": "off"}),
+        ("statement_cache_size", 0),
+        ("prepared_statement_name_func", lambda: "x"),
+    ],
+)
+def test_what_the_driver_takes_is_passed_on(name: str, value: object) -> None:
+    """SQLAlchemy's own arguments for this driver included."""
+    assert Asyncpg().argument_remedy(name, value) is None
+
+
+def test_the_servers_settings_are_merged_with_the_name_of_the_application() -> None:
+    """One argument of the driver has both."""
+    given = {"server_settings": {"jit": "off"}, "command_timeout": 30}
+
+    assert Asyncpg().connect_args(given, application_name="shop-primary", timeout=1.5, pooled=False) == {
+        "server_settings": {"jit": "off", "application_name": "shop-primary"},
+        "command_timeout": 30,
         "timeout": 1.5,
     }
+
+
+async def test_what_belongs_to_sqlalchemy_does_not_reach_the_driver(
+    replicated_cluster: LocalCluster,
+) -> None:
+    """A URL may tune SQLAlchemy's own cache, as behind a pooler; the driver refuses what it does not know."""
+    driver: Driver = Asyncpg()
+    url = make_url(replicated_cluster.primary.url).update_query_dict({"prepared_statement_cache_size": "0"})
+    connection = await driver.connect(url, {"prepared_statement_name_func": str})
+
+    assert (await driver.fetch_row(connection, "SELECT 1 AS n"))["n"] == 1
+    await driver.close(connection, within=1)
+    assert driver.is_closed(connection)

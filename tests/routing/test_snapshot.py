@@ -103,3 +103,12 @@ def test_without_a_primary_the_lag_is_not_known_and_says_since_when() -> None:
     ).servers["a"]
 
     assert (state.lag_bytes, state.lag_seconds, state.lag_unknown_since) == (None, None, 5.0)
+
+
+def test_a_server_ahead_of_the_newest_timeline_that_counts_is_not_used() -> None:
+    """A clone made of a server that is not promotable, and a standby of that clone."""
+    observed = {"a": seen(in_recovery=False), "clone": seen(in_recovery=False, timeline=2), "b": seen(timeline=2)}
+    snapshot = assemble(observed, observed, history=LsnHistory(), primary="a", timeline=1, lost_primary_at=None)
+    roles = {name: state.role for name, state in snapshot.servers.items()}
+
+    assert roles == {"a": Role.PRIMARY, "clone": Role.FENCED, "b": Role.LEFT_BEHIND}

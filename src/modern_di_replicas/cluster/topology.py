@@ -18,7 +18,7 @@ from modern_di_replicas.routing.decision import Cause, on_primary
 from modern_di_replicas.routing.eligibility import eligible
 from modern_di_replicas.routing.positions import Positions
 from modern_di_replicas.routing.snapshot import Snapshot
-from modern_di_replicas.settings import DEFAULT_GROUP
+from modern_di_replicas.servers import DEFAULT_GROUP, Replica
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -26,7 +26,7 @@ class Server:
     """One server as a replica: its engine, and what is declared of it."""
 
     name: str
-    url: str = dataclasses.field(repr=False)
+    declared: Replica
     engine: AsyncEngine
     health: Health
     weight: int
@@ -36,6 +36,10 @@ class Server:
     """How many connections its pool gives at most."""
     is_declared_primary: bool = False
     """Whether it is the server that was declared as the primary: it serves reads once it is a standby."""
+
+    @property
+    def url(self) -> str:
+        return self.declared.url
 
     @property
     def in_use(self) -> int:

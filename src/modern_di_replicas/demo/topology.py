@@ -4,7 +4,8 @@ import asyncio
 import dataclasses
 import typing
 
-from modern_di_replicas.settings import DEFAULT_GROUP, Replica, ReplicationSettings
+from modern_di_replicas.servers import DEFAULT_GROUP, Replica
+from modern_di_replicas.settings import ReplicationSettings
 from modern_di_replicas.testing import LocalCluster, LocalServer
 
 

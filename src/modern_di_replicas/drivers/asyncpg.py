@@ -2,6 +2,8 @@
 
 import collections.abc
 import inspect
+import pathlib
+import ssl
 import typing
 
 import asyncpg
@@ -10,21 +12,29 @@ from sqlalchemy import URL
 from modern_di_replicas.drivers.driver import Driver, Row
 
 
-_PARAMETERS: typing.Final = {
-    *inspect.signature(asyncpg.connect).parameters,
-    "prepared_statement_cache_size",  # SQLAlchemy's
-} - {
-    # Numbers and objects, where a URL gives text.
-    *("statement_cache_size", "max_cached_statement_lifetime", "max_cacheable_statement_size", "server_settings"),
-    *("dsn", "loop", "connection_class", "record_class", "direct_tls"),
-    "timeout",  # `connect_timeout` of the settings
-}
-"""What may stand behind the `?` of a URL."""
+_ARGUMENTS: typing.Final = frozenset(inspect.signature(asyncpg.connect).parameters)
 
-_OF_SQLALCHEMY: typing.Final = frozenset(
-    {"async_fallback", "async_creator_fn", "prepared_statement_cache_size", "prepared_statement_name_func"}
-)
+_OF_SQLALCHEMY: typing.Final = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func"})
 """Arguments that SQLAlchemy's dialect takes out before it calls the driver's `connect`."""
+
+_NOT_TEXT: typing.Final = frozenset(
+    {
+        *("statement_cache_size", "max_cached_statement_lifetime", "max_cacheable_statement_size"),
+        *("server_settings", "connection_class", "record_class", "direct_tls"),
+    }
+)
+"""Numbers and objects, where a URL gives text."""
+
+_OWNED: typing.Final = {
+    "timeout": "set connect_timeout",
+    "application_name": "set application_name",
+    "async_creator_fn": "take it out: the library connects by itself",
+    "loop": "take it out: connections belong to the running event loop",
+    **dict.fromkeys(("dsn", "host", "port", "user", "database"), "write it into the URL of the server"),
+}
+"""What the library or the URL says."""
+
+_TLS_LEVELS: typing.Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 class Asyncpg:
@@ -34,20 +44,49 @@ class Asyncpg:
     errors = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
     lost_connection = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
-    def parameter_remedy(self, name: str) -> str | None:
-        if name in _PARAMETERS:
-            return None
+    def parameter_remedy(self, name: str, value: str | tuple[str, ...]) -> str | None:
         if name == "sslmode":
             return "write ssl= where it has sslmode=: asyncpg calls it so, and has the same levels"
-        return f"take {name!r} out of it: asyncpg.connect() takes no text of that name"
+        if name in _NOT_TEXT:
+            return f"take {name!r} out of it, and put it into connect_args: it is no text"
+        if name in ("host", "port", "user", "database", "prepared_statement_cache_size"):
+            return None
+        if name in _OWNED or name not in _ARGUMENTS:
+            return f"take {name!r} out of it: asyncpg.connect() takes no text of that name"
+        return self._value_remedy(name, value)
 
-    def pool_arguments(self, *, application_name: str, timeout: float) -> dict[str, typing.Any]:
-        return {"server_settings": {"application_name": application_name}, "timeout": timeout}
+    def argument_remedy(self, name: str, value: object) -> str | None:
+        if name in _OWNED:
+            return _OWNED[name]
+        if name not in _ARGUMENTS | _OF_SQLALCHEMY:
+            return f"take {name!r} out: asyncpg.connect() has no such argument"
+        if name == "server_settings":
+            if not isinstance(value, collections.abc.Mapping):
+                return "give a mapping of PostgreSQL's settings"
+            return _OWNED["application_name"] if "application_name" in value else None
+        return self._value_remedy(name, value)
 
-    def connect_arguments(self, url: URL, *, application_name: str, timeout: float) -> dict[str, typing.Any]:
-        _, arguments = url.get_dialect()().create_connect_args(url)
-        given = {name: value for name, value in arguments.items() if name not in _OF_SQLALCHEMY}
-        return {**given, **self.pool_arguments(application_name=application_name, timeout=timeout)}
+    def _value_remedy(self, name: str, value: object) -> str | None:
+        if name == "ssl" and not isinstance(value, ssl.SSLContext | bool):
+            return None if value in _TLS_LEVELS else f"give one of {', '.join(_TLS_LEVELS)}, or an SSLContext"
+        if name == "passfile" and not pathlib.Path(str(value)).is_file():
+            return "give the path of a file that exists"
+        return None
+
+    def connect_args(
+        self,
+        given: collections.abc.Mapping[str, typing.Any],
+        *,
+        application_name: str,
+        timeout: float,
+        pooled: bool,
+    ) -> dict[str, typing.Any]:
+        settings = {**given.get("server_settings", {}), "application_name": application_name}
+        arguments = {**given, "server_settings": settings, "timeout": timeout}
+        if pooled:
+            # A name given on one connection of the server would be looked for on another.
+            arguments.update(statement_cache_size=0, prepared_statement_cache_size=0)
+        return arguments
 
     def sqlstate(self, error: BaseException) -> str | None:
         state: str | None = getattr(getattr(error, "orig", error), "sqlstate", None)
@@ -63,9 +102,11 @@ class Asyncpg:
         return not (isinstance(cause, asyncpg.PostgresError) and cause.severity is not None)
 
     async def connect(
-        self, arguments: collections.abc.Mapping[str, typing.Any]
+        self, url: URL, connect_args: collections.abc.Mapping[str, typing.Any]
     ) -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(**arguments)
+        _, of_url = url.get_dialect()().create_connect_args(url)
+        arguments = {**of_url, **connect_args}
+        return await asyncpg.connect(**{name: arguments[name] for name in arguments.keys() - _OF_SQLALCHEMY})
 
     async def fetch_row(self, connection: "asyncpg.Connection[asyncpg.Record]", question: str) -> Row:
         return typing.cast(Row, await connection.fetchrow(question))

@@ -26,14 +26,21 @@ class Driver(typing.Protocol):
 
     # Configuration
 
-    def parameter_remedy(self, name: str) -> str | None:
-        """Return what to do about a parameter in the query of a URL; None when the driver takes it."""
+    def parameter_remedy(self, name: str, value: str | tuple[str, ...]) -> str | None:
+        """Return what to do about a parameter in the query of a URL; None when it is usable."""
 
-    def pool_arguments(self, *, application_name: str, timeout: float) -> dict[str, typing.Any]:
-        """Return `connect_args` for `create_async_engine`."""
+    def argument_remedy(self, name: str, value: object) -> str | None:
+        """Return what to do about an argument of the driver's `connect`; None when it is usable."""
 
-    def connect_arguments(self, url: URL, *, application_name: str, timeout: float) -> dict[str, typing.Any]:
-        """Return the arguments of `connect` for a SQLAlchemy URL."""
+    def connect_args(
+        self,
+        given: collections.abc.Mapping[str, typing.Any],
+        *,
+        application_name: str,
+        timeout: float,  # of connecting, in seconds
+        pooled: bool,
+    ) -> dict[str, typing.Any]:
+        """Return `connect_args` for `create_async_engine`, made of those that were given."""
 
     # Errors
 
@@ -48,8 +55,14 @@ class Driver(typing.Protocol):
 
     # Connections
 
-    async def connect(self, arguments: collections.abc.Mapping[str, typing.Any]) -> typing.Any:  # noqa: ANN401  # the driver's own type
-        """Return a connection of our own, in autocommit."""
+    async def connect(self, url: URL, connect_args: collections.abc.Mapping[str, typing.Any]) -> typing.Any:  # noqa: ANN401  # the driver's own type
+        """Return a connection of our own, in autocommit.
+
+        Args:
+            url: the server.
+            connect_args: what the method of that name returned.
+
+        """
 
     async def fetch_row(self, connection: typing.Any, question: str) -> Row:  # noqa: ANN401
         """Return the one row that answers a question without parameters; leave no transaction open that was not."""

@@ -135,6 +135,8 @@ def _role(name: str, seen: Observation, *, primary: str | None, leader: Observat
         return Role.PRIMARY
     if leader is not None and seen.system != leader.system:
         return Role.FOREIGN
+    if 0 < timeline < seen.timeline:  # it is not promotable, so its timeline did not count
+        return Role.LEFT_BEHIND if seen.in_recovery else Role.FENCED
     if seen.in_recovery:
         return Role.STANDBY if seen.timeline >= timeline else Role.LEFT_BEHIND
     return Role.ALIAS if leader is not None and seen.timeline >= timeline else Role.FENCED

@@ -16,6 +16,7 @@ from modern_di_replicas import (
     ConfigurationError,
     Monitor,
     PrimaryEngine,
+    Replica,
     ReplicaEngine,
     ReplicationSettings,
     RoutedSession,
@@ -532,3 +533,24 @@ async def test_a_primary_of_somebodys_own_is_not_moved(disposable_cluster: Local
         assert chosen.label == name(standby)
     await replica.dispose()
     await own.dispose()
+
+
+async def test_a_clone_of_a_server_that_is_not_promotable_is_not_followed(disposable_cluster: LocalCluster) -> None:
+    """INVARIANT: a copy that somebody detaches has the same identity and a newer timeline, as a new primary has."""
+    primary, first, second = disposable_cluster.servers
+    primary.execute("CREATE TABLE written (n serial PRIMARY KEY)")
+    disposable_cluster.catch_up()
+    replicas = [Replica(first.url, promotable=False), second.url]
+    async with serving(disposable_cluster, replicas=replicas, probe_interval=0.1) as servers, Monitor(servers.replica):
+        await asyncio.to_thread(first.promote)
+        await until(lambda: state(servers, first).role is Role.FENCED)
+        assert snapshot(servers).primary == name(primary)
+        assert state(servers, second).role is Role.STANDBY
+        assert await write(servers) == primary.port
+
+        await asyncio.to_thread(primary.stop)
+        await until(lambda: not state(servers, primary).up)
+        assert snapshot(servers).primary is None
+        await asyncio.to_thread(second.promote)
+        await until(lambda: snapshot(servers).primary == name(second))
+        assert await write(servers) == second.port

@@ -6,11 +6,13 @@ import pytest
 from sqlalchemy import make_url
 
 from modern_di_replicas.cluster.monitoring.probe import Probe
+from modern_di_replicas.drivers.asyncpg import Asyncpg
 from modern_di_replicas.testing import LocalCluster, LocalServer
 
 
 def probe_of(server: LocalServer, *, timeout: float = 0.3) -> Probe:
-    return Probe(url=server.url, application_name="probe", timeout=timeout)
+    arguments = Asyncpg().connect_args({}, application_name="probe", timeout=timeout, pooled=False)
+    return Probe(url=server.url, timeout=timeout, connect_args=arguments)
 
 
 async def test_a_probe_tells_what_a_server_says_of_itself(replicated_cluster: LocalCluster) -> None:

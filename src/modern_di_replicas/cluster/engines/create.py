@@ -1,11 +1,12 @@
 """From the settings to the engines of the two roles."""
 
 import functools
-import typing
 
-from sqlalchemy.ext.asyncio import create_async_engine
+# Looked up when it is called: instrumentation replaces `create_async_engine` after this module was imported.
+from sqlalchemy.ext import asyncio
 
 from modern_di_replicas.cluster.commits import Writes
+from modern_di_replicas.cluster.connecting import connect_args
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
@@ -16,16 +17,22 @@ from modern_di_replicas.cluster.pools.fenced import FencedPool
 from modern_di_replicas.cluster.pools.pre_ping import ping_when_idle
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.topology import Server, Topology
+from modern_di_replicas.engine_options import POOL_OPTIONS
 from modern_di_replicas.routing.balancing import STRATEGIES
-from modern_di_replicas.settings import Replica, ReplicationSettings
+from modern_di_replicas.servers import Replica
+from modern_di_replicas.settings import ReplicationSettings
 
 
 def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
     """Return the engine of the primary; nothing is connected yet."""
-    engine = create_async_engine(
-        settings.primary,
-        connect_args=_connect_args(settings, role="primary"),
+    declared = settings.declared_primary
+    arguments = connect_args(settings, declared, "primary")
+    engine = asyncio.create_async_engine(
+        declared.url,
+        **settings.engine_options,
+        connect_args=arguments,
         logging_name="primary",
+        pool_logging_name="primary",
         poolclass=FencedPool,
         pool_size=settings.primary_pool_size,
         max_overflow=settings.primary_max_overflow,
@@ -36,7 +43,11 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
         refuse_standbys(engine.sync_engine)
     # Without replicas, or without a token carrier, positions are never read.
     notices_writes = settings.replicas and settings.token_carrier is not None
-    return PrimaryEngine(engine.sync_engine, writes=Writes(engine.sync_engine) if notices_writes else None)
+    return PrimaryEngine(
+        engine.sync_engine,
+        writes=Writes(engine.sync_engine) if notices_writes else None,
+        connect_args=arguments,
+    )
 
 
 def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine) -> ReplicaEngine:
@@ -58,26 +69,28 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         writes=primary.writes if isinstance(primary, PrimaryEngine) else None,
     )
     # The declared primary is one of the servers: after a switchover it is a standby like the others.
-    declared_primary = Replica(settings.primary, name=_name_of_primary(settings))
-    for replica, is_declared_primary in [(declared_primary, True), *((replica, False) for replica in settings.servers)]:
+    primary_as_replica = _as_replica(settings)
+    for replica in (primary_as_replica, *settings.servers):
         engine = _create_one_replica_engine(settings, replica, policy, topology)
         max_lag = settings.max_lag if replica.max_lag is None else replica.max_lag
         topology.add(
             Server(
                 name=replica.label,
-                url=replica.url,
+                declared=replica,
                 engine=engine,
                 health=engine.health,
                 weight=replica.weight,
                 groups=frozenset(replica.groups),
                 max_lag=None if max_lag is None else max_lag.total_seconds(),
                 capacity=settings.replica_pool_size + settings.replica_max_overflow,
-                is_declared_primary=is_declared_primary,
+                is_declared_primary=replica is primary_as_replica,
             )
         )
-    engine_of_all = create_async_engine(
+    options = settings.engine_options
+    engine_of_all = asyncio.create_async_engine(
         # Only the kind of database is read from this URL: the servers have the addresses.
-        settings.primary,
+        settings.declared_primary.url,
+        **{name: options[name] for name in options.keys() - POOL_OPTIONS},
         isolation_level=settings.read_isolation,
         logging_name="replicas",
         pool=AllReplicasPool(topology),
@@ -85,21 +98,31 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
     return ReplicaEngine(engine_of_all.sync_engine, settings=settings, policy=policy, topology=topology)
 
 
-def _name_of_primary(settings: ReplicationSettings) -> str:
-    label = Replica(settings.primary).label
+def _as_replica(settings: ReplicationSettings) -> Replica:
+    """Return the declared primary as a replica, with a name that no other has."""
+    primary = settings.declared_primary
     # In development one server may be both.
-    return f"{label} (primary)" if label in {replica.label for replica in settings.servers} else label
+    is_both = primary.label in {replica.label for replica in settings.servers}
+    return Replica(
+        primary.url,
+        f"{primary.label} (primary)" if is_both else primary.label,
+        connect_args=primary.connect_args,
+        pooled=primary.pooled,
+        probe_url=primary.probe_url,
+    )
 
 
 def _create_one_replica_engine(
     settings: ReplicationSettings, replica: Replica, policy: EscalationPolicy, topology: Topology
 ) -> OneReplicaEngine:
-    engine = create_async_engine(
+    engine = asyncio.create_async_engine(
         replica.url,
-        connect_args=_connect_args(settings, role="replica"),
+        **settings.engine_options,
+        connect_args=connect_args(settings, replica, "replica"),
         # Set on the engine it costs nothing; chosen for each checkout it costs 50 µs.
         isolation_level=settings.read_isolation,
         logging_name=replica.label,
+        pool_logging_name=replica.label,
         poolclass=ReplaceablePool,
         pool_size=settings.replica_pool_size,
         max_overflow=settings.replica_max_overflow,
@@ -107,12 +130,3 @@ def _create_one_replica_engine(
     )
     refuse_setbacks(engine.sync_engine, functools.partial(topology.furthest, replica.label))
     return OneReplicaEngine(engine.sync_engine, settings=settings, policy=policy, topology=topology)
-
-
-def _connect_args(settings: ReplicationSettings, *, role: str) -> dict[str, typing.Any]:
-    timeout = settings.connect_timeout
-    if role == "replica":
-        # What the monitor would call down is not worth a longer wait: the primary is there.
-        timeout = min(timeout, settings.probe_timeout)
-    name = f"{settings.application_name}-{role}"
-    return settings.driver.pool_arguments(application_name=name, timeout=timeout)

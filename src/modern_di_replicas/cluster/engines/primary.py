@@ -1,5 +1,6 @@
 """The engine of the primary, which may move."""
 
+import collections.abc
 import copy
 import typing
 
@@ -20,15 +21,23 @@ class PrimaryEngine(AsyncEngine):
     Args:
         sync_engine: connects to the primary as it was declared.
         writes: records the commits on it; default: none are recorded.
+        connect_args: arguments of the driver's `connect` besides those in the URL.
 
     """
 
-    def __init__(self, sync_engine: Engine, *, writes: Writes | None = None) -> None:
+    def __init__(
+        self,
+        sync_engine: Engine,
+        *,
+        writes: Writes | None = None,
+        connect_args: collections.abc.Mapping[str, typing.Any] | None = None,
+    ) -> None:
         super().__init__(sync_engine)
         self.decision = on_primary(Cause.WRITE, "")
         """Why a unit of work uses this engine."""
         self.writes = writes
         self._connections = OpenConnections(sync_engine)
+        self._connect_args = connect_args or {}
         self._moved_to: URL | None = None
         self._fence = Fence()
         if isinstance(sync_engine.pool, FencedPool):
@@ -36,11 +45,18 @@ class PrimaryEngine(AsyncEngine):
         event.listen(sync_engine, "do_connect", self._redirect)
         event.listen(sync_engine, "handle_error", _leave_former_primary)
 
-    def follow(self, url: str) -> None:
+    def follow(self, url: str, *, connect_args: collections.abc.Mapping[str, typing.Any] | None = None) -> None:
         """Connect to another server from now on, and end every connection to the former primary.
 
-        A transaction under event_name fails: nothing may be written to a server that is not the primary any more.
+        A transaction that has begun fails: nothing may be written to a server that is not the primary any more.
+
+        Args:
+            url: the server. Nothing in the URL of the former primary counts any more.
+            connect_args: arguments of the driver's `connect` besides; default: those that this engine has.
+
         """
+        if connect_args is not None:
+            self._connect_args = connect_args
         self._moved_to = make_url(url)
         if self._fence.is_up:
             self._fence.lift()  # no connection was made, so there is none to end
@@ -89,10 +105,9 @@ class PrimaryEngine(AsyncEngine):
     ) -> None:
         self._fence.check()  # for who was in a queue already when it was put up
         if self._moved_to is not None:
-            _, there = dialect.create_connect_args(self._moved_to)
-            for name in ("host", "port", "user", "password"):
-                cparams.pop(name, None)
-            cparams.update(there)
+            _, of_url = dialect.create_connect_args(self._moved_to)
+            cparams.clear()
+            cparams.update(of_url, **self._connect_args)
 
 
 def _leave_former_primary(context: ExceptionContext) -> None:

@@ -13,13 +13,14 @@ import typing
 
 from sqlalchemy import make_url
 
+from modern_di_replicas.cluster.connecting import connect_args
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.cluster.topology import Server
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.routing.snapshot import Observation, Role, ServerState, Snapshot, assemble, find_primary
-from modern_di_replicas.settings import redacted
+from modern_di_replicas.servers import redacted
 
 
 logger = logging.getLogger("modern_di_replicas")
@@ -61,11 +62,8 @@ class Monitor:
         topology, settings = replicas.topology, replicas.settings
         self._topology = topology
         self._settings = settings
-        name = f"{settings.application_name}-monitor"
-        self._probes = {
-            server.name: Probe(url=server.url, application_name=name, timeout=settings.probe_timeout)
-            for server in topology.servers
-        }
+        self._probes = {server.name: self._create_probe(server) for server in topology.servers}
+        self._not_promotable = {server.name for server in topology.servers if not server.declared.promotable}
         self._observed: dict[str, Observation] = {}
         self._immediate_probes: dict[str, asyncio.Task[None]] = {}
         self._next_answer: asyncio.Future[None] | None = None
@@ -81,6 +79,14 @@ class Monitor:
         self._unwatched: set[str] = set()
         """Servers whose watch was cancelled from outside."""
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _create_probe(self, server: Server) -> Probe:
+        declared, settings = server.declared, self._settings
+        return Probe(
+            url=declared.probe_url or declared.url,
+            timeout=settings.probe_timeout,
+            connect_args=connect_args(settings, declared, "monitor"),
+        )
 
     async def __aenter__(self) -> typing.Self:
         try:
@@ -255,7 +261,7 @@ class Monitor:
             reason = str(error).partition("\n")[0]
             refused = ConfigurationError(
                 field=f"the URL of {server.name}",
-                value=redacted(make_url(server.url)),
+                value=redacted(make_url(server.declared.probe_url or server.declared.url)),
                 remedy=f"the server refuses it ({reason}); correct the user, password or database, or its pg_hba.conf",
             )
             if starting and server.is_declared_primary:
@@ -272,10 +278,11 @@ class Monitor:
         """Publish what all observations together mean, and let writes follow a primary that moved."""
         ours = {name: seen for name, seen in self._observed.items() if self._system in (None, seen.system)}
         positions = self._topology.positions
-        primary = find_primary(ours, current=self._primary, timeline=self._timeline)
+        counted = {name: seen for name, seen in ours.items() if name not in self._not_promotable}
+        primary = find_primary(counted, current=self._primary, timeline=self._timeline)
         if primary is None:
             self._lost_primary_at = self._lost_primary_at or time.monotonic()
-            newest = (seen.timeline for seen in ours.values() if self._system == seen.system)
+            newest = (seen.timeline for seen in counted.values() if self._system == seen.system)
             before, self._timeline = self._timeline, max(self._timeline, *newest, 0)
             if self._timeline > before:
                 self._ask_everybody()
@@ -318,7 +325,8 @@ class Monitor:
         self._primary = primary
         self._topology.positions.history.clear()
         if isinstance(self._topology.primary, PrimaryEngine):
-            self._topology.primary.follow(next(m.url for m in self._topology.servers if m.name == primary))
+            leader = next(server.declared for server in self._topology.servers if server.name == primary)
+            self._topology.primary.follow(leader.url, connect_args=connect_args(self._settings, leader, "primary"))
 
     def _report(self, snapshot: Snapshot) -> None:
         for state in snapshot.servers.values():

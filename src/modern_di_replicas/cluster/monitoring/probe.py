@@ -1,6 +1,7 @@
 """One round trip to one server, which says what it is."""
 
 import asyncio
+import collections.abc
 import dataclasses
 import time
 import typing
@@ -43,14 +44,14 @@ class Probe:
 
     Args:
         url: the server.
-        application_name: how PostgreSQL shows the connection.
         timeout: seconds a server has to answer, connecting included.
+        connect_args: arguments of the driver's `connect`.
 
     """
 
-    url: str
-    application_name: str
+    url: str = dataclasses.field(repr=False)
     timeout: float
+    connect_args: collections.abc.Mapping[str, typing.Any] = dataclasses.field(default_factory=dict, repr=False)
     _connection: typing.Any = None
     _identity: tuple[int, int] | None = None
     """Which PostgreSQL cluster and database the connection leads to, as the last answer said."""
@@ -97,10 +98,7 @@ class Probe:
             except self._driver.lost_connection:
                 # It was closed while it was idle: that says nothing of the server now. It may be half open.
                 self._driver.terminate(self._connection)
-        arguments = self._driver.connect_arguments(
-            make_url(self.url), application_name=self.application_name, timeout=self.timeout
-        )
-        self._connection = await self._driver.connect(arguments)
+        self._connection = await self._driver.connect(make_url(self.url), self.connect_args)
         return await self._question(None)
 
     async def _question(self, identity: tuple[int, int] | None) -> Observation:

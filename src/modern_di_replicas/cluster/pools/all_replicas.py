@@ -5,6 +5,7 @@ import typing
 from sqlalchemy import Pool, PoolProxiedConnection
 
 from modern_di_replicas.cluster.failures import Failure, classify
+from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.topology import Server, Topology
 from modern_di_replicas.drivers.known import driver_of
 
@@ -14,6 +15,8 @@ class AllReplicasPool(Pool):
 
     A replica that cannot be reached is rested, and the next one is asked; the primary in the end.
     """
+
+    _sqla_logger_namespace = ReplaceablePool._sqla_logger_namespace  # noqa: SLF001  # of a class of ours
 
     def __init__(self, topology: Topology) -> None:
         super().__init__(self._no_creator)

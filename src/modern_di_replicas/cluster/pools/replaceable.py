@@ -13,6 +13,9 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
     connect there, beyond the limit of the new one, and its connection would belong to no pool.
     """
 
+    # SQLAlchemy names a pool's logger after its class, so it would log under our name; `_sqla_logger_namespace` is how
+    # its own classes say another. `tests/cluster/engines/test_create.py` fails when that changes.
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"
     in_use: int = 0
     """How many of its connections are in use; `checkedout()` computes it from the queue, for each choice anew."""
     _successor: "ReplaceablePool | None" = None

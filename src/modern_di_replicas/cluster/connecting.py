@@ -1,0 +1,31 @@
+"""How each server is reached: by its own URL and arguments, whatever its role is now."""
+
+import typing
+
+from modern_di_replicas.servers import DeclaredServer
+from modern_di_replicas.settings import ReplicationSettings
+
+
+Purpose = typing.Literal["primary", "replica", "monitor"]
+
+
+def connect_args(settings: ReplicationSettings, server: DeclaredServer, purpose: Purpose) -> dict[str, typing.Any]:
+    """Return `connect_args` for a server: its own over those of the settings, and what the library adds."""
+    timeouts = {
+        "primary": settings.connect_timeout,
+        # What the monitor would call down is not worth a longer wait: the primary is there.
+        "replica": min(settings.connect_timeout, settings.probe_timeout),
+        "monitor": settings.probe_timeout,
+    }
+    is_past_pooler = purpose == "monitor" and server.probe_url is not None
+    return settings.driver.connect_args(
+        {**settings.connect_args, **server.connect_args},
+        application_name=f"{settings.application_name}-{purpose}",
+        timeout=timeouts[purpose],
+        pooled=is_pooled(settings, server) and not is_past_pooler,
+    )
+
+
+def is_pooled(settings: ReplicationSettings, server: DeclaredServer) -> bool:
+    """Return whether a pooler in transaction mode is in front of a server."""
+    return settings.pooled if server.pooled is None else server.pooled
