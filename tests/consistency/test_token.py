@@ -46,3 +46,12 @@ def test_a_database_is_named_alike_on_every_server_and_unlike_any_other() -> Non
     """Its name goes out to clients, and tells them nothing."""
     assert identify(7, 5) == identify(7, 5)
     assert len({identify(7, 5), identify(7, 6), identify(8, 5), identify(75, 5)}) == 4
+
+
+def test_a_token_of_a_former_cluster_is_not_compared() -> None:
+    """Positions of two clusters say nothing about each other, whatever their numbers are."""
+    here, there = (
+        ConsistencyToken(lsn=9, timeline=1, database=database, issued_at=0) for database in ("a" * 16, "b" * 16)
+    )
+    assert here.is_after(here)
+    assert not here.is_after(there)

@@ -95,9 +95,11 @@ class Tokens:
         if client.position_unknown:
             return await self.now() or self._everything()
         latest = None if self._topology is None else self._topology.own_write
-        if latest is not None and client.token is not None and latest.timeline == client.token.timeline:
-            return max(latest, client.token, key=lambda token: token.lsn)
-        return client.token
+        return (
+            latest
+            if latest is not None and client.token is not None and latest.is_after(client.token)
+            else client.token
+        )
 
     async def now(self) -> ConsistencyToken | None:
         """Return a token of everything the primary has written until now; None when it does not answer."""

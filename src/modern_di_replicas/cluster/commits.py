@@ -158,7 +158,9 @@ class Writes:
             logger.warning("After a write the primary did not say how far it is (%s).", type(error).__name__)
             record_commit(None)
             return
-        if self.latest is None or (self.latest.timeline, self.latest.lsn) < (token.timeline, token.lsn):
+        latest = self.latest
+        is_of_database = latest is not None and latest.database == token.database  # else its cluster was replaced
+        if latest is None or not is_of_database or (latest.timeline, latest.lsn) < (token.timeline, token.lsn):
             self.latest = token
         record_commit(token)
 

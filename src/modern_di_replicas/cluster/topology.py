@@ -159,10 +159,16 @@ class Topology:
         """The token of the last write of this process."""
         return None if self._writes is None else self._writes.latest
 
+    def forget_writes(self) -> None:
+        """Forget what was written: another cluster, or a restored backup, has taken the place of this one."""
+        self.positions.forget()
+        if self._writes is not None:
+            self._writes.latest = None
+
     def has_written(self, token: ConsistencyToken) -> bool:
         """Return whether the primary is known to have written what a token says."""
         own = self.own_write
-        if own is not None and own.timeline == token.timeline and own.lsn >= token.lsn:
+        if own is not None and own.is_after(token):
             return True
         return self.positions.has_written(token)
 

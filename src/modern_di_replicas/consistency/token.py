@@ -35,6 +35,10 @@ class ConsistencyToken:
     def __str__(self) -> str:
         return f"1.{self.database}.{self.timeline:x}.{self.lsn:x}.{self.issued_at:x}"
 
+    def is_after(self, other: "ConsistencyToken") -> bool:
+        """Return whether it includes another one, as far as the two can be compared: of one database and timeline."""
+        return (self.database, self.timeline) == (other.database, other.timeline) and self.lsn >= other.lsn
+
     @classmethod
     def parse(cls, text: str) -> typing.Self:
         """Return the token of a text.

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import typing
 
-from modern_di_replicas.consistency.token import ConsistencyToken, identify
+from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.routing.lag import LsnHistory
 from modern_di_replicas.routing.snapshot import Observation, Role, Snapshot
 
@@ -38,6 +38,8 @@ class Positions:
     """
     written: int = 0
     """What the primary has written, at the least."""
+    written_at: float = 0.0
+    """When the answer came that said so."""
     database: str | None = None
     """The database of these positions; None until a server has answered."""
     reached: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -46,6 +48,8 @@ class Positions:
     """The most each server has ever shown on this timeline; one that crashed comes back with less."""
     history: LsnHistory = dataclasses.field(default_factory=LsnHistory)
     """Where the primary was when."""
+    former: set[str] = dataclasses.field(default_factory=set)
+    """Databases of clusters that were replaced: what was written there is not here, and is not waited for."""
 
     @property
     def answered_at(self) -> float | None:
@@ -55,14 +59,36 @@ class Positions:
 
     def follow(self, leader: Observation) -> None:
         """Take over what the primary said of itself."""
-        if leader.timeline != self.timeline or self.began is None:
-            self.timeline, self.began, self.written = leader.timeline, leader.lsn, 0
+        if leader.timeline != self.timeline or self.began is None or self.is_set_back(leader):
+            self.timeline, self.began, self.written, self.written_at = leader.timeline, leader.lsn, 0, 0.0
             self.reached.clear()
             self.furthest.clear()
             self.history.clear()
-        self.database = identify(leader.system, leader.database)
-        self.written = max(self.written, leader.written)
-        self.history.add(leader.at, leader.lsn)
+        self.database = leader.identity
+        self.former.discard(self.database)
+        self.note_written(leader)
+        if leader.at >= (self.answered_at or 0.0):
+            self.history.add(leader.at, leader.lsn)
+
+    def is_set_back(self, leader: Observation) -> bool:
+        """Return whether a primary has less than it had on the same timeline: a backup was restored."""
+        if self.began is None or leader.timeline != self.timeline or self.database != leader.identity:
+            return False
+        return leader.at > self.written_at and leader.written < self.written
+
+    def note_written(self, seen: Observation) -> None:
+        """Take over what the primary has written, as a server on this timeline knows it."""
+        if seen.written > self.written:
+            self.written, self.written_at = seen.written, seen.answered
+
+    def forget(self) -> None:
+        """Forget what was written: another cluster, or a restored backup, has taken the place of this one."""
+        if self.database is not None:
+            self.former.add(self.database)
+        self.timeline, self.began, self.written, self.written_at, self.database = 0, None, 0, 0.0, None
+        self.reached.clear()
+        self.furthest.clear()
+        self.history.clear()
 
     def assume(self, standbys: collections.abc.Iterable[Observation]) -> None:
         """Take over where the standbys are, as long as no primary was ever seen, and they agree.
@@ -71,14 +97,14 @@ class Positions:
         """
         if self.began is not None:
             return
-        places = {(identify(seen.system, seen.database), seen.timeline) for seen in standbys}
+        places = {(seen.identity, seen.timeline) for seen in standbys}
         self.database, self.timeline = places.pop() if len(places) == 1 else (None, 0)
 
     def saw(self, name: str, standby: Observation) -> None:
         """Take over what a standby on this timeline said of itself."""
         self.reached[name] = standby.lsn
         self.furthest[name] = max(standby.lsn, self.furthest.get(name, 0))
-        self.written = max(self.written, standby.written)
+        self.note_written(standby)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Take over what is known of all servers; the primary by another name shows everything."""
@@ -111,6 +137,8 @@ class Positions:
         return required
 
     def _required_for(self, token: ConsistencyToken) -> int | None:
+        if token.database in self.former:
+            return 0
         if token.timeline > self.timeline or token.database != self.database:
             return None  # a promotion that was not seen here yet, or another database
         # Of an older timeline only what lies before the promotion is left; no server will ever reach the rest.

@@ -5,6 +5,7 @@ import dataclasses
 import enum
 import typing
 
+from modern_di_replicas.consistency.token import identify
 from modern_di_replicas.routing.lag import LsnHistory
 
 
@@ -18,7 +19,8 @@ class Role(enum.Enum):
     FENCED = "fenced"
     """It claims to be the primary, on an older timeline: its newer rows are unknown to the primary."""
     LEFT_BEHIND = "left behind"
-    """A standby that has not followed the primary to its timeline: its rows may be those of a former primary."""
+    """A standby that has not followed the primary to its timeline, or to the backup it was restored from: its rows may
+    be those of a former primary."""
     FOREIGN = "foreign"
     """It belongs to another PostgreSQL cluster."""
     UNKNOWN = "unknown"
@@ -41,6 +43,15 @@ class Observation:
     """The identity of the PostgreSQL cluster, the same on a primary and all its standbys."""
     database: int
     """The identity of the database in its cluster."""
+    answered: float = 0.0
+    """When the answer came, by the same clock."""
+    started: object = None
+    """When the server started; None when it does not say."""
+
+    @property
+    def identity(self) -> str:
+        """The identity of the database among those of all clusters, as tokens have it."""
+        return identify(self.system, self.database)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -95,6 +106,8 @@ def assemble(  # noqa: PLR0913  # each is one fact, by its name
     primary: str | None,
     timeline: int,
     lost_primary_at: float | None,
+    system: int | None = None,
+    diverged: collections.abc.Container[str] = (),
 ) -> Snapshot:
     """Return what is known of all servers.
 
@@ -105,16 +118,21 @@ def assemble(  # noqa: PLR0913  # each is one fact, by its name
         primary: the name of the primary; None when there is none.
         timeline: the newest timeline there is.
         lost_primary_at: since when the primary has not answered; None while it does.
+        system: the PostgreSQL cluster of the primary, also while it does not answer; None while it is not known.
+        diverged: standbys that have what the primary, restored from a backup, has not.
 
     """
-    leader = observed.get(primary) if primary is not None else None
+    if primary is not None:
+        system = observed[primary].system
     states: dict[str, ServerState] = {}
     for name in names:
         seen = observed.get(name)
         if seen is None:
             states[name] = ServerState(name=name)
             continue
-        role = _role(name, seen, primary=primary, leader=leader, timeline=timeline)
+        role = _role(name, seen, primary=primary, system=system, timeline=timeline)
+        if role is Role.STANDBY and name in diverged:
+            role = Role.LEFT_BEHIND
         last = history.last
         measured = role is Role.STANDBY and lost_primary_at is None and last is not None
         states[name] = ServerState(
@@ -130,13 +148,13 @@ def assemble(  # noqa: PLR0913  # each is one fact, by its name
     return Snapshot(servers=states, primary=primary)
 
 
-def _role(name: str, seen: Observation, *, primary: str | None, leader: Observation | None, timeline: int) -> Role:
+def _role(name: str, seen: Observation, *, primary: str | None, system: int | None, timeline: int) -> Role:
     if name == primary:
         return Role.PRIMARY
-    if leader is not None and seen.system != leader.system:
+    if system not in (None, seen.system):
         return Role.FOREIGN
     if 0 < timeline < seen.timeline:  # it is not promotable, so its timeline did not count
         return Role.LEFT_BEHIND if seen.in_recovery else Role.FENCED
     if seen.in_recovery:
         return Role.STANDBY if seen.timeline >= timeline else Role.LEFT_BEHIND
-    return Role.ALIAS if leader is not None and seen.timeline >= timeline else Role.FENCED
+    return Role.ALIAS if primary is not None and seen.timeline >= timeline else Role.FENCED

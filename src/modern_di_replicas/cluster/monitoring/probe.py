@@ -112,12 +112,14 @@ class Probe:
         self._timeline = max(self._timeline, row["timeline"])
         return Observation(
             at=asked_at,
+            answered=time.monotonic(),
             in_recovery=row["in_recovery"],
             lsn=row["lsn"],
             written=row["written"],
             timeline=self._timeline,
             system=system,
             database=database,
+            started=None if self._run is None else self._run[1],
         )
 
     def _abandon(self, asking: asyncio.Future[Observation]) -> None:
