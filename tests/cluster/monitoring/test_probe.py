@@ -65,7 +65,7 @@ async def test_a_brief_answer_is_as_full_as_the_others(replicated_cluster: Local
     server = replicated_cluster.primary
     probe = probe_of(server, timeout=10)
     full, brief = await probe.ask(briefly=True), await probe.ask(briefly=True)
-    assert dataclasses.replace(brief, at=full.at, lsn=full.lsn, written=full.written) == full
+    assert dataclasses.replace(brief, at=full.at, answered=full.answered, lsn=full.lsn, written=full.written) == full
 
     probe.url = make_url(server.url).set(database="template1").render_as_string(hide_password=False)
     server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'probe'")
