@@ -1,38 +1,61 @@
-"""`make bench` and `make bench-quick`."""
+"""`make bench`, `make bench-quick` and `make bench-render`."""
 
 import argparse
 import asyncio
+import sys
 import tempfile
 
 from rich.console import Console
 from rich.markdown import Markdown
 
-from benchmarks import figures, report
+from benchmarks import figures, machine, tables
 from benchmarks.measuring import measure
 from benchmarks.plan import FULL, QUICK
 from benchmarks.results import Results
 from benchmarks.workers import ROOT
 
 
-PLACE = ROOT / "benchmarks"
+FOLDER = ROOT / "benchmarks"
+RESULTS = FOLDER / "results.json"
+WATCHED = 3.0
+"""Seconds for which the machine has to be quiet before a run."""
 
 
 def main() -> None:
-    """Measure, print the verdict, and write the results of a full run."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with what else there is.")
-    parser.add_argument("--quick", action="store_true", help="under a minute, and shown only")
-    quick = parser.parse_args().quick
+    """Measure, print a summary, and write the results of a full run, unless the machine was busy."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare with the alternatives.")
+    parser.add_argument("--quick", action="store_true", help="take less than a minute and write nothing")
+    parser.add_argument("--render", action="store_true", help="measure nothing: write what follows from results.json")
+    options = parser.parse_args()
     console = Console()
-    results = _measure(console, quick=quick)
-    console.print(Markdown(report.summary(results)))
-    if quick:
+    if options.render:
+        render(console)
         return
-    (PLACE / "RESULTS.md").write_text(report.render(results))
-    figures.draw(results, PLACE / "figures")
-    console.print("Written: benchmarks/RESULTS.md and benchmarks/figures")
+    try:
+        if not options.quick:
+            machine.check_quiet(WATCHED)
+        results, others = _measure(console, quick=options.quick)
+        console.print(Markdown(tables.summary(results)))
+        others.check()
+    except machine.BusyMachineError as error:
+        console.print(f"[bold red]{error}[/] These figures are not reliable, and nothing is written.")
+        sys.exit(0 if options.quick else 1)
+    if not options.quick:
+        results.save(RESULTS)
+        render(console)
 
 
-def _measure(console: Console, *, quick: bool) -> Results:
+def render(console: Console) -> None:
+    """Write the tables, the pictures and the figures in the README from the kept results."""
+    results = Results.load(RESULTS)
+    (FOLDER / "RESULTS.md").write_text(tables.render(results))
+    figures.draw(results, FOLDER / "figures")
+    readme = ROOT / "README.md"
+    readme.write_text(tables.update(readme.read_text(), results))
+    console.print("Written: benchmarks/results.json, benchmarks/RESULTS.md, benchmarks/figures, figures in README.md")
+
+
+def _measure(console: Console, *, quick: bool) -> tuple[Results, machine.OtherPrograms]:
     with tempfile.TemporaryFile() as log, console.status("") as status:
         try:
             return asyncio.run(measure(QUICK if quick else FULL, log, status.update))

@@ -1,4 +1,4 @@
-"""A cheap HTTP/1.1 client: one connection that is kept alive, and the cookies of one visitor.
+"""A cheap HTTP/1.1 client: one connection that is kept alive, and one set of cookies.
 
 A general client takes more time than the servers that are measured here.
 """
@@ -13,8 +13,8 @@ LENGTH: typing.Final = b"content-length:"
 COOKIE: typing.Final = b"set-cookie:"
 
 
-class Visitor(asyncio.Protocol):
-    """One client of the application.
+class Client(asyncio.Protocol):
+    """One client of an application.
 
     Args:
         port: where the application listens, on this machine.

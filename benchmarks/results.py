@@ -1,55 +1,43 @@
-"""What a run has measured, and what follows from it."""
+"""What a run has measured: samples while it lasts, and the figures that are kept as JSON."""
 
 import collections
 import collections.abc
 import dataclasses
-import math
+import json
+import pathlib
 import statistics
 import typing
 
 from benchmarks.closed_loop import Count
+from benchmarks.contenders.catalogue import BY_NAME, OURS
 
 
-@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
-class Sample:
-    """One run of one contender in one cell."""
+class Sample(typing.NamedTuple):
+    """One round of one contender in one cell."""
 
     done: int
     failed: int
     wall: float
-    """Seconds the run took."""
+    """Seconds the round took."""
     cpu: float
-    """Seconds of processor time the contender's process took."""
-
-    @property
-    def wall_each(self) -> float:
-        """Seconds for one operation; with several clients, the reciprocal of the throughput."""
-        return self.wall / self.done if self.done else math.inf
-
-    @property
-    def cpu_each(self) -> float:
-        return self.cpu / self.done if self.done else math.inf
+    """Seconds of processor time of the contender's process."""
 
 
 def sample_of(count: Count, cpu: float) -> Sample:
-    """Return what a run has measured, from its count and the processor time of all of it."""
-    # Its share goes to what was counted.
-    share = count.done / max(count.everything, 1)
-    return Sample(done=count.done, failed=count.failed, wall=count.wall, cpu=cpu * share)
+    """Return a round, with the share of the processor time that falls on the counted operations."""
+    return Sample(count.done, count.failed, count.wall, cpu * count.done / max(count.everything, 1))
 
 
-@dataclasses.dataclass(kw_only=True, slots=True, frozen=True, order=True)
-class Cell:
-    """What is done, through what, by how many clients at once."""
+class Cell(typing.NamedTuple):
+    """What is done, through which interface, by how many clients at once."""
 
     surface: str
     operation: str
-    clients: int
+    clients: int = 1
 
 
-@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
-class Spread:
-    """A median, and the quartiles around it."""
+class Spread(typing.NamedTuple):
+    """A median and its quartiles."""
 
     median: float
     low: float
@@ -57,117 +45,114 @@ class Spread:
 
     @classmethod
     def of(cls, values: collections.abc.Iterable[float]) -> typing.Self:
-        values = sorted(values)
-        if len(values) == 1:
-            return cls(median=values[0], low=values[0], high=values[0])
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median=median, low=low, high=high)
+        values = list(values)
+        low, median, high = statistics.quantiles(values * 2 if len(values) == 1 else values, n=4, method="inclusive")
+        return cls(*(float(f"{figure:.4g}") for figure in (median, low, high)))
+
+    def show(self, digits: int = 2) -> str:
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class FaultOutcome:
-    """What the visitors of one contender met while a fault lasted."""
+class Figures:
+    """One contender in one cell. Times are in µs for one operation; with many clients, the inverse of the rate."""
+
+    rounds: int
+    failed: int
+    time: Spread
+    cpu: Spread
+    ratio: Spread
+    """Our time as a multiple of this contender's, from pairs of the same round."""
+    cpu_ratio: float
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Outcome:
+    """What one contender's clients saw during a fault."""
 
     reads: int = 0
     failed: int = 0
     stale: int = 0
-    """Reads that did not show what the same visitor had written before."""
+    """Reads that did not show an earlier write of the same client."""
+    on_replica: int = 0
     failed_writes: int = 0
-    worst: float = 0.0
+    slowest: float = 0.0
     """Seconds of the slowest read, failed ones included."""
 
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class FreshnessOutcome:
-    """What the visitors of one contender met on replicas that lag by a constant time."""
-
-    reads: int = 0
-    on_replica: int = 0
-    stale: int = 0
-    failed: int = 0
-    times: list[float] = dataclasses.field(default_factory=list)
-    """Seconds of each read."""
-
     @property
-    def median_and_95th(self) -> tuple[float, float]:
-        times = sorted(self.times) or [math.nan]
-        return times[len(times) // 2], times[len(times) * 95 // 100]
-
-
-@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
-class OwnCost:
-    """What the library adds to a plain session in autocommit, in seconds."""
-
-    request: Spread
-    statement: Spread
-    share: float
-    """Share of the library's time for a request with one statement."""
+    def replica_share(self) -> float:
+        return self.on_replica / max(self.reads, 1)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Results:
+    """The figures of a run; absent where something failed in every round."""
+
     machine: dict[str, str] = dataclasses.field(default_factory=dict)
-    samples: dict[tuple[Cell, str], list[Sample]] = dataclasses.field(
-        default_factory=lambda: collections.defaultdict(list)
-    )
-    """By cell and name of the contender, a sample for each round."""
-    round_trips: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
-    """By operation and name of the contender."""
-    memory: dict[str, float] = dataclasses.field(default_factory=dict)
-    choices: dict[str, dict[int, Spread]] = dataclasses.field(default_factory=dict)
-    """Seconds for one choice, by strategy and number of replicas."""
-    faults: dict[str, dict[str, FaultOutcome]] = dataclasses.field(default_factory=dict)
-    freshness: dict[str, FreshnessOutcome] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     is_divided: bool = False
     """Whether the contenders had a processor of their own."""
-    load: float = 0.0
-    """How many processes wanted a core before the run, for each core: others than this run's."""
+    cells: dict[Cell, dict[str, Figures]] = dataclasses.field(default_factory=dict)
+    """By cell and name of the contender."""
+    round_trips: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    """By operation and name of the contender."""
+    faults: dict[str, dict[str, Outcome]] = dataclasses.field(default_factory=dict)
+    """By fault and name of the contender."""
 
-    def cells(self) -> list[Cell]:
-        return sorted({cell for cell, _ in self.samples})
-
-    def time(self, cell: Cell, name: str) -> Spread:
-        return Spread.of(sample.wall_each for sample in self.samples[cell, name])
-
-    def cpu(self, cell: Cell, name: str) -> Spread:
-        return Spread.of(sample.cpu_each for sample in self.samples[cell, name])
-
-    def ratio(self, cell: Cell, ours: str, theirs: str) -> Spread:
-        """Return our time as a multiple of theirs: of both runs of each round, so that both had the same weather."""
-        pairs = zip(self.samples[cell, ours], self.samples[cell, theirs], strict=True)
-        return Spread.of(mine.wall_each / other.wall_each for mine, other in pairs)
-
-    def cpu_ratio(self, cell: Cell, ours: str, theirs: str) -> float:
-        """Return our processor time as a multiple of theirs."""
-        return self.cpu(cell, ours).median / self.cpu(cell, theirs).median
-
-    def rounds(self, cells: collections.abc.Iterable[Cell], name: str) -> tuple[int, int]:
-        """Return how often the cells were measured: the fewest rounds, and the most."""
-        counts = [len(self.samples[cell, name]) for cell in cells]
-        return min(counts), max(counts)
-
-    def own_cost(self, one: Cell, eleven: Cell, reference: str, measure: typing.Literal["wall", "cpu"]) -> OwnCost:
-        """Return what is left of the library's time when that of a plain session is taken away.
-
-        Args:
-            one: a request with one statement.
-            eleven: a request with eleven.
-            reference: the name of the plain session.
-            measure: the clock.
-
-        """
-
-        def each(cell: Cell, name: str) -> list[float]:
-            return [getattr(sample, f"{measure}_each") for sample in self.samples[cell, name]]
-
-        rounds = list(
-            zip(each(one, "ours"), each(one, reference), each(eleven, "ours"), each(eleven, reference), strict=True)
-        )
-        statements = [((ours_11 - ours_1) - (plain_11 - plain_1)) / 10 for ours_1, plain_1, ours_11, plain_11 in rounds]
-        requests = [
-            ours_1 - plain_1 - statement for (ours_1, plain_1, *_), statement in zip(rounds, statements, strict=True)
+    def save(self, path: pathlib.Path) -> None:
+        cells = [
+            {**cell._asdict(), "contender": name, **dataclasses.asdict(each)}
+            for cell, found in self.cells.items()
+            for name, each in found.items()
         ]
-        request, statement = Spread.of(requests), Spread.of(statements)
-        total = statistics.median(each(one, "ours"))
-        return OwnCost(request=request, statement=statement, share=(request.median + statement.median) / total)
+        rest = {name: figures for name, figures in dataclasses.asdict(self).items() if name != "cells"}
+        lines = [f"{json.dumps(name)}: {json.dumps(figures)}" for name, figures in rest.items()]
+        # One row on each line, so that the differences between two runs can be read.
+        rows = ",\n".join(map(json.dumps, cells))
+        path.write_text("{\n" + ",\n".join(lines) + f',\n"cells": [\n{rows}\n]}}\n')
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> typing.Self:
+        found = json.loads(path.read_text())
+        cells: dict[Cell, dict[str, Figures]] = collections.defaultdict(dict)
+        for row in found.pop("cells"):
+            name = row.pop("contender")
+            cell = Cell(*(row.pop(field) for field in Cell._fields))
+            spreads = {field: Spread(*row[field]) for field in ("time", "cpu", "ratio")}
+            cells[cell][name] = Figures(**row | spreads)
+        return cls(
+            cells=dict(cells),
+            faults={
+                fault: {name: Outcome(**each) for name, each in outcomes.items()}
+                for fault, outcomes in found.pop("faults").items()
+            },
+            **found,
+        )
+
+
+class Samples(collections.defaultdict[tuple[Cell, str], list[Sample]]):
+    """The rounds, by cell and name of the contender."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+    def figures(self) -> dict[Cell, dict[str, Figures]]:
+        """Return the figures of each cell; a contender that did nothing in a round is left out."""
+        found: dict[Cell, dict[str, Figures]] = collections.defaultdict(dict)
+        for (cell, name), theirs in self.items():
+            entry = BY_NAME[name]
+            ours = self[cell, name if entry.target == OURS.target else entry.rival_of]
+            if all(sample.done for sample in (*theirs, *ours)):
+                cpu = Spread.of(1e6 * sample.cpu / sample.done for sample in theirs)
+                pairs = zip(ours, theirs, strict=True)
+                found[cell][name] = Figures(
+                    rounds=len(theirs),
+                    failed=sum(sample.failed for sample in theirs),
+                    time=Spread.of(1e6 * sample.wall / sample.done for sample in theirs),
+                    cpu=cpu,
+                    ratio=Spread.of((our.wall / our.done) / (their.wall / their.done) for our, their in pairs),
+                    cpu_ratio=round(
+                        statistics.median(1e6 * sample.cpu / sample.done for sample in ours) / (cpu.median or 1), 3
+                    ),
+                )
+        return dict(found)

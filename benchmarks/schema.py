@@ -1,18 +1,14 @@
-"""The tables of the benchmark and what is in them."""
+"""The tables of the benchmark and their rows."""
 
 import typing
 
-import asyncpg
-from sqlalchemy import ForeignKey, make_url
+from sqlalchemy import ForeignKey, text
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from sqlalchemy.schema import CreateTable
-
-from benchmarks.servers import dsn
 
 
 BOOKS: typing.Final = 1000
 AUTHORS: typing.Final = 50
-DIALECT: typing.Final = make_url("postgresql://").get_dialect()()
 
 
 class Base(DeclarativeBase): ...
@@ -36,15 +32,13 @@ class Book(Base):
 
 
 async def create(primary: str) -> None:
-    """Make the tables and fill them."""
-    connection = await asyncpg.connect(dsn(primary))
-    try:
-        for table in Base.metadata.sorted_tables:
-            await connection.execute(str(CreateTable(table).compile(dialect=DIALECT)))
-        await connection.execute(
-            f"INSERT INTO authors SELECT n, 'Author ' || n FROM generate_series(1, {AUTHORS}) n;"  # noqa: S608  # ours
-            f"INSERT INTO books SELECT n, 'Book ' || n, 0, 1 + n % {AUTHORS} FROM generate_series(1, {BOOKS}) n;"
-            "ANALYZE"
-        )
-    finally:
-        await connection.close()
+    """Create and fill the tables."""
+    engine = create_async_engine(primary)
+    authors = "INSERT INTO authors SELECT n, 'Author ' || n FROM generate_series(1, :authors) n"
+    books = "INSERT INTO books SELECT n, 'Book ' || n, 0, 1 + n % :authors FROM generate_series(1, :books) n"
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        await connection.execute(text(authors), {"authors": AUTHORS})
+        await connection.execute(text(books), {"authors": AUTHORS, "books": BOOKS})
+        await connection.execute(text("ANALYZE"))
+    await engine.dispose()

@@ -1,4 +1,4 @@
-"""Advanced Alchemy's read/write routing, with its extensions for the frameworks; it needs SQLAlchemy 2.0.
+"""Advanced Alchemy's read/write routing, with its extension for FastAPI. It needs SQLAlchemy 2.0.
 
 https://advanced-alchemy.litestar.dev/latest/usage/routing.html
 """
@@ -12,12 +12,10 @@ from advanced_alchemy.config import SQLAlchemyAsyncConfig as Config
 from advanced_alchemy.config.routing import RoutingConfig
 from advanced_alchemy.extensions.fastapi import AdvancedAlchemy
 from advanced_alchemy.extensions.fastapi import SQLAlchemyAsyncConfig as FastAPIConfig
-from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig as LitestarConfig
-from advanced_alchemy.extensions.litestar import SQLAlchemyPlugin
 from advanced_alchemy.routing import dispose_session_maker_async
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from benchmarks.contenders.contender import Contender, FastAPIParts, LitestarParts
+from benchmarks.contenders.contender import Contender, FastAPIParts
 from benchmarks.servers import Servers
 
 
@@ -44,7 +42,3 @@ class AdvancedAlchemyRouting(Contender):
         alchemy = AdvancedAlchemy(config=FastAPIConfig(**self._options), app=app)
         session = fastapi.Depends(alchemy.provide_session())
         return FastAPIParts(app=app, reading=session, writing=session)
-
-    def litestar(self) -> LitestarParts:
-        config = LitestarConfig(**self._options, session_dependency_key="session")
-        return LitestarParts(plugins=[SQLAlchemyPlugin(config=config)])

@@ -1,4 +1,4 @@
-"""Raw asyncpg with a pool for each role: the floor.
+"""Raw asyncpg with a pool for each role, without an ORM.
 
 https://magicstack.github.io/asyncpg/current/usage.html#connection-pools
 """

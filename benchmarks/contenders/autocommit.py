@@ -1,4 +1,4 @@
-"""A session in autocommit on one replica, from a container, that chooses nothing: own costs count from here."""
+"""A session in autocommit on one replica, from a container, without routing: the baseline for the cost of routing."""
 
 import typing
 

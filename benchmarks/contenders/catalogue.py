@@ -1,4 +1,4 @@
-"""Who takes part, and where; the contenders themselves are imported by their workers only."""
+"""Who is compared. The contenders themselves are imported by their own processes only."""
 
 import dataclasses
 import importlib
@@ -17,7 +17,7 @@ class Entry:
     """Module and class."""
     environment: str = NEWEST
     rival_of: str = "ours"
-    """The measurement of our own that it is compared with: the one of the same environment."""
+    """Our own measurement that it is compared with: the one in the same environment."""
 
     def load(self) -> type[typing.Any]:
         module, _, name = self.target.partition(":")
@@ -26,50 +26,35 @@ class Entry:
 
 
 OURS: typing.Final = Entry(name="ours", title="modern-di-replicas", target="ours:Ours")
-RECIPE: typing.Final = Entry(name="recipe", title="modern-di recipe", target="recipe:Recipe")
-POOL: typing.Final = Entry(name="asyncpg_pool", title="raw asyncpg pool", target="asyncpg_pool:AsyncpgPool")
-AUTOCOMMIT: typing.Final = Entry(
-    name="autocommit", title="plain AsyncSession in autocommit", target="autocommit:Autocommit"
+OURS_20: typing.Final = Entry(
+    name="ours_20", title="modern-di-replicas (SQLAlchemy 2.0)", target="ours:Ours", environment=SQLALCHEMY_20
 )
+RECIPE: typing.Final = Entry(name="recipe", title="modern-di docs recipe", target="recipe:Recipe")
+POOL: typing.Final = Entry(name="asyncpg_pool", title="asyncpg pool, no ORM", target="asyncpg_pool:AsyncpgPool")
+GET_BIND: typing.Final = Entry(name="get_bind", title="get_bind() as in SQLAlchemy docs", target="get_bind:GetBind")
+ADVANCED_ALCHEMY: typing.Final = Entry(
+    name="advanced_alchemy",
+    title="Advanced Alchemy (SQLAlchemy 2.0)",
+    target="advanced_alchemy_routing:AdvancedAlchemyRouting",
+    environment=SQLALCHEMY_20,
+    rival_of=OURS_20.name,
+)
+RIVALS: typing.Final = (
+    RECIPE,
+    Entry(name="recipe_no_ping", title="same recipe without pre-ping", target="recipe:RecipeWithoutPing"),
+    GET_BIND,
+    Entry(name="plain", title="AsyncSession, primary only", target="plain:Plain"),
+    Entry(name="hasql", title="hasql", target="hasql_sessions:Hasql"),
+    POOL,
+    ADVANCED_ALCHEMY,
+)
+CONTENDERS: typing.Final = (OURS, OURS_20, *RIVALS)
+
+# Each is measured for one comparison only.
+AUTOCOMMIT: typing.Final = Entry(name="autocommit", title="AsyncSession in autocommit", target="autocommit:Autocommit")
 NO_TOKENS: typing.Final = Entry(
     name="ours_no_tokens", title="modern-di-replicas without tokens", target="ours:OursWithoutTokens"
 )
-CONNECTION: typing.Final = Entry(
-    name="asyncpg_connection", title="one raw asyncpg connection", target="asyncpg_connection:AsyncpgConnection"
-)
-ORM: typing.Final = Entry(name="orm_alone", title="SQLAlchemy's Session alone", target="orm_alone:OrmAlone")
-FLOORS: typing.Final = (CONNECTION, ORM)
-"""Nobody builds an application on them: they show what the driver takes, and what SQLAlchemy adds to it."""
-OURS_20: typing.Final = Entry(
-    name="ours_20", title="modern-di-replicas, SQLAlchemy 2.0", target="ours:Ours", environment=SQLALCHEMY_20
-)
+PINNED: typing.Final = Entry(name="pinned", title="primary for 2 s after a write", target="pinned:Pinned")
 
-CONTENDERS: typing.Final = (
-    OURS,
-    RECIPE,
-    Entry(name="recipe_no_ping", title="modern-di recipe, no ping", target="recipe:RecipeWithoutPing"),
-    Entry(name="get_bind", title="get_bind() override", target="get_bind:GetBind"),
-    Entry(name="plain", title="plain AsyncSession", target="plain:Plain"),
-    Entry(name="hasql", title="hasql", target="hasql_sessions:Hasql"),
-    POOL,
-    OURS_20,
-    Entry(
-        name="advanced_alchemy",
-        title="Advanced Alchemy, SQLAlchemy 2.0",
-        target="advanced_alchemy_routing:AdvancedAlchemyRouting",
-        environment=SQLALCHEMY_20,
-        rival_of="ours_20",
-    ),
-)
-"""Those of the side-by-side tables and of the faults."""
-
-FRESHNESS: typing.Final = (
-    OURS,
-    Entry(name="pin_2", title="pin of 2 s", target="pinned:Pinned"),
-    Entry(name="pin_5", title="pin of 5 s", target="pinned:Pinned5"),
-    Entry(name="pin_15", title="pin of 15 s", target="pinned:Pinned15"),
-    Entry(name="recipe", title="naive routing (the recipe)", target="recipe:Recipe"),
-)
-"""Those of the section on consistency."""
-
-BY_NAME: typing.Final = {entry.name: entry for entry in (*FRESHNESS, *CONTENDERS, AUTOCOMMIT, NO_TOKENS, *FLOORS)}
+BY_NAME: typing.Final = {entry.name: entry for entry in (*CONTENDERS, AUTOCOMMIT, NO_TOKENS, PINNED)}

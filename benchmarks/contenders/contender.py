@@ -1,4 +1,4 @@
-"""What the benchmark asks of every contender."""
+"""What the benchmark needs from every contender."""
 
 import abc
 import collections.abc
@@ -7,9 +7,6 @@ import dataclasses
 import typing
 
 import fastapi
-import litestar
-from litestar.di import Provide
-from litestar.plugins import PluginProtocol
 
 from benchmarks.servers import Servers
 from benchmarks.work import on_session
@@ -18,29 +15,17 @@ from benchmarks.work.operations import Run
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class FastAPIParts:
-    """An application without routes, and what gives its handlers a session."""
+    """An application without routes, and the dependencies that give its handlers a session."""
 
     app: fastapi.FastAPI
     reading: typing.Any
     writing: typing.Any
 
 
-@dataclasses.dataclass(kw_only=True, slots=True)
-class LitestarParts:
-    """What a Litestar application is made of, and what gives its handlers a session, unless a plugin does."""
-
-    reading: Provide | None = None
-    writing: Provide | None = None
-    plugins: list[PluginProtocol] = dataclasses.field(default_factory=list)
-    lifespan: list[collections.abc.Callable[[litestar.Litestar], contextlib.AbstractAsyncContextManager[None]]] = (
-        dataclasses.field(default_factory=list)
-    )
-
-
 class Contender(abc.ABC):
-    """One way to use a replicated database, in the form that its own documentation recommends.
+    """One way to use a replicated database, as its own documentation recommends.
 
-    Enter it to start it. A unit of work is what a request is: a session, or a connection, that is used and given back.
+    Enter it to start it. A unit of work is what a request is: a session, or a connection, that is used and released.
     """
 
     work: typing.ClassVar[dict[str, Run]] = on_session.WORK
@@ -57,17 +42,13 @@ class Contender(abc.ABC):
     @abc.abstractmethod
     async def __aexit__(self, *_: object) -> None: ...
 
-    # With a framework: a dependency with `yield`, unless the contender brings something of its own.
-
     def fastapi(self) -> FastAPIParts:
+        """Return a dependency with `yield`, unless the contender has its own integration."""
         app = fastapi.FastAPI(lifespan=self._lifespan)
         return FastAPIParts(app=app, reading=fastapi.Depends(self._reading), writing=fastapi.Depends(self._writing))
 
-    def litestar(self) -> LitestarParts:
-        return LitestarParts(reading=Provide(self._reading), writing=Provide(self._writing), lifespan=[self._lifespan])
-
     @contextlib.asynccontextmanager
-    async def _lifespan(self, app: object) -> collections.abc.AsyncIterator[None]:  # noqa: ARG002  # the frameworks' signature
+    async def _lifespan(self, app: object) -> collections.abc.AsyncIterator[None]:  # noqa: ARG002  # FastAPI's signature
         async with self:
             yield
 

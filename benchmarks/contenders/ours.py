@@ -5,13 +5,11 @@ import typing
 
 import fastapi
 import modern_di_fastapi
-import modern_di_litestar
 from modern_di import Container
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import modern_di_replicas.fastapi
-import modern_di_replicas.litestar
-from benchmarks.contenders.contender import Contender, FastAPIParts, LitestarParts
+from benchmarks.contenders.contender import Contender, FastAPIParts
 from benchmarks.contenders.unit_of_work import UnitOfWork
 from benchmarks.servers import WRITING_CONNECTIONS, Servers
 from modern_di_replicas import Dependencies, Intent, Monitor, ReplicaEngine, ReplicationSettings
@@ -56,14 +54,8 @@ class Ours(Contender):
         session = modern_di_fastapi.FromDI(AsyncSession)
         return FastAPIParts(app=app, reading=session, writing=session)
 
-    def litestar(self) -> LitestarParts:
-        container = Container(groups=[modern_di_replicas.litestar.Dependencies], context=self._context)
-        session = modern_di_litestar.FromDI(AsyncSession)
-        plugin = modern_di_replicas.litestar.ReplicasPlugin(container)
-        return LitestarParts(reading=session, writing=session, plugins=[plugin])
-
 
 class OursWithoutTokens(Ours):
-    """What tokens cost counts from here."""
+    """The baseline for the cost of tokens."""
 
     token_carrier = None

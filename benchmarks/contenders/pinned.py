@@ -1,4 +1,4 @@
-"""A session pinned to the primary for some seconds after a write, by a cookie: Rails takes 2, others 5 or 15.
+"""A session that stays on the primary for 2 s after a write, by a cookie, as in Rails.
 
 https://guides.rubyonrails.org/active_record_multiple_databases.html#activating-automatic-role-switching
 """
@@ -15,11 +15,10 @@ from benchmarks.servers import READING_CONNECTIONS, WRITING_CONNECTIONS, Servers
 
 
 COOKIE: typing.Final = "last_write"
+SECONDS: typing.Final = 2
 
 
 class Pinned(Contender):
-    seconds: typing.ClassVar[float] = 2
-
     def __init__(self, servers: Servers) -> None:
         self._primary = create_async_engine(servers.primary, pool_size=WRITING_CONNECTIONS, max_overflow=0)
         self._replica = create_async_engine(servers.replicas[0], pool_size=READING_CONNECTIONS, max_overflow=0)
@@ -33,8 +32,8 @@ class Pinned(Contender):
 
     def fastapi(self) -> FastAPIParts:
         async def reading(request: fastapi.Request) -> collections.abc.AsyncIterator[AsyncSession]:
-            pinned_until = float(request.cookies.get(COOKIE, 0)) + self.seconds
-            async with self.unit_of_work(writes=time.time() < pinned_until) as session:
+            is_pinned = time.time() < float(request.cookies.get(COOKIE, 0)) + SECONDS
+            async with self.unit_of_work(writes=is_pinned) as session:
                 yield session
 
         async def writing(response: fastapi.Response) -> collections.abc.AsyncIterator[AsyncSession]:
@@ -44,11 +43,3 @@ class Pinned(Contender):
 
         app = fastapi.FastAPI(lifespan=self._lifespan)
         return FastAPIParts(app=app, reading=fastapi.Depends(reading), writing=fastapi.Depends(writing))
-
-
-class Pinned5(Pinned):
-    seconds = 5
-
-
-class Pinned15(Pinned):
-    seconds = 15

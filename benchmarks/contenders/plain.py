@@ -1,4 +1,4 @@
-"""A plain `AsyncSession` on one engine, the primary's: what there is before there are replicas.
+"""A plain `AsyncSession` on one engine, the primary's: the state before replicas.
 
 https://docs.sqlalchemy.org/en/21/orm/extensions/asyncio.html
 """

@@ -1,4 +1,4 @@
-"""modern-di's recipes, combined: `request-scoped-engine` chooses an engine, `sqlalchemy` says to ping.
+"""modern-di's recipes, combined: `request-scoped-engine` chooses an engine, `sqlalchemy` recommends pre-ping.
 
 https://modern-di.modern-python.org/recipes/request-scoped-engine/
 https://modern-di.modern-python.org/recipes/sqlalchemy/
@@ -8,36 +8,21 @@ import collections.abc
 import typing
 
 import fastapi
-import litestar
 import modern_di_fastapi
-import modern_di_litestar
 from modern_di import Container, Group, Scope, providers
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from benchmarks.contenders.contender import Contender, FastAPIParts, LitestarParts
+from benchmarks.contenders.contender import Contender, FastAPIParts
 from benchmarks.contenders.unit_of_work import UnitOfWork
 from benchmarks.servers import READING_CONNECTIONS, WRITING_CONNECTIONS, Servers
 
 
 READ = fastapi.Request({"type": "http", "method": "GET"})
 WRITE = fastapi.Request({"type": "http", "method": "POST"})
-AnyRequest = fastapi.Request | litestar.Request[typing.Any, typing.Any, typing.Any]
 
 
-def by_method(primary: AsyncEngine, replica: AsyncEngine, request: AnyRequest) -> AsyncEngine:
+def choose_engine(primary: AsyncEngine, replica: AsyncEngine, request: fastapi.Request) -> AsyncEngine:
     return replica if request.method in ("GET", "HEAD") else primary
-
-
-def for_fastapi(primary: AsyncEngine, replica: AsyncEngine, request: fastapi.Request) -> AsyncEngine:
-    return by_method(primary, replica, request)
-
-
-def for_litestar(
-    primary: AsyncEngine,
-    replica: AsyncEngine,
-    request: litestar.Request,  # type: ignore[type-arg]  # modern-di wires by the bare type
-) -> AsyncEngine:
-    return by_method(primary, replica, request)
 
 
 def create_session(engine: AsyncEngine) -> AsyncSession:
@@ -48,9 +33,6 @@ class Recipe(Contender):
     pre_ping: typing.ClassVar = True
 
     def __init__(self, servers: Servers) -> None:
-        self._servers = servers
-
-    def _group(self, choose_engine: collections.abc.Callable[..., AsyncEngine]) -> type[Group]:
         def engine(url: str, size: int) -> collections.abc.Callable[[], AsyncEngine]:
             def create_engine() -> AsyncEngine:
                 return create_async_engine(url, pool_pre_ping=self.pre_ping, pool_size=size, max_overflow=0)
@@ -58,8 +40,8 @@ class Recipe(Contender):
             return create_engine
 
         disposed = providers.CacheSettings(finalizer=AsyncEngine.dispose)
-        create_primary = engine(self._servers.primary, WRITING_CONNECTIONS)
-        create_replica = engine(self._servers.replicas[0], READING_CONNECTIONS)
+        create_primary = engine(servers.primary, WRITING_CONNECTIONS)
+        create_replica = engine(servers.replicas[0], READING_CONNECTIONS)
 
         class Dependencies(Group):
             primary = providers.Factory(create_primary, scope=Scope.APP, bound_type=None, cache=disposed)
@@ -71,10 +53,9 @@ class Recipe(Contender):
                 create_session, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=AsyncSession.close)
             )
 
-        return Dependencies
+        self.container = Container(groups=[Dependencies])
 
     async def __aenter__(self) -> typing.Self:
-        self.container = Container(groups=[self._group(for_fastapi)])
         self.container.add_providers(modern_di_fastapi.fastapi_request_provider)
         await self.container.__aenter__()
         return self
@@ -87,17 +68,12 @@ class Recipe(Contender):
 
     def fastapi(self) -> FastAPIParts:
         app = fastapi.FastAPI()
-        modern_di_fastapi.setup_di(app, Container(groups=[self._group(for_fastapi)]))
+        modern_di_fastapi.setup_di(app, self.container)
         session = modern_di_fastapi.FromDI(AsyncSession)
         return FastAPIParts(app=app, reading=session, writing=session)
 
-    def litestar(self) -> LitestarParts:
-        plugin = modern_di_litestar.ModernDIPlugin(Container(groups=[self._group(for_litestar)]))
-        session = modern_di_litestar.FromDI(AsyncSession)
-        return LitestarParts(reading=session, writing=session, plugins=[plugin])
-
 
 class RecipeWithoutPing(Recipe):
-    """The page on read replicas alone, which does not mention the ping."""
+    """The page on read replicas alone does not mention pre-ping."""
 
     pre_ping = False

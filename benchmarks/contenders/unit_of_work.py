@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 class UnitOfWork:
     """A container for one request, and the session it gives.
 
-    Not a generator with a decorator, which takes some microseconds: who has no container is measured without one.
+    A generator with a decorator would take some microseconds that contenders without a container do not take.
     """
 
     def __init__(self, container: Container, context: dict[type[typing.Any], typing.Any] | None = None) -> None:

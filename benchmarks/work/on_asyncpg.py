@@ -1,11 +1,9 @@
-"""The same work on a connection of asyncpg: the floor, with no ORM and no session."""
+"""The same work on a connection of asyncpg, without an ORM."""
 
 import typing
 
-from benchmarks.work.operations import Run
+from benchmarks.work.operations import Answer, Run
 
-
-Answer = dict[str, typing.Any]
 
 READ: typing.Final = "SELECT id, title, copies, author_id FROM books WHERE id = $1"
 READ_COLUMNS: typing.Final = "SELECT id, title, copies FROM books WHERE id = $1"
@@ -44,17 +42,11 @@ async def write(connection: typing.Any, key: int) -> Answer:
     return {"copies": await connection.fetchval(WRITE, key)}
 
 
-async def eleven_reads(connection: typing.Any, key: int) -> Answer:
-    for _ in range(10):
-        await core_read(connection, key)
-    return await core_read(connection, key)
-
-
 async def witness(connection: typing.Any, key: int) -> Answer:
     row = await connection.fetchrow("SELECT copies, pg_is_in_recovery() FROM books WHERE id = $1", key)
     return {"copies": row[0], "replica": row[1]}
 
 
 WORK: typing.Final[dict[str, Run]] = {
-    run.__name__: run for run in (orm_read, core_read, list_100, read_then_write, write, eleven_reads, witness)
+    run.__name__: run for run in (orm_read, core_read, list_100, read_then_write, write, witness)
 }

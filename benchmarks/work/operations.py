@@ -1,11 +1,12 @@
-"""What one request does; each contender is asked for the same."""
+"""What one request does; the same for each contender."""
 
 import collections.abc
 import dataclasses
 import typing
 
 
-Run = collections.abc.Callable[[typing.Any, int], collections.abc.Awaitable[typing.Any]]
+Answer = dict[str, typing.Any]
+Run = collections.abc.Callable[[typing.Any, int], collections.abc.Awaitable[Answer]]
 """Does the work for one key in a session, or on a connection, and returns what a handler would answer."""
 
 
@@ -23,9 +24,7 @@ OPERATIONS: typing.Final = (
     Operation(name="read_then_write", title="read, then write", writes=True),
     Operation(name="write", title="write", writes=True),
 )
+WITNESS: typing.Final = Operation(name="witness", title="read by key, and which server answered")
+"""For the faults only."""
 
-# Not part of the side-by-side tables: the own cost, and who answered in the fault script.
-ELEVEN_READS: typing.Final = Operation(name="eleven_reads", title="11 Core reads")
-WITNESS: typing.Final = Operation(name="witness", title="read by key, and who answered")
-
-BY_NAME: typing.Final = {operation.name: operation for operation in (*OPERATIONS, ELEVEN_READS, WITNESS)}
+BY_NAME: typing.Final = {operation.name: operation for operation in (*OPERATIONS, WITNESS)}

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from benchmarks.http_client import Visitor
+from benchmarks.http_client import Client
 
 
 @contextlib.asynccontextmanager
@@ -32,25 +32,25 @@ async def answering(*pieces: bytes) -> collections.abc.AsyncIterator[tuple[int, 
 
 async def test_an_answer_may_come_in_pieces() -> None:
     async with answering(b"HTTP/1.1 201 Created\r\nContent-Le", b"ngth: 4\r\n\r\nab", b"cd") as (port, _):
-        visitor = Visitor(port)
-        assert await visitor.request("GET", "/") == (201, b"abcd")
-        visitor.close()
+        client = Client(port)
+        assert await client.request("GET", "/") == (201, b"abcd")
+        client.close()
 
 
-async def test_a_visitor_brings_its_cookies_along() -> None:
-    """INVARIANT: without its cookies no contender could know what a visitor has written."""
+async def test_a_client_sends_the_cookies_it_received() -> None:
+    """INVARIANT: without its cookies no contender could know what a client has written."""
     head = b"HTTP/1.1 200 OK\r\nset-cookie: token=a; Path=/\r\nset-cookie: b=2\r\ncontent-length: 0\r\n\r\n"
     async with answering(head) as (port, requests):
-        visitor = Visitor(port)
-        await visitor.request("GET", "/")
-        await visitor.request("GET", "/")
-        visitor.close()
+        client = Client(port)
+        await client.request("GET", "/")
+        await client.request("GET", "/")
+        client.close()
     assert b"cookie" not in requests[0]
     assert b"cookie: token=a; b=2\r\n" in requests[1]
 
 
 async def test_an_application_that_hangs_up_is_an_error() -> None:
     async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
-        visitor = Visitor(server.sockets[0].getsockname()[1])
+        client = Client(server.sockets[0].getsockname()[1])
         with pytest.raises(ConnectionError):
-            await visitor.request("GET", "/")
+            await client.request("GET", "/")
