@@ -9,7 +9,10 @@ UV_PYTHON := $(or $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/de
 endif
 export UV_PYTHON
 export UV_PYTHON_DOWNLOADS ?= never
+# The system's certificates, as pip uses them: behind a company's proxy, uv's own do not suffice.
+export UV_SYSTEM_CERTS ?= 1
 RUN := $(UV) run --no-sync
+EXTRAS := fastapi,litestar,testing,demo
 
 .DEFAULT_GOAL := help
 # The folder docs/ exists.
@@ -32,10 +35,22 @@ demo: install  ## a real application over a real primary and two replicas
 test: install  ## the whole suite, with the coverage gate
 	@$(RUN) pytest -n 2 --cov --cov-report=term
 
-test-lowest: $(UV)  ## the suite on the lowest allowed versions of every dependency
-	@$(UV) venv --quiet --clear .venv-lowest
-	@$(UV) pip install --quiet --python .venv-lowest --resolution lowest-direct --group dev -e '.[fastapi,litestar,testing,demo]'
-	@.venv-lowest/bin/python -m pytest -n 2
+test-quick: install  ## the suite without faults and histories; under one minute
+	@$(RUN) pytest -n 2 -m 'not faults and not history'
+
+test-all: $(UV)  ## the suite on Python 3.11, 3.12 and 3.13, and on the lowest versions of every dependency
+	@UV=$(UV) .ci/test-all
+
+test-lowest: $(UV)  ## the suite on the lowest versions of every dependency
+	@UV=$(UV) .ci/test-all lowest
+
+release-check: $(UV)  ## build, check the metadata, and run the README's example on the installed wheel
+	@rm -rf dist .venv-release
+	@$(UV) build --quiet --no-sources
+	@$(UV) run --quiet --isolated --no-project --with twine twine check --strict dist/*
+	@$(UV) venv --quiet .venv-release
+	@$(UV) pip install --quiet --python .venv-release "$$(ls dist/*.whl)[$(EXTRAS)]" trove-classifiers
+	@.venv-release/bin/python -I .ci/release_check.py
 
 bench bench-quick: $(UV)
 	@$(UV) venv --quiet --allow-existing .venv-bench
@@ -43,15 +58,13 @@ bench bench-quick: $(UV)
 	@$(UV) venv --quiet --allow-existing .venv-bench-sqlalchemy20
 	@$(UV) pip install --quiet --python .venv-bench-sqlalchemy20 --upgrade --group bench -e '.[fastapi,litestar,testing]' 'sqlalchemy<2.1'
 	@.venv-bench/bin/python -m benchmarks $(if $(filter bench-quick,$@),--quick)
-bench:  ## side by side with what a user would take instead, into benchmarks/RESULTS.md; under ten minutes
-bench-quick:  ## the same in under a minute, shown only
+bench:  ## compare with the alternatives and write the results; under ten minutes, on a quiet machine only
+bench-quick:  ## the same in under a minute; shows the results and writes nothing
 
-docs: $(UV)  ## the documentation site, into site/; broken links are errors
-	@$(UV) venv --quiet --allow-existing .venv-docs
-	@$(UV) pip install --quiet --python .venv-docs --group docs
-	@.venv-docs/bin/mkdocs build --strict
+bench-render: $(UV)  ## write the tables, pictures and README figures from benchmarks/results.json again
+	@.venv-bench/bin/python -m benchmarks --render
 
-history: install  ## 100,000 operations while everything fails: does anybody see what they should not?
+history: install  ## 100,000 operations while everything fails: checks what each client may see
 	@$(RUN) python -m tests.history
 
 lint: install  ## style, formatting, types and import contracts, changing nothing

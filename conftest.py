@@ -3,6 +3,7 @@
 import asyncio
 import collections.abc
 import dataclasses
+import functools
 import pathlib
 import signal
 import sys
@@ -35,6 +36,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 pytest_plugins = ["modern_di_replicas.testing.fixtures", "recipes.database_fixtures"]
+
+
+HISTORIES = pathlib.Path(__file__).parent / "tests" / "history"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test-quick` leaves out, so that new tests are marked without being told.
+
+    A test that breaks servers takes `disposable_cluster`, directly or through other fixtures, or its file starts
+    clusters of its own.
+    """
+    for item in items:
+        if "disposable_cluster" in getattr(item, "fixturenames", ()) or starts_clusters(item.path):
+            item.add_marker(pytest.mark.faults)
+        if item.path.is_relative_to(HISTORIES):
+            item.add_marker(pytest.mark.history)
+
+
+@functools.cache
+def starts_clusters(path: pathlib.Path) -> bool:
+    return "LocalCluster(" in path.read_text()
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
