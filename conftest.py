@@ -22,11 +22,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
 from modern_di_replicas import ReplicationSettings
-from modern_di_replicas.testing import LocalCluster
-
-
-pytest.register_assert_rewrite("recipes.database_fixtures")
-from recipes.database_fixtures import empty, recorded_visits  # noqa: E402  # as a plugin it is rewritten, or pytest warns
+from modern_di_replicas.testing import LocalCluster, empty_database, routing_log
 
 
 # A shell's background job ignores these, and so does all that it starts: tests that send them would wait in vain.
@@ -35,7 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
-pytest_plugins = ["modern_di_replicas.testing.fixtures", "recipes.database_fixtures"]
+pytest_plugins = ["modern_di_replicas.testing.fixtures"]
 
 
 HISTORIES = pathlib.Path(__file__).parent / "tests" / "history"
@@ -113,21 +109,21 @@ class Examples:
         servers = []
         async with lifespan, httpx.AsyncClient(transport=transport, base_url="http://example") as client:
             for request in requests:
-                with recorded_visits() as visited:
+                with routing_log() as log:
                     response = await client.request(*request.split(), **options)
                 response.raise_for_status()
-                servers.append(", ".join(sorted(set(visited))))
+                servers.append(", ".join(sorted(set(log.servers))))
                 self.cluster.catch_up()
         return servers
 
 
 @pytest.fixture(scope="module")
 def examples(
-    replicated_cluster: LocalCluster, database_for_examples: ReplicationSettings
+    replicated_cluster: LocalCluster, shared_database: ReplicationSettings
 ) -> collections.abc.Iterator[Examples]:
     """Give a document an empty database, and the means to show that what it says is true."""
-    yield Examples(cluster=replicated_cluster, database=database_for_examples)
-    asyncio.run(empty(database_for_examples))
+    yield Examples(cluster=replicated_cluster, database=shared_database)
+    asyncio.run(empty_database(shared_database))
 
 
 class Page(sybil.Document):

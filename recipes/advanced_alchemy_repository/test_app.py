@@ -9,7 +9,7 @@ from modern_di_fastapi import fetch_di_container
 from sqlalchemy import text
 
 from modern_di_replicas import Intent, PrimaryEngine, ReplicationSettings, StaleWriteError
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.advanced_alchemy_repository.app import Book, BookRepository, main
 
 
@@ -24,7 +24,7 @@ async def app(
     database: ReplicationSettings,
     replicated_cluster: LocalCluster,
     monkeypatch: pytest.MonkeyPatch,
-    visits: list[str],
+    routing_log: RoutingLog,
 ) -> collections.abc.AsyncIterator[fastapi.FastAPI]:
     """Give the application, started, with one book."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
@@ -36,7 +36,7 @@ async def app(
         async with fetch_di_container(app).build_child_container(scope=Scope.REQUEST) as unit_of_work:
             await unit_of_work.resolve(BookRepository).add(Book(title="Emma", copies=3))
         replicated_cluster.catch_up()
-        visits.clear()
+        routing_log.clear()
         yield app
 
 
@@ -47,10 +47,12 @@ async def client(app: fastapi.FastAPI) -> collections.abc.AsyncIterator[httpx.As
 
 
 @pytest.mark.parametrize(("path", "answer"), [("/books/1", EMMA), ("/books", {"total": 1, "books": [EMMA]})])
-async def test_a_get_reads_a_replica(client: httpx.AsyncClient, visits: list[str], path: str, answer: object) -> None:
+async def test_a_get_reads_a_replica(
+    client: httpx.AsyncClient, routing_log: RoutingLog, path: str, answer: object
+) -> None:
     """A page and its total are one statement of the repository's."""
     assert (await client.get(path)).json() == answer
-    assert visits in (["replica-1"], ["replica-2"])
+    assert routing_log.servers in (["replica-1"], ["replica-2"])
 
 
 @pytest.mark.parametrize(
@@ -65,13 +67,17 @@ async def test_a_get_reads_a_replica(client: httpx.AsyncClient, visits: list[str
     ],
 )
 async def test_a_write_is_on_the_primary_from_its_first_statement(
-    client: httpx.AsyncClient, visits: list[str], request_line: str, options: dict[str, typing.Any], answer: object
+    client: httpx.AsyncClient,
+    routing_log: RoutingLog,
+    request_line: str,
+    options: dict[str, typing.Any],
+    answer: object,
 ) -> None:
     """The repository loads what it changes, and that too is done there: the method or the marker says so."""
     response = await client.request(*request_line.split(), **options)
 
     assert response.json() == answer
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
 
 
 async def test_an_update_does_not_undo_what_a_replica_has_not_seen(
@@ -102,12 +108,14 @@ async def test_an_update_does_not_undo_what_a_replica_has_not_seen(
         pytest.param(lambda books: books.exists(title="Emma"), id="exists"),
     ],
 )
-async def test_a_method_that_reads_stays_on_its_replica(app: fastapi.FastAPI, use: Use, visits: list[str]) -> None:
+async def test_a_method_that_reads_stays_on_its_replica(
+    app: fastapi.FastAPI, use: Use, routing_log: RoutingLog
+) -> None:
     """And the server itself says so."""
     await in_a_unit_of_work_that_reads(app, use)
 
-    assert len(set(visits)) == 1
-    assert set(visits) <= REPLICAS
+    assert len(set(routing_log.servers)) == 1
+    assert set(routing_log.servers) <= REPLICAS
 
 
 @pytest.mark.parametrize(
@@ -124,12 +132,12 @@ async def test_a_method_that_reads_stays_on_its_replica(app: fastapi.FastAPI, us
     ],
 )
 async def test_a_method_that_writes_nothing_it_read_moves_to_the_primary(
-    app: fastapi.FastAPI, use: Use, visits: list[str]
+    app: fastapi.FastAPI, use: Use, routing_log: RoutingLog
 ) -> None:
     """It may look at the replica before, but what it writes is the caller's, or is decided by the primary."""
     await in_a_unit_of_work_that_reads(app, use)
 
-    assert visits[-1] == "primary"
+    assert routing_log.servers[-1] == "primary"
 
 
 @pytest.mark.parametrize(
@@ -144,14 +152,14 @@ async def test_a_method_that_writes_nothing_it_read_moves_to_the_primary(
     ],
 )
 async def test_a_method_that_loads_from_the_replica_first_is_refused(
-    app: fastapi.FastAPI, use: Use, visits: list[str]
+    app: fastapi.FastAPI, use: Use, routing_log: RoutingLog
 ) -> None:
     """The row may have changed on the primary since; the error is the library's own, not wrapped by the repository."""
     with pytest.raises(StaleWriteError) as caught:
         await in_a_unit_of_work_that_reads(app, use)
 
     assert (caught.value.model, caught.value.key) == ("Book", (1,))
-    assert set(visits) <= REPLICAS
+    assert set(routing_log.servers) <= REPLICAS
 
 
 async def in_a_unit_of_work_that_reads(app: fastapi.FastAPI, use: Use) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import modern_di_replicas.fastapi
 import modern_di_replicas.litestar
 from modern_di_replicas import PrimaryEngine, ReplicationSettings
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.background_job.app import Base, Comment, Jobs, Post, PostRepository, clean_up, main, report
 
 
@@ -27,12 +27,12 @@ async def container(
     request: pytest.FixtureRequest,
     database: ReplicationSettings,
     replicated_cluster: LocalCluster,
-    visits: list[str],
+    routing_log: RoutingLog,
 ) -> collections.abc.AsyncIterator[Container]:
     async with Container(groups=request.param, context={ReplicationSettings: database}) as container:
         await fill(container)
         replicated_cluster.catch_up()
-        visits.clear()
+        routing_log.clear()
         yield container
 
 
@@ -46,16 +46,16 @@ async def fill(container: Container) -> None:
         await session.commit()
 
 
-async def test_a_job_that_declares_a_read_uses_a_replica(container: Container, visits: list[str]) -> None:
+async def test_a_job_that_declares_a_read_uses_a_replica(container: Container, routing_log: RoutingLog) -> None:
     """Also with the container of a web application, where no request says anything."""
     assert await report(container) == {"Hello": 2, "Quiet": 0}
-    assert visits in (["replica-1"], ["replica-2"])
+    assert routing_log.servers in (["replica-1"], ["replica-2"])
 
 
-async def test_a_job_that_declares_nothing_writes_the_primary(container: Container, visits: list[str]) -> None:
+async def test_a_job_that_declares_nothing_writes_the_primary(container: Container, routing_log: RoutingLog) -> None:
     """Who says nothing may do everything."""
     assert await clean_up(container) == 1
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
 
 
 async def test_the_program_cleans_up_and_reports(

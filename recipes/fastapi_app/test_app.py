@@ -6,7 +6,7 @@ import pytest
 from modern_di_fastapi import fetch_di_container
 
 from modern_di_replicas import PrimaryEngine, ReplicationSettings
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.fastapi_app.app import Base, main
 
 
@@ -24,7 +24,7 @@ def app(database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch) -> fasta
 
 @pytest.fixture
 async def client(
-    app: fastapi.FastAPI, replicated_cluster: LocalCluster, visits: list[str]
+    app: fastapi.FastAPI, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with (
@@ -35,43 +35,43 @@ async def client(
             await connection.run_sync(Base.metadata.create_all)
         (await client.post("/customers", json=ADA)).raise_for_status()
         replicated_cluster.catch_up()
-        visits.clear()
+        routing_log.clear()
         yield client
 
 
-async def test_a_get_reads_a_replica(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_get_reads_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """The customer and the orders are two statements, and one replica answers both."""
     customer = (await client.get("/customers/1")).json()
 
     assert customer == {"id": 1, "visits": 0, **ADA}
-    assert set(visits) == {"replica-1"}
+    assert set(routing_log.servers) == {"replica-1"}
 
 
-async def test_a_post_writes_the_primary(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_post_writes_the_primary(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """What is written is in the answer, and comes from the primary."""
     response = await client.post("/customers", json={"name": "Grace"})
 
     assert response.json() == {"id": 2, "name": "Grace", "visits": 0, "orders": []}
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
 
 
-async def test_a_get_that_writes_uses_the_primary(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_get_that_writes_uses_the_primary(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """Marked with `@write_intent`, it reads and writes the primary, so no visit is lost."""
     answers = [(await client.get("/customers/1/profile")).json() for _ in range(3)]
 
     assert [customer["visits"] for customer in answers] == [1, 2, 3]
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
 
 
 @pytest.mark.parametrize(("spent", "names"), [(1000, ["Ada"]), (2000, [])])
 async def test_a_search_reads_the_replica_for_analytics(
-    client: httpx.AsyncClient, visits: list[str], spent: int, names: list[str]
+    client: httpx.AsyncClient, routing_log: RoutingLog, spent: int, names: list[str]
 ) -> None:
     """Marked with `@read_intent(group="analytics")`, it leaves the other replica alone, though it is a POST."""
     customers = (await client.post("/customers/search", json={"spent_cents": spent})).json()
 
     assert [customer["name"] for customer in customers] == names
-    assert set(visits) == {"replica-2"}
+    assert set(routing_log.servers) == {"replica-2"}
 
 
 async def test_an_unknown_customer_is_not_found(client: httpx.AsyncClient) -> None:

@@ -10,7 +10,7 @@ import pytest
 from modern_di_fastapi import fetch_di_container
 
 from modern_di_replicas import PrimaryEngine, ReplicationSettings
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.fleet.app import Base, PreferLocal, create_app, fleet, main
 
 
@@ -34,64 +34,64 @@ def settings(database: ReplicationSettings) -> ReplicationSettings:
 
 
 async def test_nine_requests_of_ten_go_to_the_large_replica(
-    settings: ReplicationSettings, replicated_cluster: LocalCluster, visits: list[str]
+    settings: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
     """Asked of the servers: large is the cluster's first replica, small its second."""
     async with serving(create_app(settings), replicated_cluster) as client:
-        visits.clear()
+        routing_log.clear()
         for _ in range(20):
             assert (await client.get("/orders/count")).json() == 0
 
-    assert collections.Counter(visits) == {"replica-1": 18, "replica-2": 2}
+    assert collections.Counter(routing_log.servers) == {"replica-1": 18, "replica-2": 2}
 
 
 async def test_reports_go_to_the_replica_of_their_group(
     database: ReplicationSettings,
     replicated_cluster: LocalCluster,
-    visits: list[str],
+    routing_log: RoutingLog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A POST that only reads, however many customers there are."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     async with serving(main(), replicated_cluster) as client:
-        visits.clear()
+        routing_log.clear()
         for _ in range(3):
             assert (await client.post("/reports/turnover")).json() == 0
 
-    assert visits == ["replica-2"] * 3
+    assert routing_log.servers == ["replica-2"] * 3
 
 
 async def test_the_reads_of_one_user_stay_on_one_replica(
-    settings: ReplicationSettings, replicated_cluster: LocalCluster, visits: list[str]
+    settings: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
     """And the users are spread over both."""
     homes = set()
     async with serving(create_app(settings), replicated_cluster) as client:
         for user in range(40):
-            visits.clear()
+            routing_log.clear()
             for _ in range(3):
                 await client.get("/orders/count", headers={"x-user": str(user)})
-            assert len(set(visits)) == 1
-            homes |= set(visits)
+            assert len(set(routing_log.servers)) == 1
+            homes |= set(routing_log.servers)
 
     assert homes == {"replica-1", "replica-2"}
 
 
 async def test_an_order_is_written_on_the_primary_whoever_the_user_is(
-    settings: ReplicationSettings, replicated_cluster: LocalCluster, visits: list[str]
+    settings: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
     """Affinity chooses among replicas; it makes no read of a write."""
     async with serving(create_app(settings), replicated_cluster) as client:
-        visits.clear()
+        routing_log.clear()
         response = await client.post("/orders", params={"amount": 7}, headers={"x-user": "1"})
         assert response.status_code == 201
 
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
 
 
 async def test_a_replica_that_is_late_for_customers_is_still_good_for_reports(
-    disposable_cluster: LocalCluster, visits: list[str]
+    disposable_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
     """Both replicas stand still: after two seconds the large one serves nobody, and the small one everybody."""
     large, small = disposable_cluster.replicas
@@ -102,34 +102,34 @@ async def test_a_replica_that_is_late_for_customers_is_still_good_for_reports(
         (await client.post("/orders", params={"amount": 7})).raise_for_status()
         client.cookies.clear()  # the readers are others: whoever has written sees the write, if need be on the primary
         async with asyncio.timeout(30):
-            while visits != ["replica-2"] * 3:
-                visits.clear()
+            while routing_log.servers != ["replica-2"] * 3:
+                routing_log.clear()
                 for _ in range(3):
                     await client.get("/orders/count")
-        visits.clear()
+        routing_log.clear()
         assert (await client.post("/reports/turnover")).json() == 0, "as old as it may be"
-        assert visits == ["replica-2"]
+        assert routing_log.servers == ["replica-2"]
 
         await asyncio.to_thread(large.resume_replay)
         async with asyncio.timeout(30):
-            while "replica-1" not in visits:
-                visits.clear()
+            while "replica-1" not in routing_log.servers:
+                routing_log.clear()
                 count = (await client.get("/orders/count")).json()
         assert count == 1
 
 
 async def test_a_balancer_of_ones_own_chooses(
-    database: ReplicationSettings, replicated_cluster: LocalCluster, visits: list[str]
+    database: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
     """Whatever the weights say."""
     large, small = (replica.url for replica in database.servers)
     local = fleet(database.declared_primary.url, large, small, balancing=PreferLocal)
     async with serving(create_app(local), replicated_cluster) as client:
-        visits.clear()
+        routing_log.clear()
         for _ in range(5):
             await client.get("/orders/count")
 
-    assert visits == ["replica-2"] * 5
+    assert routing_log.servers == ["replica-2"] * 5
 
 
 def test_a_full_local_replica_is_left_to_the_others() -> None:

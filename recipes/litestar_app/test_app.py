@@ -9,7 +9,7 @@ import pytest
 from modern_di_litestar import fetch_di_container
 
 from modern_di_replicas import PrimaryEngine, ReplicationSettings
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.litestar_app.app import Base, main
 
 
@@ -42,7 +42,7 @@ async def running(app: litestar.Litestar) -> collections.abc.AsyncIterator[None]
 
 @pytest.fixture
 async def client(
-    app: litestar.Litestar, replicated_cluster: LocalCluster, visits: list[str]
+    app: litestar.Litestar, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(typing.cast(typing.Any, app))
     async with running(app), httpx.AsyncClient(transport=transport, base_url="http://library") as client:
@@ -51,38 +51,38 @@ async def client(
         (await client.post("/books", json=EMMA)).raise_for_status()
         replicated_cluster.catch_up()
         client.cookies.clear()  # from here on it is somebody else, who has written nothing
-        visits.clear()
+        routing_log.clear()
         yield client
 
 
-async def test_a_get_reads_a_replica(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_get_reads_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """Requests take turns: of two, each replica answers one."""
     answers = [(await client.get("/books/1")).json() for _ in range(2)]
 
     assert answers == [{"id": 1, **EMMA}] * 2
-    assert sorted(visits) == ["replica-1", "replica-2"]
+    assert sorted(routing_log.servers) == ["replica-1", "replica-2"]
 
 
-async def test_a_post_writes_the_primary(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_post_writes_the_primary(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """Looking for the author and adding the book happen on the same server."""
     response = await client.post("/books", json={"title": "Persuasion", "author": "Jane Austen"})
 
     assert response.json() == {"id": 2, "title": "Persuasion", "author": "Jane Austen", "copies": 1}
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
 
 
-async def test_a_post_that_only_reads_uses_a_replica(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_post_that_only_reads_uses_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """Marked with `@read_intent`; the marker wins over the method."""
     response = await client.post("/books/search", json={"words": "em"})
 
     assert [book["title"] for book in response.json()] == ["Emma"]
-    assert visits in (["replica-1"], ["replica-2"])
+    assert routing_log.servers in (["replica-1"], ["replica-2"])
 
 
-async def test_a_controller_can_be_sent_to_the_primary(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_controller_can_be_sent_to_the_primary(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """With `opt = {"intent": Intent.write()}`, for all its handlers at once."""
     assert (await client.get("/desk/books/1")).json()["copies"] == 3
-    assert visits == ["primary"]
+    assert routing_log.servers == ["primary"]
 
 
 async def test_an_unknown_book_is_not_found(client: httpx.AsyncClient) -> None:

@@ -8,7 +8,7 @@ from modern_di_fastapi import fetch_di_container
 from sqlalchemy import text
 
 from modern_di_replicas import PrimaryEngine, ReplicationSettings
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.multi_tenant.app import TENANTS, create_tables, main
 
 
@@ -35,41 +35,43 @@ async def app(
 
 @pytest.fixture
 async def client(
-    app: fastapi.FastAPI, replicated_cluster: LocalCluster, visits: list[str]
+    app: fastapi.FastAPI, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://crm") as client:
         for headers, name in ((ACME, "Ada"), (GLOBEX, "Grace")):
             (await client.post("/contacts", params={"name": name}, headers=headers)).raise_for_status()
         replicated_cluster.catch_up()
-        visits.clear()
+        routing_log.clear()
         yield client
 
 
-async def test_a_tenant_reads_its_own_contacts_on_a_replica(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_tenant_reads_its_own_contacts_on_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """The tenants take turns on the same pooled connections."""
     answers = [(await client.get("/contacts", headers=headers)).json() for headers in (ACME, GLOBEX) * 3]
 
     assert answers == [["Ada"], ["Grace"]] * 3
-    assert set(visits) <= REPLICAS
+    assert set(routing_log.servers) <= REPLICAS
 
 
-async def test_a_tenant_writes_its_own_contacts_on_the_primary(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_tenant_writes_its_own_contacts_on_the_primary(
+    client: httpx.AsyncClient, routing_log: RoutingLog
+) -> None:
     """A flush goes to the tenant's schema, like the reads before and after it."""
     answer = (await client.post("/contacts", params={"name": "Alan"}, headers=ACME)).json()
 
     assert answer == ["Ada", "Alan"]
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
 
 
 async def test_the_tenant_goes_along_when_a_request_moves_to_the_primary(
-    client: httpx.AsyncClient, visits: list[str], replicated_cluster: LocalCluster
+    client: httpx.AsyncClient, routing_log: RoutingLog, replicated_cluster: LocalCluster
 ) -> None:
     """It reads and writes the same schema there, and the other tenant's is as it was."""
     answer = (await client.get("/contacts/import", params={"name": "Edsger"}, headers=GLOBEX)).json()
 
     assert answer == ["Grace", "Edsger"]
-    assert visits[0] in REPLICAS
-    assert set(visits[1:]) == {"primary"}
+    assert routing_log.servers[0] in REPLICAS
+    assert set(routing_log.servers[1:]) == {"primary"}
     replicated_cluster.catch_up()
     assert (await client.get("/contacts", headers=ACME)).json() == ["Ada"]
 
@@ -85,11 +87,11 @@ async def test_concurrent_requests_of_different_tenants_do_not_mix(client: httpx
 
 @pytest.mark.parametrize("headers", [{}, {"x-tenant": "public"}])
 async def test_without_a_known_tenant_nothing_is_read(
-    client: httpx.AsyncClient, headers: dict[str, str], visits: list[str]
+    client: httpx.AsyncClient, headers: dict[str, str], routing_log: RoutingLog
 ) -> None:
     """No schema is chosen by default."""
     assert (await client.get("/contacts", headers=headers)).status_code == 404
-    assert visits == []
+    assert routing_log.servers == []
 
 
 def test_the_container_is_complete(app: fastapi.FastAPI) -> None:

@@ -8,7 +8,7 @@ from modern_di_fastapi import fetch_di_container
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from modern_di_replicas import Intent, PrimaryEngine, ReplicaEngine, ReplicationSettings
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.override_predicate.app import Base, main
 
 
@@ -21,7 +21,7 @@ def app(database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch) -> fasta
 
 @pytest.fixture
 async def client(
-    app: fastapi.FastAPI, replicated_cluster: LocalCluster, visits: list[str]
+    app: fastapi.FastAPI, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with (
@@ -31,44 +31,44 @@ async def client(
         async with fetch_di_container(app).resolve(PrimaryEngine).begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
         replicated_cluster.catch_up()
-        visits.clear()
+        routing_log.clear()
         yield client
 
 
-async def test_a_call_that_lists_reads_a_replica(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_call_that_lists_reads_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """The predicate knows it by its name, although it is a POST."""
     assert (await client.post("/rpc/list_quantities")).json() == {}
-    assert visits in (["replica-1"], ["replica-2"])
+    assert routing_log.servers in (["replica-1"], ["replica-2"])
 
 
-async def test_any_other_call_writes_the_primary(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_any_other_call_writes_the_primary(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """The predicate leaves it to the method."""
     response = await client.post("/rpc/set_quantity", params={"sku": "tea", "quantity": 12})
 
     assert response.json() == {"tea": 12}
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
 
 
-async def test_a_request_that_is_no_call_is_decided_as_ever(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_request_that_is_no_call_is_decided_as_ever(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """The predicate leaves it to the method: a GET reads."""
     assert (await client.get("/quantities")).json() == {}
-    assert visits in (["replica-1"], ["replica-2"])
+    assert routing_log.servers in (["replica-1"], ["replica-2"])
 
 
 async def test_the_switch_takes_reads_off_the_replicas_and_puts_them_back(
-    client: httpx.AsyncClient, visits: list[str]
+    client: httpx.AsyncClient, routing_log: RoutingLog
 ) -> None:
     """The engine is chosen for each request, so no restart is needed."""
     (await client.put("/admin/replicas", params={"used": False})).raise_for_status()
     await client.get("/quantities")
     await client.post("/rpc/list_quantities")
-    while_off = visits.copy()
-    visits.clear()
+    while_off = routing_log.servers.copy()
+    routing_log.clear()
     (await client.put("/admin/replicas", params={"used": True})).raise_for_status()
     await client.get("/quantities")
 
     assert while_off == ["primary", "primary"]
-    assert visits in (["replica-1"], ["replica-2"])
+    assert routing_log.servers in (["replica-1"], ["replica-2"])
 
 
 @pytest.mark.parametrize(("declared", "expected"), [({}, PrimaryEngine), ({Intent: Intent.read()}, ReplicaEngine)])

@@ -8,7 +8,7 @@ import pytest
 from modern_di_fastapi import fetch_di_container
 
 from modern_di_replicas import ConsistencyToken, PrimaryEngine, ReplicationSettings
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.read_after_write_job.app import Base, Job, Queue, create_app, main, worker_container, write_invoice
 
 
@@ -37,7 +37,7 @@ async def order(settings: ReplicationSettings) -> Job:
 
 
 async def test_a_job_reads_a_replica_that_has_the_order(
-    database: ReplicationSettings, replicated_cluster: LocalCluster, visits: list[str]
+    database: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
     """The token knows; the worker is another program, with another container and a monitor of its own."""
     job = await order(database)
@@ -45,13 +45,13 @@ async def test_a_job_reads_a_replica_that_has_the_order(
     assert str(ConsistencyToken.parse(job.after)) == job.after
     async with worker_container(database) as worker:
         await asyncio.to_thread(replicated_cluster.catch_up)
-        visits.clear()
+        routing_log.clear()
         assert await write_invoice(worker, job) == INVOICE
-        assert visits in (["replica-1"], ["replica-2"])
+        assert routing_log.servers in (["replica-1"], ["replica-2"])
 
 
 async def test_a_job_reads_the_primary_while_no_replica_has_the_order(
-    disposable_cluster: LocalCluster, visits: list[str]
+    disposable_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
     """The replicas stand still; a read without the token would find no order at all."""
     settings = ReplicationSettings(
@@ -61,16 +61,16 @@ async def test_a_job_reads_the_primary_while_no_replica_has_the_order(
         for replica in disposable_cluster.replicas:
             replica.pause_replay()
         job = await order(settings)
-        visits.clear()
+        routing_log.clear()
         assert await write_invoice(worker, job) == INVOICE
-        assert set(visits) == {"primary"}
+        assert set(routing_log.servers) == {"primary"}
 
         for replica in disposable_cluster.replicas:
             replica.resume_replay()
         await asyncio.to_thread(disposable_cluster.catch_up)
-        visits.clear()
+        routing_log.clear()
         assert await write_invoice(worker, job) == INVOICE
-        assert visits in (["replica-1"], ["replica-2"])
+        assert routing_log.servers in (["replica-1"], ["replica-2"])
 
 
 async def test_without_replicas_there_is_no_token_and_the_primary_reads(database: ReplicationSettings) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import insert, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas import PrimaryEngine, ReplicaEngine, ReplicationSettings
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.row_level_security.app import POLICIES, Base, Note, create_app, main
 
 
@@ -67,8 +67,8 @@ async def app(
 
 
 @pytest.fixture
-async def client(app: fastapi.FastAPI, visits: list[str]) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
-    visits.clear()
+async def client(app: fastapi.FastAPI, routing_log: RoutingLog) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
+    routing_log.clear()
     async with client_of(app) as client:
         yield client
 
@@ -77,30 +77,30 @@ def client_of(app: fastapi.FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://notes")
 
 
-async def test_a_tenant_sees_only_its_rows_on_a_replica(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_tenant_sees_only_its_rows_on_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """The tenants take turns on the same pooled connections, and the query names no tenant."""
     answers = [(await client.get("/notes", headers=headers)).json() for headers in (ACME, GLOBEX, INITECH) * 2]
 
     assert answers == [["Buy anvils"], ["Buy an island"], []] * 2
-    assert set(visits) <= REPLICAS
+    assert set(routing_log.servers) <= REPLICAS
 
 
-async def test_a_tenant_sees_only_its_rows_on_the_primary(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_tenant_sees_only_its_rows_on_the_primary(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """Also after a commit, which ends the transaction and its setting: the next one begins with it again."""
     answer = (await client.post("/notes", params={"words": "Sell anvils"}, headers=ACME)).json()
 
     assert answer == ["Buy anvils", "Sell anvils"]
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
 
 
 async def test_the_tenant_goes_along_when_a_request_moves_to_the_primary(
-    client: httpx.AsyncClient, visits: list[str], replicated_cluster: LocalCluster
+    client: httpx.AsyncClient, routing_log: RoutingLog, replicated_cluster: LocalCluster
 ) -> None:
     """It is set again on the primary's transaction: the row is its own, and it sees no other."""
     answer = (await client.get("/notes/welcome", headers=INITECH)).json()
 
     assert answer == ["Welcome!"]
-    before, after = visits[:2], visits[2:]
+    before, after = routing_log.servers[:2], routing_log.servers[2:]
     assert before in (["replica-1"] * 2, ["replica-2"] * 2)
     assert set(after) == {"primary"}
     replicated_cluster.catch_up()
@@ -134,22 +134,22 @@ async def test_concurrent_requests_of_different_tenants_do_not_mix(client: httpx
 
 
 async def test_in_autocommit_every_request_would_move_to_the_primary(
-    restricted: ReplicationSettings, visits: list[str]
+    restricted: ReplicationSettings, routing_log: RoutingLog
 ) -> None:
     """There the setting would be gone before the next statement. The answer is right, and the replicas idle."""
     app = create_app(dataclasses.replace(restricted, read_isolation="AUTOCOMMIT"))
-    visits.clear()
+    routing_log.clear()
     async with app.router.lifespan_context(app), client_of(app) as client:
         answer = (await client.get("/notes", headers=ACME)).json()
 
     assert answer == ["Buy anvils"]
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
 
 
-async def test_without_a_tenant_nothing_is_read(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_without_a_tenant_nothing_is_read(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """The request is refused before it has a session."""
     assert (await client.get("/notes")).status_code == 401
-    assert visits == []
+    assert routing_log.servers == []
 
 
 def test_the_container_is_complete(app: fastapi.FastAPI) -> None:

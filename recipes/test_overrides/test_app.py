@@ -1,17 +1,17 @@
 """The fixtures to copy: an application whose every request runs in one transaction, which is rolled back."""
 
 import collections.abc
-import typing
 
 import fastapi
 import httpx
 import pytest
 from modern_di_fastapi import fetch_di_container
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from modern_di_replicas import PrimaryEngine, ReplicationSettings
-from recipes.test_overrides.app import AppDependencies, Base, Task, main
+from modern_di_replicas.testing import RoutingLog, rolled_back
+from recipes.test_overrides.app import Base, Task, main
 
 
 @pytest.fixture
@@ -30,30 +30,24 @@ async def app(
 
 @pytest.fixture
 async def connection(app: fastapi.FastAPI) -> collections.abc.AsyncIterator[AsyncConnection]:
-    """Give a connection to the primary in a transaction that nobody else sees and nothing survives."""
-    async with fetch_di_container(app).resolve(PrimaryEngine).connect() as connection:
-        transaction = await connection.begin()
-        # In a savepoint, a session commits and rolls back savepoints of its own instead of the transaction.
-        await connection.begin_nested()
+    """Give the connection on which all requests of a test run, reads and writes alike; it is rolled back."""
+    async with rolled_back(fetch_di_container(app)) as connection:
         yield connection
-        await transaction.rollback()
 
 
 @pytest.fixture
-async def client(app: fastapi.FastAPI, connection: AsyncConnection) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
-    """Give a client whose requests, reads and writes alike, all run on that connection."""
-    transport = httpx.ASGITransport(app)
-    with fetch_di_container(app).override(AppDependencies.engine, typing.cast(AsyncEngine, connection)):
-        async with httpx.AsyncClient(transport=transport, base_url="http://todo") as client:
-            yield client
+async def client(app: fastapi.FastAPI, connection: AsyncConnection) -> collections.abc.AsyncIterator[httpx.AsyncClient]:  # noqa: ARG001  # its requests run there
+    """Give a client."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://todo") as client:
+        yield client
 
 
-async def test_a_task_is_listed_once_it_is_added(client: httpx.AsyncClient, visits: list[str]) -> None:
+async def test_a_task_is_listed_once_it_is_added(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
     """The GET sees what the POST wrote, at once: there is one connection and no replica to wait for."""
     (await client.post("/tasks", params={"title": "Write tests"})).raise_for_status()
 
     assert (await client.get("/tasks")).json() == ["Write tests"]
-    assert set(visits) == {"primary"}
+    routing_log.assert_only_primary()
 
 
 async def test_every_test_begins_with_an_empty_list(client: httpx.AsyncClient) -> None:
@@ -69,13 +63,15 @@ async def test_a_task_with_the_same_title_is_refused(client: httpx.AsyncClient) 
     assert (await client.get("/tasks")).json() == ["Write tests"]
 
 
-async def test_nobody_else_sees_what_a_test_writes(
-    app: fastapi.FastAPI, client: httpx.AsyncClient, connection: AsyncConnection
+async def test_other_connections_do_not_see_what_a_test_writes(
+    client: httpx.AsyncClient, connection: AsyncConnection, database: ReplicationSettings
 ) -> None:
     """What a request commits is in the test's transaction, and in no other."""
     await client.post("/tasks", params={"title": "Write tests"})
     count = select(func.count()).select_from(Task)
 
-    async with fetch_di_container(app).resolve(PrimaryEngine).connect() as other:
-        assert await other.scalar(count) == 0
+    other = create_async_engine(database.declared_primary.url)
+    async with other.connect() as outside:
+        assert await outside.scalar(count) == 0
+    await other.dispose()
     assert await connection.scalar(count) == 1

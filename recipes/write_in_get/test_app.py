@@ -8,7 +8,7 @@ from modern_di_fastapi import fetch_di_container
 from sqlalchemy import insert
 
 from modern_di_replicas import PrimaryEngine, ReplicationSettings, StaleWriteError, WriteOnReplicaError
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.write_in_get.app import Article, Base, main
 
 
@@ -19,7 +19,7 @@ Serve = collections.abc.Callable[[str], contextlib.AbstractAsyncContextManager[h
 def serve(
     database: ReplicationSettings,
     replicated_cluster: LocalCluster,
-    visits: list[str],
+    routing_log: RoutingLog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Serve:
     """Give the application as it runs with a value of ON_WRITE, with one article that has 7 views."""
@@ -38,7 +38,7 @@ def serve(
                 await connection.run_sync(Base.metadata.create_all)
                 await connection.execute(insert(Article).values(id=1, title="Standby", views=7))
             replicated_cluster.catch_up()
-            visits.clear()
+            routing_log.clear()
             yield client
 
     return serve
@@ -51,32 +51,32 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.mark.parametrize("on_write", ["escalate", "raise"])
 @pytest.mark.parametrize("path", ["/articles/1", "/articles/1/object"])
 async def test_with_the_marker_it_just_works(
-    serve: Serve, path: str, on_write: str, visits: list[str], caplog: pytest.LogCaptureFixture
+    serve: Serve, path: str, on_write: str, routing_log: RoutingLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     """All of it on the primary, in both modes, and nobody is warned."""
     async with serve(on_write) as client:
         answers = [(await client.get(path)).json() for _ in range(2)]
 
     assert answers == [{"title": "Standby", "views": 8}, {"title": "Standby", "views": 9}]
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
     assert warnings(caplog) == []
 
 
 async def test_without_it_a_write_moves_to_the_primary_and_the_log_says_so_once(
-    serve: Serve, visits: list[str], caplog: pytest.LogCaptureFixture
+    serve: Serve, routing_log: RoutingLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The replica never sees the write: it is foreseen. The second request warns of nothing new."""
     async with serve("escalate") as client:
         answers = [(await client.get("/unmarked/1")).json() for _ in range(2)]
 
     assert [answer["views"] for answer in answers] == [8, 9]
-    assert set(visits) == {"primary"}
+    assert set(routing_log.servers) == {"primary"}
     [warning] = warnings(caplog)
     assert all(fact in warning for fact in ("app.read_unmarked ", "UPDATE", "@write_intent"))
 
 
 async def test_where_writes_raise_the_error_names_the_handler_and_the_statement(
-    serve: Serve, visits: list[str]
+    serve: Serve, routing_log: RoutingLog
 ) -> None:
     """So a test finds the handler that lacks its marker; nothing has been sent to any server."""
     async with serve("raise") as client:
@@ -85,19 +85,19 @@ async def test_where_writes_raise_the_error_names_the_handler_and_the_statement(
 
     assert caught.value.endpoint.endswith("app.read_unmarked")
     assert caught.value.statement == "UPDATE"
-    assert visits == []
+    assert routing_log.servers == []
 
 
 @pytest.mark.parametrize(("on_write", "error"), [("escalate", StaleWriteError), ("raise", WriteOnReplicaError)])
 async def test_without_it_an_object_that_a_replica_gave_is_not_written(
-    serve: Serve, on_write: str, error: type[Exception], visits: list[str]
+    serve: Serve, on_write: str, error: type[Exception], routing_log: RoutingLog
 ) -> None:
     """Not even by escalating: the replica may have been behind, and then the other views would be lost."""
     async with serve(on_write) as client:
         with pytest.raises(error):
             await client.get("/unmarked/1/object")
 
-        assert visits in (["replica-1"], ["replica-2"])
+        assert routing_log.servers in (["replica-1"], ["replica-2"])
         assert (await client.get("/articles/1")).json()["views"] == 8
 
 

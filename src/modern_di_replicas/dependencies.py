@@ -1,5 +1,6 @@
 """The providers: from settings to the session of a unit of work."""
 
+import abc
 import collections.abc
 import contextlib
 import typing
@@ -20,6 +21,14 @@ from modern_di_replicas.session.routed import RoutedSession
 from modern_di_replicas.settings import ReplicationSettings
 
 
+class PerUnitOfWork(abc.ABC):
+    """What a test may put in the place of the primary: it gives each unit of work an engine of its own."""
+
+    @abc.abstractmethod
+    def for_unit_of_work(self, intent: Intent) -> AsyncEngine:
+        """Return the engine of one unit of work, whatever its intent."""
+
+
 def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine) -> AsyncEngine:
     """Return the engine a unit of work uses: the primary for a write, one replica for a read.
 
@@ -33,6 +42,8 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
         NoReplicaAvailable: no replica can serve the read, and the settings say `primary_reads=False`.
 
     """
+    if isinstance(primary, PerUnitOfWork):
+        return primary.for_unit_of_work(intent)
     if intent.is_write:
         return primary
     if isinstance(replica, ReplicaEngine):

@@ -11,6 +11,7 @@
         ├── BinaryNotFoundError
         ├── ClusterStateError
         ├── FolderNotUsableError
+        ├── SharedConnectionBusyError
         └── ServerFailedError
 
 Raise sites pass facts; the class turns them into a sentence and ends it with the page that helps.
@@ -138,6 +139,25 @@ class ClusterError(ReplicasError):
     """A test cluster could not do what it was asked to."""
 
     slug: typing.ClassVar[str] = "cluster-error"
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class SharedConnectionBusyError(ClusterError):
+    """In `rolled_back`, a unit of work waited in vain for another one to end."""
+
+    waiting: str
+    """The unit of work that waited."""
+    holding: str
+    """The unit of work that uses the connection."""
+    timeout: float
+    """Seconds it waited."""
+
+    def message(self) -> str:
+        return (
+            f"In rolled_back() units of work take turns on one connection: {self.waiting} waited {self.timeout:g} s "
+            f"for {self.holding}, which is still in a transaction. Commit, roll back or close its session before "
+            "starting the other one; or let the other one be a session of the same unit of work (SessionFactory)."
+        )
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)

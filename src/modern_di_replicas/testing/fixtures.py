@@ -1,10 +1,13 @@
-"""Clusters for tests: `pytest_plugins = ["modern_di_replicas.testing.fixtures"]` in the top-level conftest.py."""
+"""Fixtures for tests: `pytest_plugins = ["modern_di_replicas.testing.fixtures"]` in the top-level conftest.py."""
 
+import asyncio
 import typing
 
 import pytest
 
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.settings import ReplicationSettings
+from modern_di_replicas.testing import LocalCluster, RoutingLog, create_database, empty_database
+from modern_di_replicas.testing import routing_log as record
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +22,23 @@ def disposable_cluster() -> typing.Iterator[LocalCluster]:
     """Give a primary and two replicas to one test, which may break them."""
     with LocalCluster() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def shared_database(replicated_cluster: LocalCluster) -> ReplicationSettings:
+    """Give one database on the shared cluster: creating one takes a second, emptying it milliseconds."""
+    return create_database(replicated_cluster, "test")
+
+
+@pytest.fixture
+def database(shared_database: ReplicationSettings) -> typing.Iterator[ReplicationSettings]:
+    """Give an empty database to one test: a primary, and the replicas `replica-1` and `replica-2`."""
+    yield shared_database
+    asyncio.run(empty_database(shared_database))
+
+
+@pytest.fixture
+def routing_log() -> typing.Iterator[RoutingLog]:
+    """Give the log of which server runs each statement of the test."""
+    with record() as log:
+        yield log

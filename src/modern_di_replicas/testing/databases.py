@@ -1,0 +1,44 @@
+"""Settings and empty databases for tests."""
+
+import dataclasses
+
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from modern_di_replicas.servers import Replica
+from modern_di_replicas.settings import ReplicationSettings
+from modern_di_replicas.testing.cluster import LocalCluster
+
+
+def create_database(cluster: LocalCluster, name: str) -> ReplicationSettings:
+    """Create a database on a cluster, and return settings for it; the replicas have their names in the cluster.
+
+    Args:
+        cluster: a running cluster.
+        name: the name of the new database.
+
+    """
+
+    def url(server_url: str) -> str:
+        return make_url(server_url).set(database=name).render_as_string(hide_password=False)
+
+    cluster.primary.execute(f'CREATE DATABASE "{name}"')
+    cluster.catch_up()
+    replicas = [Replica(url(replica.url), replica.name) for replica in cluster.replicas]
+    return ReplicationSettings(primary=url(cluster.primary.url), replicas=replicas)
+
+
+async def empty_database(settings: ReplicationSettings) -> None:
+    """Drop everything in the schema `public`: tables, types, functions, and what depends on them."""
+    owner = create_async_engine(settings.declared_primary.url)
+    try:
+        async with owner.begin() as connection:
+            await connection.execute(text("DROP SCHEMA public CASCADE"))
+            await connection.execute(text("CREATE SCHEMA public"))
+    finally:
+        await owner.dispose()
+
+
+def strict(settings: ReplicationSettings) -> ReplicationSettings:
+    """Return the same settings, with which a write in a unit of work that reads raises `WriteOnReplicaError`."""
+    return dataclasses.replace(settings, on_write="raise")

@@ -1,0 +1,44 @@
+"""Named faults of a server: `with fault("freeze", server): ...` provokes one, and mends it at the end."""
+
+import collections.abc
+import contextlib
+import typing
+
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.testing.server import LocalServer
+
+
+FaultName = typing.Literal["freeze", "crash", "stop", "lag"]
+
+_Act = collections.abc.Callable[[LocalServer], None]
+
+_FAULTS: typing.Final[dict[FaultName, tuple[_Act, _Act]]] = {
+    "freeze": (LocalServer.freeze, LocalServer.thaw),
+    "crash": (lambda server: server.stop("immediate"), LocalServer.start),
+    "stop": (LocalServer.stop, LocalServer.start),
+    "lag": (LocalServer.pause_replay, LocalServer.resume_replay),
+}
+
+
+@contextlib.contextmanager
+def fault(name: FaultName, *servers: LocalServer) -> collections.abc.Iterator[None]:
+    """Provoke a fault on some servers, and mend it at the end of the block.
+
+    Args:
+        name: `freeze` (connections stay open and get no answer), `crash` (an immediate stop), `stop` (an orderly one),
+            or `lag` (the replay of a replica is held).
+        servers: of a `LocalCluster`.
+
+    Raises:
+        ConfigurationError: there is no fault of that name.
+        ServerFailedError: a server did not do what it was told.
+
+    """
+    if name not in _FAULTS:
+        raise ConfigurationError(field="fault", value=name, remedy=f"choose one of {', '.join(_FAULTS)}")
+    provoke, mend = _FAULTS[name]
+    with contextlib.ExitStack() as stack:
+        for server in servers:
+            stack.callback(mend, server)
+            provoke(server)
+        yield

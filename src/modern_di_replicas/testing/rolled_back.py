@@ -1,0 +1,147 @@
+"""Run a test in one transaction that is rolled back, both roles and all units of work included."""
+
+import collections.abc
+import contextlib
+import copy
+import typing
+
+import modern_di
+from sqlalchemy import AdaptedConnection, Engine, NullPool
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.util import await_only
+
+from modern_di_replicas.cluster.engines.primary import PrimaryEngine
+from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.dependencies import PerUnitOfWork
+from modern_di_replicas.intent import Intent
+from modern_di_replicas.testing.turns import Savepoints, Turns
+
+
+@contextlib.asynccontextmanager
+async def rolled_back(
+    container: modern_di.Container,
+    *,
+    timeout: float = 10.0,  # noqa: ASYNC109  # of each wait in it, not of the whole
+) -> collections.abc.AsyncIterator[AsyncConnection]:
+    """Run everything of a test in one transaction on the primary, and roll it back at the end.
+
+    Reads and writes of every unit of work of the container use one connection. What one unit of work commits, the next
+    one sees; a rollback undoes its own changes only. Units of work take turns, from their first statement until they
+    give their last connection back; sessions of one unit of work may overlap.
+
+    Args:
+        container: the application's container, opened.
+        timeout: seconds a unit of work waits for another one to end.
+
+    Yields:
+        the connection, to prepare and to check rows with.
+
+    Raises:
+        SharedConnectionBusyError: in a unit of work whose turn does not come within `timeout`.
+
+    """
+    primary = container.resolve(PrimaryEngine)
+    async with primary.connect() as connection, connection.begin() as transaction:
+        shared = SharedEngine(connection, timeout=timeout)
+        with contextlib.ExitStack() as overrides:
+            for role in (PrimaryEngine, ReplicaEngine):
+                provider = typing.cast(typing.Any, container.find_provider(role))
+                overrides.enter_context(container.override(provider, shared))
+            yield connection
+        await transaction.rollback()
+
+
+class SharedEngine(AsyncEngine, PerUnitOfWork):
+    """An engine whose connections are all one, in a transaction that never commits.
+
+    Args:
+        connection: the one connection, in a transaction.
+        timeout: seconds a unit of work waits for its turn.
+
+    """
+
+    def __init__(self, connection: AsyncConnection, *, timeout: float) -> None:
+        self._dialect = copy.copy(connection.dialect)
+        for method in ("do_commit", "do_rollback"):
+            vars(self._dialect).pop(method, None)  # what the primary's engine does at a commit has no place here
+        self._url = connection.engine.url
+        self._connection = connection
+        self._turns = Turns(timeout)
+        self._savepoints = Savepoints()
+        super().__init__(self._engine(self, "Core on the engine itself"))
+
+    def for_unit_of_work(self, intent: Intent) -> AsyncEngine:
+        """Return the engine of one unit of work, which waits for its turn."""
+        unit = AsyncEngine.__new__(AsyncEngine)
+        name = f"{intent.endpoint} ({intent.reason})" if intent.endpoint else f"a unit of work ({intent.reason})"
+        AsyncEngine.__init__(unit, self._engine(unit, name))
+        return unit
+
+    def _engine(self, unit: object, name: str) -> Engine:
+        def connect() -> DBAPIConnection:
+            await_only(self._turns.take(unit, name))
+            real = typing.cast(typing.Any, self._connection.sync_connection).connection.dbapi_connection
+            return typing.cast(DBAPIConnection, SharedConnection(real, self._turns, self._savepoints))
+
+        pool = NullPool(connect, dialect=self._dialect)
+        return Engine(pool, self._dialect, self._url, logging_name=name)
+
+
+class SharedConnection(AdaptedConnection):
+    """One use of the connection that all share: its transaction is a savepoint.
+
+    Args:
+        real: the connection of the driver, as SQLAlchemy adapts it.
+        turns: is told when it is given back.
+        savepoints: those of the current turn.
+
+    """
+
+    def __init__(self, real: AdaptedConnection, turns: Turns, savepoints: Savepoints) -> None:
+        self._connection = real.driver_connection
+        self._real: typing.Any = real
+        self._turns = turns
+        self._savepoints = savepoints
+        self._savepoint: str | None = None
+        self._commits_itself = False
+
+    def __getattr__(self, name: str) -> typing.Any:  # noqa: ANN401  # whatever the real one has
+        return getattr(self._real, name)
+
+    def cursor(self, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as the real one has it
+        if self._savepoint is None:
+            self._savepoint, statement = self._savepoints.begin()
+            self._run([statement])
+        return self._real.cursor(*args, **options)
+
+    def commit(self) -> None:
+        name, self._savepoint = self._savepoint, None
+        if name is not None:
+            self._run(self._savepoints.release(name))
+
+    def rollback(self) -> None:
+        if self._commits_itself:
+            self.commit()
+            return
+        name, self._savepoint = self._savepoint, None
+        if name is not None:
+            self._run(self._savepoints.roll_back(name))
+
+    def set_isolation_level(self, level: str) -> None:
+        """Note whether statements are committed one by one; any other isolation is that of the shared transaction."""
+        self._commits_itself = level == "autocommit"
+
+    def close(self) -> None:
+        try:
+            self.rollback()
+        finally:
+            self._turns.give_back()
+
+    terminate = close
+
+    def _run(self, statements: collections.abc.Iterable[str]) -> None:
+        for statement in statements:
+            cursor = self._real.cursor()
+            cursor.execute(statement)
+            cursor.close()

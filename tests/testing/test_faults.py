@@ -1,0 +1,45 @@
+"""Faults by their names, and mended at the end."""
+
+import typing
+
+import pytest
+
+from modern_di_replicas import ConfigurationError
+from modern_di_replicas.testing import LocalCluster, LocalServer, fault
+from modern_di_replicas.testing.faults import FaultName
+
+
+@pytest.fixture(scope="module")
+def replica() -> typing.Iterator[LocalServer]:
+    """Give one replica to all these tests: each mends what it breaks."""
+    with LocalCluster(replicas=1) as cluster:
+        yield cluster.replicas[0]
+
+
+def is_broken(replica: LocalServer, name: FaultName) -> bool:
+    if name == "freeze":
+        return replica.is_frozen()
+    if name == "lag":
+        return replica.execute("SELECT pg_get_wal_replay_pause_state()") == "paused"
+    return not replica.is_running()
+
+
+def broken_for_a_test_that_fails(replica: LocalServer, name: FaultName) -> None:
+    with fault(name, replica):
+        assert is_broken(replica, name)
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("name", typing.get_args(FaultName))
+def test_a_fault_lasts_as_long_as_its_block(replica: LocalServer, name: FaultName) -> None:
+    """Also when the test in it fails."""
+    with pytest.raises(RuntimeError):
+        broken_for_a_test_that_fails(replica, name)
+    assert replica.is_running()
+    assert not is_broken(replica, name)
+
+
+def test_a_fault_that_does_not_exist_is_refused(replica: LocalServer) -> None:
+    """The error names those that do."""
+    with pytest.raises(ConfigurationError, match="freeze"), fault(typing.cast(FaultName, "flood"), replica):
+        pytest.fail("nothing was provoked")

@@ -1,0 +1,141 @@
+"""A test in one transaction that is rolled back, with the application's own units of work."""
+
+import asyncio
+import collections.abc
+import typing
+
+import pytest
+import sqlalchemy.exc
+from modern_di import Container, Scope
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from modern_di_replicas import Dependencies, Intent, PrimaryEngine, ReplicaEngine, ReplicationSettings, RoutedSession
+from modern_di_replicas.errors import SharedConnectionBusyError
+from modern_di_replicas.testing import rolled_back
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "rolled_back_note"
+
+    text: Mapped[str] = mapped_column(primary_key=True)
+
+
+@pytest.fixture
+async def container(database: ReplicationSettings) -> collections.abc.AsyncIterator[Container]:
+    """Give an application with a table."""
+    async with Container(groups=[Dependencies], context={ReplicationSettings: database}) as container:
+        async with container.resolve(PrimaryEngine).begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        yield container
+
+
+def unit_of_work(container: Container, intent: Intent | None = None) -> Container:
+    return container.build_child_container(scope=Scope.REQUEST, context={Intent: intent or Intent.write()})
+
+
+async def add(container: Container, note: str, *, commits: bool = True) -> None:
+    async with unit_of_work(container) as unit:
+        session = unit.resolve(AsyncSession)
+        session.add(Note(text=note))
+        await (session.commit() if commits else session.flush())
+
+
+async def notes(container: Container) -> list[str]:
+    async with unit_of_work(container, Intent.read()) as unit:
+        return sorted(await unit.resolve(AsyncSession).scalars(select(Note.text)))
+
+
+async def test_reads_see_what_the_test_wrote_and_nothing_of_it_is_left(container: Container) -> None:
+    """Both roles, Core and the ORM, are in the one transaction."""
+    async with rolled_back(container) as connection:
+        await add(container, "one")
+        assert await notes(container) == ["one"]
+        async with container.resolve(ReplicaEngine).connect() as core:
+            assert not await core.scalar(text("SELECT pg_is_in_recovery()"))
+            assert await core.scalar(select(func.count()).select_from(Note)) == 1
+        async with container.resolve(PrimaryEngine).begin() as core:
+            await core.execute(text("INSERT INTO rolled_back_note VALUES ('two')"))
+        assert await connection.scalar(select(func.count()).select_from(Note)) == 2
+    assert await notes(container) == []
+
+
+async def test_a_unit_of_work_undoes_its_own_changes_only(container: Container) -> None:
+    """A rollback, an error and a session that is closed without a commit behave as in production."""
+    async with rolled_back(container):
+        await add(container, "kept")
+        await add(container, "closed", commits=False)
+        with pytest.raises(sqlalchemy.exc.IntegrityError):
+            await add(container, "kept")
+        async with unit_of_work(container) as unit:
+            session = unit.resolve(AsyncSession)
+            session.add(Note(text="undone"))
+            await session.flush()
+            await session.rollback()
+            session.add(Note(text="after the rollback"))
+            await session.commit()
+        assert await notes(container) == ["after the rollback", "kept"]
+
+
+async def test_concurrent_requests_and_jobs_take_turns(container: Container) -> None:
+    """INVARIANT: on one connection their savepoints would end each other's."""
+    async with rolled_back(container):
+        await asyncio.gather(*(add(container, f"{number}", commits=number % 5 > 0) for number in range(30)))
+        assert len(await notes(container)) == 24
+
+
+async def test_sessions_of_one_unit_of_work_overlap(container: Container) -> None:
+    """Whatever the order in which their transactions end: each keeps or undoes its own changes."""
+    async with rolled_back(container), unit_of_work(container) as unit:
+        first = unit.resolve(AsyncSession)
+        engine = typing.cast(typing.Any, first.bind)
+        async with RoutedSession(engine) as second, RoutedSession(engine) as third:
+            for number, session in enumerate((first, second, third)):
+                session.add(Note(text=str(number)))
+                await session.flush()
+            await first.commit()
+            await third.rollback()
+            await second.commit()
+        assert sorted(await first.scalars(select(Note.text))) == ["0", "1"]
+
+
+async def test_a_session_below_one_that_is_rolled_back_ends_without_an_error(container: Container) -> None:
+    """PostgreSQL undoes with a savepoint all that came after it; what is left of them is nothing to release."""
+    async with rolled_back(container), unit_of_work(container) as unit:
+        first = unit.resolve(AsyncSession)
+        async with RoutedSession(typing.cast(typing.Any, first.bind)) as second:
+            for session in (first, second):
+                await session.execute(select(Note.text))
+            await first.rollback()
+        assert list(await first.scalars(select(Note.text))) == []
+
+
+async def test_the_wait_for_a_turn_is_bounded_and_names_both(container: Container) -> None:
+    """A test that keeps a transaction open while it sends a request would wait for ever."""
+    async with rolled_back(container, timeout=0.05):
+        async with unit_of_work(container, Intent.write(reason="the test")) as held:
+            await held.resolve(AsyncSession).execute(select(Note.text))
+            with pytest.raises(SharedConnectionBusyError) as caught:
+                await notes(container)
+        assert (caught.value.waiting, caught.value.holding) == (
+            "a unit of work (declared)",
+            "a unit of work (the test)",
+        )
+        assert await notes(container) == []
+
+
+async def test_autocommit_keeps_what_it_did(container: Container) -> None:
+    """There is no commit to wait for."""
+    async with rolled_back(container):
+        engine = container.resolve(PrimaryEngine).execution_options(isolation_level="AUTOCOMMIT")
+        async with engine.connect() as core:
+            await core.execute(text("INSERT INTO rolled_back_note VALUES ('at once')"))
+        async with engine.connect() as idle:
+            adapted = typing.cast(typing.Any, (await idle.get_raw_connection()).dbapi_connection)
+            assert adapted.dbapi is idle.dialect.dbapi
+        assert await notes(container) == ["at once"]

@@ -1,0 +1,61 @@
+"""Which server ran which statement, asked of the servers."""
+
+import pytest
+from modern_di import Container, Scope
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modern_di_replicas import Dependencies, Intent, ReplicationSettings, WriteOnReplicaError
+from modern_di_replicas.testing import RoutingLog, routing_log, strict
+
+
+async def run(settings: ReplicationSettings, intent: Intent, *statements: str) -> None:
+    async with (
+        Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container,
+        container.build_child_container(scope=Scope.REQUEST, context={Intent: intent}) as unit,
+    ):
+        session = unit.resolve(AsyncSession)
+        for statement in statements:
+            await session.execute(text(statement))
+        await session.commit()
+
+
+async def test_reads_of_a_replica_are_told_apart_from_the_primarys(
+    database: ReplicationSettings, routing_log: RoutingLog
+) -> None:
+    """By name, and by what each statement did."""
+    await run(database, Intent.read(), "SELECT 1", "SELECT 2")
+    assert set(routing_log.servers) <= {"replica-1", "replica-2"}
+    routing_log.assert_only_replicas()
+    routing_log.assert_nothing_written()
+    with pytest.raises(AssertionError, match=r"replicas ran statements:\nreplica-\d: SELECT 1"):
+        routing_log.assert_only_primary()
+
+    routing_log.clear()
+    await run(database, Intent.write(), "SELECT 1", "CREATE TABLE word (text text)", "SELECT 2")
+    assert [(visit.server, visit.wrote) for visit in routing_log.visits] == [
+        ("primary", False),
+        ("primary", True),
+        ("primary", True),
+    ]
+    routing_log.assert_only_primary()
+    with pytest.raises(AssertionError, match=r"primary \(wrote\): CREATE TABLE"):
+        routing_log.assert_nothing_written()
+    with pytest.raises(AssertionError, match="the primary ran statements"):
+        routing_log.assert_only_replicas()
+
+
+async def test_an_empty_log_proves_nothing() -> None:
+    """A test whose request failed before its first statement must not pass."""
+    with routing_log() as log:
+        pass
+    for assertion in (log.assert_only_replicas, log.assert_only_primary):
+        with pytest.raises(AssertionError):
+            assertion()
+    log.assert_nothing_written()
+
+
+async def test_strict_settings_raise_where_a_read_writes(database: ReplicationSettings) -> None:
+    """In a test that is wanted; in production it moves to the primary."""
+    with pytest.raises(WriteOnReplicaError):
+        await run(strict(database), Intent.read(), "CREATE TABLE word (text text)")
