@@ -16,7 +16,8 @@ EXTRAS := fastapi,litestar,testing,demo
 
 .DEFAULT_GOAL := help
 # The folder docs/ exists.
-.PHONY: docs help install demo test test-lowest bench bench-quick history lint format clean
+.PHONY: docs help install demo test test-quick test-all test-lowest history lint format clean
+.PHONY: bench bench-quick bench-render release-check
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
@@ -52,17 +53,20 @@ release-check: $(UV)  ## build, check the metadata, and run the README's example
 	@$(UV) pip install --quiet --python .venv-release "$$(ls dist/*.whl)[$(EXTRAS)]" trove-classifiers
 	@.venv-release/bin/python -I .ci/release_check.py
 
-bench bench-quick: $(UV)
+bench bench-quick bench-render: $(UV)
 	@$(UV) venv --quiet --allow-existing .venv-bench
-	@$(UV) pip install --quiet --python .venv-bench --upgrade --group bench -e '.[fastapi,litestar,testing]'
+	@$(UV) pip install --quiet --python .venv-bench --upgrade --group bench -e '.[fastapi,testing]'
 	@$(UV) venv --quiet --allow-existing .venv-bench-sqlalchemy20
-	@$(UV) pip install --quiet --python .venv-bench-sqlalchemy20 --upgrade --group bench -e '.[fastapi,litestar,testing]' 'sqlalchemy<2.1'
-	@.venv-bench/bin/python -m benchmarks $(if $(filter bench-quick,$@),--quick)
+	@$(UV) pip install --quiet --python .venv-bench-sqlalchemy20 --upgrade --group bench -e '.[fastapi,testing]' 'sqlalchemy<2.1'
+	@.venv-bench/bin/python -m benchmarks $(patsubst bench-%,--%,$(filter bench-%,$@))
 bench:  ## compare with the alternatives and write the results; under ten minutes, on a quiet machine only
 bench-quick:  ## the same in under a minute; shows the results and writes nothing
+bench-render:  ## measure nothing: write tables, pictures and README figures from benchmarks/results.json
 
-bench-render: $(UV)  ## write the tables, pictures and README figures from benchmarks/results.json again
-	@.venv-bench/bin/python -m benchmarks --render
+docs: $(UV)  ## the documentation site, into site/; broken links are errors
+	@$(UV) venv --quiet --allow-existing .venv-docs
+	@$(UV) pip install --quiet --python .venv-docs --group docs
+	@.venv-docs/bin/mkdocs build --strict
 
 history: install  ## 100,000 operations while everything fails: checks what each client may see
 	@$(RUN) python -m tests.history
@@ -78,4 +82,4 @@ format: install  ## formatting and what ruff can fix
 	@$(RUN) ruff format .
 
 clean:  ## remove everything the other commands made
-	@rm -rf .tools .venv .venv-lowest .venv-bench* .venv-docs site uv.lock dist .coverage* .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .tools .venv .venv-* site uv.lock dist .coverage* .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -35,7 +35,7 @@ from benchmarks.work.operations import BY_NAME as OPERATIONS
 Answer = dict[str, typing.Any]
 
 PACKAGES: typing.Final = (
-    *("modern-di-replicas", "modern-di", "sqlalchemy", "asyncpg", "fastapi", "litestar", "uvicorn"),
+    *("modern-di-replicas", "modern-di", "sqlalchemy", "asyncpg", "fastapi", "uvicorn"),
     *("hasql", "advanced-alchemy"),
 )
 COUNTED: typing.Final = 20
