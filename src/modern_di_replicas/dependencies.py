@@ -17,6 +17,9 @@ from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.monitoring.monitor import Monitor
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
+from modern_di_replicas.observability.events import Decided
+from modern_di_replicas.observability.request import note_decision
+from modern_di_replicas.routing.decision import decision_of
 from modern_di_replicas.session.routed import RoutedSession
 from modern_di_replicas.settings import ReplicationSettings
 
@@ -45,9 +48,14 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
     if isinstance(primary, PerUnitOfWork):
         return primary.for_unit_of_work(intent)
     if intent.is_write:
+        note_decision(decision_of(primary))
+        if isinstance(primary, PrimaryEngine) and primary.hooks is not None:
+            primary.hooks.emit(Decided(decision=primary.decision, endpoint=intent.endpoint))
         return primary
     if isinstance(replica, ReplicaEngine):
-        return replica.choose_for(intent)
+        chosen = replica.choose_for(intent)
+        note_decision(decision_of(chosen))
+        return chosen
     return replica  # a test may put any engine or connection in the place of the replicas
 
 

@@ -18,6 +18,11 @@ from modern_di_replicas.server_checks import check_connect_args, check_primary, 
 from modern_di_replicas.servers import Primary, Replica
 
 
+if typing.TYPE_CHECKING:
+    from modern_di_replicas.observability.hook import Hook
+else:
+    Hook = typing.Any  # pydantic, which may fill these settings, knows no protocols
+
 Balancing = typing.Literal["least-in-use", "round-robin", "random"]
 OnWrite = typing.Literal["escalate", "raise"]
 TokenCarrier = typing.Literal["cookie", "header"]
@@ -68,6 +73,13 @@ class ReplicationSettings:
         token_lifetime: how long a token counts after its write; at least as long as the longest `max_lag`.
         token_secret: signs the tokens; of several, the last signs and all are accepted, so that secrets can be
             rotated. None for unsigned tokens, which are checked against what the primary has written.
+        enabled: whether reads use the replicas; False sends everything to the primary, which is still followed
+            when it moves.
+        replica_share: the share of the reads that may use replicas, from 0 to 1, or a callable that returns it and is
+            asked at each choice. Reads with an `Intent.affinity` are on the same side each time, others are drawn.
+        shadow: whether choices are only made, and told to the hooks, while everything uses the primary.
+        server_timing: whether a response says in a `Server-Timing` header which server its unit of work used, and why.
+        hooks: receive an event for all that happens; see `modern_di_replicas.observability`.
 
     Raises:
         ConfigurationError: a value is not usable; its `field`, `value` and `remedy` say which, and what to do.
@@ -104,6 +116,12 @@ class ReplicationSettings:
     token_name: str = "consistency-token"  # noqa: S105  # a name, not a secret
     token_lifetime: dt.timedelta = dt.timedelta(minutes=1)
     token_secret: str | collections.abc.Sequence[str] | None = dataclasses.field(default=None, repr=False)
+
+    enabled: bool = True
+    replica_share: float | collections.abc.Callable[[], float] = 1.0
+    shadow: bool = False
+    server_timing: bool = False
+    hooks: collections.abc.Sequence[Hook] = ()
 
     def __post_init__(self) -> None:
         primary = self.declared_primary
@@ -148,6 +166,26 @@ class ReplicationSettings:
         )
         check_consistency("consistency", self.consistency)
         self._check_tokens()
+        self._check_rollout()
+        check(
+            "hooks",
+            self.hooks,
+            usable=isinstance(self.hooks, collections.abc.Sequence)
+            and all(callable(getattr(hook, "on_event", None)) for hook in self.hooks),
+            remedy="give a list of hooks, each with a method on_event(event)",
+        )
+
+    def _check_rollout(self) -> None:
+        for field in ("enabled", "shadow", "server_timing"):
+            check_flag(field, getattr(self, field))
+        share = self.replica_share
+        check(
+            "replica_share",
+            share,
+            usable=callable(share)
+            or (isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1),
+            remedy="give a number from 0 to 1, or a callable that returns one",
+        )
 
     def _check_tokens(self) -> None:
         check(

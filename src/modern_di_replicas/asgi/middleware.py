@@ -64,10 +64,11 @@ class TokenMiddleware:
                 if token is not None:
                     header = carrier.write(tokens.encode(token), scheme=scope["scheme"])
                     message = {**message, "headers": [*message.get("headers", ()), header]}
+                    tokens.note_sent()
                 client.wrote = False
             await send(message)
 
         with request_of(client):
             await self._app(scope, receive, send_with_token)
         if client.wrote and has_started:
-            tokens.too_late += 1
+            tokens.note_too_late()

@@ -11,6 +11,8 @@ from modern_di_replicas.consistency.client import Client
 from modern_di_replicas.consistency.serializer import Rejection, TokenSerializer
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.consistency.wal import LAST_LSN
+from modern_di_replicas.observability.events import TokenReceived, TokenSent
+from modern_di_replicas.observability.hook import Event
 from modern_di_replicas.settings import ReplicationSettings
 
 
@@ -48,9 +50,9 @@ class Tokens:
             database = None if self._topology is None else self._topology.positions.database
             if database in (None, token.database):
                 return token
-            self.rejected["foreign"] += 1
+            self._reject("foreign")
         else:
-            self.rejected[token] += 1
+            self._reject(token)
         return None
 
     async def admit(self, texts: list[str]) -> ConsistencyToken | None:
@@ -66,10 +68,31 @@ class Tokens:
         if not texts:
             return None
         if len(texts) > 1:
-            self.rejected["duplicated"] += 1
+            self._reject("duplicated")
             return None
         token = self.decode(texts[0])
-        return token if token is None or self._topology is None else await self._judge(token, self._topology)
+        if token is not None and self._topology is not None:
+            token = await self._judge(token, self._topology)
+        if token is not None:
+            self._tell(TokenReceived(outcome="accepted"))
+        return token
+
+    def _reject(self, reason: Rejection) -> None:
+        self.rejected[reason] += 1
+        self._tell(TokenReceived(outcome=reason))
+
+    def note_sent(self) -> None:
+        """Note that a response carries a token."""
+        self._tell(TokenSent(outcome="sent"))
+
+    def note_too_late(self) -> None:
+        """Note that a request wrote after its response had begun, so that its client gets no token of it."""
+        self.too_late += 1
+        self._tell(TokenSent(outcome="too_late"))
+
+    def _tell(self, event: Event) -> None:
+        if self._topology is not None and self._topology.hooks is not None:
+            self._topology.hooks.emit(event)
 
     async def _judge(self, token: ConsistencyToken, topology: Topology) -> ConsistencyToken | None:
         if (
@@ -81,7 +104,7 @@ class Tokens:
         if token.lsn == LAST_LSN and token.timeline == topology.positions.timeline:
             # It asks for all that will ever be, because the primary could not say how far it was. Now it just has.
             return dataclasses.replace(token, lsn=topology.positions.written)
-        self.rejected["ahead"] += 1
+        self._reject("ahead")
         return None
 
     async def of(self, client: Client) -> ConsistencyToken | None:

@@ -34,6 +34,8 @@ class FreshRead:
     """The same key gets the same replica, as long as that one serves."""
     wait: float
     """How many seconds it goes on asking when the first answers are not enough."""
+    endpoint: str = ""
+    """The handler it is for, as `module.name`."""
 
     @property
     def required(self) -> int | None:

@@ -5,6 +5,8 @@ import time
 import typing
 
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
+from modern_di_replicas.observability.emission import Hooks
+from modern_di_replicas.observability.events import Ejected, Returned
 
 
 FIRST_EJECTION: typing.Final = 1.0
@@ -24,18 +26,29 @@ class Health:
     Args:
         connections: the open connections to the server.
         clock: seconds that only grow.
+        server: the name of the server.
+        hooks: are told when it is ejected, and when it is back.
 
     """
 
     def __init__(
-        self, connections: OpenConnections, *, clock: collections.abc.Callable[[], float] = time.monotonic
+        self,
+        connections: OpenConnections,
+        *,
+        clock: collections.abc.Callable[[], float] = time.monotonic,
+        server: str = "",
+        hooks: Hooks | None = None,
     ) -> None:
         self._connections = connections
         self._clock = clock
         self._ejection = 0.0
-        self._ejectioning_until = 0.0
+        self._ejected_until = 0.0
         self._declared_down = False
         self._successes = SUCCESSES_NEEDED
+        self._server = server
+        self._hooks = hooks
+        self._is_ejected = False
+        """What the hooks were told last."""
 
     def check(self) -> None:
         """Check that probes have not declared the server down, so that waiting checkouts fail at once.
@@ -51,18 +64,35 @@ class Health:
     @property
     def is_down(self) -> bool:
         """Whether the server is to be left alone now."""
-        return self._declared_down or (self._ejection > 0.0 and self._clock() < self._ejectioning_until)
+        if self._declared_down:
+            return True
+        if self._ejection > 0.0:
+            if self._clock() < self._ejected_until:
+                return True
+            self._note_return()
+        return False
+
+    def _note_ejection(self, by: typing.Literal["session", "probe"]) -> None:
+        if self._hooks is not None and not self._is_ejected:
+            self._is_ejected = True
+            self._hooks.emit(Ejected(server=self._server, by=by))
+
+    def _note_return(self) -> None:
+        if self._hooks is not None and self._is_ejected:
+            self._is_ejected = False
+            self._hooks.emit(Returned(server=self._server))
 
     def failed(self) -> bool:
         """Rest the server: a session could not reach it, or was thrown out. Return whether that is news."""
         now = self._clock()
-        if self._declared_down or now < self._ejectioning_until:
+        if self._declared_down or now < self._ejected_until:
             return False  # of many who fail at once, one counts; and of a server that is out, probes alone tell
-        if now - self._ejectioning_until > self._ejection:
+        if now - self._ejected_until > self._ejection:
             self._ejection = 0.0  # it has served well since
         self._successes = 0
         self._ejection = min(self._ejection * 2 or FIRST_EJECTION, LONGEST_EJECTION)
-        self._ejectioning_until = now + self._ejection
+        self._ejected_until = now + self._ejection
+        self._note_ejection("session")
         return True
 
     def declare_down(self) -> None:
@@ -73,13 +103,15 @@ class Health:
         self._successes = 0
         self._declared_down = True
         self._connections.terminate()
+        self._note_ejection("probe")
 
     def probe_succeeded(self) -> None:
         """Count a probe that was answered; enough of them in a row bring the server back."""
         self._successes += 1
         if self._successes >= SUCCESSES_NEEDED:
             self._declared_down = False
-            self._ejectioning_until = self._ejection = 0.0
+            self._ejected_until = self._ejection = 0.0
+            self._note_return()
 
     def stop_watching(self) -> None:
         """Forget what probes have seen: without probes, nothing would bring the server back."""

@@ -13,10 +13,14 @@ from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.errors import NoReplicaAvailable, UnknownGroupError
+from modern_di_replicas.observability.emission import Hooks
+from modern_di_replicas.observability.events import PoolUse, PrimaryChanged, SnapshotPublished
 from modern_di_replicas.routing.balancing import Balancer, with_affinity
+from modern_di_replicas.routing.changes import LastPrimary
 from modern_di_replicas.routing.decision import Cause, on_primary
 from modern_di_replicas.routing.eligibility import eligible
 from modern_di_replicas.routing.positions import Positions
+from modern_di_replicas.routing.rollout import Rollout
 from modern_di_replicas.routing.snapshot import Snapshot
 from modern_di_replicas.servers import DEFAULT_GROUP, Replica
 
@@ -73,16 +77,22 @@ class Topology:
         balancer: chooses among several good servers.
         primary_reads: whether the primary serves the reads that no replica can.
         writes: what this process itself has written.
+        rollout: which reads may use a replica; None for all.
+        hooks: receive the events; None where there are none.
+        primary_capacity: how many connections the pool of the primary gives at most.
 
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is one fact, by its name
         self,
         *,
         primary: AsyncEngine,
         balancer: Balancer,
         primary_reads: bool = True,
         writes: Writes | None = None,
+        rollout: Rollout | None = None,
+        hooks: Hooks | None = None,
+        primary_capacity: int = 0,
     ) -> None:
         self.servers: tuple[Server, ...] = ()
         """Every server that can be a replica."""
@@ -93,6 +103,12 @@ class Topology:
         """How far the servers are known to be."""
         self.watcher: Watcher | None = None
         """The monitor; None while none runs."""
+        self.rollout = rollout
+        """Which reads may use a replica; None for all."""
+        self.hooks = hooks
+        """Receive the events; None where there are none."""
+        self._primary_capacity = primary_capacity
+        self._last_primary = LastPrimary()
         self._balancer = balancer
         self._primary_reads = primary_reads
         self._writes = writes
@@ -114,6 +130,23 @@ class Topology:
         else:
             self.positions.publish(snapshot)
             self._serving = eligible(self.servers, snapshot)
+        if self.hooks is not None:
+            self._announce(self.hooks, snapshot)
+
+    def _announce(self, hooks: Hooks, snapshot: Snapshot | None) -> None:
+        if snapshot is None:
+            self._last_primary = LastPrimary()
+        elif (former := self._last_primary.follow(snapshot)) is not None:
+            hooks.emit(PrimaryChanged(former=former, primary=typing.cast(str, snapshot.primary)))
+        hooks.emit(SnapshotPublished(snapshot=snapshot, pools=() if snapshot is None else tuple(self._pools())))
+
+    def _pools(self) -> collections.abc.Iterator[PoolUse]:
+        for server in self.servers:
+            yield PoolUse(server=server.name, pool="replica", in_use=server.in_use, capacity=server.capacity)
+        if isinstance(self.primary, PrimaryEngine) and self.leader is not None:
+            yield PoolUse(
+                server=self.leader, pool="primary", in_use=self.primary.in_use, capacity=self._primary_capacity
+            )
 
     def choose_server(self, group: str | None = None, *, affinity: str | None = None, lsn: int = 0) -> Server | None:
         """Return a replica for one unit of work; None when none can serve it.
@@ -181,6 +214,14 @@ class Topology:
         """
         if group is not None and self._declared and group not in self._declared:
             raise UnknownGroupError(group=group, known=tuple(sorted(self._declared)))
+
+    def kept_on_primary(self, affinity: str | None) -> tuple[Cause, str] | None:
+        """Return why the rollout keeps a read on the primary; None when it does not."""
+        if self.rollout is None:
+            return None
+        if self.rollout.shadow:
+            return Cause.SHADOW, "shadow mode"
+        return self.rollout.kept_on_primary(affinity)
 
     def without_replica(
         self, group: str | None, cause: Cause = Cause.NO_REPLICA_SERVES, reason: str = "no replica to serve it"

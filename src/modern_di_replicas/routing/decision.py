@@ -25,6 +25,12 @@ class Cause(enum.Enum):
     """The settings declare no replicas."""
     NO_REPLICA_SERVES = "no_replica_serves"
     """Every replica of the group is down, too far behind, or ejected."""
+    DISABLED = "disabled"
+    """The settings say `enabled=False`."""
+    NOT_SHARED = "not_shared"
+    """The read is outside the `replica_share` of the settings."""
+    SHADOW = "shadow"
+    """The settings say `shadow=True`: choices are made and counted, and everything uses the primary."""
     CHOSEN = "chosen"
     """The application chose the engine or connection itself."""
 
@@ -49,6 +55,12 @@ class Decision:
     """Why this one."""
     reason: str
     """The same in words for people, with who declared the intent."""
+
+
+def decision_of(engine: object) -> Decision:
+    """Return the decision that an engine carries; what a test puts in the place of ours carries none."""
+    decision = getattr(engine, "decision", None)
+    return decision if isinstance(decision, Decision) else on_primary(Cause.CHOSEN, "chosen by the application")
 
 
 def on_primary(cause: Cause, reason: str) -> Decision:

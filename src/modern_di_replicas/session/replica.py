@@ -1,6 +1,9 @@
 """All of the routing: a session that reads from a replica, and moves to the primary when it must, once, for good."""
 
 import collections.abc
+import contextlib
+import dataclasses
+import time
 import typing
 
 from sqlalchemy import Connection, Engine, Executable, UpdateBase, event
@@ -15,7 +18,10 @@ from modern_di_replicas.cluster.engines.read_connections import StatementNotForR
 from modern_di_replicas.cluster.failures import Failure, classify
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.intent import Intent
-from modern_di_replicas.routing.decision import Cause, on_primary
+from modern_di_replicas.observability.emission import Hooks
+from modern_di_replicas.observability.events import Escalated, ReRun
+from modern_di_replicas.observability.request import note_decision
+from modern_di_replicas.routing.decision import Cause, Decision, decision_of, on_primary
 from modern_di_replicas.routing.statements import Need
 from modern_di_replicas.session.guarded import ALL_AT_ONCE, GuardedSession, mark_rows
 
@@ -167,6 +173,7 @@ class ReplicaSession(GuardedSession):
         self._is_elsewhere = False
         rows_of_replica = [True]
         marked = mark_rows(options, rows_of_replica) if engine is self._replica.streaming else options
+        failure = ""
         try:
             result = run(self, statement, *args, **marked)
         except Exception as error:
@@ -174,7 +181,9 @@ class ReplicaSession(GuardedSession):
             if self.escalation is not None or self._is_elsewhere:
                 raise
             self._leave_after(error, stands_alone=stands_alone)
-            if isinstance(error, StatementNotForReplica) and error.foreseen.locks_rows:
+            if not isinstance(error, StatementNotForReplica):
+                failure = type(error).__name__
+            elif error.foreseen.locks_rows:
                 self._read_anew(options)  # whoever locks rows is about to change them
         else:
             if self.escalation is not None:
@@ -182,7 +191,29 @@ class ReplicaSession(GuardedSession):
             return result
         finally:
             self._executing = enclosing
-        return self.run_on_primary(run, statement, args, options)
+        hooks = self._replica.topology.hooks
+        if hooks is None or not failure:
+            return self.run_on_primary(run, statement, args, options)
+        with self._re_run_reported(hooks, failure):
+            return self.run_on_primary(run, statement, args, options)
+
+    @contextlib.contextmanager
+    def _re_run_reported(self, hooks: Hooks, error: str) -> collections.abc.Iterator[None]:
+        began, succeeded = time.monotonic(), False
+        try:
+            yield
+            succeeded = True
+        finally:
+            hooks.emit(
+                ReRun(
+                    server=self.label,
+                    cause=decision_of(self).cause,
+                    error=error,
+                    seconds=time.monotonic() - began,
+                    succeeded=succeeded,
+                    endpoint=self._intent.endpoint,
+                )
+            )
 
     def _choose_engine(self, run: object, statement: object, options: dict[str, typing.Any]) -> Engine | None:
         """Return the engine a statement reads on; None when the unit of work moves to the primary for it."""
@@ -218,8 +249,17 @@ class ReplicaSession(GuardedSession):
         self._catch_up = None
         if isinstance(found, OneReplicaEngine):
             self._replica = found
+            note_decision(self.decision)
         else:
             self.escalate(Cause.NOT_FRESH, catch_up.decision.reason)
+
+    @property
+    def decision(self) -> Decision:
+        """Where this unit of work runs now, and why."""
+        declared, escalation = self._intent.reason, self.escalation
+        if escalation is None:
+            return Decision(server=self.label, cause=Cause.REPLICA, reason=declared)
+        return dataclasses.replace(escalation, reason=f"{declared}, escalated: {escalation.reason}")
 
     @property
     def label(self) -> str:
@@ -262,6 +302,9 @@ class ReplicaSession(GuardedSession):
         if self.escalation is None:
             self.escalation = on_primary(cause, reason)
             self.guard.left_replica(self)
+            note_decision(self.decision)
+            if (hooks := self._replica.topology.hooks) is not None and cause is not Cause.NOT_FRESH:
+                hooks.emit(Escalated(server=self.label, cause=cause, reason=reason, endpoint=self._intent.endpoint))
 
     def escalate_write(self, statement: str) -> None:
         """Move to the primary because of a write where a read was declared.

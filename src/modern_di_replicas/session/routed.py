@@ -9,11 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
+from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
+from modern_di_replicas.observability.request import note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
 from modern_di_replicas.session.get_by_key import GetByKeySession
 from modern_di_replicas.session.replica import ReplicaSession
+from modern_di_replicas.session.shadow import report_writes
 
 
 class RoutedSession(AsyncSession):
@@ -55,6 +58,9 @@ class RoutedSession(AsyncSession):
             options["primary"] = _sync(primary or chosen.policy.primary, chosen.options)
             options.update(replica=chosen, intent=intent, catch_up=catch_up)
         super().__init__(chosen, **options)
+        note_decision(self.decision)
+        if decision.cause is Cause.SHADOW and isinstance(chosen, PrimaryEngine) and chosen.hooks is not None:
+            report_writes(self.sync_session, chosen.hooks, endpoint=intent.endpoint)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
@@ -82,10 +88,7 @@ class RoutedSession(AsyncSession):
         if not isinstance(session, ReplicaSession):
             chosen = self._decision
             return dataclasses.replace(chosen, reason=f"{declared}, {chosen.reason}" if chosen.reason else declared)
-        escalation = session.escalation
-        if escalation is None:
-            return Decision(server=session.label, cause=Cause.REPLICA, reason=declared)
-        return dataclasses.replace(escalation, reason=f"{declared}, escalated: {escalation.reason}")
+        return session.decision
 
 
 def _sync(bind: AsyncEngine | AsyncConnection, options: dict[str, typing.Any]) -> Engine | Connection:

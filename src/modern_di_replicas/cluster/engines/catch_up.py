@@ -1,5 +1,6 @@
 """The engine of a unit of work that asks for more than any replica is known to have."""
 
+import time
 import typing
 
 from sqlalchemy import Engine
@@ -7,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from modern_di_replicas.cluster.freshness import FreshRead, catch_up
 from modern_di_replicas.cluster.topology import Server
-from modern_di_replicas.routing.decision import Cause, on_primary
+from modern_di_replicas.observability.events import CaughtUp, Decided
+from modern_di_replicas.routing.decision import Cause, Decision, decision_of, on_primary
 
 
 class CatchUpEngine(AsyncEngine):
@@ -60,6 +62,7 @@ class CatchUpEngine(AsyncEngine):
 
         """
         self.read.topology.without_replica(self.read.group)
+        self._announce(self.decision)
         return super().connect()
 
     async def catch_up(self) -> AsyncEngine | None:
@@ -69,12 +72,21 @@ class CatchUpEngine(AsyncEngine):
             NoReplicaAvailable: none has, and the settings say `primary_reads=False`.
 
         """
-        read = self.read
+        read, began = self.read, time.monotonic()
         server = await catch_up(read, first=self._candidate.name)
+        if (hooks := read.topology.hooks) is not None:
+            name = None if server is None else server.name
+            hooks.emit(CaughtUp(server=name, seconds=time.monotonic() - began, endpoint=read.endpoint))
         if server is None:
             read.topology.without_replica(read.group)
+            self._announce(self.decision)
             return None
+        self._announce(decision_of(server.engine))
         return self._engine_of(server)
+
+    def _announce(self, decision: Decision) -> None:
+        if (hooks := self.read.topology.hooks) is not None:
+            hooks.emit(Decided(decision=decision, endpoint=self.read.endpoint))
 
     def _engine_of(self, server: Server) -> AsyncEngine:
         return server.engine.execution_options(**self._options) if self._options else server.engine

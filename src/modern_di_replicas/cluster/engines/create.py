@@ -18,7 +18,9 @@ from modern_di_replicas.cluster.pools.pre_ping import ping_when_idle
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.topology import Server, Topology
 from modern_di_replicas.engine_options import POOL_OPTIONS
+from modern_di_replicas.observability.emission import Hooks
 from modern_di_replicas.routing.balancing import STRATEGIES
+from modern_di_replicas.routing.rollout import Rollout
 from modern_di_replicas.servers import Replica
 from modern_di_replicas.settings import ReplicationSettings
 
@@ -47,6 +49,7 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
         engine.sync_engine,
         writes=Writes(engine.sync_engine) if notices_writes else None,
         connect_args=arguments,
+        hooks=Hooks.of(settings.hooks),
     )
 
 
@@ -62,11 +65,15 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         primary=primary, on_write=settings.on_write, primary_reads=settings.primary_reads or not settings.replicas
     )
     balancing = settings.balancing
+    rollout = Rollout(enabled=settings.enabled, share=settings.replica_share, shadow=settings.shadow)
     topology = Topology(
         primary=primary,
         balancer=STRATEGIES[balancing]() if isinstance(balancing, str) else balancing(),
         primary_reads=settings.primary_reads,
         writes=primary.writes if isinstance(primary, PrimaryEngine) else None,
+        rollout=None if rollout.is_complete else rollout,
+        hooks=primary.hooks if isinstance(primary, PrimaryEngine) else Hooks.of(settings.hooks),
+        primary_capacity=settings.primary_pool_size + settings.primary_max_overflow,
     )
     # The declared primary is one of the servers: after a switchover it is a standby like the others.
     primary_as_replica = _as_replica(settings)

@@ -28,7 +28,7 @@ class OneReplicaEngine(ReplicaEngine):
         """How sessions read."""
         self.connections = OpenConnections(sync_engine)
         """Those that are open, to end them."""
-        self.health = Health(self.connections)
+        self.health = Health(self.connections, server=self.label, hooks=topology.hooks)
         """Whether this replica is worth trying."""
         self.decision = Decision(server=self.label, cause=Cause.REPLICA, reason="")
         """Why a unit of work uses this engine."""

@@ -11,7 +11,9 @@ from modern_di_replicas.cluster.commits import Writes
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
 from modern_di_replicas.cluster.pools.fenced import Fence, FencedPool
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
+from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.drivers.known import driver_of
+from modern_di_replicas.observability.emission import Hooks
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
 
 
@@ -22,6 +24,7 @@ class PrimaryEngine(AsyncEngine):
         sync_engine: connects to the primary as it was declared.
         writes: records the commits on it; default: none are recorded.
         connect_args: arguments of the driver's `connect` besides those in the URL.
+        hooks: receive the events; None where there are none.
 
     """
 
@@ -31,11 +34,13 @@ class PrimaryEngine(AsyncEngine):
         *,
         writes: Writes | None = None,
         connect_args: collections.abc.Mapping[str, typing.Any] | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         super().__init__(sync_engine)
         self.decision = on_primary(Cause.WRITE, "")
         """Why a unit of work uses this engine."""
         self.writes = writes
+        self.hooks = hooks
         self._connections = OpenConnections(sync_engine)
         self._connect_args = connect_args or {}
         self._moved_to: URL | None = None
@@ -78,6 +83,12 @@ class PrimaryEngine(AsyncEngine):
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
         """Close the pooled connections; see `AsyncEngine.dispose`."""
         await self._connections.closed(super().dispose(close))
+
+    @property
+    def in_use(self) -> int:
+        """How many connections are checked out."""
+        pool: ReplaceablePool = self.sync_engine.pool  # type: ignore[assignment]  # we made it
+        return pool.in_use
 
     @property
     def is_fenced(self) -> bool:

@@ -16,8 +16,10 @@ from modern_di_replicas.consistency.client import client_of_request
 from modern_di_replicas.consistency.levels import SESSION, STRONG, Bounded, Consistency
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.intent import Intent
-from modern_di_replicas.routing.decision import Cause
+from modern_di_replicas.observability.events import Decided, Shadowed
+from modern_di_replicas.routing.decision import PRIMARY, Cause, decision_of
 from modern_di_replicas.routing.positions import Freshness
+from modern_di_replicas.routing.rollout import Rollout
 from modern_di_replicas.routing.snapshot import Snapshot
 from modern_di_replicas.settings import ReplicationSettings
 
@@ -93,8 +95,31 @@ class ReplicaEngine(AsyncEngine):
         Where no replica is known to be fresh enough, it is a `CatchUpEngine`: the primary's, with which a session asks
         the replicas once more.
         """
-        chosen = self._choose(intent)
+        rollout = self.topology.rollout
+        chosen = self._choose(intent) if rollout is None else self._choose_in_rollout(intent, rollout)
+        if (hooks := self.topology.hooks) is not None and not isinstance(chosen, CatchUpEngine):
+            hooks.emit(Decided(decision=decision_of(chosen), endpoint=intent.endpoint))
         return chosen.execution_options(**self.options) if self.options else chosen
+
+    def _choose_in_rollout(self, intent: Intent, rollout: Rollout) -> AsyncEngine:
+        """Choose where replicas are not rolled out to all reads."""
+        self.topology.check_group(intent.group)
+        kept = rollout.kept_on_primary(intent.affinity)
+        if kept is not None:
+            return self.topology.primary_because(*kept)
+        chosen = self._choose(intent)
+        if not rollout.shadow:
+            return chosen
+        server = decision_of(chosen).server
+        if self.topology.hooks is not None:
+            self.topology.hooks.emit(
+                Shadowed(
+                    server=None if server == PRIMARY else server,
+                    stale=decision_of(chosen).cause is Cause.NOT_FRESH,
+                    endpoint=intent.endpoint,
+                )
+            )
+        return self.topology.primary_because(Cause.SHADOW, f"shadow mode: it would read from {server}")
 
     def _choose(self, intent: Intent) -> AsyncEngine:
         topology, group = self.topology, intent.group
@@ -120,6 +145,7 @@ class ReplicaEngine(AsyncEngine):
                 group=intent.group,
                 affinity=intent.affinity,
                 wait=self.settings.catch_up_wait,
+                endpoint=intent.endpoint,
             )
         )
 

@@ -33,6 +33,8 @@ class AllReplicasPool(Pool):
         return connection
 
     def _checkout(self) -> PoolProxiedConnection:
+        if (kept := self._topology.kept_on_primary(None)) is not None:
+            return self._topology.primary_because(*kept).sync_engine.raw_connection()
         for _ in self._topology.servers:
             server = self._topology.choose_server()
             if server is None:

@@ -1,0 +1,42 @@
+"""From where events happen to the hooks."""
+
+import collections.abc
+import logging
+import typing
+
+from modern_di_replicas.observability.hook import Event, Hook
+
+
+logger = logging.getLogger("modern_di_replicas")
+
+
+class Hooks:
+    """The hooks of one application. Where there are none, there is None in its place, and no event is even made.
+
+    Args:
+        hooks: who receives the events.
+
+    """
+
+    def __init__(self, hooks: collections.abc.Iterable[Hook]) -> None:
+        self._hooks = tuple(hooks)
+        self._failed: set[int] = set()
+
+    @classmethod
+    def of(cls, hooks: collections.abc.Sequence[Hook]) -> typing.Self | None:
+        """Return the hooks; None where there are none."""
+        return cls(hooks) if hooks else None
+
+    def emit(self, event: Event) -> None:
+        """Give an event to every hook; an error of a hook is logged once, and harms nothing."""
+        for index, hook in enumerate(self._hooks):
+            try:
+                hook.on_event(event)
+            except Exception:
+                if index not in self._failed:
+                    self._failed.add(index)
+                    logger.exception(
+                        "The hook %s failed at %s; further errors of it are not logged.",
+                        type(hook).__qualname__,
+                        type(event).__name__,
+                    )

@@ -1,0 +1,145 @@
+"""The events that hooks receive. A name in them is bounded: a server, a handler, a member of an enum."""
+
+import dataclasses
+import typing
+
+from modern_di_replicas.observability.hook import Event
+from modern_di_replicas.routing.decision import Cause, Decision
+from modern_di_replicas.routing.snapshot import Snapshot
+
+
+TokenOutcome = typing.Literal[
+    "accepted", "ahead", "duplicated", "expired", "foreign", "forged", "malformed", "oversized"
+]
+"""What became of a client's token: `accepted`, or why it was ignored."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Decided(Event):
+    """A server was chosen for a unit of work. Where replicas had to catch up first, after that."""
+
+    decision: Decision
+    endpoint: str = ""
+    """The handler, as `module.name`; empty outside a request."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the unit of work was declared to read."""
+        return self.decision.cause is not Cause.WRITE
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class CaughtUp(Event):
+    """A unit of work has waited for a replica to be fresh enough."""
+
+    server: str | None
+    """The replica that was; None when none was in time."""
+    seconds: float
+    endpoint: str = ""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Escalated(Event):
+    """A unit of work left its replica for the primary."""
+
+    server: str
+    """The replica it left."""
+    cause: Cause
+    reason: str
+    """The same in words."""
+    endpoint: str = ""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class ReRun(Event):
+    """A statement that a replica refused, cancelled or lost was run again on the primary, and has ended there."""
+
+    server: str
+    """The replica that failed it."""
+    cause: Cause
+    error: str
+    """The class of the replica's error."""
+    seconds: float
+    """How long it took on the primary."""
+    succeeded: bool
+    endpoint: str = ""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Ejected(Event):
+    """A server left the rotation."""
+
+    server: str
+    by: typing.Literal["session", "probe"]
+    """Who found it failing: a unit of work, or the monitor."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Returned(Event):
+    """An ejected server is back in the rotation: its probes succeed, or its time is over."""
+
+    server: str
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class PrimaryChanged(Event):
+    """Another server is the primary now, or another timeline began at the same address."""
+
+    former: str
+    primary: str
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class TokenReceived(Event):
+    """A request carried a consistency token."""
+
+    outcome: TokenOutcome
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class TokenSent(Event):
+    """A request has written, and its response carries a consistency token, or should have."""
+
+    outcome: typing.Literal["sent", "too_late"]
+    """`too_late`: the write came after the response had begun."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class PoolUse:
+    """How full one pool is."""
+
+    server: str
+    pool: typing.Literal["primary", "replica"]
+    """Which of the server's pools: the one of the primary, which follows it, or the one that reads as a replica."""
+    in_use: int
+    capacity: int
+    """How many connections it gives at most, overflow included."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class SnapshotPublished(Event):
+    """The monitor has published what it knows; after each probe."""
+
+    snapshot: Snapshot | None
+    """None when the monitor stopped."""
+    pools: tuple[PoolUse, ...] = ()
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Shadowed(Event):
+    """In shadow mode, a read was decided; it runs on the primary whatever the decision."""
+
+    server: str | None
+    """The replica it would have used; None when it would have used the primary."""
+    stale: bool
+    """Whether no replica was known to have what the read must include: it would have waited for one."""
+    endpoint: str = ""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class ShadowWrote(Event):
+    """In shadow mode, a unit of work that was declared to read wrote: on a replica it would have escalated."""
+
+    statement: str
+    """The kind of statement, such as `UPDATE`."""
+    endpoint: str = ""

@@ -1,0 +1,23 @@
+"""What a hook is."""
+
+import typing
+
+
+class Event:
+    """Something that happened; each kind is a frozen dataclass, see `events`.
+
+    A hook looks at the kinds it knows, with `match` or `isinstance`, and ignores the rest: later versions may add some.
+    """
+
+    __slots__ = ()
+
+
+class Hook(typing.Protocol):
+    """Receives every event: `ReplicationSettings(hooks=[...])`.
+
+    It is called where the event happens, on the event loop or in the thread of a synchronous application, so it must
+    not block. An exception it raises is logged once and changes nothing else.
+    """
+
+    def on_event(self, event: Event, /) -> None:
+        """Take note of an event."""

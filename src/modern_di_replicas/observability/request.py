@@ -1,0 +1,37 @@
+"""Where the request that is being served keeps the decision of its unit of work, for middlewares and handlers to read.
+
+A request has a state, which every ASGI framework offers: `request.state.decision`. In a context variable and not in
+the container, because the middleware knows the request and the session is made by whoever needs one.
+"""
+
+import collections.abc
+import contextlib
+import contextvars
+import typing
+
+from modern_di_replicas.routing.decision import Decision
+
+
+DECISION: typing.Final = "decision"
+"""The key in the state of a request."""
+
+State = collections.abc.MutableMapping[str, typing.Any]
+
+_state: contextvars.ContextVar[State | None] = contextvars.ContextVar("modern_di_replicas_request_state", default=None)
+
+
+def note_decision(decision: Decision | None) -> None:
+    """Put a decision into the state of the current request, if there is one; of several, the last one stays."""
+    state = _state.get()
+    if state is not None and decision is not None:
+        state[DECISION] = decision
+
+
+@contextlib.contextmanager
+def decisions_in(state: State) -> collections.abc.Iterator[None]:
+    """Note decisions in this state from now on."""
+    before = _state.set(state)
+    try:
+        yield
+    finally:
+        _state.reset(before)
