@@ -43,7 +43,7 @@ class EscalationPolicy:
             logger.warning("%s Until then it costs a detour to the primary.", error.message())
 
     def report_loss(self, *, server: str, error: BaseException, ejected: bool) -> None:
-        """Tell the operator that a replica failed a statement, which is now run on the primary.
+        """Tell the operator that a replica failed a statement, which is now run again elsewhere.
 
         Args:
             server: the name of the replica.
@@ -53,4 +53,4 @@ class EscalationPolicy:
 
         """
         level = logging.WARNING if ejected else logging.DEBUG
-        logger.log(level, "%s failed a statement (%s): running it on the primary.", server, type(error).__name__)
+        logger.log(level, "%s failed a statement (%s): running it elsewhere.", server, type(error).__name__)

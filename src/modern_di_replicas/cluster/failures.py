@@ -1,4 +1,8 @@
-"""What an error of a replica means for the statement it happened to."""
+"""What an error means for the statement it happened to on a replica: judged where it arises, not by its type.
+
+An application raises `OSError` and `TimeoutError` as well, in a type, in a listener, in a client of another database.
+So whoever calls the driver notes on the error what it means; an error without a note is the application's own.
+"""
 
 import enum
 import typing
@@ -11,41 +15,75 @@ from modern_di_replicas.drivers.driver import Driver
 REFUSED_WRITE: typing.Final = "25006"
 """read_only_sql_transaction: what a standby answers to a write. PostgreSQL, appendix A, error codes."""
 
-_ASKED_FOR: typing.Final = frozenset({"57014", "55P03"})
-"""query_canceled and lock_not_available: a configured time limit, which the primary would hit as well."""
+_LIMITED: typing.Final = frozenset({"57014", "55P03"})
+"""query_canceled and lock_not_available: a time limit that somebody set, which the primary would hit as well."""
 
+_ENDED: typing.Final = ("57P", "25P03", "25P04", "08")
+"""The server ended the connection: for a shutdown, by an administrator, after being idle for too long."""
 
-_SHUTDOWN: typing.Final = frozenset({"57P01", "57P02", "57P03"})
-"""admin_shutdown, crash_shutdown and cannot_connect_now: the server is going or coming."""
+_TROUBLED: typing.Final = ("53", "58", "XX", "40", "57")
+"""Insufficient resources, system and internal errors, conflicts with recovery: the server's state, not the statement's.
 
-_NO_CONNECTION: typing.Final = ("08", "28", "3D", "53300")
-"""connection exceptions, a wrong user or password, no such database, too_many_connections."""
+https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+_NOTE: typing.Final = "modern_di_replicas_failure"
 
 
 class Failure(enum.Enum):
     """What to do about an error of a replica."""
 
     WRITE = "the statement writes: it belongs on the primary"
-    REFUSED = "the replica could not do it this time: the primary can"
-    DOWN = "the replica cannot be reached, or threw the connection out: the primary can"
-    OWN = "the statement failed by itself, or was limited by a time limit: the primary would not do better"
+    REFUSED = "the replica does not run this statement: the primary may"
+    TROUBLED = "the replica cannot do it now: another server can"
+    LOST = "the connection was lost: a new one can do it"
+    DOWN = "no connection can be had: another server can do it"
+    OWN = "it is the application's error, or a time limit: no other server would do better"
 
 
-def classify(error: Exception, driver: Driver) -> Failure:
-    """Return what an error means that a statement met on a replica.
+def judge(sqlstate: str | None, *, lost: bool) -> Failure:
+    """Return what an error means that the driver raised while it executed a statement.
 
     Everything a server reports is taken for the replica's fault, but for time limits: a replica may lack a table
     that the primary has had for a second, and a statement that really is wrong fails on the primary as well.
-    Errors of the program itself, which no server has seen, are not.
+
+    Args:
+        sqlstate: what the server said; None when it said nothing.
+        lost: whether the connection is gone.
+
     """
-    state = driver.sqlstate(error) or ""
-    if state or isinstance(error, sqlalchemy.exc.DBAPIError):
-        if state == REFUSED_WRITE:
-            return Failure.WRITE
-        if state in _ASKED_FOR:
-            return Failure.OWN
-        is_lost = isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
-        return Failure.DOWN if is_lost or state in _SHUTDOWN or state.startswith(_NO_CONNECTION) else Failure.REFUSED
-    if isinstance(error, sqlalchemy.exc.TimeoutError):  # of the pool: the replica is busy, not down
-        return Failure.REFUSED
-    return Failure.DOWN if driver.is_lost(error) else Failure.OWN
+    state = sqlstate or ""
+    if state == REFUSED_WRITE:
+        return Failure.WRITE
+    if state in _LIMITED:
+        return Failure.OWN
+    if lost or state.startswith(_ENDED):
+        return Failure.LOST
+    return Failure.TROUBLED if state.startswith(_TROUBLED) else Failure.REFUSED
+
+
+def blame(error: BaseException, failure: Failure) -> None:
+    """Note on an error what it means; the first note counts, because it was made where the error arose."""
+    vars(error).setdefault(_NOTE, failure)
+
+
+def blame_checkout(error: Exception, driver: Driver) -> None:
+    """Note what an error means that a replica's pool raised instead of giving a connection.
+
+    What the driver raises comes from our own checks and from SQLAlchemy's first questions on a new connection. Of other
+    errors only those are the server's that have a note already; the rest come from listeners of the application.
+    """
+    if isinstance(error, sqlalchemy.exc.TimeoutError):
+        blame(error, Failure.TROUBLED)  # the pool is full: busy is not down
+    elif isinstance(error, (sqlalchemy.exc.DBAPIError, *driver.errors)):
+        blame(error, Failure.DOWN)
+
+
+def classify(error: BaseException) -> Failure:
+    """Return what an error means that a statement met on a replica."""
+    # SQLAlchemy raises its own error from the driver's, and so does a `handle_error` listener of the application.
+    for noted in (error, error.__cause__):
+        failure: Failure | None = None if noted is None else vars(noted).get(_NOTE)
+        if failure is not None:
+            return failure
+    return Failure.OWN

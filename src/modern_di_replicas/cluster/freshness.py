@@ -36,16 +36,23 @@ class FreshRead:
     """How many seconds it goes on asking when the first answers are not enough."""
     endpoint: str = ""
     """The handler it is for, as `module.name`."""
+    at_least: float = 0.0
+    """How far a replica has to be in any case, in bytes of WAL."""
+    without: frozenset[str] = frozenset()
+    """The names of replicas that have failed it already."""
 
     @property
-    def required(self) -> int | None:
+    def required(self) -> float | None:
         """How far a replica has to be, as far as is known now; None when that is not known."""
-        return self.topology.positions.required(self.freshness, now=time.monotonic())
+        lsn = self.topology.positions.required(self.freshness, now=time.monotonic())
+        return None if lsn is None else max(lsn, self.at_least)
 
     def choose_server(self) -> Server | None:
         """Return a replica that is known to be fresh enough now."""
         lsn = self.required
-        return None if lsn is None else self.topology.choose_server(self.group, affinity=self.affinity, lsn=lsn)
+        if lsn is None:
+            return None
+        return self.topology.choose_server(self.group, affinity=self.affinity, lsn=lsn, without=self.without)
 
 
 async def catch_up(read: FreshRead, *, first: str) -> Server | None:

@@ -4,6 +4,7 @@ import collections.abc
 import time
 import typing
 
+from modern_di_replicas.cluster.failures import Failure, blame
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 from modern_di_replicas.observability.emission import Hooks
 from modern_di_replicas.observability.events import Ejected, Returned
@@ -58,8 +59,9 @@ class Health:
 
         """
         if self._declared_down:
-            msg = "the server does not answer the monitor"
-            raise ConnectionRefusedError(msg)
+            error = ConnectionRefusedError("the server does not answer the monitor")
+            blame(error, Failure.DOWN)
+            raise error
 
     @property
     def is_down(self) -> bool:

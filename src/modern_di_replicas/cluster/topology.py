@@ -148,16 +148,26 @@ class Topology:
                 server=self.leader, pool="primary", in_use=self.primary.in_use, capacity=self._primary_capacity
             )
 
-    def choose_server(self, group: str | None = None, *, affinity: str | None = None, lsn: int = 0) -> Server | None:
+    def choose_server(
+        self,
+        group: str | None = None,
+        *,
+        affinity: str | None = None,
+        lsn: float = 0,
+        without: collections.abc.Set[str] = frozenset(),
+    ) -> Server | None:
         """Return a replica for one unit of work; None when none can serve it.
 
         Args:
             group: the group the replica has to belong to.
             affinity: the same key gets the same replica, as long as that one serves.
             lsn: how far the replica has to be.
+            without: names of replicas that have failed it already.
 
         """
         servers = self.serving(group)
+        if without:
+            servers = [server for server in servers if server.name not in without]
         if lsn:
             reached = self.positions.reached
             servers = [server for server in servers if reached.get(server.name, -1) >= lsn]
@@ -186,6 +196,11 @@ class Topology:
     def leader(self) -> str | None:
         """The name of the server that is the primary; None when none is known."""
         return None if self.snapshot is None else self.snapshot.primary
+
+    @property
+    def has_lost_primary(self) -> bool:
+        """Whether a monitor runs, and knows no primary."""
+        return self.snapshot is not None and self.snapshot.primary is None
 
     @property
     def own_write(self) -> ConsistencyToken | None:

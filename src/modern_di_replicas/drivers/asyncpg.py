@@ -93,8 +93,10 @@ class Asyncpg:
         return state
 
     def is_lost(self, error: BaseException) -> bool:
-        # What connecting raises, and fetching from a server-side cursor: SQLAlchemy wraps neither.
-        return isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError)
+        # With an internal error, the driver has lost track of the protocol: it has read a server's farewell, for
+        # instance, on a connection that was idle.
+        cause = error if isinstance(error, self.errors) else error.__cause__
+        return isinstance(cause, asyncpg.InternalClientError | asyncpg.PostgresConnectionError)
 
     def may_hold_a_statement(self, error: BaseException) -> bool:
         # With a severity the server said it, and has ended the statement.

@@ -48,7 +48,7 @@ class Driver(typing.Protocol):
         """Return the SQLSTATE of an error, SQLAlchemy's or the driver's; None when the server did not give one."""
 
     def is_lost(self, error: BaseException) -> bool:
-        """Return whether an error that SQLAlchemy did not wrap means that the connection is gone or was never made."""
+        """Return whether an error that a statement met means that its connection is gone, open as it may look."""
 
     def may_hold_a_statement(self, error: BaseException) -> bool:
         """Return whether the driver prepared a statement and then failed on its own side, without executing it."""

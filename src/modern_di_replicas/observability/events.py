@@ -52,7 +52,10 @@ class Escalated(Event):
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class ReRun(Event):
-    """A statement that a replica refused, cancelled or lost was run again on the primary, and has ended there."""
+    """A statement that a replica refused, cancelled or lost was run again, and has ended.
+
+    It ran on a new connection to the same replica, on another replica, or on the primary: see `cause`.
+    """
 
     server: str
     """The replica that failed it."""
@@ -60,7 +63,7 @@ class ReRun(Event):
     error: str
     """The class of the replica's error."""
     seconds: float
-    """How long it took on the primary."""
+    """How long it took to run again."""
     succeeded: bool
     endpoint: str = ""
 

@@ -7,7 +7,6 @@ import time
 import typing
 
 from sqlalchemy import Connection, Engine, Executable, UpdateBase, event
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only
@@ -25,6 +24,9 @@ from modern_di_replicas.routing.decision import Cause, Decision, decision_of, on
 from modern_di_replicas.routing.statements import Need
 from modern_di_replicas.session.guarded import ALL_AT_ONCE, GuardedSession, mark_rows
 
+
+CONNECTIONS_TRIED: typing.Final = 3
+"""How many connections to one replica a statement is run on, when they are lost."""
 
 USE_PRIMARY: typing.Final = "use_primary"
 """The execution option that runs one statement, and the rest of its unit of work, on the primary."""
@@ -53,6 +55,12 @@ class ReplicaSession(GuardedSession):
     _is_elsewhere: bool = False
     """Whether the current statement runs on a bind the application chose."""
     _has_been_elsewhere: bool = False
+    _has_read: bool = False
+    """Whether it has read from a replica: what it reads next may not be older."""
+    _left: tuple[Connection, ...] = ()
+    """Connections that are not used any more; they end with the transaction."""
+    _failed: frozenset[str] = frozenset()
+    """The replicas that this unit of work has left."""
     _executing: Engine | None = None
     _streams: bool = False
     _catch_up: CatchUpEngine | None = None
@@ -108,7 +116,9 @@ class ReplicaSession(GuardedSession):
             return self._bound
         connection = self._reading.get(executing)
         if connection is None:
-            connection = self._reading[executing] = self._replica.reads.connect(executing)
+            # A `Session` takes one connection of an engine, and keeps it to the end of the transaction, lost or not.
+            engine = executing.execution_options() if self._left else executing
+            connection = self._reading[executing] = self._replica.reads.connect(engine)
         return connection
 
     def bind_mapper(self, *args: typing.Any, **options: typing.Any) -> None:
@@ -162,58 +172,65 @@ class ReplicaSession(GuardedSession):
             WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
 
         """
-        engine = self._choose_engine(run, statement, options) if self.escalation is None else None
-        if engine is None:
-            return self.run_on_primary(run, statement, args, options)
+        attempt, losses = run, 0
+        while self.escalation is None and (engine := self._choose_engine(run, statement, options)) is not None:
+            # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
+            # on what went before, such as a SET LOCAL.
+            stands_alone = self._replica.reads.autocommit or not self._reading
+            enclosing, self._executing = self._executing, engine
+            self._is_elsewhere = False
+            rows_of_replica = [True]
+            marked = mark_rows(options, rows_of_replica) if engine is self._replica.streaming else options
+            try:
+                result = attempt(self, statement, *args, **marked)
+            except Exception as error:
+                # By a flush or by a load inside this statement it may have left: then the error is the primary's.
+                if self.escalation is not None or self._is_elsewhere:
+                    raise
+                failed_on = self.label
+                losses += 1
+                if self._leave_after(error, engine, stands_alone=stands_alone, losses=losses):
+                    losses = 0
+                if not isinstance(error, StatementNotForReplica):
+                    attempt = self._reporting(run, server=failed_on, error=type(error).__name__)
+                elif error.foreseen.locks_rows:
+                    self._read_anew(options)  # whoever locks rows is about to change them
+            else:
+                if self.escalation is not None:
+                    rows_of_replica.clear()  # by a flush before it, it has moved, and was run on the primary
+                self._has_read = True
+                return result
+            finally:
+                self._executing = enclosing
+        return self.run_on_primary(attempt, statement, args, options)
 
-        # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
-        # on what went before, such as a SET LOCAL.
-        stands_alone = self._replica.reads.autocommit or not self._reading
-        enclosing, self._executing = self._executing, engine
-        self._is_elsewhere = False
-        rows_of_replica = [True]
-        marked = mark_rows(options, rows_of_replica) if engine is self._replica.streaming else options
-        failure = ""
-        try:
-            result = run(self, statement, *args, **marked)
-        except Exception as error:
-            # By a flush or by a load inside this statement it may have left: then the error is the primary's.
-            if self.escalation is not None or self._is_elsewhere:
-                raise
-            self._leave_after(error, stands_alone=stands_alone)
-            if not isinstance(error, StatementNotForReplica):
-                failure = type(error).__name__
-            elif error.foreseen.locks_rows:
-                self._read_anew(options)  # whoever locks rows is about to change them
-        else:
-            if self.escalation is not None:
-                rows_of_replica.clear()  # by a flush before it, it has moved, and was run on the primary
-            return result
-        finally:
-            self._executing = enclosing
+    def _reporting(
+        self, run: collections.abc.Callable[..., typing.Any], *, server: str, error: str
+    ) -> collections.abc.Callable[..., typing.Any]:
+        """Return what runs a statement again, and tells the hooks how that ended."""
         hooks = self._replica.topology.hooks
-        if hooks is None or not failure:
-            return self.run_on_primary(run, statement, args, options)
-        with self._re_run_reported(hooks, failure):
-            return self.run_on_primary(run, statement, args, options)
+        if hooks is None:
+            return run
 
-    @contextlib.contextmanager
-    def _re_run_reported(self, hooks: Hooks, error: str) -> collections.abc.Iterator[None]:
-        began, succeeded = time.monotonic(), False
-        try:
-            yield
-            succeeded = True
-        finally:
-            hooks.emit(
-                ReRun(
-                    server=self.label,
-                    cause=decision_of(self).cause,
-                    error=error,
-                    seconds=time.monotonic() - began,
-                    succeeded=succeeded,
-                    endpoint=self._intent.endpoint,
+        def run_again(*args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
+            began, succeeded = time.monotonic(), False
+            try:
+                result = run(*args, **options)
+                succeeded = True
+                return result
+            finally:
+                hooks.emit(
+                    ReRun(
+                        server=server,
+                        cause=decision_of(self).cause,
+                        error=error,
+                        seconds=time.monotonic() - began,
+                        succeeded=succeeded,
+                        endpoint=self._intent.endpoint,
+                    )
                 )
-            )
+
+        return run_again
 
     def _choose_engine(self, run: object, statement: object, options: dict[str, typing.Any]) -> Engine | None:
         """Return the engine a statement reads on; None when the unit of work moves to the primary for it."""
@@ -241,7 +258,7 @@ class ReplicaSession(GuardedSession):
         if self._catch_up is not None:
             self._wait_for_replica(self._catch_up)
         elif self._replica.health.is_down:
-            self.escalate(Cause.REPLICA_FAILED, f"{self._replica.label} went down")
+            self._leave_replica(Failure.DOWN, "went down")
 
     def _wait_for_replica(self, catch_up: CatchUpEngine) -> None:
         """Read from a replica that is fresh enough by now; from the primary when none is."""
@@ -266,15 +283,30 @@ class ReplicaSession(GuardedSession):
         """The name of the replica it reads from."""
         return self._replica.label
 
-    def _leave_after(self, error: Exception, *, stands_alone: bool) -> None:
-        """Move to the primary after an error of the replica, or raise it."""
+    def _leave_after(self, error: Exception, engine: Engine, *, stands_alone: bool, losses: int) -> bool:
+        """Have a statement run again after an error of the replica, or raise the error.
+
+        Args:
+            error: what the statement met.
+            engine: where it was run.
+            stands_alone: whether it can be run again.
+            losses: how often it has failed on this replica.
+
+        Returns:
+            Whether it is run elsewhere; otherwise it is run on a new connection to the same replica.
+
+        Raises:
+            WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
+            NoReplicaAvailable: no other replica can run it, and the settings say `primary_reads=False`.
+
+        """
         if isinstance(error, StatementNotForReplica):
             if error.foreseen.need is Need.PRIMARY:
                 self.escalate_write(error.foreseen.kind)
             else:
                 self.escalate(Cause.NEEDS_TRANSACTION, f"{error.foreseen.kind} needs a transaction")
-            return
-        failure = classify(error, self._replica.reads.driver)
+            return True
+        failure = classify(error)
         if failure is Failure.OWN:
             raise error
         if failure is Failure.WRITE:
@@ -282,18 +314,41 @@ class ReplicaSession(GuardedSession):
             if not stands_alone:
                 raise WriteOnReplicaError(endpoint=self._intent.endpoint, statement=statement) from error
             self.escalate_write(statement)
-            return
-        ejected = failure is Failure.DOWN and self._replica.health.failed()
+            return True
+        health = self._replica.health
+        ejected = failure is Failure.DOWN and health.failed()
         if not stands_alone:
             raise error
-        self._leave_lost(error, ejected=ejected)
+        if failure is Failure.LOST:
+            if (connection := self._reading.pop(engine, None)) is not None:
+                self._leave_connections(connection)  # its place in the pool is free already
+            if losses < CONNECTIONS_TRIED and not health.is_down:
+                return False
+        self._replica.policy.report_loss(server=self.label, error=error, ejected=ejected)
+        self._leave_replica(failure, f"failed ({type(error).__name__})", error)
+        return True
 
-    def _leave_lost(self, error: Exception, *, ejected: bool) -> None:
-        policy, label = self._replica.policy, self._replica.label
-        if isinstance(error, PoolTimeoutError) and not policy.primary_reads:
+    def _leave_replica(self, failure: Failure, reason: str, error: Exception | None = None) -> None:
+        """Move to the primary; or to another replica, where the primary is not to read or is not known."""
+        replica, primary_reads = self._replica, self._replica.policy.primary_reads
+        self._failed |= {replica.label}
+        if not primary_reads or replica.topology.has_lost_primary:
+            other = await_only(replica.another(self._intent, without=self._failed, has_read=self._has_read))
+            if other is not None:
+                self._replica = typing.cast(OneReplicaEngine, other)
+                self._leave_connections(*self._reading.values())
+                self._reading.clear()
+                return
+        if primary_reads:
+            self.escalate(Cause.REPLICA_FAILED, f"{replica.label} {reason}")
+        elif error is not None and failure is Failure.REFUSED:
+            raise error
+        else:
             raise NoReplicaAvailable(group=self._intent.group) from error
-        policy.report_loss(server=label, error=error, ejected=ejected)
-        self.escalate(Cause.REPLICA_FAILED, f"{label} failed ({type(error).__name__})")
+
+    def _leave_connections(self, *connections: Connection) -> None:
+        self._has_been_elsewhere = True
+        self._left = (*self._left, *connections)
 
     # Moving to the primary
 
@@ -333,12 +388,16 @@ class ReplicaSession(GuardedSession):
         while self._reading:
             _, connection = self._reading.popitem()
             connection.close()
+        while self._left:
+            connection, *left = self._left
+            self._left = tuple(left)
+            connection.close()
 
     def close(self) -> None:
         try:
             super().close()
         finally:
-            if self._reading:  # a transaction whose end is cancelled does not say so
+            if self._reading or self._left:  # a transaction whose end is cancelled does not say so
                 self.end_reading()
 
     def check_flush(self) -> None:

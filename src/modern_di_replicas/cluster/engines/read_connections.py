@@ -5,10 +5,11 @@ import typing
 import weakref
 
 from sqlalchemy import Connection, Engine, ExceptionContext, PoolProxiedConnection, event
-from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExecutionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
+from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, judge
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.statements import Foreseen, Need, foresee
 from modern_di_replicas.settings import ReadIsolation
@@ -40,11 +41,14 @@ class SessionReads:
         for event_name in ("do_execute", "do_executemany"):
             event.listen(engine, event_name, self._check_statement)
         event.listen(engine, "do_execute_no_params", self._check_bare_statement)
+        event.listen(engine, "handle_error", self._judge_error)
         if self.autocommit:
             event.listen(engine, "handle_error", self._end_what_was_begun)
-        # SQLAlchemy has no event in the place of a rollback; this is of the engine's own dialect.
-        self._do_rollback = engine.dialect.do_rollback
-        typing.cast(typing.Any, engine.dialect).do_rollback = self._roll_back
+        # SQLAlchemy has no event in the place of a rollback, nor around the driver's `connect` alone; these are of the
+        # engine's own dialect.
+        self._do_rollback, self._connect_driver = engine.dialect.do_rollback, engine.dialect.connect
+        dialect = typing.cast(typing.Any, engine.dialect)
+        dialect.do_rollback, dialect.connect = self._roll_back, self._open
 
     def connect(self, engine: Engine) -> Connection:
         """Return a connection for a session to read on.
@@ -53,7 +57,11 @@ class SessionReads:
             engine: that of the replica, with options of its own perhaps.
 
         """
-        connection = engine.connect()
+        try:
+            connection = engine.connect()
+        except Exception as error:
+            blame_checkout(error, self.driver)
+            raise
         # The session joins a transaction that is under event_name, and leaves its end to us.
         connection.begin()
         self._connections.add(connection)
@@ -87,6 +95,27 @@ class SessionReads:
 
     def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
         self._check_statement(cursor, statement, None, context)
+
+    def _open(self, *args: typing.Any, **options: typing.Any) -> DBAPIConnection:
+        try:
+            return self._connect_driver(*args, **options)
+        except Exception as error:
+            blame(error, Failure.DOWN)  # with a listener's error it would look like one of the application
+            raise
+
+    def _judge_error(self, context: ExceptionContext) -> None:
+        """Note on an error of the driver what it means, and give up a connection that is lost."""
+        error, connection = context.original_exception, context.connection
+        if connection is None or connection.closed or connection.invalidated:
+            return
+        # From a server-side cursor SQLAlchemy passes the driver's errors on as they are.
+        if not isinstance(context.sqlalchemy_exception, DBAPIError) and not isinstance(error, self.driver.errors):
+            return
+        if self.driver.is_lost(error) or self.driver.is_closed(connection.connection.driver_connection):
+            context.is_disconnect = True
+        failure = judge(self.driver.sqlstate(error), lost=context.is_disconnect)
+        context.is_disconnect = context.is_disconnect or failure is Failure.LOST
+        blame(error, failure)
 
     def _end_what_was_begun(self, context: ExceptionContext) -> None:
         """End a statement that the driver prepared and then could not execute, such as for an argument out of range.

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
 from modern_di_replicas.cluster.escalation import EscalationPolicy
-from modern_di_replicas.cluster.freshness import FreshRead
+from modern_di_replicas.cluster.freshness import FreshRead, catch_up
 from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.consistency.client import client_of_request
 from modern_di_replicas.consistency.levels import SESSION, STRONG, Bounded, Consistency
@@ -137,17 +137,46 @@ class ReplicaEngine(AsyncEngine):
         if intent.after is None and own is None and not isinstance(level, Bounded):
             server = topology.choose_server(intent.group, affinity=intent.affinity)
             return topology.without_replica(intent.group) if server is None else server.engine
+        return self._choose_fresh(self._fresh_read(intent, level, own))
+
+    def _fresh_read(
+        self, intent: Intent, level: Consistency, own: ConsistencyToken | None, **limits: typing.Any
+    ) -> FreshRead:
         max_age = level.lag.total_seconds() if isinstance(level, Bounded) else None
-        return self._choose_fresh(
-            FreshRead(
-                topology=topology,
-                freshness=Freshness(after=tuple(filter(None, (intent.after, own))), max_age=max_age),
-                group=intent.group,
-                affinity=intent.affinity,
-                wait=self.settings.catch_up_wait,
-                endpoint=intent.endpoint,
-            )
+        return FreshRead(
+            topology=self.topology,
+            freshness=Freshness(after=tuple(filter(None, (intent.after, own))), max_age=max_age),
+            group=intent.group,
+            affinity=intent.affinity,
+            wait=self.settings.catch_up_wait,
+            endpoint=intent.endpoint,
+            **limits,
         )
+
+    async def another(self, intent: Intent, *, without: frozenset[str], has_read: bool) -> AsyncEngine | None:
+        """Return the engine of another replica for a read that this one has failed; None when there is none.
+
+        Args:
+            intent: what the read declared.
+            without: the names of replicas that have failed it.
+            has_read: whether its unit of work has read from this replica: then the other one has to be as far, as far
+                as the monitor knows.
+
+        """
+        topology, level = self.topology, intent.consistency or self.settings.consistency
+        client = client_of_request() if level is SESSION else None
+        shown = topology.furthest(self.label) if has_read else 0.0
+        if level is STRONG or (client is not None and client.position_unknown) or (has_read and not shown):
+            return None  # no replica is known to be far enough
+        own = None if client is None else client.token
+        read = self._fresh_read(intent, level, own, at_least=shown, without=without)
+        server = read.choose_server()
+        candidate = topology.choose_server(intent.group, affinity=intent.affinity, without=without)
+        if server is None and candidate is not None:
+            server = await catch_up(read, first=candidate.name)
+        if server is None:
+            return None
+        return server.engine.execution_options(**self.options) if self.options else server.engine
 
     def _choose_fresh(self, read: FreshRead) -> AsyncEngine:
         topology = self.topology

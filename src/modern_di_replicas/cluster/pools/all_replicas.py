@@ -4,7 +4,7 @@ import typing
 
 from sqlalchemy import Pool, PoolProxiedConnection
 
-from modern_di_replicas.cluster.failures import Failure, classify
+from modern_di_replicas.cluster.failures import Failure, blame_checkout, classify
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.topology import Server, Topology
 from modern_di_replicas.drivers.known import driver_of
@@ -35,10 +35,9 @@ class AllReplicasPool(Pool):
     def _checkout(self) -> PoolProxiedConnection:
         if (kept := self._topology.kept_on_primary(None)) is not None:
             return self._topology.primary_because(*kept).sync_engine.raw_connection()
-        for _ in self._topology.servers:
-            server = self._topology.choose_server()
-            if server is None:
-                break
+        asked: set[str] = set()
+        while (server := self._topology.choose_server(without=asked)) is not None:
+            asked.add(server.name)
             try:
                 return server.engine.sync_engine.raw_connection()
             except Exception as error:
@@ -48,10 +47,11 @@ class AllReplicasPool(Pool):
 
     @staticmethod
     def _passes_over(server: Server, error: Exception) -> bool:
-        failure = classify(error, driver_of(server.engine.sync_engine))
+        blame_checkout(error, driver_of(server.engine.sync_engine))
+        failure = classify(error)
         if failure is Failure.DOWN:
             server.health.failed()
-        return failure in (Failure.DOWN, Failure.REFUSED)
+        return failure is not Failure.OWN
 
     def recreate(self) -> "AllReplicasPool":
         return AllReplicasPool(self._topology)

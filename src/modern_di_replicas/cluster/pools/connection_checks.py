@@ -6,6 +6,7 @@ import typing
 from sqlalchemy import AdaptedConnection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from modern_di_replicas.cluster.failures import Failure, blame
 from modern_di_replicas.drivers.known import driver_of
 
 
@@ -34,8 +35,9 @@ def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float
         replayed = adapted.run_async(lambda opened: driver.fetch_row(opened, REPLAYED))["replayed"]
         if replayed is not None and replayed < known:
             driver.terminate(adapted.driver_connection)
-            msg = "the standby has restarted, and has not replayed yet what it had shown before"
-            raise ConnectionResetError(msg)
+            error = ConnectionResetError("the standby has restarted, and has not replayed yet what it had shown before")
+            blame(error, Failure.DOWN)
+            raise error
 
 
 def refuse_standbys(engine: Engine) -> None:

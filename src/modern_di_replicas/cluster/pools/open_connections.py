@@ -18,6 +18,10 @@ CLOSE_TIMEOUT: typing.Final = 1.0
 _BEGUN: typing.Final = "modern_di_replicas.begun"
 
 
+class TerminatedWhileOpeningError(ConnectionAbortedError):
+    """All connections of an engine were terminated while one was being opened; nothing was sent on it."""
+
+
 class OpenConnections:
     """Tracks every open connection of an engine, idle or checked out.
 
@@ -46,7 +50,7 @@ class OpenConnections:
             # While it was opened, or waited for the first one to learn the version, all were terminated.
             self._driver.terminate(opened)
             msg = "the connection was terminated while it was being opened"
-            raise ConnectionAbortedError(msg)
+            raise TerminatedWhileOpeningError(msg)
         self._open.add(opened)
 
     async def closed(self, closing: collections.abc.Coroutine[typing.Any, typing.Any, None]) -> None:

@@ -5,6 +5,8 @@ import typing
 from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from modern_di_replicas.cluster.pools.open_connections import TerminatedWhileOpeningError
+
 
 class ReplaceablePool(AsyncAdaptedQueuePool):
     """A pool that makes no connection any more once it was replaced.
@@ -25,7 +27,7 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
             return self._current().connect()
         try:
             return super().connect()
-        except _ReplacedError:
+        except (_ReplacedError, TerminatedWhileOpeningError):
             return self._current().connect()
 
     def recreate(self) -> "ReplaceablePool":
