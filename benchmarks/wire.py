@@ -39,6 +39,11 @@ class Wire:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def cut(self) -> None:
+        """Abort the connections that are open, as a proxy does that restarts; new ones are accepted."""
+        for task in self._tasks:
+            task.cancel()
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connecting = asyncio.create_task(self._connect(reader, writer))
         # A test may end while connections are open, or wait to be let through: none may outlive its event loop.

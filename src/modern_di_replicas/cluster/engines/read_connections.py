@@ -108,9 +108,11 @@ class SessionReads:
         error, connection = context.original_exception, context.connection
         if connection is None or connection.closed or connection.invalidated:
             return
-        # From a server-side cursor SQLAlchemy passes the driver's errors on as they are.
-        if not isinstance(context.sqlalchemy_exception, DBAPIError) and not isinstance(error, self.driver.errors):
-            return
+        if not isinstance(context.sqlalchemy_exception, DBAPIError):
+            # Only from a server-side cursor SQLAlchemy passes the driver's errors on as they are.
+            is_fetching = getattr(getattr(context.execution_context, "cursor", None), "server_side", False)
+            if not (is_fetching and isinstance(error, self.driver.errors)):
+                return
         if self.driver.is_lost(error) or self.driver.is_closed(connection.connection.driver_connection):
             context.is_disconnect = True
         failure = judge(self.driver.sqlstate(error), lost=context.is_disconnect)

@@ -1,0 +1,108 @@
+"""The pure table: what an error means, by what the server said and whether the connection is gone."""
+
+import asyncpg
+import pytest
+import sqlalchemy.exc
+
+from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, classify, judge
+from modern_di_replicas.drivers.asyncpg import driver
+
+
+@pytest.mark.parametrize(
+    ("state", "meaning"),
+    [
+        ("25006", Failure.WRITE),
+        ("57014", Failure.OWN),
+        ("55P03", Failure.OWN),
+        ("57P01", Failure.LOST),
+        ("57P02", Failure.LOST),
+        ("57P03", Failure.LOST),
+        ("57P05", Failure.LOST),
+        ("25P03", Failure.LOST),
+        ("25P04", Failure.LOST),
+        ("08006", Failure.LOST),
+        ("08P01", Failure.LOST),
+        ("53100", Failure.TROUBLED),
+        ("53200", Failure.TROUBLED),
+        ("53300", Failure.TROUBLED),
+        ("53400", Failure.TROUBLED),
+        ("58030", Failure.TROUBLED),
+        ("XX001", Failure.TROUBLED),
+        ("40001", Failure.TROUBLED),
+        ("40P01", Failure.TROUBLED),
+        ("42P01", Failure.REFUSED),
+        ("22012", Failure.REFUSED),
+        ("55000", Failure.REFUSED),
+        (None, Failure.REFUSED),
+    ],
+)
+def test_what_the_server_says_on_a_connection_that_lives(state: str | None, meaning: Failure) -> None:
+    """The SQLSTATE decides; what it does not name is for the primary to try."""
+    assert judge(state, lost=False) is meaning
+
+
+@pytest.mark.parametrize(
+    ("state", "meaning"),
+    [
+        (None, Failure.LOST),
+        ("42P01", Failure.LOST),
+        ("53200", Failure.LOST),
+        ("57014", Failure.OWN),
+        ("25006", Failure.WRITE),
+    ],
+)
+def test_what_the_server_says_on_a_connection_that_is_gone(state: str | None, meaning: Failure) -> None:
+    """A new connection is tried, but for a time limit and for a write: they would be the same there."""
+    assert judge(state, lost=True) is meaning
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(),
+        FileNotFoundError(),
+        ConnectionResetError(),
+        ConnectionRefusedError(),
+        TimeoutError(),
+        ValueError(),
+        asyncpg.ConnectionDoesNotExistError("of another database"),
+        sqlalchemy.exc.DBAPIError("SELECT 1", (), Exception(), connection_invalidated=True),
+        sqlalchemy.exc.TimeoutError("of another pool"),
+    ],
+)
+def test_an_error_without_a_note_is_the_applications(error: Exception) -> None:
+    """INVARIANT: the type says nothing: the application raises the same ones, and uses other databases."""
+    assert classify(error) is Failure.OWN
+
+
+def test_the_note_is_found_on_what_is_raised_from_the_drivers_error() -> None:
+    """SQLAlchemy wraps the driver's error, and a listener for `handle_error` may raise its own from it."""
+    error, raised = OSError(), ValueError()
+    blame(error, Failure.DOWN)
+    raised.__cause__ = error
+    assert (classify(error), classify(raised)) == (Failure.DOWN, Failure.DOWN)
+
+
+def test_the_first_note_counts() -> None:
+    """It was made where the error arose."""
+    error = sqlalchemy.exc.DBAPIError("SELECT 1", (), Exception())
+    blame(error, Failure.LOST)
+    blame_checkout(error, driver)
+    assert classify(error) is Failure.LOST
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (sqlalchemy.exc.TimeoutError(), Failure.TROUBLED),
+        (sqlalchemy.exc.DBAPIError("SELECT version()", (), Exception()), Failure.DOWN),
+        (asyncpg.ConnectionDoesNotExistError(""), Failure.DOWN),
+        (asyncpg.InterfaceError(""), Failure.DOWN),
+        (ConnectionError("of a cache"), Failure.OWN),
+        (TimeoutError("of a secret store"), Failure.OWN),
+    ],
+)
+def test_what_a_pool_raises_instead_of_a_connection(error: Exception, meaning: Failure) -> None:
+    """What is not the driver's comes from a listener of the application, unless it has a note."""
+    blame_checkout(error, driver)
+    assert classify(error) is meaning

@@ -1,0 +1,273 @@
+"""Whose error it is: moments of a read on a replica, by ways to fail, on real servers.
+
+Each cell asserts what the caller sees, how often the statement ran, and whether the replica is used afterwards.
+"""
+
+import asyncio
+import collections.abc
+import contextlib
+import dataclasses
+import typing
+
+import asyncpg
+import pytest
+import sqlalchemy.exc
+from sqlalchemy import Dialect, Integer, TypeDecorator, cast, event, func, literal, select, text, type_coerce
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from benchmarks.wire import Wire
+from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.session.conftest import Servers, serving
+from tests.session.models import Item
+from tests.session.test_faults import engine_of
+
+
+BACKENDS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name LIKE '%-replica' AND backend_type = 'client backend'
+"""
+SLOW = select(func.pg_sleep(0.3), literal(7))
+
+
+class Broken(TypeDecorator[int]):
+    """A type of the application's that fails where it is told to."""
+
+    impl = Integer
+    cache_ok = True
+
+    def __init__(self, error: type[Exception], *, on: str) -> None:
+        super().__init__()
+        self.error, self.on = error, on
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002  # the signature of TypeDecorator
+        if self.on == "bind":
+            raise self.error
+        return value
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        if self.on == "result":
+            raise self.error
+        return value
+
+
+@dataclasses.dataclass
+class Watched:
+    """One replica, the reads of a session on it, and how often a statement was sent to any server."""
+
+    servers: Servers
+    server: LocalServer
+    name: str
+    sent: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name, engine in (("replica", self.engine), ("primary", self.servers.primary)):
+            event.listen(engine.sync_engine, "before_cursor_execute", self._note(name))
+
+    def _note(self, name: str) -> collections.abc.Callable[..., None]:
+        return lambda *_: self.sent.append(name)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        return self.servers.replica.engines[self.name]
+
+    async def serves_as_before(self) -> bool:
+        """Return whether the next reader gets an answer from this replica."""
+        async with self.servers.session() as session:
+            await session.execute(text("SELECT 1"))
+            return session.decision.server == self.name
+
+
+@contextlib.asynccontextmanager
+async def one_replica(cluster: LocalCluster, **settings: typing.Any) -> collections.abc.AsyncIterator[Watched]:
+    server = cluster.replicas[0]
+    async with serving(cluster, replicas=[server.url], **settings) as servers:
+        yield Watched(servers, server, f"127.0.0.1:{server.port}")
+
+
+APPLICATION_ERRORS = [FileNotFoundError, ConnectionResetError, ConnectionRefusedError, TimeoutError, OSError]
+MOMENTS = ["bind", "result", "before_cursor_execute", "do_execute", "after_cursor_execute", "checkout", "do_connect"]
+
+
+@pytest.mark.parametrize("error", APPLICATION_ERRORS)
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_an_error_of_the_application_is_raised_once_and_blames_no_server(
+    shop_cluster: LocalCluster, moment: str, error: type[Exception]
+) -> None:
+    """INVARIANT: in a type, in a listener: whatever its type, it happens once, as it is, and the replica goes on."""
+    async with one_replica(shop_cluster) as watched:
+        raised: list[Exception] = []
+
+        def fail(*_: object) -> None:
+            raised.append(error("of the application"))
+            raise raised[-1]
+
+        kind = Broken(error, on=moment)
+        statement = select(type_coerce(cast(literal(1, kind), Integer), kind)) if moment in ("bind", "result") else SLOW
+        engine = watched.engine.sync_engine
+        if statement is SLOW:
+            event.listen(engine, moment, fail)
+        async with watched.servers.session() as session:
+            with pytest.raises((error, sqlalchemy.exc.StatementError)) as caught:
+                (await session.execute(statement)).all()
+            assert isinstance(getattr(caught.value, "orig", caught.value), error)
+            if statement is SLOW:
+                assert raised == [caught.value]
+                event.remove(engine, moment, fail)
+            assert session.decision.server != "primary"
+        assert watched.sent.count("replica") <= 1
+        assert "primary" not in watched.sent
+        assert await watched.serves_as_before()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.ConnectionDoesNotExistError("of another database"),
+        sqlalchemy.exc.DBAPIError("GET", (), OSError(), connection_invalidated=True),
+        sqlalchemy.exc.TimeoutError("of another pool"),
+    ],
+)
+async def test_an_error_of_another_database_in_a_listener_is_the_applications(
+    shop_cluster: LocalCluster, error: Exception
+) -> None:
+    """INVARIANT: the driver's errors are judged by whose connection they are of, not by their type."""
+    async with one_replica(shop_cluster) as watched:
+        assert await watched.serves_as_before()
+        engine = watched.engine.sync_engine
+
+        def fail(*_: object) -> None:
+            raise error
+
+        event.listen(engine, "do_execute", fail)
+        async with watched.servers.session() as session:
+            with pytest.raises(type(error)) as caught:
+                await session.execute(SLOW)
+            assert caught.value is error
+        event.remove(engine, "do_execute", fail)
+        assert "primary" not in watched.sent
+        assert await watched.serves_as_before()
+
+
+Fault = collections.abc.Callable[[Watched, Wire], collections.abc.Awaitable[None]]
+
+
+async def end_backends(watched: Watched, wire: Wire) -> None:  # noqa: ARG001  # one signature for all faults
+    await asyncio.to_thread(watched.server.execute, BACKENDS)
+
+
+async def cut(watched: Watched, wire: Wire) -> None:  # noqa: ARG001
+    wire.cut()
+
+
+@pytest.mark.parametrize("fault", [end_backends, cut])
+@pytest.mark.parametrize("moment", ["idle", "executing", "between statements", "streaming"])
+@pytest.mark.parametrize("primary_reads", [True, False])
+async def test_a_lost_connection_is_replaced_and_blames_no_server(
+    shop_cluster: LocalCluster, moment: str, fault: Fault, primary_reads: bool
+) -> None:
+    """INVARIANT: the statement runs again on a new connection to the same replica, which nobody is kept from."""
+    server = shop_cluster.replicas[0]
+    async with Wire(server.port) as wire:
+        through = server.url.replace(f":{server.port}/", f":{wire.port}/")
+        settings = {"replicas": [through], "primary_reads": primary_reads, "replica_pool_size": 2}
+        async with serving(shop_cluster, **settings) as servers:
+            watched = Watched(servers, server, f"127.0.0.1:{wire.port}")
+            async with servers.session() as one, servers.session() as two:
+                await asyncio.gather(one.execute(text("SELECT 1")), two.execute(text("SELECT 1")))
+
+            async with servers.session() as session:
+                if moment == "between statements":
+                    assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
+                watched.sent.clear()
+                if moment == "executing":
+                    running = asyncio.create_task(session.execute(SLOW))
+                    await asyncio.sleep(0.1)
+                    await fault(watched, wire)
+                    assert (await running).one()[1] == 7
+                else:
+                    await fault(watched, wire)
+                    if moment == "streaming":
+                        rows = await session.stream_scalars(select(Item.id).order_by(Item.id))
+                        assert await rows.all() == list(range(1, 201))
+                    else:
+                        assert await session.scalar(select(Item.amount).where(Item.id == 2)) == 20
+                assert session.decision.server == watched.name
+            assert set(watched.sent) == {"replica"}
+            assert len(watched.sent) <= 2
+            assert await watched.serves_as_before()
+
+
+@pytest.mark.parametrize("way", ["statement_timeout", "pg_cancel_backend", "command_timeout", "cancelled task"])
+async def test_a_time_limit_is_the_applications_and_blames_no_server(shop_cluster: LocalCluster, way: str) -> None:
+    """INVARIANT: whoever set the limit, the statement ran once, and other readers stay on the replica."""
+    async with one_replica(shop_cluster, replica_pool_size=1) as watched:
+        engine = watched.engine.sync_engine
+        if way == "command_timeout":
+
+            @event.listens_for(engine, "do_connect")
+            def _limit(dialect: object, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG001  # the event's signature
+                cparams["command_timeout"] = 0.2
+
+        elif way == "statement_timeout":
+
+            @event.listens_for(engine, "do_connect")
+            def _limit_on_server(
+                dialect: object,  # noqa: ARG001
+                record: object,  # noqa: ARG001
+                cargs: object,  # noqa: ARG001
+                cparams: dict[str, typing.Any],
+            ) -> None:
+                cparams["server_settings"] = {**cparams["server_settings"], "statement_timeout": "200"}
+
+        async with watched.servers.session() as session:
+            running = asyncio.create_task(session.execute(select(func.pg_sleep(30))))
+            if way == "pg_cancel_backend":
+                await asyncio.sleep(0.2)
+                await asyncio.to_thread(watched.server.execute, BACKENDS.replace("terminate", "cancel"))
+            elif way == "cancelled task":
+                await asyncio.sleep(0.2)
+                running.cancel()
+            expected = {
+                "command_timeout": TimeoutError,
+                "cancelled task": asyncio.CancelledError,
+            }.get(way, sqlalchemy.exc.DBAPIError)
+            with pytest.raises(expected):
+                await running
+            assert session.decision.server != "primary"
+        assert watched.sent == ["replica"]
+        assert await watched.serves_as_before()
+
+
+async def test_ending_backends_all_the_time_fails_no_read_and_ejects_no_replica(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: a lost connection is not a lost server: with `primary_reads=False` every read is answered."""
+    settings = {"primary_reads": False, "replica_pool_size": 10}
+    async with serving(shop_cluster, **settings) as servers:
+        answered, ended = 0, asyncio.Event()
+
+        async def read() -> None:
+            nonlocal answered
+            while not ended.is_set():
+                async with servers.session() as session:
+                    await session.execute(select(func.count(Item.id), func.pg_sleep(0.005)))
+                    assert session.decision.server != "primary"
+                answered += 1
+
+        async with asyncio.timeout(60), asyncio.TaskGroup() as readers:
+            for _ in range(20):
+                readers.create_task(read())
+            for _ in range(10):
+                for replica in shop_cluster.replicas:
+                    await asyncio.to_thread(replica.execute, BACKENDS)
+                before = answered
+                while answered < before + 40:  # noqa: ASYNC110  # the readers go on meanwhile
+                    await asyncio.sleep(0.01)
+            ended.set()
+
+
+async def test_a_replica_that_cannot_be_connected_to_is_ejected(disposable_shop: LocalCluster) -> None:
+    """A new connection is tried before anybody is kept from the replica, and it is refused."""
+    async with one_replica(disposable_shop) as watched:
+        assert await watched.serves_as_before()
+        await asyncio.to_thread(watched.server.stop)
+        assert not await watched.serves_as_before()
+        assert engine_of(watched.servers, watched.server).health.is_down
