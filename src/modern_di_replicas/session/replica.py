@@ -1,7 +1,6 @@
 """All of the routing: a session that reads from a replica, and moves to the primary when it must, once, for good."""
 
 import collections.abc
-import contextlib
 import dataclasses
 import time
 import typing
@@ -17,7 +16,6 @@ from modern_di_replicas.cluster.engines.read_connections import StatementNotForR
 from modern_di_replicas.cluster.failures import Failure, classify
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.intent import Intent
-from modern_di_replicas.observability.emission import Hooks
 from modern_di_replicas.observability.events import Escalated, ReRun
 from modern_di_replicas.observability.request import note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, decision_of, on_primary
