@@ -38,3 +38,19 @@ def test_the_suite_runs_on_each_python_that_the_classifiers_promise() -> None:
     """`make test-all` is what a classifier relies on."""
     promised = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["classifiers"]))
     assert f"set -- {' '.join(promised)} lowest" in (ROOT / ".ci" / "test-all").read_text()
+
+
+PATHS = re.findall(r"`([a-z_./{},]+/[a-z_./{},]*|[a-z_]+\.(?:md|py|json))`", (ROOT / "CONTRIBUTING.md").read_text())
+
+
+def expand(path: str) -> list[str]:
+    """Return the paths that a shell would make of braces."""
+    found = re.fullmatch(r"(.*)\{(.*)\}(.*)", path)
+    return [found[1] + each + found[3] for each in found[2].split(",")] if found else [path]
+
+
+@pytest.mark.parametrize("path", sorted({each for path in PATHS for each in expand(path)}))
+def test_the_files_that_a_contributor_is_told_of_exist(path: str) -> None:
+    """The tree moves, and a guide to the old one is worse than none."""
+    folders = (ROOT, ROOT / "src" / "modern_di_replicas", ROOT / "benchmarks")
+    assert any((folder / path).exists() for folder in folders)
