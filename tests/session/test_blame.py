@@ -16,6 +16,7 @@ from sqlalchemy import Dialect, Integer, TypeDecorator, cast, event, func, liter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from benchmarks.wire import Wire
+from modern_di_replicas import RoutedSession
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
 from tests.session.models import Item
@@ -195,6 +196,41 @@ async def test_a_lost_connection_is_replaced_and_blames_no_server(
             assert set(watched.sent) == {"replica"}
             assert len(watched.sent) <= 2
             assert await watched.serves_as_before()
+
+
+@pytest.mark.parametrize("role", ["replica", "primary"])
+async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster: LocalCluster, role: str) -> None:
+    """A server's farewell to an idle connection leaves asyncpg in a state that no statement gets out of."""
+    async with one_replica(shop_cluster) as watched:
+        assert await watched.serves_as_before()
+        replica = role == "replica"
+        engine = watched.engine if replica else watched.servers.primary
+        dialect = engine.sync_engine.dialect
+        sent: list[object] = []
+
+        def fail_once(cursor: object, *_: object) -> None:
+            sent.append(cursor)
+            if len(sent) == 1:
+                confused = asyncpg.InternalClientError(
+                    "cannot switch to state 11; another operation (2) is in progress"
+                )
+                raise typing.cast(typing.Any, dialect.dbapi).InternalClientError(msg) from asyncpg.InternalClientError(
+                    msg
+                )
+
+        session = watched.servers.session() if replica else RoutedSession(engine)
+        async with engine.connect():
+            pass
+        event.listen(engine.sync_engine, "do_execute", fail_once)
+        async with session:
+            if replica:
+                assert await session.scalar(select(Item.amount).where(Item.id == 2)) == 20
+                assert session.decision.server == watched.name
+            else:
+                with pytest.raises(sqlalchemy.exc.DBAPIError) as caught:
+                    await session.scalar(select(Item.amount).where(Item.id == 2))
+                assert caught.value.connection_invalidated
+        assert len(sent) == (2 if replica else 1)
 
 
 @pytest.mark.parametrize("way", ["statement_timeout", "pg_cancel_backend", "command_timeout", "cancelled task"])

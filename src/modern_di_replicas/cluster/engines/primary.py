@@ -123,7 +123,8 @@ class PrimaryEngine(AsyncEngine):
 
 def _leave_former_primary(context: ExceptionContext) -> None:
     # A primary that became a standby keeps its connections open, and refuses writes on them. As a disconnect, this
-    # makes the pool connect again, to the primary of that moment.
-    driver = driver_of(typing.cast(Engine, context.engine))
-    if driver.sqlstate(context.original_exception) == REFUSED_WRITE:
+    # makes the pool connect again, to the primary of that moment. So does a connection whose end the driver has read
+    # and not noticed yet.
+    driver, error = driver_of(typing.cast(Engine, context.engine)), context.original_exception
+    if driver.sqlstate(error) == REFUSED_WRITE or driver.is_lost(error):
         context.is_disconnect = True
