@@ -211,12 +211,9 @@ async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster
         def fail_once(cursor: object, *_: object) -> None:
             sent.append(cursor)
             if len(sent) == 1:
-                confused = asyncpg.InternalClientError(
-                    "cannot switch to state 11; another operation (2) is in progress"
-                )
-                raise typing.cast(typing.Any, dialect.dbapi).InternalClientError(msg) from asyncpg.InternalClientError(
-                    msg
-                )
+                msg = "cannot switch to state 11; another operation (2) is in progress"
+                confused = asyncpg.InternalClientError(msg)
+                raise typing.cast(typing.Any, dialect.dbapi).InternalClientError(msg) from confused
 
         session = watched.servers.session() if replica else RoutedSession(engine)
         async with engine.connect():
