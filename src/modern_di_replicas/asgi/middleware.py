@@ -1,19 +1,11 @@
 """Token in, token out: one ASGI middleware for every framework."""
 
-import collections.abc
-import typing
-
 from modern_di_replicas.asgi.carrier import Carrier
+from modern_di_replicas.asgi.decisions import DecisionMiddleware
+from modern_di_replicas.asgi.protocol import App, Message, Receive, Scope, Send
 from modern_di_replicas.asgi.tokens import Tokens
 from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.settings import ReplicationSettings
-
-
-Scope = collections.abc.MutableMapping[str, typing.Any]
-Message = collections.abc.MutableMapping[str, typing.Any]
-Receive = collections.abc.Callable[[], collections.abc.Awaitable[Message]]
-Send = collections.abc.Callable[[Message], collections.abc.Awaitable[None]]
-App = collections.abc.Callable[[Scope, Receive, Send], collections.abc.Awaitable[None]]
 
 
 class TokenState:
@@ -23,9 +15,12 @@ class TokenState:
         self.tokens: Tokens | None = None
         """Judges and makes tokens; None while the application does not run, or does without."""
         self.carrier: Carrier | None = None
+        self.server_timing = False
+        """Whether responses say which server was used."""
 
     def open(self, settings: ReplicationSettings, tokens: Tokens) -> None:
         """Take tokens in and hand them out from now on, if the settings say so."""
+        self.server_timing = settings.server_timing
         if settings.token_carrier is not None:
             self.tokens, self.carrier = tokens, Carrier(settings)
 
@@ -44,11 +39,12 @@ class TokenMiddleware:
     """
 
     def __init__(self, app: App, state: TokenState) -> None:
-        self._app = app
+        self._app = self._decisions = DecisionMiddleware(app)
         self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tokens, carrier = self._state.tokens, self._state.carrier
+        self._decisions.sends_header = self._state.server_timing
         if tokens is None or carrier is None or scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return

@@ -15,9 +15,10 @@ from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.consistency.client import client_of_request
 from modern_di_replicas.consistency.levels import SESSION, STRONG, Bounded, Consistency
 from modern_di_replicas.consistency.token import ConsistencyToken
+from modern_di_replicas.errors import NoReplicaAvailable
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.observability.events import Decided, Shadowed
-from modern_di_replicas.routing.decision import PRIMARY, Cause, decision_of
+from modern_di_replicas.routing.decision import PRIMARY, Cause, decision_of, on_primary
 from modern_di_replicas.routing.positions import Freshness
 from modern_di_replicas.routing.rollout import Rollout
 from modern_di_replicas.routing.snapshot import Snapshot
@@ -107,15 +108,18 @@ class ReplicaEngine(AsyncEngine):
         kept = rollout.kept_on_primary(intent.affinity)
         if kept is not None:
             return self.topology.primary_because(*kept)
-        chosen = self._choose(intent)
         if not rollout.shadow:
-            return chosen
-        server = decision_of(chosen).server
+            return self._choose(intent)
+        try:
+            decision = decision_of(self._choose(intent))
+        except NoReplicaAvailable:
+            decision = on_primary(Cause.NO_REPLICA_SERVES, "")
+        server = decision.server
         if self.topology.hooks is not None:
             self.topology.hooks.emit(
                 Shadowed(
                     server=None if server == PRIMARY else server,
-                    stale=decision_of(chosen).cause is Cause.NOT_FRESH,
+                    stale=decision.cause is Cause.NOT_FRESH,
                     endpoint=intent.endpoint,
                 )
             )
