@@ -1,0 +1,78 @@
+import sys
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from modern_di_replicas import Cause, ConfigurationError, Decision
+from modern_di_replicas.observability import (
+    CaughtUp,
+    Decided,
+    Ejected,
+    Escalated,
+    OpenTelemetryHook,
+    PrimaryChanged,
+    ReRun,
+)
+
+
+DECIDED = Decided(decision=Decision(server="a", cause=Cause.REPLICA, reason="GET"))
+
+
+def test_the_current_span_says_where_a_unit_of_work_runs_and_why() -> None:
+    """The last word is that of an escalation, which is an event as well."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    hook = OpenTelemetryHook(tracer_provider=provider)
+    with provider.get_tracer("test").start_as_current_span("GET /users"):
+        hook.on_event(DECIDED)
+        hook.on_event(CaughtUp(server=None, seconds=0.1))
+        hook.on_event(Escalated(server="a", cause=Cause.WROTE, reason="UPDATE"))
+        hook.on_event(PrimaryChanged(former="b", primary="a"))
+        hook.on_event(Ejected(server="a", by="probe"))
+    (span,) = exporter.get_finished_spans()
+    assert dict(span.attributes or {}) == {
+        "db.replicas.server": "primary",
+        "db.replicas.cause": "wrote",
+        "db.replicas.reason": "UPDATE",
+    }
+    assert [(one.name, dict(one.attributes or {})) for one in span.events] == [
+        ("waited for a replica", {"db.replicas.server": "primary", "db.replicas.seconds": 0.1}),
+        ("escalated", {"db.replicas.server": "a", "db.replicas.cause": "wrote", "db.replicas.reason": "UPDATE"}),
+        ("primary changed", {"db.replicas.former": "b", "db.replicas.primary": "a"}),
+    ]
+
+
+@pytest.mark.parametrize(("succeeded", "status"), [(True, StatusCode.UNSET), (False, StatusCode.ERROR)])
+def test_a_rerun_is_a_span_of_its_own(succeeded: bool, status: StatusCode) -> None:
+    """As long as it took, below the span of the request."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    hook = OpenTelemetryHook(tracer_provider=provider)
+    with provider.get_tracer("test").start_as_current_span("GET /users"):
+        hook.on_event(
+            ReRun(server="a", cause=Cause.REPLICA_FAILED, error="DBAPIError", seconds=2.0, succeeded=succeeded)
+        )
+    rerun, request = exporter.get_finished_spans()
+    assert rerun.parent is not None
+    assert rerun.parent.span_id == request.context.span_id
+    assert (rerun.end_time or 0) - (rerun.start_time or 0) == pytest.approx(2e9)
+    assert rerun.status.status_code is status
+    assert (rerun.attributes or {})["db.replicas.cause"] == "replica_failed"
+
+
+def test_without_a_span_nothing_happens() -> None:
+    """As in a job that is not traced."""
+    OpenTelemetryHook().on_event(DECIDED)
+
+
+def test_without_its_extra_the_hook_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is made, not at the first event."""
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(ConfigurationError) as caught:
+        OpenTelemetryHook()
+    assert "modern-di-replicas[opentelemetry]" in caught.value.remedy
