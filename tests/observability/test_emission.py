@@ -99,7 +99,9 @@ async def test_a_crash_is_an_ejection_a_rerun_and_a_return(disposable_shop: Loca
         await asyncio.to_thread(crashed.stop, "immediate")
         await read(servers)
         assert [(one.server, one.by) for one in recorder.of(Ejected)] == [(name(crashed), "session")]
-        assert [one.cause for one in recorder.of(ReRun)] == [Cause.REPLICA_FAILED]
+        reruns = recorder.of(ReRun)
+        assert {(one.server, one.cause) for one in reruns} == {(name(crashed), Cause.REPLICA_FAILED)}
+        assert [(one.again_on, one.succeeded) for one in reruns] == [(name(crashed), False), ("primary", True)]
         assert recorder.of(Returned) == []
         await asyncio.to_thread(crashed.start)
 

@@ -55,7 +55,14 @@ def test_a_rerun_is_a_span_of_its_own(succeeded: bool, status: StatusCode) -> No
     hook = OpenTelemetryHook(tracer_provider=provider)
     with provider.get_tracer("test").start_as_current_span("GET /users"):
         hook.on_event(
-            ReRun(server="a", cause=Cause.REPLICA_FAILED, error="DBAPIError", seconds=2.0, succeeded=succeeded)
+            ReRun(
+                server="a",
+                again_on="primary",
+                cause=Cause.REPLICA_FAILED,
+                error="DBAPIError",
+                seconds=2.0,
+                succeeded=succeeded,
+            )
         )
     rerun, request = exporter.get_finished_spans()
     assert rerun.parent is not None

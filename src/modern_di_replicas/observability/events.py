@@ -54,11 +54,13 @@ class Escalated(Event):
 class ReRun(Event):
     """A statement that a replica refused, cancelled or lost was run again, and has ended.
 
-    It ran on a new connection to the same replica, on another replica, or on the primary: see `cause`.
+    It ran on a new connection to the same replica, on another replica, or on the primary: see `again_on`.
     """
 
     server: str
     """The replica that failed it."""
+    again_on: str
+    """Where it was run again: `primary`, or the name of a replica."""
     cause: Cause
     error: str
     """The class of the replica's error."""

@@ -21,7 +21,7 @@ class OpenTelemetryHook:
 
     The span that is current when a server is chosen, usually that of the request, gets `db.replicas.server`,
     `db.replicas.cause` and `db.replicas.reason`, and an event when it leaves its replica. A statement that is run again
-    on the primary is a span of its own, around the driver's.
+    is a span of its own, beside the driver's.
 
     Args:
         tracer_provider: makes the spans; default: the global one.
@@ -67,9 +67,16 @@ class OpenTelemetryHook:
     def _re_run(self, event: ReRun) -> None:
         ended_at = time.time_ns()
         span = self._tracer.start_span(
-            "run again on the primary",
+            "statement run again",
             start_time=ended_at - int(event.seconds * 1e9),
-            attributes=_named({"server": event.server, "cause": event.cause.value, "error": event.error}),
+            attributes=_named(
+                {
+                    "failed_on": event.server,
+                    "server": event.again_on,
+                    "cause": event.cause.value,
+                    "error": event.error,
+                }
+            ),
         )
         if not event.succeeded:
             span.set_status(self._trace.StatusCode.ERROR)

@@ -97,7 +97,9 @@ class Metrics:
         self.escalations = counter(
             "db_escalations", "Units of work that left their replica for the primary", "endpoint", "reason"
         )
-        self.reruns = counter("db_reruns", "Statements run again after a replica failed them", "reason", "outcome")
+        self.reruns = counter(
+            "db_reruns", "Statements run again after a replica failed them", "reason", "target", "outcome"
+        )
         self.failovers = counter("db_failover", "Changes of the primary")
         self.ejections = counter("db_ejections", "Servers that left the rotation", "server", "by")
         self.tokens = counter("db_consistency_tokens", "Consistency tokens of clients", "direction", "outcome")
@@ -136,8 +138,7 @@ class Metrics:
         if not event.is_read:
             self.writes.inc()
             return
-        target = "primary" if event.decision.server == PRIMARY else "replica"
-        self._child(self.routes, target, cause.value).inc()
+        self._child(self.routes, _role_of(event.decision.server), cause.value).inc()
         if cause in FALLBACKS:
             self._child(self.fallbacks, cause.value).inc()
 
@@ -147,7 +148,8 @@ class Metrics:
             self._child(self.fallbacks, event.cause.value).inc()
 
     def re_run(self, event: ReRun) -> None:
-        self._child(self.reruns, event.cause.value, "succeeded" if event.succeeded else "failed").inc()
+        outcome = "succeeded" if event.succeeded else "failed"
+        self._child(self.reruns, event.cause.value, _role_of(event.again_on), outcome).inc()
 
     def caught_up(self, event: CaughtUp) -> None:
         self._child(self.waits, "primary" if event.server is None else "replica").observe(event.seconds)
@@ -198,6 +200,10 @@ class Metrics:
         if not self._is_shared:
             for gauge in (self.up, self.role, self.lag_seconds, self.lag_bytes, self.in_use, self.size):
                 gauge.clear()
+
+
+def _role_of(server: str) -> str:
+    return "primary" if server == PRIMARY else "replica"
 
 
 _COUNTED: typing.Final[dict[type[Event], typing.Callable[[Metrics, typing.Any], None]]] = {

@@ -18,7 +18,7 @@ from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.observability.events import Escalated, ReRun
 from modern_di_replicas.observability.request import note_decision
-from modern_di_replicas.routing.decision import Cause, Decision, decision_of, on_primary
+from modern_di_replicas.routing.decision import Cause, Decision, on_primary
 from modern_di_replicas.routing.statements import Need
 from modern_di_replicas.session.guarded import ALL_AT_ONCE, GuardedSession, mark_rows
 
@@ -217,10 +217,13 @@ class ReplicaSession(GuardedSession):
                 succeeded = True
                 return result
             finally:
+                decision = self.decision
+                is_on_replica = decision.cause is Cause.REPLICA  # on a new connection, or on another replica
                 hooks.emit(
                     ReRun(
                         server=server,
-                        cause=decision_of(self).cause,
+                        again_on=decision.server,
+                        cause=Cause.REPLICA_FAILED if is_on_replica else decision.cause,
                         error=error,
                         seconds=time.monotonic() - began,
                         succeeded=succeeded,
