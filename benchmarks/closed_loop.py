@@ -1,61 +1,53 @@
-"""Clients that each do one operation after another, and what is counted of it."""
+"""Clients that repeat an operation, each without a pause, and what they did."""
 
 import asyncio
 import collections.abc
-import dataclasses
 import time
 import typing
 
+from benchmarks.results import Sample
+
 
 LEAD_IN: typing.Final = 0.2
-"""Share of a run before the counting: connections that were idle are used, and the processes are awake."""
+"""Share of a round before the counting, in which idle connections are used again and processes wake up."""
 
 Operation = collections.abc.Callable[[int], collections.abc.Awaitable[bool]]
 
 
-@dataclasses.dataclass(kw_only=True, slots=True)
-class Count:
-    """What happened from the moment all clients began until the last of them had ended.
+async def closed_loop(
+    operation: Operation,
+    cpu: collections.abc.Callable[[], collections.abc.Awaitable[float]],
+    *,
+    clients: int,
+    seconds: float,
+) -> Sample:
+    """Let clients repeat an operation for so long; return what they did until all of them had finished.
 
-    Every operation that was begun is counted, and all the time it took, so what was done and the time belong together
-    however the operations of many clients fall into step.
-    """
-
-    done: int = 0
-    failed: int = 0
-    wall: float = 0.0
-    everything: int = 0
-    """Operations of the whole run, those of the lead-in included."""
-
-
-async def closed_loop(operation: Operation, *, clients: int, seconds: float) -> Count:
-    """Let clients do an operation, which says whether it succeeded, for so long, and end what they have begun.
+    Every operation that was started is counted, with all the time until the last one ended: clients that do the same
+    step at the same time complete their operations in bursts.
 
     Args:
-        operation: takes the number of the client.
+        operation: takes the number of the client, and returns whether it succeeded.
+        cpu: returns the processor time of the contender's process, in seconds.
         clients: how many at once.
-        seconds: after which nobody begins another one; each does one at least.
+        seconds: after which no client starts another operation; each does one at least.
 
     """
-    lead_in = await _work(operation, clients, seconds * LEAD_IN)
-    count = await _work(operation, clients, seconds)
-    count.everything += lead_in.everything
-    return count
+    await _repeat(operation, clients, seconds * LEAD_IN)
+    used, started = await cpu(), time.perf_counter()
+    succeeded = await _repeat(operation, clients, seconds)
+    wall = time.perf_counter() - started
+    return Sample(sum(succeeded), len(succeeded) - sum(succeeded), wall, await cpu() - used)
 
 
-async def _work(operation: Operation, clients: int, seconds: float) -> Count:
-    count = Count()
-    started = time.perf_counter()
+async def _repeat(operation: Operation, clients: int, seconds: float) -> list[bool]:
+    succeeded: list[bool] = []
+    until = time.perf_counter() + seconds
 
     async def client(number: int) -> None:
-        while True:
-            succeeded = await operation(number)
-            count.everything += 1
-            count.done += succeeded
-            count.failed += not succeeded
-            if time.perf_counter() - started >= seconds:
-                return
+        succeeded.append(await operation(number))
+        while time.perf_counter() < until:
+            succeeded.append(await operation(number))
 
     await asyncio.gather(*map(client, range(clients)))
-    count.wall = time.perf_counter() - started
-    return count
+    return succeeded

@@ -9,10 +9,9 @@ import typing
 import psutil
 
 from benchmarks import faults, machine, over_http, schema
-from benchmarks.closed_loop import Count
 from benchmarks.contenders.catalogue import BY_NAME, CONTENDERS, OURS, OURS_20, PINNED
 from benchmarks.plan import HTTP_SURFACES, SURFACES, Plan, Turns, participants
-from benchmarks.results import Cell, Results, Sample, Samples, sample_of
+from benchmarks.results import Cell, Results, Sample, Samples
 from benchmarks.servers import Servers
 from benchmarks.work.operations import BY_NAME as OPERATIONS
 from benchmarks.workers import Worker, Workers
@@ -115,6 +114,4 @@ class _Run:
 
 
 async def _run_sessions(worker: Worker, cell: Cell, seconds: float) -> Sample:
-    answer = await worker.ask("run", operation=cell.operation, clients=cell.clients, seconds=seconds)
-    cpu = answer.pop("cpu")
-    return sample_of(Count(**answer), cpu)
+    return Sample(**await worker.ask("run", operation=cell.operation, clients=cell.clients, seconds=seconds))

@@ -9,7 +9,7 @@ import typing
 from benchmarks.closed_loop import closed_loop
 from benchmarks.http_client import Client
 from benchmarks.plan import TOKEN_READ, TOKEN_WRITE
-from benchmarks.results import Cell, Sample, sample_of
+from benchmarks.results import Cell, Sample
 from benchmarks.schema import BOOKS
 from benchmarks.work.operations import BY_NAME
 from benchmarks.workers import Worker
@@ -29,9 +29,11 @@ async def run(worker: Worker, cell: Cell, seconds: float) -> Sample:
         async def request(number: int) -> bool:
             return await _succeeds(clients[number], next(paths))
 
-        cpu = (await worker.ask("cpu"))["cpu"]
-        count = await closed_loop(request, clients=cell.clients, seconds=seconds)
-        return sample_of(count, (await worker.ask("cpu"))["cpu"] - cpu)
+        async def cpu() -> float:
+            seconds: float = (await worker.ask("cpu"))["cpu"]
+            return seconds
+
+        return await closed_loop(request, cpu, clients=cell.clients, seconds=seconds)
 
 
 async def _succeeds(client: Client, request: tuple[str, str]) -> bool:

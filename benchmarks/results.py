@@ -8,7 +8,6 @@ import pathlib
 import statistics
 import typing
 
-from benchmarks.closed_loop import Count
 from benchmarks.contenders.catalogue import BY_NAME, OURS
 
 
@@ -21,11 +20,6 @@ class Sample(typing.NamedTuple):
     """Seconds the round took."""
     cpu: float
     """Seconds of processor time of the contender's process."""
-
-
-def sample_of(count: Count, cpu: float) -> Sample:
-    """Return a round, with the share of the processor time that falls on the counted operations."""
-    return Sample(count.done, count.failed, count.wall, cpu * count.done / max(count.everything, 1))
 
 
 class Cell(typing.NamedTuple):

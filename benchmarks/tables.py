@@ -99,7 +99,7 @@ def verdicts(results: Results) -> list[Verdict]:
         at_most(f"ORM read by key, of the time of the {RECIPE.title}", 0.45, same_replica[RECIPE.name].ratio),
         at_most("ORM read by key, of the time of the asyncpg pool", 1.50, same_replica[POOL.name].ratio),
         at_most(
-            f"Core read, of the time of an {AUTOCOMMIT.title}", 1.10, results.cells[ROUTING][AUTOCOMMIT.name].ratio
+            f"Core read, of the time of an {AUTOCOMMIT.title}", 1.12, results.cells[ROUTING][AUTOCOMMIT.name].ratio
         ),
         at_most(
             "writing request, of the time of one without tokens", 1.15, results.cells[TOKEN_WRITE][NO_TOKENS.name].ratio

@@ -80,9 +80,10 @@ class Worker:
                 return False
             return True
 
-        cpu = time.process_time()
-        count = await closed_loop(request, clients=clients, seconds=seconds)
-        return {**dataclasses.asdict(count), "cpu": time.process_time() - cpu}
+        async def cpu() -> float:
+            return time.process_time()
+
+        return (await closed_loop(request, cpu, clients=clients, seconds=seconds))._asdict()
 
     async def _do(self, contender: Contender, operation: str) -> None:
         async with contender.unit_of_work(writes=OPERATIONS[operation].writes) as session:

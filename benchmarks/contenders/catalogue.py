@@ -51,7 +51,7 @@ RIVALS: typing.Final = (
 CONTENDERS: typing.Final = (OURS, OURS_20, *RIVALS)
 
 # Each is measured for one comparison only.
-AUTOCOMMIT: typing.Final = Entry(name="autocommit", title="AsyncSession in autocommit", target="autocommit:Autocommit")
+AUTOCOMMIT: typing.Final = Entry(name="autocommit", title="AsyncSession in autocommit", target="recipe:Autocommit")
 NO_TOKENS: typing.Final = Entry(
     name="ours_no_tokens", title="modern-di-replicas without tokens", target="ours:OursWithoutTokens"
 )

@@ -30,12 +30,12 @@ def create_session(engine: AsyncEngine) -> AsyncSession:
 
 
 class Recipe(Contender):
-    pre_ping: typing.ClassVar = True
+    options: typing.ClassVar[dict[str, typing.Any]] = {"pool_pre_ping": True}
 
     def __init__(self, servers: Servers) -> None:
         def engine(url: str, size: int) -> collections.abc.Callable[[], AsyncEngine]:
             def create_engine() -> AsyncEngine:
-                return create_async_engine(url, pool_pre_ping=self.pre_ping, pool_size=size, max_overflow=0)
+                return create_async_engine(url, pool_size=size, max_overflow=0, **self.options)
 
             return create_engine
 
@@ -76,4 +76,10 @@ class Recipe(Contender):
 class RecipeWithoutPing(Recipe):
     """The page on read replicas alone does not mention pre-ping."""
 
-    pre_ping = False
+    options: typing.ClassVar[dict[str, typing.Any]] = {}
+
+
+class Autocommit(Recipe):
+    """Reads in autocommit, as modern-di-replicas does: the baseline for the cost of its routing. It only reads."""
+
+    options: typing.ClassVar[dict[str, typing.Any]] = {"isolation_level": "AUTOCOMMIT"}

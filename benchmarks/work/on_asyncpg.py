@@ -30,14 +30,6 @@ async def list_100(connection: typing.Any, key: int) -> Answer:
     return {"books": [[row["id"], row["title"], row["name"]] for row in rows]}
 
 
-async def read_then_write(connection: typing.Any, key: int) -> Answer:
-    async with connection.transaction():
-        row = await connection.fetchrow(READ, key)
-        copies = row["copies"] + 1
-        await connection.execute("UPDATE books SET copies = $1 WHERE id = $2", copies, key)
-    return {"copies": copies}
-
-
 async def write(connection: typing.Any, key: int) -> Answer:
     return {"copies": await connection.fetchval(WRITE, key)}
 
@@ -47,6 +39,4 @@ async def witness(connection: typing.Any, key: int) -> Answer:
     return {"copies": row[0], "replica": row[1]}
 
 
-WORK: typing.Final[dict[str, Run]] = {
-    run.__name__: run for run in (orm_read, core_read, list_100, read_then_write, write, witness)
-}
+WORK: typing.Final[dict[str, Run]] = {run.__name__: run for run in (orm_read, core_read, list_100, write, witness)}

@@ -26,13 +26,6 @@ async def list_100(session: AsyncSession, key: int) -> Answer:
     return {"books": [[book.id, book.title, book.author.name] for book in await session.scalars(chosen)]}
 
 
-async def read_then_write(session: AsyncSession, key: int) -> Answer:
-    book = await session.get_one(Book, key)
-    book.copies += 1
-    await session.commit()
-    return {"copies": book.copies}
-
-
 async def write(session: AsyncSession, key: int) -> Answer:
     added = update(Book).where(Book.id == key).values(copies=Book.copies + 1).returning(Book.copies)
     copies = (await session.execute(added)).scalar_one()
@@ -45,6 +38,4 @@ async def witness(session: AsyncSession, key: int) -> Answer:
     return {"copies": row[0], "replica": row[1]}
 
 
-WORK: typing.Final[dict[str, Run]] = {
-    run.__name__: run for run in (orm_read, core_read, list_100, read_then_write, write, witness)
-}
+WORK: typing.Final[dict[str, Run]] = {run.__name__: run for run in (orm_read, core_read, list_100, write, witness)}

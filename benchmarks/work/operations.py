@@ -21,7 +21,6 @@ OPERATIONS: typing.Final = (
     Operation(name="orm_read", title="ORM read by key"),
     Operation(name="core_read", title="Core read"),
     Operation(name="list_100", title="100 rows with their author"),
-    Operation(name="read_then_write", title="read, then write", writes=True),
     Operation(name="write", title="write", writes=True),
 )
 WITNESS: typing.Final = Operation(name="witness", title="read by key, and which server answered")

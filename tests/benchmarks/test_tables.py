@@ -48,7 +48,7 @@ def test_a_keyed_read_may_take_0_45_of_the_recipes_time(ours: float, recipe: flo
 def test_a_contender_that_is_faster_beyond_the_spread_is_named() -> None:
     """Where others are better is said first."""
     results = made_up_results({(BUSY_GET, POOL.name): samples(100, 101, 102)})
-    assert "**asyncpg pool, no ORM** is faster in 1 of 20 measurements beyond the spread" in render(results)
+    assert "**asyncpg pool, no ORM** is faster in 1 of 16 measurements beyond the spread" in render(results)
     assert "is faster" not in render(made_up_results({(BUSY_GET, POOL.name): samples(150, 199, 201)}))
 
 
