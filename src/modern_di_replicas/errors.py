@@ -6,6 +6,7 @@
     ├── NoReplicaAvailable
     ├── WriteOnReplicaError
     ├── StaleWriteError
+    ├── TransactionRolledBackError    (a sqlalchemy.exc.DBAPIError as well)
     └── ClusterError                  (modern_di_replicas.testing)
         ├── AccountNotFoundError
         ├── BinaryNotFoundError
@@ -22,6 +23,8 @@ import dataclasses
 import functools
 import pathlib
 import typing
+
+import sqlalchemy.exc
 
 
 DOCS_URL: typing.Final = "https://modern-di-replicas.modern-python.org"
@@ -131,6 +134,25 @@ class StaleWriteError(ReplicasError):
             "could overwrite a concurrent update. Mark the endpoint with @write_intent, so that it is loaded from "
             "the primary; or refresh it there before changing it (session.refresh(item, with_for_update=True)); or "
             "give its mapper a version_id_col."
+        )
+
+
+class _FailedTransaction(Exception):  # noqa: N818  # what `orig` is, in the place of an error of the driver
+    sqlstate: typing.ClassVar[str] = "25P02"  # in_failed_sql_transaction
+
+
+class TransactionRolledBackError(ReplicasError, sqlalchemy.exc.DBAPIError):
+    """PostgreSQL answered COMMIT with ROLLBACK: a statement had failed, and its error was not heeded."""
+
+    slug: typing.ClassVar[str] = "transaction-rolled-back-error"
+
+    def __init__(self) -> None:
+        sqlalchemy.exc.DBAPIError.__init__(self, "COMMIT", None, _FailedTransaction("in_failed_sql_transaction"))
+
+    def message(self) -> str:
+        return (
+            "PostgreSQL rolled the transaction back where it was to be committed: nothing of it was written. A "
+            "statement in it had failed, and its error was caught without a rollback."
         )
 
 

@@ -1,6 +1,7 @@
 import collections.abc
 import contextlib
 import dataclasses
+import io
 import typing
 from typing import Annotated
 
@@ -12,8 +13,9 @@ import modern_di_litestar
 import pytest
 from litestar.di import NamedDependency
 from modern_di import Container
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy import AdaptedConnection, Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
 
 import modern_di_replicas.fastapi
 import modern_di_replicas.litestar
@@ -88,9 +90,79 @@ async def lazily(session: AsyncSession, _: PrimaryEngine) -> None:
     await session.commit()
 
 
+async def select_in_autocommit(_: AsyncSession, primary: PrimaryEngine) -> None:
+    async with primary.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        await connection.execute(text("SELECT sell()"))
+
+
+async def driver_of(connection: AsyncConnection) -> typing.Any:
+    return (await connection.get_raw_connection()).driver_connection
+
+
+async def driver_copy(_: AsyncSession, primary: PrimaryEngine) -> None:
+    async with primary.begin() as connection:
+        await (await driver_of(connection)).copy_records_to_table("delivery", records=[(1,)])
+
+
+async def driver_copy_from_file(_: AsyncSession, primary: PrimaryEngine) -> None:
+    async with primary.connect() as connection:
+        await (await driver_of(connection)).copy_to_table("delivery", source=io.BytesIO(b"1\n"))
+
+
+async def driver_executemany(_: AsyncSession, primary: PrimaryEngine) -> None:
+    async with primary.connect() as connection:
+        await (await driver_of(connection)).executemany("INSERT INTO delivery VALUES ($1)", [(1,)])
+
+
+async def driver_of_a_session(session: AsyncSession, _: PrimaryEngine) -> None:
+    driver = await driver_of(await session.connection())
+    await driver.execute("INSERT INTO delivery VALUES ($1)", 1)
+    await session.commit()
+
+
+async def driver_transaction(session: AsyncSession, _: PrimaryEngine) -> None:
+    driver = await driver_of(await session.connection())
+    async with driver.transaction():
+        await driver.fetchval("SELECT sell()")
+    await session.rollback()
+
+
+async def run_async(_: AsyncSession, primary: PrimaryEngine) -> None:
+    def work(connection: Connection) -> None:
+        dbapi_connection = typing.cast(AdaptedConnection, connection.connection.dbapi_connection)
+        dbapi_connection.run_async(lambda driver: driver.execute("INSERT INTO delivery VALUES (1)"))
+
+    async with primary.connect() as connection:
+        await connection.run_sync(work)
+
+
+async def raw_connection(session: AsyncSession, primary: PrimaryEngine) -> None:
+    def work(_: Session) -> None:
+        raw = primary.sync_engine.raw_connection()
+        raw.cursor().execute("INSERT INTO delivery VALUES (1)")
+        raw.commit()
+        raw.close()
+
+    await session.run_sync(work)
+
+
 WAYS: dict[str, Handler] = {
     way.__name__: way
-    for way in (commit, begin, commit_twice, core, core_commit, core_autocommit, inside_a_select, lazily)
+    for way in (
+        *(
+            commit,
+            begin,
+            commit_twice,
+            core,
+            core_commit,
+            core_autocommit,
+            inside_a_select,
+            select_in_autocommit,
+            lazily,
+        ),
+        *(driver_copy, driver_copy_from_file, driver_executemany, driver_of_a_session, driver_transaction),
+        *(run_async, raw_connection),
+    )
 }
 """The ways to commit a write."""
 
@@ -104,8 +176,21 @@ async def only_read(session: AsyncSession, _: PrimaryEngine) -> None:
     await session.commit()
 
 
-async def change_nothing(session: AsyncSession, _: PrimaryEngine) -> None:
-    await session.execute(text("UPDATE stock SET amount = 0 WHERE id = -1"))
+async def read_with_functions(session: AsyncSession, _: PrimaryEngine) -> None:
+    await session.execute(text("SET LOCAL work_mem = '4MB'"))
+    async with session.begin_nested():
+        await session.execute(text("SELECT count(*), max(lower(amount::varchar(9))) FROM stock WHERE id IN (1, 2)"))
+    await session.commit()
+
+
+async def read_by_driver(session: AsyncSession, _: PrimaryEngine) -> None:
+    driver = await driver_of(await session.connection())
+    async with driver.transaction():
+        await driver.fetch("SELECT amount FROM stock")
+        await driver.fetchrow("SELECT amount FROM stock")
+        await driver.fetchmany("SELECT amount FROM stock WHERE id = $1", [(1,)])
+        [_ async for _ in driver.cursor("SELECT amount FROM stock")]
+        await driver.copy_from_query("SELECT amount FROM stock", output=io.BytesIO())
     await session.commit()
 
 
@@ -126,7 +211,7 @@ async def begin_nothing(_: AsyncSession, primary: PrimaryEngine) -> None:
 
 
 NOT_WAYS: dict[str, Handler] = {
-    way.__name__: way for way in (nothing, only_read, change_nothing, roll_back, fail_to_commit, begin_nothing)
+    way.__name__: way for way in (nothing, only_read, read_with_functions, read_by_driver, roll_back, fail_to_commit, begin_nothing)
 }
 
 
@@ -281,6 +366,10 @@ def create_stock(cluster: LocalCluster) -> None:
         CREATE TABLE stock (id int PRIMARY KEY, amount int NOT NULL);
         INSERT INTO stock VALUES (1, 0);
         CREATE TABLE sale (item int REFERENCES stock DEFERRABLE INITIALLY DEFERRED);
+        CREATE TABLE delivery (amount int NOT NULL);
+        CREATE FUNCTION deliver() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN UPDATE stock SET amount = stock.amount + NEW.amount; RETURN NEW; END';
+        CREATE TRIGGER delivered AFTER INSERT ON delivery FOR EACH ROW EXECUTE FUNCTION deliver();
         CREATE FUNCTION sell() RETURNS int LANGUAGE sql AS 'UPDATE stock SET amount = amount + 1 RETURNING amount';
         """
     )

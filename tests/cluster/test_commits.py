@@ -23,7 +23,7 @@ from modern_di_replicas import (
     current_token,
 )
 from modern_di_replicas.cluster.engines.create import create_primary_engine
-from modern_di_replicas.consistency.client import Client, record_commit, request_of
+from modern_di_replicas.consistency.client import Client, current_client, request_of
 from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import serving
@@ -226,7 +226,7 @@ async def test_outside_a_request_a_token_stays_in_the_context_of_the_write(prima
 
 async def test_a_write_in_nobodys_context_is_noted_for_nobody(primary: PrimaryEngine) -> None:
     """A connection that comes back where no write was expected has nobody to tell."""
-    contextvars.Context().run(record_commit, None)
+    contextvars.Context().run(lambda: current_client().written(None))
     assert (await write(primary)) == current_token()
 
 

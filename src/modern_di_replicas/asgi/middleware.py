@@ -61,7 +61,7 @@ class TokenMiddleware:
                     header = carrier.write(tokens.encode(token), scheme=scope["scheme"])
                     message = {**message, "headers": [*message.get("headers", ()), header]}
                     tokens.note_sent()
-                client.wrote = False
+                client.answered()
             await send(message)
 
         with request_of(client):

@@ -111,10 +111,12 @@ class Tokens:
         """Return the token for a client that has written; None when no monitor runs.
 
         It is that of the last write of this process, which includes the client's: of two responses to one client,
-        whichever comes last then has the later token. When the position of the primary is unknown, because it died
-        right after the commit, the token asks for all that will ever be on this timeline: until another one begins,
-        or the token ends, only the primary has that.
+        whichever comes last then has the later token. When the position cannot be known, because a commit may still
+        be under way or the primary does not answer, the token asks for all that will ever be on this timeline: until
+        another one begins, or the token ends, only the primary has that.
         """
+        if client.is_in_doubt:
+            return self._everything() or await self.now()
         if client.position_unknown:
             return await self.now() or self._everything()
         latest = None if self._topology is None else self._topology.own_write

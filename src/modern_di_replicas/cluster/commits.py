@@ -1,4 +1,4 @@
-"""Notices each commit that really wrote, however it is made, and asks the primary how far it is then."""
+"""Notices each commit that may have written, however it is made, and asks the primary for its position then."""
 
 import dataclasses
 import logging
@@ -9,11 +9,13 @@ from sqlalchemy import AdaptedConnection, Engine, PoolProxiedConnection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExecutionContext
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
-from modern_di_replicas.consistency.client import open_record, record_commit
-from modern_di_replicas.consistency.token import ConsistencyToken, identify
+from modern_di_replicas.cluster.direct_use import COMMIT, EXPECTED, Info, watch_driver
+from modern_di_replicas.consistency.client import Client, Write, current_client
+from modern_di_replicas.consistency.token import ConsistencyToken, identify, later
 from modern_di_replicas.consistency.wal import last_record_end
 from modern_di_replicas.drivers.known import driver_of
-from modern_di_replicas.routing.statements import Need, foresee
+from modern_di_replicas.errors import TransactionRolledBackError
+from modern_di_replicas.routing.statements import Need, foresee, may_write
 
 
 logger = logging.getLogger("modern_di_replicas")
@@ -38,47 +40,47 @@ FROM ({QUESTION}) AS position
 The timeline is not among it: behind a connection pooler, one connection may see a promotion.
 """
 
-HAS_WRITTEN: typing.Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL AS has_written"
-"""A transaction that wrote has an id. PostgreSQL, chapter 9.27, "System Information Functions"."""
-
-_CHANGES: typing.Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _LAZINESS: typing.Final = "synchronous_commit"
 
-Info = dict[typing.Any, typing.Any]
-"""What SQLAlchemy keeps for a connection of the driver, for as long as that lives."""
+_NOT_COMMITTED: typing.Final = ("23", "40")
+"""Classes of SQLSTATE that say that a commit did not happen: a deferred constraint, and a transaction rollback."""
+_COMPLETION_UNKNOWN: typing.Final = "40003"
 
 _WORK: typing.Final = "modern_di_replicas.work"
 _DATABASE: typing.Final = "modern_di_replicas.database"
+_PREPARED_DIRECTLY: typing.Final = "modern_di_replicas.prepared_directly"
 
 
 @dataclasses.dataclass(slots=True)
 class _Work:
-    """What the transaction under event_name on one connection has done."""
+    """What was done on one connection since its last commit or rollback, or since its checkout."""
 
-    has_changed: bool = False
-    """Whether it has changed rows, as far as the client side can see."""
-    last_change: DBAPICursor | None = None
-    """Of the last statement that may have changed rows: how many they were, it knows when it has run."""
+    may_have_written: bool = False
+    """Whether a statement was sent that is not known to write nothing."""
     commits_lazily: bool = False
     """Whether its commit may return before it is flushed: it has set `synchronous_commit`."""
-    commits_itself: bool = False
-    """Whether a statement was committed by itself, in autocommit."""
+    writes: dict[Client, Write] = dataclasses.field(default_factory=dict)
+    """What was sent to be committed, and of which the position is not known yet."""
 
-    def changes(self, cursor: DBAPICursor) -> None:
-        self.has_changed = self.is_known_to_write
-        self.last_change = cursor
-
-    @property
-    def is_known_to_write(self) -> bool:
-        return self.has_changed or (self.last_change is not None and self.last_change.rowcount != 0)
+    def begin_write(self) -> bool:
+        """Note that the current client is about to commit; return whether that was not noted already."""
+        client = current_client()
+        if client in self.writes:
+            return False
+        self.writes[client] = client.begin_write()
+        return True
 
 
 class Writes:
     """Notices the writes on one engine, and notes a token of each for the client of the current request.
 
-    A transaction that has changed rows is known to write. Of any other the server is asked before its commit, for a
-    function may write inside a SELECT. After the commit the server is asked how far it is: one round trip for each
-    transaction that writes.
+    A transaction that ran anything but reads (see `may_write`) counts as one that wrote. After its commit the server
+    is asked for its position: one round trip for each transaction that writes. Nothing is asked inside a transaction:
+    a question that failed there would make PostgreSQL roll it back. From the moment the COMMIT is sent until the
+    position is known, the client's position is unknown, whatever interrupts it.
+
+    In autocommit, and where the driver's connection is used directly, each statement may be a commit; the server is
+    asked when the connection goes back to the pool.
 
     SQLAlchemy has no event after a commit, and listeners of its connection events make every statement slower; so
     this stands around `Dialect.do_commit` and `do_rollback` of the engine's own dialect.
@@ -95,79 +97,101 @@ class Writes:
             event.listen(engine, event_name, self._executes)
         event.listen(engine, "do_execute_no_params", self._executes_bare)
         event.listen(engine, "reset", self._goes_back)
+        watch_driver(engine, self._used_directly)
         self._do_commit, self._do_rollback = engine.dialect.do_commit, engine.dialect.do_rollback
         self._driver = driver_of(engine)
         dialect = typing.cast(typing.Any, engine.dialect)  # a method of one object is replaced, and mypy minds
         dialect.do_commit, dialect.do_rollback = self._commits, self._rolls_back
 
-    def _executes(self, cursor: DBAPICursor, statement: str, parameters: object, context: ExecutionContext) -> None:
-        connection = context.root_connection
-        info = _info(connection.connection)
-        work: _Work | None = info.get(_WORK)
-        if work is None:
-            work = info[_WORK] = _Work()
+    def _executes(self, cursor: DBAPICursor, statement: str, parameters: object, context: ExecutionContext) -> None:  # noqa: ARG002  # the event's signature
+        if may_write(statement):
+            connection = context.root_connection.connection
+            info = _info(connection)
+            info[EXPECTED] = statement
+            work = _work(info)
+            work.may_have_written = True
+            if context.dialect.detect_autocommit_setting(typing.cast(DBAPIConnection, connection.dbapi_connection)):
+                work.begin_write()
+            return
         foreseen = foresee(statement)
-        if foreseen is None:
-            return
-        if foreseen.need is Need.TRANSACTION:
-            work.commits_lazily |= _LAZINESS in f"{statement}{parameters}"
-            return
-        if foreseen.kind in _CHANGES:
-            work.changes(cursor)
-        if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
-            # There is no commit to wait for; nor could anybody be asked whether anything else has written.
-            work.commits_itself = True
-            open_record()
+        if foreseen is not None and foreseen.need is Need.TRANSACTION and _LAZINESS in f"{statement}{parameters}":
+            _work(_info(context.root_connection.connection)).commits_lazily = True
 
     def _executes_bare(self, cursor: DBAPICursor, statement: str, context: ExecutionContext) -> None:
         self._executes(cursor, statement, None, context)
 
+    def _used_directly(self, info: Info, statement: str | None) -> None:
+        work = _work(info)
+        if statement != COMMIT:
+            # Where it was prepared now, it may be executed again later, and nothing reports that.
+            info[_PREPARED_DIRECTLY] = True
+        elif not (work.may_have_written or info.get(_PREPARED_DIRECTLY)):
+            return
+        work.commits_lazily = True  # nor is it known what was set
+        work.begin_write()
+
     def _commits(self, connection: PoolProxiedConnection) -> None:
         info = _info(connection)
-        work = _take(info)
-        writes = work is not None and (work.is_known_to_write or self._has_written(connection))
-        self._do_commit(connection)
-        if work is not None and writes:
-            self._note(connection.dbapi_connection, info, lazily=work.commits_lazily)
+        if info.get(_PREPARED_DIRECTLY):
+            _work(info).may_have_written = True
+        work: _Work | None = info.get(_WORK)
+        is_first = work is not None and work.may_have_written and work.begin_write()
+        info[EXPECTED] = COMMIT
+        try:
+            self._do_commit(connection)
+        except Exception as error:
+            if work is not None and is_first and self._says_not_committed(error):
+                work.writes.pop(current_client()).did_not_happen()
+            raise
+        finally:
+            info[EXPECTED] = None
+        if work is not None:
+            del info[_WORK]
+            if work.writes:
+                self._note(connection.dbapi_connection, info, work)
 
     def _rolls_back(self, connection: PoolProxiedConnection) -> None:
-        _take(_info(connection))
+        info = _info(connection)
+        work: _Work | None = info.get(_WORK)
+        if work is not None:
+            work.may_have_written = False
+            if not work.writes:
+                del info[_WORK]
+        info[EXPECTED] = None
         self._do_rollback(connection)
 
     def _goes_back(self, connection: DBAPIConnection, record: ConnectionPoolEntry, state: PoolResetState) -> None:
         work: _Work | None = record.info.pop(_WORK, None)
-        if work is None or not work.commits_itself:
+        record.info[EXPECTED] = None
+        if work is None or not work.writes or state.terminate_only or not state.asyncio_safe:
             return
-        if state.terminate_only or not state.asyncio_safe:
-            record_commit(None)
-        else:
-            self._note(connection, record.info, lazily=work.commits_lazily)
+        # On this connection the answer comes after the end of every commit that was sent, also of one that timed out.
+        if not state.transaction_was_reset:
+            connection.rollback()  # as the pool would after this; in a failed transaction nothing can be asked
+        self._note(connection, record.info, work)
 
-    def _has_written(self, connection: PoolProxiedConnection) -> bool:
-        adapted = typing.cast(AdaptedConnection, connection.dbapi_connection)
-        try:
-            row = adapted.run_async(lambda opened: self._driver.fetch_row(opened, HAS_WRITTEN))
-        except Exception:  # noqa: BLE001  # a transaction that has failed commits nothing; the commit says the rest
-            return False
-        return bool(row["has_written"])
+    def _says_not_committed(self, error: Exception) -> bool:
+        if isinstance(error, TransactionRolledBackError):
+            return True
+        state = self._driver.sqlstate(error) or ""
+        return state.startswith(_NOT_COMMITTED) and state != _COMPLETION_UNKNOWN
 
-    def _note(self, connection: DBAPIConnection | None, info: Info, *, lazily: bool) -> None:
+    def _note(self, connection: DBAPIConnection | None, info: Info, work: _Work) -> None:
+        for write in work.writes.values():
+            write.committed()
         try:
-            token = self._ask(typing.cast(AdaptedConnection, connection), info, lazily=lazily)
+            token = self._ask(typing.cast(AdaptedConnection, connection), info, lazily=work.commits_lazily)
         except Exception as error:  # noqa: BLE001  # what was committed is committed, whatever becomes of the connection
-            logger.warning("After a write the primary did not say how far it is (%s).", type(error).__name__)
-            record_commit(None)
+            logger.warning("The primary did not tell its position after a commit (%s).", type(error).__name__)
             return
-        latest = self.latest
-        is_of_database = latest is not None and latest.database == token.database  # else its cluster was replaced
-        if latest is None or not is_of_database or (latest.timeline, latest.lsn) < (token.timeline, token.lsn):
-            self.latest = token
-        record_commit(token)
+        self.latest = later(self.latest, token)
+        for write in work.writes.values():
+            write.known(token)
 
     def _ask(self, connection: AdaptedConnection, info: Info, *, lazily: bool) -> ConsistencyToken:
         database: str | None = info.get(_DATABASE)
-        question = QUESTION if database is not None else FIRST_QUESTION
-        row = connection.run_async(lambda opened: self._driver.fetch_row(opened, question))
+        question = info[EXPECTED] = QUESTION if database is not None else FIRST_QUESTION
+        row = connection.run_async(lambda driver: self._driver.fetch_row(driver, question))
         if database is None:
             database = info[_DATABASE] = identify(row["system"], row["database"])
         # A commit that did not wait for its flush may lie behind what is flushed, but not behind what is inserted.
@@ -188,10 +212,8 @@ def _info(connection: PoolProxiedConnection) -> Info:
         return {}
 
 
-def _take(info: Info) -> _Work | None:
-    """Return what a transaction has done, at its end; None when that is nothing, or was committed by itself."""
+def _work(info: Info) -> _Work:
     work: _Work | None = info.get(_WORK)
-    if work is None or work.commits_itself:
-        return None
-    del info[_WORK]
+    if work is None:
+        work = info[_WORK] = _Work()
     return work

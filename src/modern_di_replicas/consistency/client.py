@@ -8,13 +8,16 @@ than they had to be, never older.
 import collections.abc
 import contextlib
 import contextvars
-import dataclasses
+import time
 import typing
 
-from modern_di_replicas.consistency.token import ConsistencyToken
+from modern_di_replicas.consistency.token import ConsistencyToken, later
 
 
-@dataclasses.dataclass(kw_only=True, slots=True)
+DOUBT_SECONDS: typing.Final = 60.0
+"""How long a commit without an answer may still be under way: a later position settles it only after this time."""
+
+
 class Client:
     """What one client has written.
 
@@ -24,18 +27,86 @@ class Client:
 
     """
 
-    token: ConsistencyToken | None = None
-    is_request: bool = False
-    wrote: bool = False
-    """Whether it wrote here, in this request."""
-    position_unknown: bool = False
-    """Whether it wrote, and the primary could not be asked how far that was."""
+    def __init__(self, *, token: ConsistencyToken | None = None, is_request: bool = False) -> None:
+        self.token = token
+        """The latest position that is known; it never goes back."""
+        self.is_request = is_request
+        self._open: set[Write] = set()
+        self._has_news = False
+        self._commits = 0
+
+    @property
+    def wrote(self) -> bool:
+        """Whether it has written here, or may have, since it was last answered."""
+        return self._has_news or any(not write.is_told for write in self._open)
+
+    @property
+    def position_unknown(self) -> bool:
+        """Whether it may have written behind the position of its token."""
+        return bool(self._open)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a commit may still be under way, because its answer was lost."""
+        return any(write.order is None for write in self._open)
+
+    def answered(self) -> None:
+        """Note that the client is being told what it has written until now."""
+        self._has_news = False
+        for write in self._open:
+            write.is_told = True
+
+    def begin_write(self) -> "Write":
+        """Note that something is about to be committed: its position is unknown until the write says more."""
+        write = Write(self)
+        self._open.add(write)
+        return write
 
     def written(self, token: ConsistencyToken | None) -> None:
-        """Note a commit that wrote; None when the primary could not be asked how far it was then."""
-        self.wrote = True
-        self.position_unknown = token is None
-        self.token = token or self.token
+        """Note a commit that wrote; None when the primary could not be asked for its position."""
+        write = self.begin_write()
+        write.committed()
+        if token is not None:
+            write.known(token)
+
+
+class Write:
+    """One write of a client, from the moment its commit is about to be sent.
+
+    Until `known` or `did_not_happen` is called, the client's position is unknown. So whatever interrupts a commit,
+    the write is noted.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.order: int | None = None
+        """Which commit of the client it was; None while the commit is under way, or its answer was lost."""
+        self.is_told = False
+        """Whether the client has been told that its position is unknown."""
+        self.began = time.monotonic()
+
+    def committed(self) -> None:
+        """Note that it is committed. Call this before the primary is asked for its position."""
+        self.client._commits += 1  # noqa: SLF001  # two halves of one record
+        self.order = self.client._commits  # noqa: SLF001
+
+    def known(self, token: ConsistencyToken) -> None:
+        """Note a position that includes it, and all that was committed before the primary was asked."""
+        client = self.client
+        client.token = later(client.token, token)
+        client._has_news |= not self.is_told  # noqa: SLF001
+        client._open = {write for write in client._open if not self._settles(write)}  # noqa: SLF001
+
+    def did_not_happen(self) -> None:
+        """Note that it was not committed: the server has said so."""
+        self.client._open.discard(self)  # noqa: SLF001
+
+    def _settles(self, other: "Write") -> bool:
+        if other is self:
+            return True
+        if other.order is not None:
+            return self.order is not None and other.order < self.order
+        return self.began - other.began > DOUBT_SECONDS
 
 
 _current: contextvars.ContextVar[Client | None] = contextvars.ContextVar("modern_di_replicas_client", default=None)
@@ -46,8 +117,8 @@ def current_token() -> ConsistencyToken | None:
 
     In a request that is what the request wrote, or what its client brought along from its last write. Elsewhere,
     in a job or a test, it is what was written last in the current context. Pass it to the next read:
-    `Intent.read(after=token)`. None as well when the connection broke right after a commit, so that the primary could
-    not be asked how far it was: read with STRONG then.
+    `Intent.read(after=token)`. None as well when the position of a write is unknown, because the connection was lost
+    at the commit or right after it: read with STRONG then.
     """
     client = _current.get()
     return None if client is None or client.position_unknown else client.token
@@ -59,19 +130,13 @@ def client_of_request() -> Client | None:
     return client if client is not None and client.is_request else None
 
 
-def open_record() -> None:
-    """Open a record for the current context, before a write that is noted when its connection goes back.
-
-    SQLAlchemy gives a connection back in a task of its own, and context variables set there are not visible here.
-    """
-    if _current.get() is None:
-        _current.set(Client())
-
-
-def record_commit(token: ConsistencyToken | None) -> None:
-    """Note a commit that wrote; None when the primary could not be asked how far it was then."""
-    open_record()
-    typing.cast(Client, _current.get()).written(token)
+def current_client() -> Client:
+    """Return the client of the current context; outside a request it is made where there is none."""
+    client = _current.get()
+    if client is None:
+        client = Client()
+        _current.set(client)
+    return client
 
 
 @contextlib.contextmanager
@@ -79,7 +144,7 @@ def request_of(client: Client) -> collections.abc.Iterator[None]:
     """Make a client the one of the current request.
 
     Args:
-        client: the sender of the request.
+        client: who has sent the request.
 
     """
     before = _current.set(client)

@@ -60,6 +60,13 @@ class ConsistencyToken:
         )
 
 
+def later(known: ConsistencyToken | None, new: ConsistencyToken) -> ConsistencyToken:
+    """Return the later of two positions; a new one of another database takes the place of the known one."""
+    if known is None or known.database != new.database or (known.timeline, known.lsn) <= (new.timeline, new.lsn):
+        return new
+    return known
+
+
 @functools.lru_cache(maxsize=64)
 def identify(system: int, database: int) -> str:
     """Return a name for a database that is the same on the primary and every replica, and tells outsiders nothing.

@@ -9,7 +9,8 @@ import typing
 import asyncpg
 from sqlalchemy import URL
 
-from modern_di_replicas.drivers.driver import Driver, Row
+from modern_di_replicas.drivers.asyncpg_connection import ReportingConnection, reporting
+from modern_di_replicas.drivers.driver import Driver, Report, Row
 
 
 _ARGUMENTS: typing.Final = frozenset(inspect.signature(asyncpg.connect).parameters)
@@ -88,6 +89,9 @@ class Asyncpg:
             arguments.update(statement_cache_size=0, prepared_statement_cache_size=0)
         return arguments
 
+    def make_reporting(self, arguments: dict[str, typing.Any]) -> None:
+        arguments["connection_class"] = reporting(arguments.get("connection_class") or asyncpg.Connection)
+
     def sqlstate(self, error: BaseException) -> str | None:
         state: str | None = getattr(getattr(error, "orig", error), "sqlstate", None)
         return state
@@ -115,6 +119,12 @@ class Asyncpg:
 
     async def end_statement(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         await connection.execute("SELECT")
+
+    def report(self, connection: "asyncpg.Connection[asyncpg.Record]", to: Report) -> bool:
+        if not isinstance(connection, ReportingConnection):
+            return False
+        connection.report = to
+        return True
 
     def is_closed(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
         return bool(connection.is_closed())

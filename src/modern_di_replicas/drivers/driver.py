@@ -8,6 +8,9 @@ from sqlalchemy import URL
 
 Row = collections.abc.Mapping[str, typing.Any]
 
+Report = collections.abc.Callable[[str | None], None]
+"""Takes the text of each statement before it is sent; None for a COPY into a table."""
+
 
 class Driver(typing.Protocol):
     """One driver. A *connection* here is the driver's own, not SQLAlchemy's adapter."""
@@ -42,6 +45,9 @@ class Driver(typing.Protocol):
     ) -> dict[str, typing.Any]:
         """Return `connect_args` for `create_async_engine`, made of those that were given."""
 
+    def make_reporting(self, arguments: dict[str, typing.Any]) -> None:
+        """Change what the driver's `connect` gets, so that the connections report; see `report`."""
+
     # Errors
 
     def sqlstate(self, error: BaseException) -> str | None:
@@ -69,6 +75,12 @@ class Driver(typing.Protocol):
 
     async def end_statement(self, connection: typing.Any) -> None:  # noqa: ANN401
         """End a statement that was prepared and not executed, and the locks it holds."""
+
+    def report(self, connection: typing.Any, to: Report) -> bool:  # noqa: ANN401
+        """Have a connection report its statements, SQLAlchemy's among them; return whether it can.
+
+        One that can raises `TransactionRolledBackError` where PostgreSQL answers its COMMIT with ROLLBACK.
+        """
 
     def is_closed(self, connection: typing.Any) -> bool:  # noqa: ANN401
         """Return whether a connection is known to be closed."""

@@ -31,6 +31,10 @@ class Foreseen:
         return self.kind.startswith("FOR ")
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _READS: typing.Final = frozenset({"SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN"})
 _SETS: typing.Final = frozenset({"SET", "RESET"})
 
@@ -64,13 +68,76 @@ _WRITES: typing.Final = re.compile(
 _KINDS: typing.Final = {"insert": "INSERT", "update": "UPDATE", "delete": "DELETE", "merge": "MERGE"}
 
 
+_CALL: typing.Final = re.compile(r"(?P<schema>[\w$]+\s*\.\s*)?(?P<name>[\w$]+)\s*\(")
+_HIDDEN_WRITE: typing.Final = re.compile(r"\bINTO\b|\bANALYZE\b|\bANALYSE\b|;\s*[^\s;]", re.IGNORECASE)
+"""`SELECT ... INTO`, `EXPLAIN ANALYZE`, and a second statement."""
+
+_CONTROLS: typing.Final = frozenset({"BEGIN", "START", "SAVEPOINT", "RELEASE", "ROLLBACK", "DEALLOCATE", "LISTEN"})
+"""What a replica in autocommit cannot do, and still writes nothing."""
+_BEFORE_PARENTHESIS: typing.Final = _words(
+    """
+    all and any array as between bit by case char character cross cube decimal distinct else end except exists explain
+    filter first float from full group grouping having ilike in inner interval intersect is join lateral left like limit
+    materialized next not null numeric offset on only or order over partition precision recursive right rollup row
+    select sets similar some table then time timestamp timestamptz timetz to union using values varbit varchar varying
+    when where window with within
+    """
+)
+_PURE_FUNCTIONS: typing.Final = _words(
+    """
+    abs age any_value array_agg array_append array_cat array_length array_position array_remove array_to_json
+    array_to_string array_upper avg bool_and bool_or btrim cardinality cast ceil ceiling char_length character_length
+    clock_timestamp coalesce concat concat_ws corr count cume_dist current_database current_schema current_setting
+    current_user date date_bin date_part date_trunc decode dense_rank encode every exp extract first_value floor format
+    generate_series generate_subscripts gen_random_uuid greatest inet_server_addr inet_server_port initcap
+    isfinite json_agg json_array_elements json_array_elements_text json_array_length json_build_array json_build_object
+    json_object_agg jsonb_agg jsonb_array_elements jsonb_array_elements_text jsonb_array_length jsonb_build_array
+    jsonb_build_object jsonb_each jsonb_each_text jsonb_object_agg jsonb_object_keys jsonb_set jsonb_typeof
+    jsonb_path_exists jsonb_path_query jsonb_path_query_array jsonb_strip_nulls justify_interval lag last_value lead
+    least length ln log lower lpad ltrim make_date make_interval make_time make_timestamp make_timestamptz max md5 min
+    mod mode now nth_value ntile nullif num_nonnulls num_nulls octet_length overlay percent_rank percentile_cont
+    percentile_disc pg_backend_pid pg_column_size pg_is_in_recovery pg_relation_size pg_size_pretty pg_table_size
+    pg_total_relation_size phraseto_tsquery plainto_tsquery position pow power random range_agg rank regexp_match
+    regexp_matches regexp_replace regexp_split_to_array repeat replace reverse round row_number row_to_json rpad rtrim
+    set_config sha256 sign split_part sqrt starts_with statement_timestamp stddev string_agg string_to_array
+    string_to_table strpos substr substring sum to_char to_date to_json to_jsonb to_number to_timestamp to_tsquery
+    to_tsvector transaction_timestamp translate treat trim trunc ts_headline ts_rank ts_rank_cd unnest upper variance
+    version websearch_to_tsquery width_bucket
+    """
+)
+"""Built-in functions that write nothing. PostgreSQL, chapter 9, "Functions and Operators"."""
+
+
+@functools.lru_cache(maxsize=4096)
+def may_write(sql: str) -> bool:
+    """Return whether a statement may write, on the primary.
+
+    A query does not if it calls no functions but those that are known to write nothing: any other function may. A
+    view or an operator that calls a function is not seen.
+    """
+    foreseen = foresee(sql)
+    if foreseen is not None and foreseen.need is Need.PRIMARY and foreseen.kind not in _CONTROLS:
+        return True
+    text = _hide(sql)
+    if _HIDDEN_WRITE.search(text):
+        return True
+    return any(_is_unknown_call(found) for found in _CALL.finditer(text))
+
+
+def _is_unknown_call(found: re.Match[str]) -> bool:
+    schema, name = found["schema"], found["name"].lower()
+    if schema is not None and schema.rstrip(". \n\t").lower() != "pg_catalog":
+        return True
+    return name not in _PURE_FUNCTIONS and name not in _BEFORE_PARENTHESIS
+
+
 @functools.lru_cache(maxsize=4096)
 def foresee(sql: str) -> Foreseen | None:
     """Return what a statement needs beyond a replica in autocommit; None when it only reads.
 
     Remembered for each text: SQLAlchemy sends the same text for the same statement.
     """
-    text = _OPAQUE.sub(lambda found: " " if found["gone"] else " opaque ", sql)
+    text = _hide(sql)
     first = _FIRST_WORD.match(text)
     if first is None:
         return None
@@ -82,6 +149,10 @@ def foresee(sql: str) -> Foreseen | None:
     needs = [_foreseen(found) for found in _WRITES.finditer(text)]
     # A write outweighs a setting: it needs the primary in every isolation.
     return min(needs, key=lambda foreseen: foreseen.need is not Need.PRIMARY, default=None)
+
+
+def _hide(sql: str) -> str:
+    return _OPAQUE.sub(lambda found: " " if found["gone"] else " opaque ", sql)
 
 
 def _foreseen(found: re.Match[str]) -> Foreseen:

@@ -7,6 +7,7 @@ from sqlalchemy.ext import asyncio
 
 from modern_di_replicas.cluster.commits import Writes
 from modern_di_replicas.cluster.connecting import connect_args
+from modern_di_replicas.cluster.direct_use import watch_driver
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
@@ -45,6 +46,8 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
         refuse_standbys(engine.sync_engine)
     # Without replicas, or without a token carrier, positions are never read.
     notices_writes = settings.replicas and settings.token_carrier is not None
+    if not notices_writes:
+        watch_driver(engine.sync_engine)  # a commit that was rolled back is an error all the same
     return PrimaryEngine(
         engine.sync_engine,
         writes=Writes(engine.sync_engine) if notices_writes else None,

@@ -1,0 +1,58 @@
+"""What an application does on the driver's connections, past SQLAlchemy."""
+
+import collections.abc
+import functools
+import typing
+
+from sqlalchemy import AdaptedConnection, Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from modern_di_replicas.drivers.known import driver_of
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.routing.statements import may_write
+
+
+Info = dict[typing.Any, typing.Any]
+"""What SQLAlchemy keeps for a connection of the driver, for as long as that lives."""
+
+EXPECTED: typing.Final = "modern_di_replicas.expected"
+"""The key of the statement that SQLAlchemy, or the library itself, is about to send."""
+COMMIT: typing.Final = "COMMIT;"
+"""As the driver sends it."""
+
+
+Notice = collections.abc.Callable[[Info, str | None], None]
+"""Takes the information of a connection, and the text of a statement; None for a COPY into a table."""
+
+
+def watch_driver(engine: Engine, noticed: Notice | None = None) -> None:
+    """Have an engine's connections refuse to lose a commit, and notice what is done on them past SQLAlchemy.
+
+    Args:
+        engine: the primary's.
+        noticed: is called before a statement that SQLAlchemy did not send and that may write, or commit.
+
+    """
+    driver = driver_of(engine)
+
+    @event.listens_for(engine, "do_connect")
+    def _make_reporting(dialect: object, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG001  # the event's signature
+        driver.make_reporting(cparams)
+
+    @event.listens_for(engine, "connect")
+    def _watch(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        opened = typing.cast(AdaptedConnection, connection).driver_connection
+        if not driver.report(opened, functools.partial(_report, record.info, noticed)):
+            raise ConfigurationError(
+                field="connect_args",
+                value=type(opened),
+                remedy="let the library make the connections: it could not tell whether a commit was lost on these",
+            )
+
+
+def _report(info: Info, noticed: Notice | None, statement: str | None) -> None:
+    if noticed is None:
+        return
+    if statement is None or (statement != info.get(EXPECTED) and may_write(statement)):
+        noticed(info, statement)
