@@ -211,7 +211,8 @@ async def begin_nothing(_: AsyncSession, primary: PrimaryEngine) -> None:
 
 
 NOT_WAYS: dict[str, Handler] = {
-    way.__name__: way for way in (nothing, only_read, read_with_functions, read_by_driver, roll_back, fail_to_commit, begin_nothing)
+    way.__name__: way
+    for way in (nothing, only_read, read_with_functions, read_by_driver, roll_back, fail_to_commit, begin_nothing)
 }
 
 
