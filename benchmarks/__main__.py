@@ -2,13 +2,14 @@
 
 import argparse
 import asyncio
+import collections.abc
 import sys
 import tempfile
 
 from rich.console import Console
 from rich.markdown import Markdown
 
-from benchmarks import figures, machine, tables
+from benchmarks import machine, tables
 from benchmarks.measuring import measure
 from benchmarks.plan import FULL, QUICK
 from benchmarks.results import Results
@@ -21,16 +22,16 @@ WATCHED = 3.0
 """Seconds for which the machine has to be quiet before a run."""
 
 
-def main() -> None:
-    """Measure, print a summary, and write the results of a full run, unless the machine was busy."""
+def main(arguments: collections.abc.Sequence[str] | None = None) -> int:
+    """Measure, print a summary, and write the results of a full run; return 1 if the machine was too busy for that."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Compare with the alternatives.")
     parser.add_argument("--quick", action="store_true", help="take less than a minute and write nothing")
     parser.add_argument("--render", action="store_true", help="measure nothing: write what follows from results.json")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     console = Console()
     if options.render:
         render(console)
-        return
+        return 0
     try:
         if not options.quick:
             machine.check_quiet(WATCHED)
@@ -39,14 +40,17 @@ def main() -> None:
         others.check()
     except machine.BusyMachineError as error:
         console.print(f"[bold red]{error}[/] These figures are not reliable, and nothing is written.")
-        sys.exit(0 if options.quick else 1)
+        return 0 if options.quick else 1
     if not options.quick:
         results.save(RESULTS)
         render(console)
+    return 0
 
 
 def render(console: Console) -> None:
     """Write the tables, the pictures and the figures in the README from the kept results."""
+    from benchmarks import figures  # noqa: PLC0415  # the tests have no matplotlib
+
     results = Results.load(RESULTS)
     (FOLDER / "RESULTS.md").write_text(tables.render(results))
     figures.draw(results, FOLDER / "figures")
@@ -66,4 +70,4 @@ def _measure(console: Console, *, quick: bool) -> tuple[Results, machine.OtherPr
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
