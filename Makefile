@@ -16,7 +16,7 @@ EXTRAS := fastapi,litestar,testing,demo
 
 .DEFAULT_GOAL := help
 # The folder docs/ exists.
-.PHONY: docs help install demo test test-quick test-all test-lowest history lint format clean
+.PHONY: docs test-docker help install demo test test-quick test-all test-lowest history lint format clean
 .PHONY: bench bench-quick bench-render release-check
 
 help:  ## this list
@@ -62,6 +62,9 @@ bench bench-quick bench-render: $(UV)
 bench:  ## compare with the alternatives and write the results; under ten minutes, on a quiet machine only
 bench-quick:  ## the same in under a minute; shows the results and writes nothing
 bench-render:  ## measure nothing: write tables, pictures and README figures from benchmarks/results.json
+
+test-docker: install  ## the tests of clusters in containers; DOCKER_IMAGE names another image than postgres:18
+	@TESTCONTAINERS_RYUK_DISABLED=true $(RUN) pytest -q -rs tests/testing/test_docker.py
 
 docs: $(UV)  ## the documentation site, into site/; broken links are errors
 	@$(UV) venv --quiet --allow-existing .venv-docs

@@ -11,6 +11,7 @@
         ├── AccountNotFoundError
         ├── BinaryNotFoundError
         ├── ClusterStateError
+        ├── DockerNotAvailableError
         ├── FolderNotUsableError
         ├── SharedConnectionBusyError
         └── ServerFailedError
@@ -219,6 +220,20 @@ class ClusterStateError(ClusterError):
         return (
             f"Cannot {self.action}: the cluster is {self.state}. "
             "Use a cluster inside its `with LocalCluster(...) as cluster:` block, and make a new one for each block."
+        )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class DockerNotAvailableError(ClusterError):
+    """A container could not be started: no Docker engine, no such image, or a package is missing."""
+
+    image: str
+    reason: str
+
+    def message(self) -> str:
+        return (
+            f"No container of the image {self.image!r} could be started: {self.reason}. Start a Docker engine, or use "
+            "a LocalCluster, which needs none."
         )
 
 

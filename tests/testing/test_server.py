@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas.errors import ClusterStateError, ServerFailedError
-from modern_di_replicas.testing import LocalCluster, LocalServer, processes, server
+from modern_di_replicas.testing import LocalCluster, LocalServer, operations, processes, server
 from modern_di_replicas.testing.waiting import wait_until
 
 
@@ -178,7 +178,7 @@ def test_what_does_not_happen_in_time_is_an_error(folder: pathlib.Path, monkeypa
     """Every wait has a bound, and a server that is not up in time is taken down."""
     with LocalCluster(0, folder=folder) as cluster:
         primary = cluster.primary
-        monkeypatch.setattr(server, "STREAMING_SECONDS", 0.0)
+        monkeypatch.setattr(operations, "STREAMING_SECONDS", 0.0)
         with pytest.raises(ServerFailedError, match=r"stream to nobody within 0 s"):
             primary.wait_for_streaming(["nobody"])
         primary.stop()

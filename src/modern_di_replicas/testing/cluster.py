@@ -9,12 +9,12 @@ import types
 import typing
 import weakref
 
-from modern_di_replicas.errors import ClusterStateError, ConfigurationError, ServerFailedError
+from modern_di_replicas.errors import ClusterStateError, ConfigurationError
 from modern_di_replicas.testing.accounts import account_for_programs
 from modern_di_replicas.testing.binaries import copy_installation, find_binaries
+from modern_di_replicas.testing.catching_up import catch_up
 from modern_di_replicas.testing.programs import Programs
 from modern_di_replicas.testing.server import LocalServer
-from modern_di_replicas.testing.waiting import wait_until
 from modern_di_replicas.testing.workspace import Workspace, default_parent
 
 
@@ -136,26 +136,7 @@ class LocalCluster:
             ServerFailedError: A replica is not there in time, or no primary is running.
 
         """
-        candidates = [server for server in self.servers if server.is_running() and not server.is_frozen()]
-        source = _find_source(candidates)
-        target = source.execute("SELECT pg_current_wal_flush_lsn()")
-        question = (
-            "SELECT NOT pg_is_in_recovery() OR pg_is_wal_replay_paused() "
-            f"OR coalesce(pg_last_wal_replay_lsn() >= '{target}', false)"
-        )
-        waiting = [server for server in candidates if server is not source]
-
-        def is_done() -> bool:
-            waiting[:] = [server for server in waiting if server.execute(question) != "t"]
-            return not waiting
-
-        if not wait_until(is_done, timeout=timeout):
-            reached = waiting[0].execute("SELECT pg_last_wal_replay_lsn()")
-            raise ServerFailedError(
-                server=waiting[0].name,
-                action=f"catch up within {timeout:g} s",
-                output=f"It has replayed {reached}, and {source.name} had flushed {target}.",
-            )
+        catch_up(self.servers, timeout=timeout)
 
     def __enter__(self) -> typing.Self:
         """Start the servers.
@@ -270,21 +251,6 @@ def _dismantle(programs: Programs, owner: int) -> None:
         programs.close()
         programs.workspace.remove()
         programs.reap()
-
-
-def _find_source(servers: typing.Sequence[LocalServer]) -> LocalServer:
-    primaries: list[tuple[str, LocalServer]] = []
-    for server in servers:
-        timeline = server.execute(
-            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
-        )
-        if timeline and server.name == "primary":
-            return server
-        if timeline:
-            primaries.append((timeline, server))
-    if not primaries:
-        raise ServerFailedError(server="primary", action="tell its position", output="No primary is running.")
-    return max(primaries, key=lambda pair: pair[0])[1]
 
 
 T = typing.TypeVar("T")

@@ -5,29 +5,29 @@ import contextlib
 import typing
 
 from modern_di_replicas.errors import ConfigurationError
-from modern_di_replicas.testing.server import LocalServer
+from modern_di_replicas.testing.operations import Server
 
 
 FaultName = typing.Literal["freeze", "crash", "stop", "lag"]
 
-_Act = collections.abc.Callable[[LocalServer], None]
+_Act = collections.abc.Callable[[Server], None]
 
 _FAULTS: typing.Final[dict[FaultName, tuple[_Act, _Act]]] = {
-    "freeze": (LocalServer.freeze, LocalServer.thaw),
-    "crash": (lambda server: server.stop("immediate"), LocalServer.start),
-    "stop": (LocalServer.stop, LocalServer.start),
-    "lag": (LocalServer.pause_replay, LocalServer.resume_replay),
+    "freeze": (lambda server: server.freeze(), lambda server: server.thaw()),
+    "crash": (lambda server: server.stop("immediate"), lambda server: server.start()),
+    "stop": (lambda server: server.stop(), lambda server: server.start()),
+    "lag": (lambda server: server.pause_replay(), lambda server: server.resume_replay()),
 }
 
 
 @contextlib.contextmanager
-def fault(name: FaultName, *servers: LocalServer) -> collections.abc.Iterator[None]:
+def fault(name: FaultName, *servers: Server) -> collections.abc.Iterator[None]:
     """Provoke a fault on some servers, and mend it at the end of the block.
 
     Args:
         name: `freeze` (connections stay open and get no answer), `crash` (an immediate stop), `stop` (an orderly one),
             or `lag` (the replay of a replica is held).
-        servers: of a `LocalCluster`.
+        servers: of a `LocalCluster` or a `DockerCluster`.
 
     Raises:
         ConfigurationError: there is no fault of that name.

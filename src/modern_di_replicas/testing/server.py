@@ -9,38 +9,36 @@ import typing
 import psutil
 
 from modern_di_replicas.errors import ServerFailedError
+from modern_di_replicas.testing.operations import (
+    DATABASE,
+    EXECUTE_SECONDS,
+    START_SECONDS,
+    STOP_SECONDS,
+    USER,
+    Server,
+    StopMode,
+)
 from modern_di_replicas.testing.processes import find_postmaster, read_pid_file
 from modern_di_replicas.testing.programs import Programs
 from modern_di_replicas.testing.waiting import wait_until
 
 
 HOST: typing.Final = "127.0.0.1"
-USER: typing.Final = "postgres"
-DATABASE: typing.Final = "postgres"
-START_SECONDS: typing.Final = 60.0
-STOP_SECONDS: typing.Final = 60.0
 SIGNAL_SECONDS: typing.Final = 10.0
-STREAMING_SECONDS: typing.Final = 30.0
-REPLAY_SECONDS: typing.Final = 10.0
-EXECUTE_SECONDS: typing.Final = 30.0
 PORT_ATTEMPTS: typing.Final = 10
-LOG_TAIL_CHARACTERS: typing.Final = 4000
 STOP_SIGNALS: typing.Final = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
-class LocalServer:
-    """One PostgreSQL server of a `LocalCluster`: where it is, and everything that can go wrong with it, on demand.
+class LocalServer(Server):
+    """One PostgreSQL server of a `LocalCluster`.
 
-    Every method is synchronous, waits until what it asked for is true, and may be called from any thread. All of them
-    raise `ServerFailedError`, with what PostgreSQL said, when a program fails or does not do its work in time, and
-    those that need the cluster raise `ClusterStateError` after it stopped.
+    The methods that need the cluster raise `ClusterStateError` after it stopped.
     """
 
     def __init__(self, *, name: str, programs: Programs, password: str) -> None:
-        self.name: typing.Final = name
-        """`primary`, `replica-1`, ...: the role it began with; also its `cluster_name` and `application_name`."""
-        self.host: typing.Final = HOST
-        self.port: int = free_port()
+        self.name = name
+        self.host = HOST
+        self.port = free_port()
         self.data_directory: typing.Final = programs.workspace.folder / name
         self._password = password
         self._programs = programs
@@ -50,39 +48,19 @@ class LocalServer:
     def __repr__(self) -> str:
         return f"LocalServer(name={self.name!r}, port={self.port})"
 
-    @property
-    def url(self) -> str:
-        """The address for SQLAlchemy's `create_async_engine`, with the password."""
-        return f"postgresql+asyncpg://{USER}:{self._password}@{self.host}:{self.port}/{DATABASE}"
-
-    @property
-    def dsn(self) -> str:
-        """The address for asyncpg and psql, with the password."""
-        return f"postgresql://{USER}:{self._password}@{self.host}:{self.port}/{DATABASE}"
-
     def is_running(self) -> bool:
-        """Say whether its process lives; a frozen server does."""
         return self._postmaster() is not None
 
     def is_frozen(self) -> bool:
-        """Say whether it is stopped in its tracks by `freeze()`."""
         process = self._postmaster()
         return process is not None and _is_stopped(process)
 
     def start(self) -> None:
-        """Start the server and wait until it accepts connections; nothing happens when it is running."""
         with self._lock:
             if not self.is_running():
                 self._launch(may_move=False)
 
-    def stop(self, mode: typing.Literal["fast", "immediate", "smart"] = "fast") -> None:
-        """Stop the server, frozen or not, and wait until its process ended; nothing happens when it is stopped.
-
-        Args:
-            mode: `fast` ends the connections and shuts down in order, `immediate` is a crash (the next start
-                recovers), and `smart` waits until the clients have gone. At most 60 seconds each.
-
-        """
+    def stop(self, mode: StopMode = "fast") -> None:
         with self._lock:
             process = self._postmaster()
             if process is None:
@@ -92,14 +70,7 @@ class LocalServer:
             self.thaw()
             self._wait(lambda: not self.is_running(), action=f"stop ({mode})", timeout=STOP_SECONDS)
 
-    def restart(self) -> None:
-        """Stop the server in order and start it again, on the same port."""
-        with self._lock:
-            self.stop()
-            self.start()
-
     def freeze(self) -> None:
-        """Freeze the server: connections stay open and get no answer, like a host that hangs."""
         with self._lock:
             process = self._postmaster()
             if process is None:
@@ -109,7 +80,6 @@ class LocalServer:
             self._wait(lambda: _suspend_what_runs(process), action="freeze", timeout=SIGNAL_SECONDS)
 
     def thaw(self) -> None:
-        """Let a frozen server go on; nothing happens when it is not frozen."""
         with self._lock:
             process = self._postmaster()
             if process is None:
@@ -121,25 +91,6 @@ class LocalServer:
                     child.resume()
             except psutil.NoSuchProcess:
                 return
-
-    def pause_replay(self) -> None:
-        """Hold the replay of WAL, so that the replica lags from here on, and wait until it is really held."""
-        self._act("SELECT pg_wal_replay_pause()", "pause the replay")
-        question = "SELECT pg_get_wal_replay_pause_state() = 'paused'"
-        self._wait(lambda: self.execute(question) == "t", action="pause the replay", timeout=REPLAY_SECONDS)
-
-    def resume_replay(self) -> None:
-        """Let the replay of WAL go on; nothing happens when it is not held."""
-        self._act("SELECT pg_wal_replay_resume()", "resume the replay")
-
-    def promote(self) -> None:
-        """Make the replica a primary and wait until it is one; nothing happens when it is one already."""
-        with self._lock:
-            if self.execute("SELECT pg_is_in_recovery()") == "f":
-                return
-            self._act("SELECT pg_promote(false)", "promote")
-            question = "SELECT pg_is_in_recovery()"
-            self._wait(lambda: self.execute(question) == "f", action="promote", timeout=START_SECONDS)
 
     def follow(self, other: "LocalServer") -> None:
         """Make this server, stopped first if need be, a standby of another one, and wait until it streams.
@@ -166,35 +117,9 @@ class LocalServer:
             self.start()
             other.wait_for_streaming((self.name,))
 
-    def execute(self, sql: str, *, timeout: float = EXECUTE_SECONDS) -> str:
-        """Run SQL through psql, one transaction for each statement, and return what it answers.
-
-        Args:
-            sql: One or more statements.
-            timeout: The longest wait, in seconds.
-
-        Returns:
-            The rows in lines, the columns with `|` between them, true as `t`.
-
-        Raises:
-            ServerFailedError: PostgreSQL refused, or gave no answer in time.
-
-        """
-        return self._act(sql, "execute the SQL", timeout=timeout)
-
     def log(self) -> str:
-        """Return everything that the server has logged."""
         self._programs.check_open("read a log")
         return self._log.read_text(errors="replace")
-
-    def wait_for_streaming(self, names: typing.Sequence[str]) -> None:
-        """Wait until each of these standbys streams from this server."""
-        question = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'"
-        self._wait(
-            lambda: set(names) <= set(self.execute(question).splitlines()),
-            action=f"stream to {', '.join(names)}",
-            timeout=STREAMING_SECONDS,
-        )
 
     def initialise(self, settings: typing.Mapping[str, str]) -> None:
         """Make the data directory of the first primary."""
@@ -295,13 +220,6 @@ class LocalServer:
         # PostgreSQL takes the zombie of a killed server for a running one.
         self._programs.reap()
         return find_postmaster(self.data_directory)
-
-    def _wait(self, condition: typing.Callable[[], bool], *, action: str, timeout: float) -> None:
-        if not wait_until(condition, timeout=timeout):
-            raise self._failure(action=f"{action} within {timeout:g} s", output=self.log()[-LOG_TAIL_CHARACTERS:])
-
-    def _failure(self, *, action: str, output: str) -> ServerFailedError:
-        return ServerFailedError(server=self.name, action=action, output=output)
 
 
 def free_port() -> int:
