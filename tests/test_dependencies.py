@@ -3,8 +3,8 @@ import typing
 import fastapi
 import litestar
 import pytest
-from modern_di import Container, Scope
-from sqlalchemy.ext.asyncio import AsyncEngine
+from modern_di import Container, Group, Scope, providers
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 import modern_di_replicas.fastapi
 import modern_di_replicas.litestar
@@ -15,7 +15,10 @@ from modern_di_replicas import (
     PrimaryEngine,
     ReplicaEngine,
     ReplicationSettings,
+    RoutedSession,
+    SessionFactory,
     UnknownGroupError,
+    create_session,
     read_intent,
 )
 
@@ -111,3 +114,76 @@ async def test_an_opt_that_is_no_intent_is_an_error_at_the_start() -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(ConfigurationError, check=names_the_place), flatten_subgroups=True):
         async with app.lifespan():
             pytest.fail("the application started")
+
+
+@pytest.mark.parametrize(
+    "group",
+    [Dependencies, modern_di_replicas.fastapi.Dependencies, modern_di_replicas.litestar.Dependencies],
+    ids=lambda group: group.__module__,
+)
+def test_the_session_is_resolved_as_either_type(group: type[Dependencies]) -> None:
+    """One session in a unit of work, whatever its users are annotated with; replaced and overridden for both."""
+
+    class OwnSession(RoutedSession): ...
+
+    class Repository:
+        def __init__(self, session: RoutedSession) -> None:
+            self.session = session
+
+    class Repositories(Group):
+        repository = providers.Factory(Repository, scope=Scope.REQUEST)
+
+    def make(engine: AsyncEngine) -> AsyncSession:
+        return OwnSession(engine)
+
+    def make_routed(engine: AsyncEngine) -> RoutedSession:
+        return OwnSession(engine)
+
+    class Customised(group):  # type: ignore[valid-type, misc]  # mypy knows no classes in variables
+        session = providers.Factory(
+            create_session, scope=Scope.REQUEST, cache=True, kwargs={"session_class": OwnSession, "autoflush": False}
+        )
+
+    class Replaced(group):  # type: ignore[valid-type, misc]
+        session = providers.Factory(make, scope=Scope.REQUEST, cache=True)
+
+    class ReplacedByRouted(group):  # type: ignore[valid-type, misc]
+        session = providers.Factory(make_routed, scope=Scope.REQUEST, cache=True)
+
+    class WithAnAliasAlready(group):  # type: ignore[valid-type, misc]
+        own = providers.Alias(AsyncSession, bound_type=RoutedSession)
+
+    for used, kind in (
+        (group, RoutedSession),
+        (Customised, OwnSession),
+        (Replaced, OwnSession),
+        (ReplacedByRouted, OwnSession),
+        (WithAnAliasAlready, RoutedSession),
+    ):
+        container = Container(groups=[used, Repositories], context={ReplicationSettings: SETTINGS})
+        container.validate()
+        unit = container.build_child_container(scope=Scope.REQUEST)
+        session = unit.resolve(AsyncSession)
+        assert type(session) is kind
+        assert session is unit.resolve(RoutedSession) is unit.resolve(Repository).session
+        assert session.autoflush is (used is not Customised)
+        assert unit.resolve(SessionFactory) is unit.resolve(SessionFactory)
+        with container.override(used.session, another := AsyncSession()):
+            overridden = container.build_child_container(scope=Scope.REQUEST)
+            assert overridden.resolve(RoutedSession) is overridden.resolve(AsyncSession) is another
+
+
+def test_a_session_of_another_type_is_left_alone() -> None:
+    """It has been so before, and whoever takes it asks for that type."""
+
+    class OwnSession(RoutedSession): ...
+
+    def make(engine: AsyncEngine) -> OwnSession:
+        return OwnSession(engine)
+
+    class Replaced(Dependencies):
+        session = providers.Factory(make, scope=Scope.REQUEST, cache=True)
+
+    container = Container(groups=[Replaced], context={ReplicationSettings: SETTINGS})
+    unit = container.build_child_container(scope=Scope.REQUEST)
+    assert unit.resolve(OwnSession) is unit.resolve(OwnSession)

@@ -20,11 +20,12 @@ from modern_di_replicas.errors import (
     UnknownGroupError,
     WriteOnReplicaError,
 )
-from modern_di_replicas.intent import Intent, read_intent, write_intent
+from modern_di_replicas.intent import Intent, read_intent, use_primary, write_intent
 from modern_di_replicas.routing.balancing import Balancer, Candidate, LeastInUse, Random, RoundRobin
 from modern_di_replicas.routing.decision import Cause, Decision
 from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
 from modern_di_replicas.servers import Primary, Replica
+from modern_di_replicas.session.factory import SessionFactory
 from modern_di_replicas.session.routed import RoutedSession
 from modern_di_replicas.settings import Balancing, OnWrite, ReplicationSettings
 
@@ -58,6 +59,7 @@ __all__ = [
     "RoundRobin",
     "RoutedSession",
     "ServerState",
+    "SessionFactory",
     "Snapshot",
     "StaleWriteError",
     "Tokens",
@@ -69,5 +71,6 @@ __all__ = [
     "current_token",
     "declared_intent",
     "read_intent",
+    "use_primary",
     "write_intent",
 ]

@@ -20,6 +20,7 @@ from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.observability.events import Decided
 from modern_di_replicas.observability.request import note_decision
 from modern_di_replicas.routing.decision import decision_of
+from modern_di_replicas.session.factory import SessionFactory
 from modern_di_replicas.session.routed import RoutedSession
 from modern_di_replicas.settings import ReplicationSettings
 
@@ -59,13 +60,37 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
     return replica  # a test may put any engine or connection in the place of the replicas
 
 
-def create_session(engine: AsyncEngine, primary: PrimaryEngine, intent: Intent) -> AsyncSession:
+def create_session(
+    engine: AsyncEngine,
+    primary: PrimaryEngine,
+    intent: Intent,
+    *,
+    session_class: type[RoutedSession] = RoutedSession,
+    **options: typing.Any,
+) -> AsyncSession:
     """Return the session of a unit of work on the engine that was chosen for it.
 
     Objects stay readable after a commit (`expire_on_commit=False`): refreshing them would need I/O that an
     attribute access cannot await.
+
+    Args:
+        engine: the engine that was chosen.
+        primary: where a unit of work on a replica escalates to.
+        intent: what the unit of work declared.
+        session_class: `RoutedSession`, or a subclass of it; one of `AsyncSession` as `class S(RoutedSession, Own)`.
+        **options: those of `AsyncSession`, such as `autoflush=False`.
+
+    Raises:
+        ConfigurationError: `session_class` is no subclass of `RoutedSession`, or an option cannot work.
+
     """
-    return RoutedSession(engine, primary=primary, intent=intent, expire_on_commit=False)
+    if not issubclass(session_class, RoutedSession):
+        raise ConfigurationError(
+            field="session_class",
+            value=session_class,
+            remedy=f"combine it: class Session(RoutedSession, {getattr(session_class, '__name__', session_class)})",
+        )
+    return session_class(engine, primary=primary, intent=intent, **{"expire_on_commit": False, **options})
 
 
 def close_session(session: AsyncSession) -> collections.abc.Awaitable[None] | None:
@@ -78,6 +103,11 @@ def close_session(session: AsyncSession) -> collections.abc.Awaitable[None] | No
     if isinstance(session, RoutedSession) and session.close_at_once():
         return None
     return session.__aexit__(None, None, None)  # what SQLAlchemy shields from cancellation; a plain close() is not
+
+
+def create_session_factory(session: AsyncSession) -> SessionFactory:
+    """Return what opens further sessions of the unit of work of a session."""
+    return SessionFactory(session)
 
 
 async def dispose_engine(engine: AsyncEngine) -> None:
@@ -126,9 +156,27 @@ class Dependencies(Group):
         Intent, scope=Scope.REQUEST, default=NOTHING_DECLARED
     )
     engine = providers.Factory(choose_engine, scope=Scope.REQUEST, cache=True)
-    session = providers.Factory(
+    session: providers.AbstractProvider[typing.Any] = providers.Factory(
         create_session, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=close_session)
     )
+    routed_session: providers.AbstractProvider[typing.Any] | None = providers.Alias(
+        AsyncSession, bound_type=RoutedSession
+    )
+    sessions = providers.Factory(
+        create_session_factory, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=SessionFactory.close)
+    )
+
+    def __init_subclass__(cls, **options: typing.Any) -> None:
+        """Resolve the subclass's `session` as `AsyncSession` and as `RoutedSession`, whichever it is bound to."""
+        super().__init_subclass__(**options)
+        bound = {
+            provider.bound_type for name, provider in cls.get_named_providers().items() if name != "routed_session"
+        }
+        if RoutedSession in bound:
+            bridges = cls.session.bound_type is RoutedSession and AsyncSession not in bound
+            cls.routed_session = providers.Alias(RoutedSession, bound_type=AsyncSession) if bridges else None
+        elif AsyncSession not in bound:
+            cls.routed_session = None
 
 
 @contextlib.asynccontextmanager

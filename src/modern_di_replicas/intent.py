@@ -1,7 +1,10 @@
 """What a unit of work declares about itself, and how a handler declares it."""
 
 import collections.abc
+import contextlib
+import contextvars
 import dataclasses
+import datetime as dt
 import enum
 import functools
 import typing
@@ -9,6 +12,7 @@ import typing
 from modern_di_replicas.consistency.levels import Consistency, check_consistency
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.settings import ISOLATION_REMEDY, ReadIsolation
 
 
 INTENT_OPT: typing.Final = "intent"
@@ -47,6 +51,10 @@ class Intent:
     """How fresh a read has to be; None for what the settings say, which is SESSION unless they were changed."""
     after: ConsistencyToken | None = None
     """What a read has to include; with SESSION, besides what the client of the current request has written."""
+    isolation: ReadIsolation | None = None
+    """The isolation of a read, instead of `ReplicationSettings.read_isolation`; on the primary as well."""
+    wait: dt.timedelta | None = None
+    """How long a read may wait for a replica that is fresh enough, instead of `ReplicationSettings.catch_up_wait`."""
     reason: str = dataclasses.field(default="declared", compare=False)
     """Who said so, in words for logs and people; two intents that differ only here are equal."""
 
@@ -54,13 +62,15 @@ class Intent:
     """The handler it is about, as `module.name`; empty outside a request, and in an intent of one's own."""
 
     @classmethod
-    def read(  # each may be left out, and is given by name
+    def read(  # noqa: PLR0913  # each may be left out, and is given by name
         cls,
         *,
         group: str | None = None,
         affinity: str | None = None,
         consistency: Consistency | None = None,
         after: ConsistencyToken | str | None = None,
+        isolation: ReadIsolation | None = None,
+        wait: dt.timedelta | None = None,
         reason: str = "declared",
     ) -> typing.Self:
         """Return the intent to read from a replica.
@@ -71,10 +81,15 @@ class Intent:
             consistency: how fresh the read has to be: EVENTUAL, SESSION, Bounded(lag=...) or STRONG; default: what the
                 settings say.
             after: a token, or its text: the read includes what was written when it was made.
+            isolation: "READ COMMITTED" or "REPEATABLE READ" to read in one transaction, for a `SET LOCAL` or for one
+                snapshot; "AUTOCOMMIT" for statements that stand alone. Default: what the settings say.
+            wait: how long to wait for a replica that is fresh enough before the primary serves the read; default: what
+                the settings say.
             reason: who said so, in words for people.
 
         Raises:
-            ConfigurationError: `group` or `affinity` is no text, `consistency` is no level, or `after` no token.
+            ConfigurationError: an argument cannot be used, such as a `group` that is no text, an `after` that is no
+                token, or the isolation SERIALIZABLE, which a standby refuses.
 
         """
         for field, value, kind in (("group", group, str), ("affinity", affinity, str), ("after", after, _TOKEN)):
@@ -82,12 +97,18 @@ class Intent:
                 raise ConfigurationError(field=field, value=value, remedy=_REMEDIES[field])
         if consistency is not None:
             check_consistency("consistency", consistency)
+        if isolation not in (None, *typing.get_args(ReadIsolation)):
+            raise ConfigurationError(field="isolation", value=isolation, remedy=ISOLATION_REMEDY)
+        if wait is not None and not (isinstance(wait, dt.timedelta) and wait >= dt.timedelta(0)):
+            raise ConfigurationError(field="wait", value=wait, remedy="give a timedelta that is not negative, or None")
         return cls(
             access=Access.READ,
             group=group,
             affinity=affinity,
             consistency=consistency,
             after=ConsistencyToken.parse(after) if isinstance(after, str) else after,
+            isolation=isolation,
+            wait=wait,
             reason=reason,
         )
 
@@ -108,10 +129,20 @@ NOTHING_DECLARED: typing.Final = Intent.write(reason="nothing declared")
 def read_intent(handler: Handler, /) -> Handler: ...
 @typing.overload
 def read_intent(
-    *, group: str | None = None, consistency: Consistency | None = None
+    *,
+    group: str | None = None,
+    consistency: Consistency | None = None,
+    isolation: ReadIsolation | None = None,
+    wait: dt.timedelta | None = None,
 ) -> collections.abc.Callable[[Handler], Handler]: ...
 def read_intent(
-    handler: object = None, /, *, group: str | None = None, consistency: Consistency | None = None
+    handler: object = None,
+    /,
+    *,
+    group: str | None = None,
+    consistency: Consistency | None = None,
+    isolation: ReadIsolation | None = None,
+    wait: dt.timedelta | None = None,
 ) -> object:
     """Declare that a handler only reads, whatever its HTTP method.
 
@@ -121,13 +152,16 @@ def read_intent(
         handler: the handler, when used without parentheses.
         group: the group of replicas to read from.
         consistency: how fresh the reads have to be; default: what the settings say.
+        isolation: the isolation of the reads, as in `Intent.read`; default: what the settings say.
+        wait: how long to wait for a replica that is fresh enough; default: what the settings say.
 
     Raises:
-        ConfigurationError: the handler is already marked with another intent, or is no function; `consistency` is no
-            level, or `group` no text.
+        ConfigurationError: the handler is already marked with another intent, or is no function; or an argument cannot
+            be used, see `Intent.read`.
 
     """
-    return _marker(handler, Intent.read(group=group, consistency=consistency, reason="@read_intent"))
+    intent = Intent.read(group=group, consistency=consistency, isolation=isolation, wait=wait, reason="@read_intent")
+    return _marker(handler, intent)
 
 
 @typing.overload
@@ -220,3 +254,45 @@ def _name(endpoint: object) -> str:
     if endpoint is None:
         return ""
     return f"{getattr(endpoint, '__module__', '')}.{getattr(endpoint, '__qualname__', type(endpoint).__qualname__)}"
+
+
+class _Block:
+    """A block of `use_primary()`; tasks that were started in it see when it has ended."""
+
+    def __init__(self, enclosing: "_Block | None") -> None:
+        self._enclosing = enclosing
+        self._has_ended = False
+
+    @property
+    def holds(self) -> bool:
+        return not self._has_ended or (self._enclosing is not None and self._enclosing.holds)
+
+    def end(self) -> None:
+        self._has_ended = True
+
+
+_block: contextvars.ContextVar[_Block | None] = contextvars.ContextVar("modern_di_replicas_use_primary", default=None)
+
+
+class use_primary:  # noqa: N801  # used as a function, as in `with use_primary():`
+    """Run the statements of a block on the primary, for code that cannot be given `{"use_primary": True}`.
+
+    It holds for the current context: the task, and the tasks that it starts inside the block, until the block ends. A
+    session that has run a statement in it stays on the primary to the end of its unit of work.
+    """
+
+    def __enter__(self) -> None:
+        self._entered = _Block(_block.get())
+        self._token = _block.set(self._entered)
+
+    def __exit__(self, *_: object) -> None:
+        self._entered.end()
+        # A generator may end in another context than the one it began in; there the block simply holds no longer.
+        with contextlib.suppress(ValueError):
+            _block.reset(self._token)
+
+
+def is_primary_declared() -> bool:
+    """Return whether the current context is inside of `use_primary()`."""
+    block = _block.get()
+    return block is not None and block.holds

@@ -28,6 +28,10 @@ OnWrite = typing.Literal["escalate", "raise"]
 TokenCarrier = typing.Literal["cookie", "header"]
 ReadIsolation = typing.Literal["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"]
 
+ISOLATION_REMEDY: typing.Final = (
+    f"choose one of {', '.join(typing.get_args(ReadIsolation))} (a standby refuses SERIALIZABLE)"
+)
+
 _NAME: typing.Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -146,7 +150,7 @@ class ReplicationSettings:
             "read_isolation",
             self.read_isolation,
             usable=self.read_isolation in typing.get_args(ReadIsolation),
-            remedy=f"choose one of {', '.join(typing.get_args(ReadIsolation))} (a standby refuses SERIALIZABLE)",
+            remedy=ISOLATION_REMEDY,
         )
         for field in ("primary_pool_size", "replica_pool_size"):
             check_number(field, getattr(self, field), whole=True, minimum=1)

@@ -5,7 +5,9 @@ import typing
 import uuid
 
 from sqlalchemy import Select, Table, bindparam, inspect, select
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper
+
+from modern_di_replicas.session.in_flight import InFlightSession
 
 
 KEYS: typing.Final = (int, str, uuid.UUID)
@@ -17,7 +19,7 @@ _OPTIONS: typing.Final = frozenset(
 )
 
 
-class GetByKeySession(Session):
+class GetByKeySession(InFlightSession):
     """A session that gets an object by a plain primary key in about four fifths of the time.
 
     Whatever asks for more (options, a lock, a composite key, a class with a hierarchy, an object that may be in the

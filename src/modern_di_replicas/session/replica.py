@@ -1,26 +1,30 @@
 """All of the routing: a session that reads from a replica, and moves to the primary when it must, once, for good."""
 
 import collections.abc
+import contextlib
 import dataclasses
 import time
 import typing
 
 from sqlalchemy import Connection, Engine, Executable, UpdateBase, event
+from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
+from sqlalchemy.orm.session import JoinTransactionMode
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
-from modern_di_replicas.cluster.engines.read_connections import StatementNotForReplica
+from modern_di_replicas.cluster.engines.read_connections import StatementNotForReplica, StatementStreams, asks_to_stream
 from modern_di_replicas.cluster.failures import Failure, classify
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
-from modern_di_replicas.intent import Intent
+from modern_di_replicas.intent import Intent, is_primary_declared
 from modern_di_replicas.observability.events import Escalated, ReRun
 from modern_di_replicas.observability.request import note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
 from modern_di_replicas.routing.statements import Need
 from modern_di_replicas.session.guarded import ALL_AT_ONCE, GuardedSession, mark_rows
+from modern_di_replicas.session.unit_of_work import UnitOfWork
 
 
 CONNECTIONS_TRIED: typing.Final = 3
@@ -30,6 +34,7 @@ USE_PRIMARY: typing.Final = "use_primary"
 """The execution option that runs one statement, and the rest of its unit of work, on the primary."""
 
 _ASKED: typing.Final = (Cause.USE_PRIMARY, f"the execution option {USE_PRIMARY}")
+_DECLARED: typing.Final = (Cause.USE_PRIMARY, "use_primary()")
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
@@ -38,17 +43,9 @@ class ReplicaSession(GuardedSession):
 
     It reads on a connection of its own, `_reading`, which the `Session` is only lent: what becomes of a replica
     must not matter to the session's commit. From the moment it escalates, it is an ordinary session on the primary.
-
-    Args:
-        replica: the engine of one replica.
-        primary: where it escalates to.
-        intent: what the unit of work declared.
-        catch_up: finds a replica that is fresh enough, before the first statement; None where `replica` is.
-        **options: those of `Session`.
-
     """
 
-    # Here and not in `__init__`, because they seldom change: Python makes an object of some 30 attributes of its own
+    # Here and not in each session, because they seldom change: Python makes an object of some 30 attributes of its own
     # for half as much again.
     _is_elsewhere: bool = False
     """Whether the current statement runs on a bind the application chose."""
@@ -60,24 +57,38 @@ class ReplicaSession(GuardedSession):
     _failed: frozenset[str] = frozenset()
     """The replicas that this unit of work has left."""
     _executing: Engine | None = None
+    _is_provisioning: bool = False
+    """Whether a task is taking the first connection."""
     _streams: bool = False
     _catch_up: CatchUpEngine | None = None
+    _unit: UnitOfWork | None = None
+    _given_join_mode: JoinTransactionMode
 
-    def __init__(
+    def route(
         self,
-        bind: typing.Any = None,  # noqa: ANN401  # as `Session` has it
         *,
         replica: OneReplicaEngine,
         primary: Engine | Connection,
         intent: Intent,
-        catch_up: CatchUpEngine | None = None,
-        **options: typing.Any,
+        catch_up: CatchUpEngine | None,
+        options: collections.abc.Mapping[str, typing.Any],
     ) -> None:
-        super().__init__(bind=bind, **options)
-        self._replica = replica
-        self._bound = replica.sync_engine
-        self._primary = primary
+        """Say where the session reads and writes; called once, by who has made it.
+
+        Not arguments of `__init__`, which may be of a class of the application and know nothing of them.
+
+        Args:
+            replica: the engine of one replica.
+            primary: where it escalates to.
+            intent: what the unit of work declared.
+            catch_up: finds a replica that is fresh enough, before the first statement; None where `replica` is.
+            options: those that the session was made with.
+
+        """
         self._intent = intent
+        self._bound = replica.sync_engine
+        self._read_from(replica)
+        self._primary = primary
         self._reading: dict[Engine, Connection] = {}
         if catch_up is not None:
             self._catch_up = catch_up
@@ -85,12 +96,44 @@ class ReplicaSession(GuardedSession):
             self.has_binds = True
         always = options.get("execution_options") or _NONE
         if always or replica.options:
-            self._streams = _asks_to_stream(always)
+            self._streams = asks_to_stream(always) or asks_to_stream(replica.options)
             if "isolation_level" in always or "isolation_level" in replica.options:
-                # A replica's is that of the settings.
+                # A replica's is that of the settings, or of the intent.
                 self.escalation = on_primary(Cause.NEEDS_TRANSACTION, "an isolation level of its own")
             elif always.get(USE_PRIMARY):
                 self.escalation = on_primary(*_ASKED)
+
+    def _read_from(self, replica: OneReplicaEngine) -> None:
+        self._replica = replica
+        isolation = self._intent.isolation or replica.settings.read_isolation
+        self._engine = replica.isolated(isolation)
+        self._autocommit = isolation == "AUTOCOMMIT"
+
+    def join_unit(self, unit: UnitOfWork) -> None:
+        """Share a unit of work with other sessions; it begins on the primary if one of them has moved there."""
+        self._unit = unit
+        if unit.escalation is not None and self.escalation is None:
+            self.escalate(unit.escalation.cause, unit.escalation.reason)
+        elif self.escalation is not None:
+            unit.escalation = self.escalation
+        elif unit.replica is not None:
+            self._catch_up = None
+            self._read_from(unit.replica)
+        elif self._catch_up is None:
+            unit.replica = self._replica
+
+    @property
+    def join_transaction_mode(self) -> JoinTransactionMode:
+        """How the session uses a transaction that somebody else has begun; see `Session`.
+
+        On the connection it reads on there is nothing to commit, and no savepoint to set.
+        """
+        reads = self._executing is not None and self.escalation is None and not self._is_elsewhere
+        return "rollback_only" if reads else self._given_join_mode
+
+    @join_transaction_mode.setter
+    def join_transaction_mode(self, mode: JoinTransactionMode) -> None:
+        self._given_join_mode = mode
 
     # Where a statement goes
 
@@ -102,22 +145,59 @@ class ReplicaSession(GuardedSession):
         bind: typing.Any = None,  # noqa: ANN401
         **options: typing.Any,
     ) -> Engine | Connection:
-        if bind is not None or self.has_binds:
+        if bind is not None or self.has_binds or self.bind is not self._bound:
             found = super().get_bind(mapper, clause=clause, bind=bind, **options)
             if found is not self._bound:
                 self._is_elsewhere = self._has_been_elsewhere = True
-                return found  # the application chose: bind_arguments, or `binds` for this mapper
+                return found  # the application chose: bind_arguments, `binds` for this mapper, or a new `bind`
         if self.escalation is not None:
             return self._primary
         executing = self._executing
         if executing is None:
             return self._bound
-        connection = self._reading.get(executing)
-        if connection is None:
-            # A `Session` takes one connection of an engine, and keeps it to the end of the transaction, lost or not.
-            engine = executing.execution_options() if self._left else executing
-            connection = self._reading[executing] = self._replica.reads.connect(engine)
+        return self._reading.get(executing) or self._connect(executing)
+
+    def note_bind(self, found: Engine | Connection) -> None:
+        """Note where a `get_bind()` of the application's own class sends a statement."""
+        if found is self._primary and self.escalation is not None:
+            return
+        if found is not self._bound and found not in self._reading.values():
+            self._is_elsewhere = self._has_been_elsewhere = True
+
+    def _connect(self, engine: Engine) -> Connection:
+        """Take a connection, and keep it before anything else can run."""
+        with self._provisioning():
+            connection = self._replica.reads.connect(
+                # A `Session` takes one connection of an engine, and keeps it to the end of the transaction.
+                engine.execution_options() if self._left else engine,
+                autocommit=self._autocommit,
+                streams=engine is not self._engine,
+            )
+            self._reading[engine] = connection
         return connection
+
+    @contextlib.contextmanager
+    def _provisioning(self) -> collections.abc.Iterator[None]:
+        self._check_provisioning()
+        self._is_provisioning = True
+        try:
+            yield
+        finally:
+            self._is_provisioning = False
+
+    def _check_provisioning(self) -> None:
+        """Refuse what runs while another task takes the connection, as SQLAlchemy's own sessions do."""
+        if self._is_provisioning:
+            msg = "This session is provisioning a new connection; concurrent operations are not permitted"
+            raise InvalidRequestError(msg, code="isce")
+
+    def commit(self) -> None:
+        self._check_provisioning()
+        super().commit()
+
+    def rollback(self) -> None:
+        self._check_provisioning()
+        super().rollback()
 
     def bind_mapper(self, *args: typing.Any, **options: typing.Any) -> None:
         self.has_binds = True
@@ -138,8 +218,8 @@ class ReplicaSession(GuardedSession):
 
     def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
         given = options.get("execution_options")
-        if given and given.get(USE_PRIMARY) and self.escalation is None:
-            self.escalate(*_ASKED)
+        if self.escalation is None and ((given and given.get(USE_PRIMARY)) or is_primary_declared()):
+            self.escalate(*_asked(given))
             options["populate_existing"] = options.get("populate_existing") or self._may_be_read_anew
         return super().get(entity, ident, **options)
 
@@ -170,17 +250,37 @@ class ReplicaSession(GuardedSession):
             WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
 
         """
+        self.in_flight += 1
+        try:
+            return self._run_here_or_there(run, statement, args, options)
+        finally:
+            if self.in_flight == 1:
+                self._executing = None  # whatever tasks left that used the session at the same time
+            self.ended()
+
+    def _run_here_or_there(
+        self,
+        run: collections.abc.Callable[..., typing.Any],
+        statement: typing.Any,  # noqa: ANN401
+        args: tuple[typing.Any, ...],
+        options: dict[str, typing.Any],
+    ) -> typing.Any:  # noqa: ANN401
         attempt, losses = run, 0
+        given = options.get("execution_options") or _NONE
         while self.escalation is None and (engine := self._choose_engine(run, statement, options)) is not None:
             # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
             # on what went before, such as a SET LOCAL.
-            stands_alone = self._replica.reads.autocommit or not self._reading
+            stands_alone = self._autocommit or not self._reading
             enclosing, self._executing = self._executing, engine
             self._is_elsewhere = False
             rows_of_replica = [True]
-            marked = mark_rows(options, rows_of_replica) if engine is self._replica.streaming else options
+            is_plain = self._autocommit and engine is self._engine
+            marked = options if is_plain else mark_rows(options, rows_of_replica)
             try:
                 result = attempt(self, statement, *args, **marked)
+            except StatementStreams:
+                # Only here it is known: by `Query.yield_per()`, or by a listener that has set an execution option.
+                options["execution_options"] = {"stream_results": True, **given}
             except Exception as error:
                 # By a flush or by a load inside this statement it may have left: then the error is the primary's.
                 if self.escalation is not None or self._is_elsewhere:
@@ -238,8 +338,8 @@ class ReplicaSession(GuardedSession):
         given = options.get("execution_options") or _NONE
         own = statement.get_execution_options() if isinstance(statement, Executable) else _NONE
         has_options = bool(given or own)
-        if has_options and (given.get(USE_PRIMARY) or own.get(USE_PRIMARY)):
-            self.escalate(*_ASKED)
+        if (has_options and (given.get(USE_PRIMARY) or own.get(USE_PRIMARY))) or is_primary_declared():
+            self.escalate(*(_DECLARED if is_primary_declared() else _ASKED))
             self._read_anew(options)
         elif isinstance(statement, UpdateBase):
             self.escalate_write("INSERT" if statement.is_insert else "UPDATE" if statement.is_update else "DELETE")
@@ -247,12 +347,15 @@ class ReplicaSession(GuardedSession):
             self._find_replica()
         if self.escalation is not None:
             return None
-        if self._streams or (has_options and (_asks_to_stream(given) or _asks_to_stream(own))):
-            self.has_streamed = True
-            return self._replica.streaming
+        if self._streams or (has_options and (asks_to_stream(given) or asks_to_stream(own))):
+            return self._start_streaming()
         if run is not Session.scalar:  # which has read its row when it returns
             _load_all_at_once(options)
-        return self._replica.sync_engine
+        return self._engine
+
+    def _start_streaming(self) -> Engine:
+        self.has_streamed = True
+        return self._replica.streaming if self._autocommit else self._engine
 
     def _find_replica(self) -> None:
         """Make sure, before the first statement, that the replica can serve; move to the primary otherwise."""
@@ -263,10 +366,17 @@ class ReplicaSession(GuardedSession):
 
     def _wait_for_replica(self, catch_up: CatchUpEngine) -> None:
         """Read from a replica that is fresh enough by now; from the primary when none is."""
-        found = await_only(catch_up.catch_up())
+        unit = self._unit
+        if unit is None or not unit.is_settled:
+            with self._provisioning():
+                found = await_only(catch_up.catch_up())
         self._catch_up = None
-        if isinstance(found, OneReplicaEngine):
-            self._replica = found
+        if unit is not None and unit.is_settled:  # another session of it was faster
+            self.join_unit(unit)
+        elif isinstance(found, OneReplicaEngine):
+            self._read_from(found)
+            if unit is not None:
+                unit.replica = found
             note_decision(self.decision)
         else:
             self.escalate(Cause.NOT_FRESH, catch_up.decision.reason)
@@ -336,7 +446,9 @@ class ReplicaSession(GuardedSession):
         if not primary_reads or replica.topology.has_lost_primary:
             other = await_only(replica.another(self._intent, without=self._failed, has_read=self._has_read))
             if other is not None:
-                self._replica = typing.cast(OneReplicaEngine, other)
+                self._read_from(typing.cast(OneReplicaEngine, other))
+                if self._unit is not None:
+                    self._unit.replica = self._replica
                 self._leave_connections(*self._reading.values())
                 self._reading.clear()
                 return
@@ -357,6 +469,8 @@ class ReplicaSession(GuardedSession):
         """Move this unit of work to the primary, to its end."""
         if self.escalation is None:
             self.escalation = on_primary(cause, reason)
+            if self._unit is not None and self._unit.escalation is None:
+                self._unit.escalation = self.escalation
             self.guard.left_replica(self)
             note_decision(self.decision)
             if (hooks := self._replica.topology.hooks) is not None and cause is not Cause.NOT_FRESH:
@@ -377,7 +491,9 @@ class ReplicaSession(GuardedSession):
     def ends_at_once(self) -> bool:
         """Whether closing it awaits nothing: it has read in autocommit, and its pool just takes the connection back."""
         replica = self._replica
-        if self.escalation is not None or self._has_been_elsewhere or not replica.reads.autocommit:
+        if self.escalation is not None or self._has_been_elsewhere or self.in_flight:
+            return False
+        if not self._autocommit or self._engine is not replica.sync_engine:
             return False
         pool: QueuePool = replica.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
         has_streamed = len(self._reading) > (replica.sync_engine in self._reading)
@@ -388,13 +504,16 @@ class ReplicaSession(GuardedSession):
         """Give the replica's connections back, at the end of a transaction."""
         while self._reading:
             _, connection = self._reading.popitem()
-            connection.close()
+            _give_back(connection)
         while self._left:
             connection, *left = self._left
             self._left = tuple(left)
-            connection.close()
+            _give_back(connection)
 
     def close(self) -> None:
+        if self._is_provisioning:
+            msg = "Method 'close()' can't be called here: this session is provisioning a new connection"
+            raise IllegalStateChangeError(msg, code="isce")
         try:
             super().close()
         finally:
@@ -459,8 +578,17 @@ def _load_all_at_once(options: dict[str, typing.Any]) -> None:
         options["execution_options"] = ALL_AT_ONCE.union(given)
 
 
-def _asks_to_stream(options: collections.abc.Mapping[str, typing.Any]) -> bool:
-    return bool(options.get("stream_results") or options.get("yield_per"))
+def _give_back(connection: Connection) -> None:
+    try:
+        connection.close()
+    except BaseException:  # cancelled in the middle, and nobody else has it
+        connection.invalidate()
+        connection.close()
+        raise
+
+
+def _asked(options: collections.abc.Mapping[str, typing.Any] | None) -> tuple[Cause, str]:
+    return _ASKED if options and options.get(USE_PRIMARY) else _DECLARED
 
 
 @event.listens_for(ReplicaSession, "before_flush")

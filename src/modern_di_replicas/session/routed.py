@@ -6,17 +6,22 @@ import typing
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
 
 from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.observability.request import note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
+from modern_di_replicas.session.composed import OwnClass, combined
 from modern_di_replicas.session.get_by_key import GetByKeySession
+from modern_di_replicas.session.in_flight import InFlightSession
 from modern_di_replicas.session.replica import ReplicaSession
 from modern_di_replicas.session.shadow import report_writes
+from modern_di_replicas.session.unit_of_work import UnitOfWork
 
 
 class RoutedSession(AsyncSession):
@@ -27,40 +32,120 @@ class RoutedSession(AsyncSession):
 
     Args:
         engine: the engine that was chosen; in a test, a connection.
+        bind: the same, under the name that `AsyncSession` has for it.
         primary: where a unit of work on a replica escalates to; default: the primary of the replica's settings.
         intent: what the unit of work declared.
+        sync_session_class: a subclass of `Session`, which is combined with the routing; default: the attribute of the
+            same name.
         **options: those of `AsyncSession`.
+
+    Raises:
+        ConfigurationError: an option cannot work here: `twophase`, or a `sync_session_class` that is no class.
 
     """
 
-    sync_session_class = GetByKeySession
+    _opened: "set[RoutedSession] | None" = None
+    """Where it is listed until it is closed."""
 
     def __init__(
         self,
-        engine: AsyncEngine | AsyncConnection,
+        engine: AsyncEngine | AsyncConnection | None = None,
         *,
+        bind: AsyncEngine | AsyncConnection | None = None,
         primary: AsyncEngine | AsyncConnection | None = None,
         intent: Intent = NOTHING_DECLARED,
+        sync_session_class: OwnClass | None = None,
         **options: typing.Any,
     ) -> None:
+        if engine is not None and bind is not None:
+            raise ConfigurationError(field="bind", value=bind, remedy="give it once, as `engine` or as `bind`")
+        if options.get("twophase"):
+            raise ConfigurationError(
+                field="twophase", value=True, remedy="a transaction over two servers cannot be escalated nor tracked"
+            )
+        engine = bind if engine is None else engine
         self._intent = intent
-        chosen, catch_up = engine, None
+        chosen = engine
+        catch_up: CatchUpEngine | None = None
         if isinstance(engine, ReplicaEngine):
             chosen = engine.choose_for(intent)
+        self._made_with = {
+            **options,
+            "engine": chosen,
+            "primary": primary,
+            "intent": intent,
+            "sync_session_class": sync_session_class,
+        }
         decision: Decision | None = getattr(chosen, "decision", None)
         if decision is None or (decision.cause is Cause.WRITE and not intent.is_write):
             decision = on_primary(Cause.CHOSEN, "" if intent.is_write else "an engine chosen by the application")
         self._decision = decision
         if isinstance(chosen, CatchUpEngine):
-            chosen, catch_up = chosen.candidate, chosen
+            catch_up = chosen
+            chosen = catch_up.candidate
+        own = type(self).sync_session_class if sync_session_class is None else sync_session_class
         if isinstance(chosen, OneReplicaEngine):
-            options.setdefault("sync_session_class", ReplicaSession)
-            options["primary"] = _sync(primary or chosen.policy.primary, chosen.options)
-            options.update(replica=chosen, intent=intent, catch_up=catch_up)
-        super().__init__(chosen, **options)
+            super().__init__(chosen, sync_session_class=_class_of(own, ReplicaSession), **options)
+            typing.cast(ReplicaSession, self.sync_session).route(
+                replica=chosen,
+                primary=_sync(primary or chosen.policy.primary, {**chosen.options, **_isolation_of(intent)}),
+                intent=intent,
+                catch_up=catch_up,
+                options=options,
+            )
+        else:
+            if isinstance(chosen, AsyncEngine) and (isolation := _isolation_of(intent)):
+                chosen = chosen.execution_options(**isolation)
+            super().__init__(chosen, sync_session_class=_class_of(own, GetByKeySession), **options)
+        # What SQLAlchemy has noted is the combination; this attribute is what the application gave.
+        del self.sync_session_class
+        if sync_session_class is not None:
+            self.sync_session_class = typing.cast(type[Session], sync_session_class)
         note_decision(self.decision)
         if decision.cause is Cause.SHADOW and isinstance(chosen, PrimaryEngine) and chosen.hooks is not None:
             report_writes(self.sync_session, chosen.hooks, endpoint=intent.endpoint)
+
+    def another(self, **options: typing.Any) -> typing.Self:
+        """Return a session that is made like this one, on the same engine.
+
+        Args:
+            **options: those that differ.
+
+        """
+        return type(self)(**{**self._made_with, **options})
+
+    def join_unit(self, unit: UnitOfWork, opened: "set[RoutedSession] | None" = None) -> None:
+        """Share a unit of work with other sessions.
+
+        Args:
+            unit: what they share.
+            opened: where the session is listed until it is closed.
+
+        """
+        if isinstance(self.sync_session, ReplicaSession):
+            self.sync_session.join_unit(unit)
+        if opened is not None:
+            opened.add(self)
+            self._opened = opened
+
+    async def close(self) -> None:
+        """Close the session, after what still runs on it in other tasks; see `AsyncSession.close`."""
+        await self._idle()
+        await super().close()
+        self._closed()
+
+    def _closed(self) -> None:
+        if self._opened is not None:
+            self._opened.discard(self)
+
+    async def reset(self) -> None:
+        """Close the session and let it be used again; see `AsyncSession.reset` and `close`."""
+        await self._idle()
+        await super().reset()
+
+    async def _idle(self) -> None:
+        if isinstance(self.sync_session, InFlightSession):
+            await self.sync_session.idle()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
@@ -79,6 +164,7 @@ class RoutedSession(AsyncSession):
         )
         if at_once:
             session.close()
+            self._closed()
         return at_once
 
     @property
@@ -89,6 +175,15 @@ class RoutedSession(AsyncSession):
             chosen = self._decision
             return dataclasses.replace(chosen, reason=f"{declared}, {chosen.reason}" if chosen.reason else declared)
         return session.decision
+
+
+def _class_of(own: OwnClass, ours: type[Session]) -> type[Session]:
+    return typing.cast(type[Session], combined(own, ours))  # so SQLAlchemy annotates it, callables included
+
+
+def _isolation_of(intent: Intent) -> dict[str, typing.Any]:
+    """Return the execution options for the primary; in autocommit nothing could be written together there."""
+    return {"isolation_level": intent.isolation} if intent.isolation not in (None, "AUTOCOMMIT") else {}
 
 
 def _sync(bind: AsyncEngine | AsyncConnection, options: dict[str, typing.Any]) -> Engine | Connection:

@@ -14,7 +14,7 @@ from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.routing.decision import Cause, Decision
-from modern_di_replicas.settings import ReplicationSettings
+from modern_di_replicas.settings import ReadIsolation, ReplicationSettings
 
 
 class OneReplicaEngine(ReplicaEngine):
@@ -39,10 +39,18 @@ class OneReplicaEngine(ReplicaEngine):
 
     @functools.cached_property
     def streaming(self) -> Engine:
-        """The engine on which sessions read rows one by one: a server-side cursor lives in a transaction."""
-        if not self.reads.autocommit:
-            return self.sync_engine
+        """The engine on which sessions in autocommit read rows one by one: a server-side cursor needs a transaction."""
         return self.sync_engine.execution_options(isolation_level="READ COMMITTED", postgresql_readonly=True)
+
+    @functools.cached_property
+    def _isolated(self) -> dict[ReadIsolation, Engine]:
+        return {self.settings.read_isolation: self.sync_engine}
+
+    def isolated(self, isolation: ReadIsolation) -> Engine:
+        """Return the engine on which a unit of work reads that asks for an isolation."""
+        if isolation not in self._isolated:
+            self._isolated[isolation] = self.sync_engine.execution_options(isolation_level=isolation)
+        return self._isolated[isolation]
 
     def choose_for(self, intent: Intent) -> AsyncEngine:  # noqa: ARG002  # the signature of ReplicaEngine
         """Return this engine: the choice was made."""
@@ -51,7 +59,8 @@ class OneReplicaEngine(ReplicaEngine):
     def execution_options(self, **options: typing.Any) -> typing.Self:
         """Return the same replica with other execution options; see `AsyncEngine.execution_options`."""
         optioned = super().execution_options(**options)
-        vars(optioned).pop("streaming", None)  # it has the options of the engine it was made from
+        for name in ("streaming", "_isolated"):  # they have the options of the engine they were made from
+            vars(optioned).pop(name, None)
         return optioned
 
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine

@@ -1,5 +1,6 @@
 """How a session reads from one replica."""
 
+import collections.abc
 import contextlib
 import typing
 import weakref
@@ -23,6 +24,17 @@ class StatementNotForReplica(Exception):  # noqa: N818  # a signal to the sessio
         self.foreseen = foreseen
 
 
+class StatementStreams(Exception):  # noqa: N818  # as above
+    """A session's statement was about to be sent in autocommit, and asks for a server-side cursor."""
+
+
+class _Use(typing.NamedTuple):
+    """What a connection of a session is for."""
+
+    autocommit: bool
+    streams: bool
+
+
 class SessionReads:
     """The connections on which sessions read from one replica, and the check of what they are about to send there.
 
@@ -33,28 +45,28 @@ class SessionReads:
     """
 
     def __init__(self, engine: Engine, *, isolation: ReadIsolation) -> None:
-        self.autocommit = isolation == "AUTOCOMMIT"
-        """Whether each statement stands alone."""
+        self._isolation = isolation
         self.driver = driver_of(engine)
-        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._connections: weakref.WeakKeyDictionary[Connection, _Use] = weakref.WeakKeyDictionary()
         # Not "before_cursor_execute", which makes SQLAlchemy look for listeners at every other point of a statement.
         for event_name in ("do_execute", "do_executemany"):
             event.listen(engine, event_name, self._check_statement)
         event.listen(engine, "do_execute_no_params", self._check_bare_statement)
         event.listen(engine, "handle_error", self._judge_error)
-        if self.autocommit:
-            event.listen(engine, "handle_error", self._end_what_was_begun)
+        event.listen(engine, "handle_error", self._end_what_was_begun)
         # SQLAlchemy has no event in the place of a rollback, nor around the driver's `connect` alone; these are of the
         # engine's own dialect.
         self._do_rollback, self._connect_driver = engine.dialect.do_rollback, engine.dialect.connect
         dialect = typing.cast(typing.Any, engine.dialect)
         dialect.do_rollback, dialect.connect = self._roll_back, self._open
 
-    def connect(self, engine: Engine) -> Connection:
+    def connect(self, engine: Engine, *, autocommit: bool, streams: bool) -> Connection:
         """Return a connection for a session to read on.
 
         Args:
             engine: that of the replica, with options of its own perhaps.
+            autocommit: whether each statement of the session stands alone.
+            streams: whether it is for the rows that come one by one.
 
         """
         try:
@@ -62,9 +74,13 @@ class SessionReads:
         except Exception as error:
             blame_checkout(error, self.driver)
             raise
-        # The session joins a transaction that is under event_name, and leaves its end to us.
-        connection.begin()
-        self._connections.add(connection)
+        try:
+            # The session joins a transaction that is under way, and leaves its end to us.
+            connection.begin()
+        except BaseException:
+            connection.close()
+            raise
+        self._connections[connection] = _Use(autocommit, streams)
         return connection
 
     def _check_statement(
@@ -74,12 +90,15 @@ class SessionReads:
         parameters: object,  # noqa: ARG002
         context: ExecutionContext,
     ) -> None:
-        foreseen = foresee(statement)
-        if foreseen is None or (foreseen.need is Need.TRANSACTION and not self.autocommit):
+        # Not for Core on the replica's engine: whoever uses that knows what it is.
+        use = self._connections.get(context.root_connection)
+        if use is None:
             return
-        # Not for Core on the replica's engine, which is used knowingly.
-        if context.root_connection in self._connections:
+        foreseen = foresee(statement)
+        if foreseen is not None and (use.autocommit or foreseen.need is not Need.TRANSACTION):
             raise StatementNotForReplica(foreseen)
+        if use.autocommit and not use.streams and asks_to_stream(context.execution_options):
+            raise StatementStreams
 
     def _roll_back(self, connection: PoolProxiedConnection) -> None:
         """Roll back; on a replica there is nothing to undo, so one that cannot has lost nothing but the connection."""
@@ -125,10 +144,18 @@ class SessionReads:
         In autocommit nothing else does: the pooled connection would hold the lock of that statement until its next use,
         and a change of the table would hold up the replay for as long.
         """
-        if context.connection is None or context.is_disconnect:
+        if context.connection is None or context.is_disconnect or not self._is_autocommit(context.connection):
             return
         if not isinstance(context.sqlalchemy_exception, DBAPIError):
             return
         if self.driver.may_hold_a_statement(context.original_exception):
             with contextlib.suppress(OSError, *self.driver.errors):  # a lost connection has ended it
                 await_only(self.driver.end_statement(context.connection.connection.driver_connection))
+
+    def _is_autocommit(self, connection: Connection) -> bool:
+        return bool(connection.get_execution_options().get("isolation_level", self._isolation) == "AUTOCOMMIT")
+
+
+def asks_to_stream(options: collections.abc.Mapping[str, typing.Any]) -> bool:
+    """Return whether the rows of a statement with these execution options are to come one by one."""
+    return bool(options.get("stream_results") or options.get("yield_per"))

@@ -16,7 +16,7 @@ from modern_di_replicas.consistency.client import client_of_request
 from modern_di_replicas.consistency.levels import SESSION, STRONG, Bounded, Consistency
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.errors import NoReplicaAvailable
-from modern_di_replicas.intent import Intent
+from modern_di_replicas.intent import Intent, is_primary_declared
 from modern_di_replicas.observability.events import Decided, Shadowed
 from modern_di_replicas.routing.decision import PRIMARY, Cause, decision_of, on_primary
 from modern_di_replicas.routing.positions import Freshness
@@ -128,6 +128,9 @@ class ReplicaEngine(AsyncEngine):
     def _choose(self, intent: Intent) -> AsyncEngine:
         topology, group = self.topology, intent.group
         level = intent.consistency or self.settings.consistency
+        if is_primary_declared():
+            topology.check_group(group)
+            return topology.primary_because(Cause.USE_PRIMARY, "use_primary()")
         if level is STRONG:
             topology.check_group(group)
             return topology.primary_because(Cause.STRONG, "STRONG")
@@ -152,7 +155,7 @@ class ReplicaEngine(AsyncEngine):
             freshness=Freshness(after=tuple(filter(None, (intent.after, own))), max_age=max_age),
             group=intent.group,
             affinity=intent.affinity,
-            wait=self.settings.catch_up_wait,
+            wait=self.settings.catch_up_wait if intent.wait is None else intent.wait.total_seconds(),
             endpoint=intent.endpoint,
             **limits,
         )

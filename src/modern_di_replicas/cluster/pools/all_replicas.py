@@ -8,6 +8,8 @@ from modern_di_replicas.cluster.failures import Failure, blame_checkout, classif
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.topology import Server, Topology
 from modern_di_replicas.drivers.known import driver_of
+from modern_di_replicas.intent import is_primary_declared
+from modern_di_replicas.routing.decision import Cause
 
 
 class AllReplicasPool(Pool):
@@ -33,7 +35,10 @@ class AllReplicasPool(Pool):
         return connection
 
     def _checkout(self) -> PoolProxiedConnection:
-        if (kept := self._topology.kept_on_primary(None)) is not None:
+        kept = self._topology.kept_on_primary(None)
+        if is_primary_declared():
+            kept = (Cause.USE_PRIMARY, "use_primary()")
+        if kept is not None:
             return self._topology.primary_because(*kept).sync_engine.raw_connection()
         asked: set[str] = set()
         while (server := self._topology.choose_server(without=asked)) is not None:

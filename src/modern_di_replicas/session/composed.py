@@ -1,0 +1,54 @@
+"""A session class of the application, combined with ours."""
+
+import collections.abc
+import functools
+import typing
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session
+
+from modern_di_replicas.errors import ConfigurationError
+
+
+OwnClass = type[Session] | collections.abc.Callable[..., Session]
+"""What `AsyncSession` takes as `sync_session_class`."""
+
+
+def combined(own: OwnClass, ours: type[Session]) -> OwnClass:
+    """Return a class whose sessions do what both classes do; the application's methods come first, `super()` is ours.
+
+    Args:
+        own: the application's class, or a `functools.partial` of one.
+        ours: the class for the role of the server.
+
+    Raises:
+        ConfigurationError: `own` is another callable, whose sessions cannot be given our methods.
+
+    """
+    if isinstance(own, functools.partial):
+        return functools.partial(combined(own.func, ours), *own.args, **own.keywords)
+    if isinstance(own, type) and issubclass(own, Session):
+        return _combined(typing.cast(typing.Any, own), typing.cast(typing.Any, ours))
+    raise ConfigurationError(
+        field="sync_session_class", value=own, remedy="give a subclass of sqlalchemy.orm.Session, or a partial of one"
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _combined(own: typing.Any, ours: typing.Any) -> type[Session]:  # noqa: ANN401  # mypy finds no hash in type[Session]
+    if issubclass(ours, own):
+        return typing.cast(type[Session], ours)
+    if issubclass(own, ours):
+        return typing.cast(type[Session], own)
+    chooses = own.get_bind is not Session.get_bind and hasattr(ours, "note_bind")
+    bases = (_OwnGetBind, own, ours) if chooses else (own, ours)
+    return type(own.__name__, bases, {"__module__": own.__module__, "__doc__": own.__doc__})
+
+
+class _OwnGetBind(Session):
+    """Tells the routing where a `get_bind()` of the application sends a statement."""
+
+    def get_bind(self, *args: typing.Any, **options: typing.Any) -> Engine | Connection:
+        found = super().get_bind(*args, **options)
+        typing.cast(typing.Any, self).note_bind(found)
+        return found

@@ -1,0 +1,55 @@
+"""More sessions for one unit of work: one for each task of a `gather`."""
+
+import typing
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from modern_di_replicas.consistency.client import current_client
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.session.routed import RoutedSession
+from modern_di_replicas.session.unit_of_work import UnitOfWork
+
+
+class SessionFactory:
+    """Opens further sessions of a unit of work: `async with sessions() as session`, one for each task of a `gather`.
+
+    They are like the session that is injected: of the same class, with the same options, intent and client, on the same
+    server. Once one of the unit of work has moved to the primary, those that are opened after it begin there; those
+    that are open stay where they are. What is not closed is closed with the unit of work.
+
+    Args:
+        session: the session that is injected.
+
+    Raises:
+        ConfigurationError: the session is no `RoutedSession`.
+
+    """
+
+    def __init__(self, session: AsyncSession) -> None:
+        if not isinstance(session, RoutedSession):
+            raise ConfigurationError(
+                field="session", value=session, remedy="the provider `session` has to return a RoutedSession"
+            )
+        # A task that commits notes it in this record, and not in one of its own that nobody else sees.
+        current_client()
+        self._session = session
+        self._unit = UnitOfWork()
+        session.join_unit(self._unit)
+        self._open: set[RoutedSession] = set()
+
+    def __call__(self, **options: typing.Any) -> RoutedSession:
+        """Return another session of the unit of work.
+
+        Args:
+            **options: those of `AsyncSession` that are to differ, such as `autoflush=False`.
+
+        """
+        session = self._session.another(**options)
+        session.join_unit(self._unit, self._open)
+        return session
+
+    async def close(self) -> None:
+        """Close the sessions that are still open."""
+        while self._open:
+            # What SQLAlchemy shields from cancellation; a plain close() is not.
+            await self._open.pop().__aexit__(None, None, None)

@@ -1,0 +1,21 @@
+"""What the sessions of one unit of work share."""
+
+import dataclasses
+
+from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
+from modern_di_replicas.routing.decision import Decision
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class UnitOfWork:
+    """Where the sessions of one unit of work read, so that all of them see the same state."""
+
+    replica: OneReplicaEngine | None = None
+    """The replica they read from; None while none is known to be fresh enough."""
+    escalation: Decision | None = None
+    """Why one of them has moved to the primary; those that are opened after it begin there."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known where a session that begins now reads."""
+        return self.replica is not None or self.escalation is not None
