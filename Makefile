@@ -12,7 +12,8 @@ export UV_PYTHON_DOWNLOADS ?= never
 # The system's certificates, as pip uses them: behind a company's proxy, uv's own do not suffice.
 export UV_SYSTEM_CERTS ?= 1
 RUN := $(UV) run --no-sync
-EXTRAS := fastapi,litestar,testing,demo
+# All of them, as pyproject.toml has them now.
+EXTRAS = $(shell $(UV_PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"], sep=",")')
 
 .DEFAULT_GOAL := help
 # The folder docs/ exists.
@@ -39,11 +40,11 @@ test: install  ## the whole suite, with the coverage gate
 test-quick: install  ## the suite without faults and histories; under one minute
 	@$(RUN) pytest -n 2 -m 'not faults and not history'
 
-test-all: $(UV)  ## the suite on Python 3.11, 3.12 and 3.13, and on the lowest versions of every dependency
-	@UV=$(UV) .ci/test-all
+test-all: $(UV)  ## the suite on Python 3.11, 3.12, 3.13 and the lowest versions; VERSIONS="3.13 lowest" for some
+	@UV=$(UV) EXTRAS=$(EXTRAS) .ci/test-all $(VERSIONS)
 
 test-lowest: $(UV)  ## the suite on the lowest versions of every dependency
-	@UV=$(UV) .ci/test-all lowest
+	@UV=$(UV) EXTRAS=$(EXTRAS) .ci/test-all lowest
 
 release-check: $(UV)  ## build, check the metadata, and run the README's example on the installed wheel
 	@rm -rf dist .venv-release
