@@ -431,8 +431,8 @@ class ReplicaSession(GuardedSession):
         if not stands_alone:
             raise error
         if failure is Failure.LOST:
-            if (connection := self._reading.pop(engine, None)) is not None:
-                self._leave_connections(connection)  # its place in the pool is free already
+            # Its place in the pool is free already; a load inside this statement may have replaced it.
+            self._leave_connections(*filter(None, [self._reading.pop(engine, None)]))
             if losses < CONNECTIONS_TRIED and not health.is_down:
                 return False
         self._replica.policy.report_loss(server=self.label, error=error, ejected=ejected)
