@@ -198,6 +198,25 @@ async def test_a_lost_connection_is_replaced_and_blames_no_server(
             assert await watched.serves_as_before()
 
 
+@pytest.mark.parametrize("fault", [end_backends, cut])
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
+async def test_a_connection_that_is_lost_before_it_is_given_back_costs_nothing(
+    shop_cluster: LocalCluster, isolation: str, fault: Fault
+) -> None:
+    """INVARIANT: all has been read, and a rollback on a replica undoes nothing: no user sees it."""
+    server = shop_cluster.replicas[0]
+    async with Wire(server.port) as wire:
+        through = server.url.replace(f":{server.port}/", f":{wire.port}/")
+        settings: dict[str, typing.Any] = {"replicas": [through], "primary_reads": False, "read_isolation": isolation}
+        async with serving(shop_cluster, **settings) as servers:
+            watched = Watched(servers, server, f"127.0.0.1:{wire.port}")
+            async with servers.session() as session:
+                assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
+                await fault(watched, wire)
+            assert watched.sent == ["replica"]
+            assert await watched.serves_as_before()
+
+
 @pytest.mark.parametrize("role", ["replica", "primary"])
 async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster: LocalCluster, role: str) -> None:
     """A server's farewell to an idle connection leaves asyncpg in a state that no statement gets out of."""

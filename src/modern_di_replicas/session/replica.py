@@ -451,6 +451,7 @@ class ReplicaSession(GuardedSession):
                     self._unit.replica = self._replica
                 self._leave_connections(*self._reading.values())
                 self._reading.clear()
+                note_decision(self.decision)
                 return
         if primary_reads:
             self.escalate(Cause.REPLICA_FAILED, f"{replica.label} {reason}")
