@@ -4,6 +4,7 @@
     ├── ConfigurationError
     ├── UnknownGroupError
     ├── NoReplicaAvailable
+    ├── PrimaryUnavailable
     ├── WriteOnReplicaError
     ├── StaleWriteError
     ├── TransactionRolledBackError    (a sqlalchemy.exc.DBAPIError as well)
@@ -97,6 +98,21 @@ class NoReplicaAvailable(ReplicasError):  # noqa: N818  # the name operators say
         return (
             f"No replica {whom} can serve this read now: each is down, behind its max_lag, or full, and the settings "
             "say primary_reads=False. Bring a replica back, or allow the primary to serve reads."
+        )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class PrimaryUnavailable(ReplicasError, ConnectionRefusedError):  # noqa: N818  # as NoReplicaAvailable
+    """No connection to the primary can be had now; also a `ConnectionRefusedError`, as a refused connection is."""
+
+    slug: typing.ClassVar[str] = "primary-unavailable"
+
+    reason: str
+
+    def message(self) -> str:
+        return (
+            f"No connection to the primary can be had now: {self.reason}. "
+            "Nothing was sent; it works again as soon as a primary answers."
         )
 
 

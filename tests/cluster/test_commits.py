@@ -156,7 +156,7 @@ async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_ag
 ) -> None:
     """INVARIANT: it is committed, so its client must see it: somebody else is asked how far the primary is."""
     ends_its_connection = "SELECT pg_terminate_backend(pg_backend_pid())"
-    monkeypatch.setattr("modern_di_replicas.cluster.commits.FIRST_QUESTION", ends_its_connection)
+    monkeypatch.setattr("modern_di_replicas.cluster.commits.position", lambda *_, **__: ends_its_connection)
     async with serving(cluster) as servers, Monitor(servers.replica):
         client = Client(is_request=True)
         with request_of(client):

@@ -296,11 +296,13 @@ async def test_an_answer_to_a_question_older_than_the_token_settles_nothing(clus
     """INVARIANT: the write may have come between the question and its answer; the next answer decides."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         token, topology = await now(servers), servers.replica.topology
-        old = Observation(at=0.0, in_recovery=False, lsn=1, written=1, timeline=token.timeline, system=1, database=1)
+        old = Observation(
+            at=0.0, in_recovery=False, lsn=1, written=1, timeline=token.timeline, system=1, database="app"
+        )
         new = dataclasses.replace(old, at=time.monotonic() + 60, lsn=token.lsn + 10, written=token.lsn + 10)
         topology.positions = Positions()
         topology.watcher = Answering(topology, [old, new])
-        theirs = dataclasses.replace(token, database=identify(1, 1), lsn=token.lsn + 10)
+        theirs = dataclasses.replace(token, database=identify(1, "app"), lsn=token.lsn + 10)
         assert await is_written(topology, theirs, wait=0.1)
         topology.watcher = Answering(topology, [dataclasses.replace(new, at=new.at + 1)])
         assert not await is_written(topology, dataclasses.replace(theirs, lsn=theirs.lsn + 1), wait=0.1)

@@ -13,7 +13,7 @@ class NoConnections:
 
     terminated = 0
 
-    def terminate(self) -> None:
+    def end_silent(self) -> None:
         self.terminated += 1
 
 

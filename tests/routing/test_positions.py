@@ -19,7 +19,7 @@ def said(
         written=lsn if written is None else written,
         timeline=timeline,
         system=7,
-        database=5,
+        database="app",
     )
 
 
@@ -28,7 +28,7 @@ def after(lsn: int, *, timeline: int = 1) -> Freshness:
 
 
 def token(lsn: int, *, timeline: int = 1) -> ConsistencyToken:
-    return ConsistencyToken(lsn=lsn, timeline=timeline, database=identify(7, 5), issued_at=0)
+    return ConsistencyToken(lsn=lsn, timeline=timeline, database=identify(7, "app"), issued_at=0)
 
 
 def following(*leaders: Observation) -> Positions:
@@ -73,13 +73,13 @@ def test_a_token_requires_its_own_lsn() -> None:
     assert positions.required(after(90), now=0.0) == 90
     assert positions.required(after(500), now=0.0) == 500
     assert [positions.has_written(token(lsn)) for lsn in (90, 120, 121)] == [True, True, False]
-    assert positions.database == identify(7, 5)
+    assert positions.database == identify(7, "app")
 
 
 def test_what_a_token_of_another_database_requires_nobody_knows() -> None:
     """Its LSN is one of another log."""
     positions = following(said(100))
-    foreign = dataclasses.replace(token(1), database=identify(8, 5))
+    foreign = dataclasses.replace(token(1), database=identify(8, "app"))
 
     assert positions.required(Freshness(after=(foreign,)), now=0.0) is None
     assert not positions.has_written(foreign)

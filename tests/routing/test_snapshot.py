@@ -13,7 +13,7 @@ from modern_di_replicas.routing.snapshot import (
 
 def seen(*, at: float = 0.0, in_recovery: bool = True, lsn: int = 0, timeline: int = 1, system: int = 7) -> Observation:
     return Observation(
-        at=at, in_recovery=in_recovery, lsn=lsn, written=lsn, timeline=timeline, system=system, database=5
+        at=at, in_recovery=in_recovery, lsn=lsn, written=lsn, timeline=timeline, system=system, database="app"
     )
 
 
@@ -25,7 +25,7 @@ observations = st.builds(
     timeline=st.integers(1, 3),
     system=st.just(7),
     written=st.integers(0, 1000),
-    database=st.just(5),
+    database=st.just("app"),
 )
 servers = st.dictionaries(st.sampled_from("abcdef"), observations, max_size=6)
 

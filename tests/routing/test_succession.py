@@ -12,7 +12,9 @@ KNOWN = History(system=OLD, timeline=2)
 
 
 def seen(*, primary: bool = False, timeline: int = 1, system: int = NEW) -> Observation:
-    return Observation(at=0, in_recovery=not primary, lsn=9, written=9, timeline=timeline, system=system, database=5)
+    return Observation(
+        at=0, in_recovery=not primary, lsn=9, written=9, timeline=timeline, system=system, database="app"
+    )
 
 
 def successor(observed: dict[str, Observation], *, newest: dict[str, int] | None = None) -> str | None:

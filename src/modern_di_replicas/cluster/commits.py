@@ -1,6 +1,7 @@
 """Notices each commit that may have written, however it is made, and asks the primary for its position then."""
 
 import dataclasses
+import functools
 import logging
 import time
 import typing
@@ -10,9 +11,11 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, Execution
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from modern_di_replicas.cluster.direct_use import COMMIT, EXPECTED, Info, watch_driver
+from modern_di_replicas.cluster.questions import find_missing, flushed, inserted, system, timeline_of_primary
 from modern_di_replicas.consistency.client import Client, Write, current_client
 from modern_di_replicas.consistency.token import ConsistencyToken, identify, later
 from modern_di_replicas.consistency.wal import last_record_end
+from modern_di_replicas.drivers.driver import Row
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.errors import TransactionRolledBackError
 from modern_di_replicas.routing.statements import Need, foresee, may_write
@@ -20,25 +23,29 @@ from modern_di_replicas.routing.statements import Need, foresee, may_write
 
 logger = logging.getLogger("modern_di_replicas")
 
-QUESTION: typing.Final = """
-SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint AS flushed,
-       (insert_lsn - '0/0')::bigint AS inserted,
-       (pg_walfile_name_offset(insert_lsn)).file_offset AS inserted_in_file,
-       current_setting('synchronous_commit') = 'off' AS commits_lazily,
-       ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int AS timeline
-FROM (SELECT pg_current_wal_insert_lsn() AS insert_lsn) AS log
-"""
 
-FIRST_QUESTION: typing.Final = f"""
-SELECT position.*,
-       (SELECT system_identifier FROM pg_control_system()) AS system,
-       (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database
-FROM ({QUESTION}) AS position
-"""  # noqa: S608  # a constant in a constant
-"""Asks for what a connection never changes as well: reading the control file takes longer than all the rest.
+@functools.lru_cache
+def position(missing: frozenset[str], *, with_identity: bool) -> str:
+    """Return the question for the primary's position after a commit.
 
-The timeline is not among it: behind a connection pooler, one connection may see a promotion.
-"""
+    The timeline is asked for each time: behind a connection pooler, one connection may see a promotion.
+
+    Args:
+        missing: what the server cannot be asked for.
+        with_identity: ask for what a connection never changes as well: reading the control file takes longer than all
+            the rest.
+
+    """
+    identity = f", {system(missing)} AS system, pg_catalog.current_database() AS database" if with_identity else ""
+    return f"""
+SELECT {flushed(missing)} AS flushed,
+       inserted,
+       inserted % pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) AS inserted_in_file,
+       pg_catalog.current_setting('synchronous_commit') = 'off' AS commits_lazily,
+       {timeline_of_primary(missing)} AS timeline{identity}
+FROM (SELECT {inserted(missing)} AS inserted) AS log
+"""  # noqa: S608  # constants in a constant
+
 
 _LAZINESS: typing.Final = "synchronous_commit"
 
@@ -100,6 +107,8 @@ class Writes:
         watch_driver(engine, self._used_directly)
         self._do_commit, self._do_rollback = engine.dialect.do_commit, engine.dialect.do_rollback
         self._driver = driver_of(engine)
+        self._missing: frozenset[str] = frozenset()
+        """What the server cannot be asked for."""
         dialect = typing.cast(typing.Any, engine.dialect)  # a method of one object is replaced, and mypy minds
         dialect.do_commit, dialect.do_rollback = self._commits, self._rolls_back
 
@@ -190,8 +199,7 @@ class Writes:
 
     def _ask(self, connection: AdaptedConnection, info: Info, *, lazily: bool) -> ConsistencyToken:
         database: str | None = info.get(_DATABASE)
-        question = info[EXPECTED] = QUESTION if database is not None else FIRST_QUESTION
-        row = connection.run_async(lambda driver: self._driver.fetch_row(driver, question))
+        row = connection.run_async(lambda opened: self._fetch_position(opened, info, with_identity=database is None))
         if database is None:
             database = info[_DATABASE] = identify(row["system"], row["database"])
         # A commit that did not wait for its flush may lie behind what is flushed, but not behind what is inserted.
@@ -202,6 +210,20 @@ class Writes:
             database=database,
             issued_at=int(time.time()),
         )
+
+    async def _fetch_position(self, opened: object, info: Info, *, with_identity: bool) -> Row:
+        async def fetch(question: str) -> Row:
+            info[EXPECTED] = question
+            return await self._driver.fetch_row(opened, question)
+
+        try:
+            return await fetch(position(self._missing, with_identity=with_identity))
+        except Exception as error:
+            missing, _ = await find_missing(self._driver, fetch, error)
+            if missing <= self._missing:
+                raise
+            self._missing = missing
+        return await fetch(position(self._missing, with_identity=with_identity))
 
 
 def _info(connection: PoolProxiedConnection) -> Info:

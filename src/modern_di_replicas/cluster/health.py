@@ -104,8 +104,12 @@ class Health:
         """
         self._successes = 0
         self._declared_down = True
-        self._connections.terminate()
+        self._connections.end_silent()
         self._note_ejection("probe")
+
+    def end_silent(self) -> None:
+        """Terminate the connections: some are silent, and new ones work."""
+        self._connections.end_silent()
 
     def probe_succeeded(self) -> None:
         """Count a probe that was answered; enough of them in a row bring the server back."""

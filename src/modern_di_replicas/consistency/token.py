@@ -68,12 +68,12 @@ def later(known: ConsistencyToken | None, new: ConsistencyToken) -> ConsistencyT
 
 
 @functools.lru_cache(maxsize=64)
-def identify(system: int, database: int) -> str:
+def identify(system: int, database: str) -> str:
     """Return a name for a database that is the same on the primary and every replica, and tells outsiders nothing.
 
     Args:
         system: the identifier of the PostgreSQL cluster.
-        database: the identifier of the database in it.
+        database: the name of the database in it.
 
     """
     return hashlib.blake2b(f"{system}/{database}".encode(), digest_size=8).hexdigest()

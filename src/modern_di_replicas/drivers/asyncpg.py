@@ -129,6 +129,12 @@ class Asyncpg:
     def is_closed(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
         return bool(connection.is_closed())
 
+    def descriptor(self, connection: "asyncpg.Connection[asyncpg.Record]") -> int | None:
+        # asyncpg has no public way to its socket; `tests/drivers/test_asyncpg.py` fails when this changes.
+        found = connection._transport.get_extra_info("socket")  # noqa: SLF001
+        number: int = -1 if found is None else found.fileno()
+        return None if number < 0 else number
+
     def reports_standby(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
         return getattr(connection.get_settings(), "in_hot_standby", "off") == "on"
 

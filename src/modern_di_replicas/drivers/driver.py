@@ -85,6 +85,9 @@ class Driver(typing.Protocol):
     def is_closed(self, connection: typing.Any) -> bool:  # noqa: ANN401
         """Return whether a connection is known to be closed."""
 
+    def descriptor(self, connection: typing.Any) -> int | None:  # noqa: ANN401
+        """Return the file descriptor of an open connection's socket; None when it has none any more."""
+
     def reports_standby(self, connection: typing.Any) -> bool:  # noqa: ANN401
         """Return whether the server has reported, unasked, that it is a standby; PostgreSQL does from 14 on."""
 

@@ -41,8 +41,11 @@ class Observation:
     """Each promotion begins a new one, with a higher number."""
     system: int
     """The identity of the PostgreSQL cluster, the same on a primary and all its standbys."""
-    database: int
-    """The identity of the database in its cluster."""
+    database: str
+    """The name of the database."""
+    behind: float | None = None
+    """How long ago the last transaction that a standby has replayed was committed, by the server's own clock; None when
+    it does not say."""
     answered: float = 0.0
     """When the answer came, by the same clock."""
     started: object = None

@@ -50,7 +50,7 @@ async def test_a_connection_that_is_replaced_is_ended(replicated_cluster: LocalC
     server = replicated_cluster.primary
     probe = probe_of(server, timeout=10)
     await probe.ask()
-    connection = probe._connection  # noqa: SLF001  # nothing else can keep the probe's own connection busy
+    connection = probe._kept  # noqa: SLF001  # nothing else can keep the probe's own connection busy
     busy = asyncio.ensure_future(connection.execute("SELECT pg_sleep(60)"))
     await asyncio.sleep(0)
 

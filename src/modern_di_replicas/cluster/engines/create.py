@@ -15,7 +15,7 @@ from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.pools.all_replicas import AllReplicasPool
 from modern_di_replicas.cluster.pools.connection_checks import refuse_setbacks, refuse_standbys
 from modern_di_replicas.cluster.pools.fenced import FencedPool
-from modern_di_replicas.cluster.pools.pre_ping import ping_when_idle
+from modern_di_replicas.cluster.pools.pre_ping import validate_idle
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.topology import Server, Topology
 from modern_di_replicas.engine_options import POOL_OPTIONS
@@ -41,7 +41,7 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
         max_overflow=settings.primary_max_overflow,
         pool_timeout=settings.primary_pool_timeout,
     )
-    ping_when_idle(engine.sync_engine)
+    validate_idle(engine.sync_engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
     if settings.replicas:
         refuse_standbys(engine.sync_engine)
     # Without replicas, or without a token carrier, positions are never read.
@@ -138,5 +138,6 @@ def _create_one_replica_engine(
         max_overflow=settings.replica_max_overflow,
         pool_timeout=settings.replica_pool_timeout,
     )
+    validate_idle(engine.sync_engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
     refuse_setbacks(engine.sync_engine, functools.partial(topology.furthest, replica.label))
     return OneReplicaEngine(engine.sync_engine, settings=settings, policy=policy, topology=topology)

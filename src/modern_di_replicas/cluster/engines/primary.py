@@ -43,11 +43,13 @@ class PrimaryEngine(AsyncEngine):
         self.hooks = hooks
         self._connections = OpenConnections(sync_engine)
         self._connect_args = connect_args or {}
+        self._trial_args: collections.abc.Mapping[str, typing.Any] = {}
         self._moved_to: URL | None = None
         self._fence = Fence()
         if isinstance(sync_engine.pool, FencedPool):
             sync_engine.pool.fence = self._fence
         event.listen(sync_engine, "do_connect", self._redirect)
+        event.listen(sync_engine, "connect", self._connected)
         event.listen(sync_engine, "handle_error", _leave_former_primary)
 
     def follow(self, url: str, *, connect_args: collections.abc.Mapping[str, typing.Any] | None = None) -> None:
@@ -63,6 +65,7 @@ class PrimaryEngine(AsyncEngine):
         if connect_args is not None:
             self._connect_args = connect_args
         self._moved_to = make_url(url)
+        self._fence.declare_up()
         if self._fence.is_up:
             self._fence.lift()  # no connection was made, so there is none to end
         else:
@@ -90,6 +93,26 @@ class PrimaryEngine(AsyncEngine):
         pool: ReplaceablePool = self.sync_engine.pool  # type: ignore[assignment]  # we made it
         return pool.in_use
 
+    def declare_down(self, *, timeout: float, connect_args: collections.abc.Mapping[str, typing.Any]) -> None:
+        """Terminate every connection: the primary does not answer the monitor. Until `declare_up`, checkouts fail soon.
+
+        Args:
+            timeout: seconds in which one new connection is tried.
+            connect_args: arguments of the driver's `connect` for that, besides those in the URL.
+
+        """
+        self._trial_args = connect_args
+        self._fence.declare_down(timeout=timeout)
+        self.end_silent()
+
+    def declare_up(self) -> None:
+        """Connect as usual: the primary answers the monitor."""
+        self._fence.declare_up()
+
+    def end_silent(self) -> None:
+        """Terminate every connection: some are silent, and new ones work."""
+        self._connections.end_silent()
+
     @property
     def is_fenced(self) -> bool:
         """Whether it refuses connections, because the primary it knows is a former one."""
@@ -106,6 +129,9 @@ class PrimaryEngine(AsyncEngine):
             self._fence.raise_fence(timeout)
             self._connections.terminate()
 
+    def _connected(self, *_: object) -> None:
+        self._fence.declare_up()  # it answers, whatever the monitor knows
+
     # The signature is the event's.
     def _redirect(
         self,
@@ -114,11 +140,13 @@ class PrimaryEngine(AsyncEngine):
         cargs: object,  # noqa: ARG002
         cparams: dict[str, typing.Any],
     ) -> None:
-        self._fence.check()  # for who was in a queue already when it was put up
+        is_trial = self._fence.attempt()  # also for who was in a queue already when the fence was put up
         if self._moved_to is not None:
             _, of_url = dialect.create_connect_args(self._moved_to)
             cparams.clear()
             cparams.update(of_url, **self._connect_args)
+        if is_trial:
+            cparams.update(self._trial_args)
 
 
 def _leave_former_primary(context: ExceptionContext) -> None:

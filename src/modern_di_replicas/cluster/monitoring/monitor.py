@@ -17,6 +17,7 @@ from modern_di_replicas.cluster.connecting import connect_args
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.monitoring.probe import Probe
+from modern_di_replicas.cluster.questions import SOURCES
 from modern_di_replicas.cluster.topology import Server
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.routing.snapshot import Observation, Role, ServerState, Snapshot, assemble, find_primary
@@ -81,6 +82,8 @@ class Monitor:
         self._roles: dict[str, Role] = {}
         self._refused: dict[str, str] = {}
         """Why servers refuse this application, as it was logged last."""
+        self._missing: dict[str, frozenset[str]] = {}
+        """What servers cannot be asked for, as it was logged last."""
         self._concluded_at = -math.inf
         self._unwatched: set[str] = set()
         """Servers whose watch was cancelled from outside."""
@@ -137,6 +140,8 @@ class Monitor:
         self._topology.publish(None)
         for server in self._topology.servers:
             server.health.stop_watching()
+        if isinstance(self._topology.primary, PrimaryEngine):
+            self._topology.primary.declare_up()
         await asyncio.gather(*(probe.close() for probe in self._probes.values()))
 
     def _start_watch(self, server: Server) -> asyncio.Task[None]:
@@ -196,12 +201,36 @@ class Monitor:
         was_down = server.health.is_down
         self._refused.pop(server.name, None)
         server.health.probe_succeeded()
+        self._note_connection(server)
         if was_down and not server.health.is_down:
             logger.warning("%s is back.", server.name)
         self._observed[server.name] = seen
         self._conclude()
         self._note_answer(server.name)
         return True
+
+    def _note_connection(self, server: Server) -> None:
+        """Take over what a probe found out about the connections to a server, and about its own account there."""
+        probe = self._probes[server.name]
+        engine = self._topology.primary if server.name == self._primary else None
+        if isinstance(engine, PrimaryEngine):
+            engine.declare_up()
+        if probe.has_replaced_silent:
+            probe.has_replaced_silent = False
+            logger.warning("A connection to %s was silent, and a new one works: all are made anew.", server.name)
+            server.health.end_silent()
+            if isinstance(engine, PrimaryEngine):
+                engine.end_silent()
+        if probe.missing != self._missing.get(server.name, frozenset()):
+            self._missing[server.name] = probe.missing
+            for source in (SOURCES[name] for name in sorted(probe.missing)):
+                logger.warning(
+                    "%s cannot be asked for %s: %s. Unless the function is not supported there: %s;",
+                    server.name,
+                    source.name,
+                    source.cost,
+                    source.grant(probe.account),
+                )
 
     def _note_answer(self, name: str) -> None:
         if name == self._primary and self._next_answer is not None:
@@ -282,6 +311,12 @@ class Monitor:
         elif self._observed.pop(server.name, None) is not None or starting:
             logger.warning("%s is down: %s.", server.name, type(error).__name__)
         server.health.declare_down()
+        engine = self._topology.primary
+        if server.name == self._primary and isinstance(engine, PrimaryEngine):
+            engine.declare_down(
+                timeout=self._settings.probe_timeout,
+                connect_args=connect_args(self._settings, self._leader.declared, "trial"),
+            )
 
     def _conclude(self) -> None:
         """Publish what all observations together mean, and let writes follow a primary that moved."""
@@ -421,10 +456,14 @@ class Monitor:
         self._topology.positions.history.clear()
         self._follow(primary)
 
+    @property
+    def _leader(self) -> Server:
+        return next(server for server in self._topology.servers if server.name == self._primary)
+
     def _follow(self, primary: str) -> None:
         self._primary = primary
         if isinstance(self._topology.primary, PrimaryEngine):
-            leader = next(server.declared for server in self._topology.servers if server.name == primary)
+            leader = self._leader.declared
             self._topology.primary.follow(leader.url, connect_args=connect_args(self._settings, leader, "primary"))
 
     def _report(self, snapshot: Snapshot) -> None:

@@ -3,39 +3,17 @@
 import asyncio
 import collections.abc
 import dataclasses
+import functools
 import time
 import typing
 
 from sqlalchemy.engine import make_url
 
+from modern_di_replicas.cluster.punctual import wait_punctually
+from modern_di_replicas.cluster.questions import about_server, find_missing
 from modern_di_replicas.drivers.driver import Driver
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.snapshot import Observation
-
-
-# The timeline of a primary is in the name of its WAL files: pg_control_checkpoint() tells it only at the next
-# checkpoint after a promotion. Of a standby the receiver knows it at once, but tells only servers of pg_monitor;
-# for others, and without a receiver, it is what the control file has, which may be minutes late.
-BRIEF_QUESTION: typing.Final = """
-SELECT in_recovery,
-       (CASE WHEN in_recovery THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
-             ELSE pg_current_wal_flush_lsn() END - '0/0')::bigint AS lsn,
-       (CASE WHEN in_recovery THEN coalesce(pg_last_wal_receive_lsn(), '0/0')
-             ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint AS written,
-       CASE WHEN in_recovery THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
-                                           greatest((SELECT timeline_id FROM pg_control_checkpoint()),
-                                                    (SELECT min_recovery_end_timeline FROM pg_control_recovery())))
-            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline
-FROM (SELECT pg_is_in_recovery() AS in_recovery) AS server
-"""
-
-QUESTION: typing.Final = f"""
-SELECT answer.*,
-       pg_postmaster_start_time() AS started,
-       (SELECT system_identifier FROM pg_control_system()) AS system,
-       (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database
-FROM ({BRIEF_QUESTION}) AS answer
-"""  # noqa: S608  # a constant in a constant
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -44,7 +22,7 @@ class Probe:
 
     Args:
         url: the server.
-        timeout: seconds a server has to answer, connecting included.
+        timeout: seconds a server has to answer, connecting included; without those in which our event loop was late.
         connect_args: arguments of the driver's `connect`.
 
     """
@@ -52,9 +30,18 @@ class Probe:
     url: str = dataclasses.field(repr=False)
     timeout: float
     connect_args: collections.abc.Mapping[str, typing.Any] = dataclasses.field(default_factory=dict, repr=False)
-    _connection: typing.Any = None
-    _identity: tuple[int, int] | None = None
-    """Which PostgreSQL cluster and database the connection leads to, as the last answer said."""
+    missing: frozenset[str] = frozenset()
+    """What the server cannot be asked for."""
+    account: str = ""
+    """Who asks, as the server said when something was missing."""
+    has_replaced_silent: bool = False
+    """Whether a connection has been silent since this was last set to False, while a new one was answered."""
+    _kept: typing.Any = None
+    """The connection that is kept."""
+    _second: typing.Any = None
+    """The one that takes its place, if it is answered."""
+    _identity: int | None = None
+    """Which PostgreSQL cluster the connection leads to, as the last answer said."""
     _run: tuple[int, object] | None = None
     """Which server, and since when it runs."""
     _timeline: int = 0
@@ -69,8 +56,8 @@ class Probe:
         """Return what the server says of itself; those who ask at the same time share one question.
 
         Args:
-            briefly: leave out which cluster and database it is, if it has said so on this connection: to find that out
-                takes it longer than the rest.
+            briefly: leave out which cluster it is, if it has said so on this connection: to find that out takes it
+                longer than the rest.
 
         Raises:
             TimeoutError: it did not answer in time.
@@ -81,30 +68,70 @@ class Probe:
         if self._asking is None or self._asking.done():
             self._asking = asyncio.ensure_future(self._ask(briefly=briefly))
             # The callers may have been cancelled by the time the answer comes.
-            self._asking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            self._asking.add_done_callback(_retrieve)
         asking = self._asking
-        done, _ = await asyncio.wait({asking}, timeout=self.timeout)
-        if not done and asking is self._asking:
+        answered = await wait_punctually(asking, timeout=self.timeout)
+        if not answered and asking is self._asking:
             self._abandon(asking)
-        if not done or asking.cancelled():
+        if not answered or asking.cancelled() or isinstance(asking.exception(), TimeoutError):
             msg = f"no answer within {self.timeout:g} s"
             raise TimeoutError(msg)
         return asking.result()
 
     async def _ask(self, *, briefly: bool) -> Observation:
-        if self._connection is not None and not self._driver.is_closed(self._connection):
+        kept = self._kept
+        if kept is None or self._driver.is_closed(kept):
+            return await self._ask_anew()
+        asking = asyncio.ensure_future(self._question(kept, self._identity if briefly else None))
+        asking.add_done_callback(_retrieve)
+        if await wait_punctually(asking, timeout=self.timeout / 2):
             try:
-                return await self._question(self._identity if briefly else None)
+                return asking.result()
             except self._driver.lost_connection:
-                # It was closed while it was idle: that says nothing of the server now. It may be half open.
-                self._driver.terminate(self._connection)
-        self._connection = await self._driver.connect(make_url(self.url), self.connect_args)
-        return await self._question(None)
+                # It was closed while it was idle: that says nothing of the server now.
+                return await self._ask_anew()
+        # Perhaps only this connection is silent, and not the server: another one will tell.
+        anew = asyncio.ensure_future(self._ask_anew())
+        anew.add_done_callback(_retrieve)
+        try:
+            await asyncio.wait({asking, anew}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done() and anew.exception() is not None:
+                return await asking
+            if asking.done() and asking.exception() is None:
+                return asking.result()
+            seen = await anew
+        finally:
+            if not anew.done():
+                self._end(self._second)
+                anew.cancel()
+        self.has_replaced_silent = True
+        return seen
 
-    async def _question(self, identity: tuple[int, int] | None) -> Observation:
+    async def _ask_anew(self) -> Observation:
+        """Ask on a new connection, which is kept if it is answered."""
+        self._second = opened = await self._driver.connect(make_url(self.url), self.connect_args)
+        self.missing = frozenset()  # it may lead to another server, or may ask for more by now
+        if self._run is not None and self._run[1] is None:
+            self._run = None
+        try:
+            seen = await self._question(opened, None)
+        except BaseException:
+            self._end(opened)
+            raise
+        self._end(self._kept)  # it may be half open
+        self._kept, self._second = opened, None
+        return seen
+
+    async def _question(self, connection: object, identity: int | None) -> Observation:
         asked_at = time.monotonic()
-        row = await self._driver.fetch_row(self._connection, QUESTION if identity is None else BRIEF_QUESTION)
-        self._identity = system, database = identity or (row["system"], row["database"])
+        try:
+            row = await self._driver.fetch_row(connection, about_server(self.missing, briefly=identity is not None))
+        except Exception as error:
+            if not await self._asks_less(connection, error):
+                raise
+            asked_at = time.monotonic()
+            row = await self._driver.fetch_row(connection, about_server(self.missing, briefly=identity is not None))
+        self._identity = system = row["system"] if identity is None else identity
         if identity is None and self._run != (system, row["started"]):
             self._run, self._timeline = (system, row["started"]), 0
         # A standby whose receiver has ended, because its primary is gone, only knows what the control file has: perhaps
@@ -118,16 +145,30 @@ class Probe:
             written=row["written"],
             timeline=self._timeline,
             system=system,
-            database=database,
+            database=row["database"],
+            behind=row["behind"],
             started=None if self._run is None else self._run[1],
         )
 
+    async def _asks_less(self, connection: object, error: Exception) -> bool:
+        """Find out what the server cannot be asked for; return whether that is more than was known."""
+        missing, account = await find_missing(
+            self._driver, functools.partial(self._driver.fetch_row, connection), error
+        )
+        if missing <= self.missing:
+            return False
+        self.missing, self.account = missing, account
+        return True
+
+    def _end(self, connection: object) -> None:
+        if connection is not None:
+            self._driver.terminate(connection)
+
     def _abandon(self, asking: asyncio.Future[Observation]) -> None:
         # Not by cancelling alone: the driver would ask a frozen server, politely, to forget the question.
-        if self._connection is not None:
-            self._driver.terminate(self._connection)
-            self._connection = None
-        self._asking = None
+        for connection in (self._kept, self._second):
+            self._end(connection)
+        self._kept = self._second = self._asking = None
         asking.cancel()
 
     async def close(self) -> None:
@@ -136,6 +177,12 @@ class Probe:
         if asking is not None and not asking.done():
             self._abandon(asking)
             await asyncio.wait({asking})
-        connection, self._connection = self._connection, None
+        connection, self._kept = self._kept, None
         if connection is not None:
             await self._driver.close(connection, within=self.timeout)
+
+
+def _retrieve(ended: asyncio.Future[Observation]) -> None:
+    """Retrieve the error of a question that was given up, or asyncio would log it."""
+    if not ended.cancelled():
+        ended.exception()

@@ -8,9 +8,10 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from modern_di_replicas.cluster.failures import Failure, blame
 from modern_di_replicas.drivers.known import driver_of
+from modern_di_replicas.errors import PrimaryUnavailable
 
 
-REPLAYED: typing.Final = "SELECT (pg_last_wal_replay_lsn() - '0/0')::bigint AS replayed"
+REPLAYED: typing.Final = "SELECT (pg_catalog.pg_last_wal_replay_lsn() - '0/0')::bigint AS replayed"
 
 
 def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float]) -> None:
@@ -55,5 +56,4 @@ def refuse_standbys(engine: Engine) -> None:
         # Reported by the server as it connects; a proxy may keep it to itself.
         if driver.reports_standby(opened):
             driver.terminate(opened)
-            msg = "the server that was the primary is a standby now, and no other primary is known yet"
-            raise ConnectionRefusedError(msg)
+            raise PrimaryUnavailable(reason="it is a standby now, and no other primary is known yet")

@@ -8,6 +8,13 @@ from sqlalchemy import PoolProxiedConnection
 from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
+from modern_di_replicas.errors import PrimaryUnavailable
+
+
+FORMER: typing.Final = (
+    "it is on an older timeline than others, or belongs to another cluster, and no other primary is known"
+)
+SILENT: typing.Final = "it does not answer the monitor"
 
 
 class Fence:
@@ -17,6 +24,8 @@ class Fence:
         self._is_down = asyncio.Event()
         self._is_down.set()
         self._held_until = 0.0
+        self._pause: float | None = None
+        self._next_attempt = 0.0
 
     @property
     def is_up(self) -> bool:
@@ -35,7 +44,7 @@ class Fence:
         """Wait until it is down.
 
         Raises:
-            ConnectionRefusedError: it was not taken down in time.
+            PrimaryUnavailable: it was not taken down in time.
 
         """
         try:
@@ -48,12 +57,42 @@ class Fence:
         """Check that it is down.
 
         Raises:
-            ConnectionRefusedError: it is up.
+            PrimaryUnavailable: it is up.
 
         """
         if self.is_up:
-            msg = "the server that was the primary is on an older timeline than others, and no other primary is known"
-            raise ConnectionRefusedError(msg)
+            raise PrimaryUnavailable(reason=FORMER)
+
+    def declare_down(self, *, timeout: float) -> None:
+        """Let only one connection attempt through in `timeout` seconds: the monitor gets no answer."""
+        if self._pause is None:
+            self._next_attempt = 0.0
+        self._pause = timeout
+
+    def declare_up(self) -> None:
+        """Let every connection attempt through."""
+        self._pause = None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the monitor gets no answer."""
+        return self._pause is not None
+
+    def attempt(self) -> bool:
+        """Count a connection attempt; return whether it is one to a server that does not answer the monitor.
+
+        Raises:
+            PrimaryUnavailable: it has to wait; or the fence is up.
+
+        """
+        self.check()
+        if self._pause is None:
+            return False
+        now = time.monotonic()
+        if now < self._next_attempt:
+            raise PrimaryUnavailable(reason=SILENT)
+        self._next_attempt = now + self._pause
+        return True
 
 
 class FencedPool(ReplaceablePool):
@@ -64,7 +103,12 @@ class FencedPool(ReplaceablePool):
     def connect(self) -> PoolProxiedConnection:
         if self.fence is not None and self.fence.is_up:
             await_only(self.fence.passed())
-        return super().connect()
+        try:
+            return super().connect()
+        except OSError as error:
+            if self.fence is None or not self.fence.is_down or isinstance(error, PrimaryUnavailable):
+                raise
+            raise PrimaryUnavailable(reason=SILENT) from error
 
     def recreate(self) -> "FencedPool":
         pool = typing.cast(FencedPool, super().recreate())

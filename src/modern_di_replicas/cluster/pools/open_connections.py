@@ -2,6 +2,7 @@
 
 import asyncio
 import collections.abc
+import time
 import typing
 import weakref
 
@@ -14,6 +15,12 @@ from modern_di_replicas.drivers.known import driver_of
 
 CLOSE_TIMEOUT: typing.Final = 1.0
 """Timeout in seconds for closing the connections of one engine."""
+
+BURST: typing.Final = 3
+"""How often in a row the connections may be ended because their server is silent."""
+
+REFILL: typing.Final = 5.0
+"""Seconds after which that may be done once more: each time, all connections have to be made again."""
 
 _BEGUN: typing.Final = "modern_di_replicas.begun"
 
@@ -35,6 +42,8 @@ class OpenConnections:
         self._driver = driver_of(engine)
         self._open: weakref.WeakSet[typing.Any] = weakref.WeakSet()
         self._terminations = 0
+        self._allowance = float(BURST)
+        self._allowed_at = time.monotonic()
         event.listen(engine, "do_connect", self._begun)
         # Before SQLAlchemy's own listeners: they ask the first server an engine meets for its version, and a
         # connection whose server freezes meanwhile has to be known by then.
@@ -62,6 +71,15 @@ class OpenConnections:
             if not task.done():
                 self.terminate()
         await task
+
+    def end_silent(self) -> None:
+        """Terminate all of them because their server is silent; not more often than `BURST` and `REFILL` allow."""
+        now = time.monotonic()
+        self._allowance = min(BURST, self._allowance + (now - self._allowed_at) / REFILL)
+        self._allowed_at = now
+        if self._allowance >= 1:
+            self._allowance -= 1
+            self.terminate()
 
     def terminate(self) -> None:
         """Terminate all of them, also those that are being opened; a statement that waits for its server fails now.

@@ -1,37 +1,90 @@
-"""Pinging connections that were idle for a while, and only those."""
+"""Validate pooled connections at their checkout, at the least possible cost."""
 
+import asyncio
 import time
 import typing
 
-from sqlalchemy import Engine, event
+from sqlalchemy import AdaptedConnection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from modern_di_replicas.cluster.pools.sockets import Idle, limit_silence, look_at
+from modern_di_replicas.cluster.punctual import wait_punctually
+from modern_di_replicas.drivers.driver import Driver
+from modern_di_replicas.drivers.known import driver_of
 
 
 IDLE_SECONDS: typing.Final = 1.0
-"""A connection that was used a moment ago is not asked whether it lives."""
+"""A connection that was used a moment ago is not pinged, unless something has arrived on it."""
+
+_QUESTION: typing.Final = "SELECT 1 AS alive"
 
 _RETURNED: typing.Final = "modern_di_replicas.returned"
 
 
-def ping_when_idle(engine: Engine) -> None:
-    """Ping a pooled connection at its checkout when it was idle for more than `IDLE_SECONDS`.
+def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
+    """Validate a pooled connection at its checkout; one that has ended or does not answer is replaced.
 
-    SQLAlchemy's own pre-ping asks at every checkout, which costs a busy application one round trip for each unit
-    of work. A connection that does not answer is replaced, and so are the others of its pool when they come up.
+    One that has ended is recognised without asking. One that was idle for more than `IDLE_SECONDS`, or on which
+    something has arrived, is pinged: a NAT or proxy that has forgotten it says nothing. SQLAlchemy's own pre-ping asks
+    at every checkout, which costs a busy application one round trip for each unit of work, and waits without limit.
+
+    Args:
+        engine: the engine.
+        timeout: seconds for the answer to a ping.
+        silence: seconds in which the other side of a connection in use has to acknowledge what was sent.
+
     """
+    driver = driver_of(engine)
+
+    @event.listens_for(engine, "connect")
+    def _limit(connection: DBAPIConnection, record: object) -> None:  # noqa: ARG001  # the event's signature
+        descriptor = driver.descriptor(typing.cast(AdaptedConnection, connection).driver_connection)
+        if descriptor is not None:
+            limit_silence(descriptor, seconds=silence)
 
     @event.listens_for(engine, "checkin")
     def _note_time(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:  # noqa: ARG001  # the event's signature
         record.info[_RETURNED] = time.monotonic()
 
     @event.listens_for(engine, "checkout")
-    def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:  # noqa: ARG001  # the event's signature
+    def _validate(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:  # noqa: ARG001  # the event's signature
         returned = record.info.get(_RETURNED)
-        if returned is None or time.monotonic() - returned < IDLE_SECONDS:
+        if returned is None:
+            return  # it is new
+        adapted = typing.cast(AdaptedConnection, connection)
+        opened = adapted.driver_connection
+        idle = _look(driver, opened)
+        if idle is Idle.DEAD:
+            driver.terminate(opened)
+            raise DisconnectionError
+        if idle is Idle.QUIET and time.monotonic() - returned < IDLE_SECONDS:
             return
-        try:
-            engine.dialect.do_ping(connection)
-        except Exception as error:
+        error = adapted.run_async(lambda asked: _ping(driver, asked, timeout))
+        if error is not None:
             raise InvalidatePoolError from error
+
+
+def _look(driver: Driver, opened: object) -> Idle:
+    if driver.is_closed(opened):
+        return Idle.DEAD
+    descriptor = driver.descriptor(opened)
+    return Idle.QUIET if descriptor is None else look_at(descriptor)
+
+
+async def _ping(driver: Driver, opened: object, timeout: float) -> Exception | None:  # noqa: ASYNC109  # not of one await
+    """Return why a connection cannot be used, which is terminated then; None when it answers."""
+    asking = asyncio.ensure_future(driver.fetch_row(opened, _QUESTION))
+    try:
+        answered = await wait_punctually(asking, timeout=timeout)
+    except asyncio.CancelledError:
+        driver.terminate(opened)
+        asking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        raise
+    if answered and (error := asking.exception()) is None:
+        return None
+    # Without asking: SQLAlchemy would wait for the answer to a farewell.
+    driver.terminate(opened)
+    await asyncio.wait({asking})
+    return TimeoutError(f"no answer to a ping within {timeout:g} s") if not answered else typing.cast(Exception, error)

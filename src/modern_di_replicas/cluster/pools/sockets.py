@@ -1,0 +1,60 @@
+"""What the operating system knows of a connection, and how long it may be silent."""
+
+import contextlib
+import enum
+import math
+import os
+import select
+import socket
+import typing
+
+
+class Idle(enum.Enum):
+    """What an idle connection looks like from our side."""
+
+    QUIET = "nothing has arrived"
+    READABLE = "bytes have arrived: a notification, or a farewell"
+    DEAD = "it has ended"
+
+
+def look_at(descriptor: int) -> Idle:
+    """Return what has arrived on an idle connection, without reading it."""
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        if not poll.poll(0):
+            return Idle.QUIET
+        with _duplicated(descriptor) as duplicate:
+            return Idle.READABLE if duplicate.recv(1, socket.MSG_PEEK) else Idle.DEAD
+    except BlockingIOError:  # between the two calls it was read
+        return Idle.QUIET
+    except (OSError, ValueError):  # an error, or no socket any more
+        return Idle.DEAD
+
+
+def limit_silence(descriptor: int, *, seconds: float) -> None:
+    """Have the operating system end a TCP connection whose peer does not acknowledge anything for so long.
+
+    A statement that was sent into the void would otherwise wait for minutes. A server that is busy, or frozen, still
+    acknowledges.
+    """
+    whole = max(1, math.ceil(seconds))
+    options = {
+        "TCP_USER_TIMEOUT": whole * 1000,
+        "TCP_KEEPIDLE": whole,
+        "TCP_KEEPINTVL": max(1, whole // 3),
+        "TCP_KEEPCNT": 3,
+    }
+    with contextlib.suppress(OSError), _duplicated(descriptor) as duplicate:  # a Unix socket has none of them
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            option: int | None = getattr(socket, name, None)
+            if option is not None:
+                duplicate.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+@contextlib.contextmanager
+def _duplicated(descriptor: int) -> typing.Iterator[socket.socket]:
+    """Give a socket object for a descriptor that belongs to somebody else, who closes it."""
+    with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+        yield duplicate

@@ -1,0 +1,139 @@
+"""Pooled connections at their checkout: ended, forgotten by a proxy, or healthy with something to read."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import typing
+
+import pytest
+from sqlalchemy import event, text
+
+from modern_di_replicas import RoutedSession
+from modern_di_replicas.cluster.pools.sockets import Idle, limit_silence, look_at
+from modern_di_replicas.testing import LocalCluster
+from tests.proxies import SilentProxy
+from tests.session.conftest import Servers, serving
+
+
+@pytest.fixture
+def always_ping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.IDLE_SECONDS", 0.0)
+
+
+async def pid_of(servers: Servers, role: str) -> int:
+    session = RoutedSession(servers.primary) if role == "primary" else servers.session()
+    async with session:
+        pid = await session.scalar(text("SELECT pg_backend_pid()"))
+        assert session.decision.server.startswith("127.0.0.1" if role == "replica" else "primary")
+        return typing.cast(int, pid)
+
+
+@contextlib.asynccontextmanager
+async def behind_proxy(
+    cluster: LocalCluster, role: str, **settings: object
+) -> typing.AsyncIterator[tuple[Servers, SilentProxy]]:
+    server = cluster.primary if role == "primary" else cluster.replicas[0]
+    async with SilentProxy.before(server.port) as proxy:
+        url = proxy.url(server.url)
+        urls = {"primary": url} if role == "primary" else {"replicas": [url]}
+        async with serving(cluster, probe_timeout=0.3, **urls, **settings) as servers:
+            yield servers, proxy
+
+
+@pytest.mark.usefixtures("always_ping")
+@pytest.mark.parametrize("role", ["primary", "replica"])
+async def test_a_connection_that_a_proxy_has_forgotten_does_not_hold_a_statement(
+    replicated_cluster: LocalCluster, role: str
+) -> None:
+    """INVARIANT: the ping is bounded; without it a statement waits for TCP, minutes, and no monitor sees it."""
+    async with behind_proxy(replicated_cluster, role) as (servers, proxy):
+        before = await pid_of(servers, role)
+        assert await pid_of(servers, role) == before, "a healthy connection is replaced"
+        proxy.forget()
+        async with asyncio.timeout(20):
+            assert await pid_of(servers, role) != before
+
+
+@pytest.mark.usefixtures("always_ping")
+async def test_a_checkout_that_is_cancelled_while_it_is_validated_leaves_nothing_behind(
+    replicated_cluster: LocalCluster,
+) -> None:
+    """The client has gone; its place in the pool is free again, and the connection is not used any more."""
+    async with behind_proxy(replicated_cluster, "primary", primary_pool_size=1, primary_max_overflow=0) as (
+        servers,
+        proxy,
+    ):
+        await pid_of(servers, "primary")
+        proxy.forget()
+        given_up = asyncio.create_task(pid_of(servers, "primary"))
+        await asyncio.wait({given_up}, timeout=0.05)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        async with asyncio.timeout(20):
+            await pid_of(servers, "primary")
+
+
+@pytest.mark.usefixtures("always_ping")
+async def test_a_backend_that_ends_while_it_is_pinged_is_replaced(replicated_cluster: LocalCluster) -> None:
+    """The ping's own error, not its silence."""
+    async with serving(replicated_cluster) as servers:
+        before = await pid_of(servers, "primary")
+        # After the look at the socket, and before the ping: as an administrator may.
+        pool = servers.primary.sync_engine.pool
+
+        def end(connection: object, *_: object) -> None:  # noqa: ARG001  # the event's signature
+            replicated_cluster.primary.execute(f"SELECT pg_terminate_backend({before})")
+
+        event.listen(pool, "checkout", end, insert=True)
+        try:
+            # The loop has not run since, so the driver does not know yet.
+            assert await pid_of(servers, "primary") != before
+        finally:
+            event.remove(pool, "checkout", end)
+
+
+@pytest.mark.parametrize("role", ["primary", "replica"])
+async def test_connections_are_recycled_at_their_age(replicated_cluster: LocalCluster, role: str) -> None:
+    """`pool_recycle` works on every pool, for a load balancer that ends old connections."""
+    async with serving(replicated_cluster, engine_options={"pool_recycle": 0}) as servers:
+        first, second = [await pid_of(servers, role) for _ in range(2)]
+        assert first != second
+
+
+def test_a_socket_tells_what_has_arrived() -> None:
+    """A notification is no end, and an end is no notification."""
+    here, there = socket.socketpair()
+    with here, there:
+        assert look_at(here.fileno()) is Idle.QUIET
+        there.send(b"a notification")
+        assert look_at(here.fileno()) is Idle.READABLE
+        assert here.recv(100) == b"a notification", "looking takes nothing away"
+        there.close()
+        assert look_at(here.fileno()) is Idle.DEAD
+        number = here.fileno()
+    assert look_at(number) is Idle.DEAD
+
+
+def test_an_error_of_a_socket_is_its_end() -> None:
+    """A connection that was reset has nothing more to say."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as here:
+        there, _ = server.accept()
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close() resets
+        there.close()
+        assert look_at(here.fileno()) is Idle.DEAD
+
+
+async def test_the_operating_system_ends_a_connection_whose_peer_is_gone(replicated_cluster: LocalCluster) -> None:
+    """A statement that was sent into the void gets an error after `connect_timeout`, where the system can do that."""
+    async with serving(replicated_cluster, connect_timeout=3.0) as servers, servers.primary.connect() as connection:
+        raw = await connection.get_raw_connection()
+        found: typing.Any = servers.settings.driver.descriptor(raw.driver_connection)
+        with socket.socket(fileno=os.dup(found)) as duplicate:
+            assert duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                assert duplicate.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
+    one, other = socket.socketpair()
+    with one, other:
+        limit_silence(one.fileno(), seconds=1.0)  # a Unix socket cannot, and need not
