@@ -32,7 +32,7 @@ def cluster() -> collections.abc.Iterator[LocalCluster]:
 def revoked(source: Source) -> str:
     kind = "SELECT" if source.kind == "TABLE" else "EXECUTE"
     signature = "" if source.kind == "TABLE" else f"({source.arguments})"
-    return f"REVOKE {kind} ON {source.kind} pg_catalog.{source.name}{signature} FROM PUBLIC, pg_monitor"
+    return f"REVOKE {kind} ON {source.kind} pg_catalog.{source.name}{signature} FROM PUBLIC, pg_monitor, app"
 
 
 @contextlib.asynccontextmanager
@@ -103,7 +103,7 @@ async def test_without_the_right_to_ask_for_something_the_servers_are_used_all_t
             await until_read(servers, cluster, await write(servers))
         assert warnings(caplog) == []
     finally:
-        restored = revoked(source).replace("REVOKE", "GRANT").replace(" FROM PUBLIC, pg_monitor", " TO PUBLIC")
+        restored = revoked(source).replace("REVOKE", "GRANT").replace(" FROM PUBLIC, pg_monitor, app", " TO PUBLIC")
         cluster.primary.execute(restored)
         cluster.catch_up()
 
@@ -122,7 +122,7 @@ async def test_without_any_of_it_the_servers_are_used_all_the_same(
         assert len(warnings(caplog)) == 2 * len(SOURCES)
     finally:
         restored = (
-            revoked(source).replace("REVOKE", "GRANT").replace(" FROM PUBLIC, pg_monitor", " TO PUBLIC")
+            revoked(source).replace("REVOKE", "GRANT").replace(" FROM PUBLIC, pg_monitor, app", " TO PUBLIC")
             for source in SOURCES.values()
         )
         cluster.primary.execute(";".join(restored))

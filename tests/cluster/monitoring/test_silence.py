@@ -28,7 +28,12 @@ async def port_of_primary(servers: Servers) -> int:
 
 async def started(servers: Servers, statement: str) -> None:
     query = f"SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '{statement}%'"  # noqa: S608
-    await until(lambda: any(server.execute(query) == "t" for server in servers.cluster.servers))
+
+    async def has_started() -> bool:  # in threads: this loop has to go on
+        answers = await asyncio.gather(*(asyncio.to_thread(one.execute, query) for one in servers.cluster.servers))
+        return "t" in answers
+
+    await until(has_started)
 
 
 async def test_when_a_connection_to_the_primary_is_silent_and_a_new_one_works_all_are_made_anew(
@@ -52,7 +57,7 @@ async def test_when_a_connection_to_the_primary_is_silent_and_a_new_one_works_al
             assert snapshot is not None
             assert snapshot.primary == f"127.0.0.1:{proxy.port}", "one that answers is not declared down"
         query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%'"
-        primary.execute(f"{query} AND pid <> pg_backend_pid()")
+        await asyncio.to_thread(primary.execute, f"{query} AND pid <> pg_backend_pid()")
     assert "was silent, and a new one works" in caplog.text
 
 
@@ -75,7 +80,8 @@ async def test_a_read_on_a_silent_connection_to_a_replica_is_run_elsewhere(repli
                     return bool(await session.scalar(text("SELECT inet_server_port()")) == replica.port)
 
             await until(is_read_from)
-        replica.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        await asyncio.to_thread(replica.execute, query)
 
 
 async def test_a_frozen_primary_holds_writers_only_until_it_is_down(disposable_cluster: LocalCluster) -> None:

@@ -145,6 +145,8 @@ class PrimaryEngine(AsyncEngine):
             _, of_url = dialect.create_connect_args(self._moved_to)
             cparams.clear()
             cparams.update(of_url, **self._connect_args)
+            # `watch_driver` has added this to the arguments before, and its checks rely on it.
+            driver_of(self.sync_engine).make_reporting(cparams)
         if is_trial:
             cparams.update(self._trial_args)
 
