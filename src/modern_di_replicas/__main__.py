@@ -2,12 +2,16 @@
 
 import argparse
 import collections.abc
+import os
 import sys
 import typing
 
 
 DEMO_MODULES: typing.Final = frozenset({"fastapi", "httpx", "modern_di_fastapi", "psutil", "rich", "uvicorn"})
 """What the extra `demo` brings."""
+
+CLI_MODULES: typing.Final = frozenset({"rich"})
+"""What the extra `cli` brings."""
 
 MISSING_EXTRA: typing.Final = 1
 HIGHEST_PORT: typing.Final = 65535
@@ -34,18 +38,61 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--serve", action="store_true", help="keep it running until Ctrl-C, to send requests yourself")
     demo.add_argument("--port", type=_port, default=0, help="of the application (default: a free one)")
     demo.set_defaults(run=_demo)
+
+    about = (
+        "check a topology: roles, lag, slots, poolers, privileges, connections; exit status 1 when something is wrong"
+    )
+    doctor = commands.add_parser("doctor", help=about, description=about)
+    _add_targets(doctor)
+    doctor.add_argument(
+        "--workers",
+        type=_positive,
+        default=os.environ.get("WEB_CONCURRENCY", "1"),
+        help="processes that run the application (default: $WEB_CONCURRENCY, or 1)",
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.set_defaults(run=_doctor)
     return parser
+
+
+def _add_targets(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "targets",
+        nargs="+",
+        metavar="URL | module:settings",
+        help="the URL of the primary and those of the replicas; or where your ReplicationSettings are",
+    )
 
 
 def _demo(options: argparse.Namespace) -> int:
     try:
         from modern_di_replicas.demo import command  # noqa: PLC0415  # it needs the extra, other commands do not
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in DEMO_MODULES:
-            raise
-        sys.stderr.write(f"The demo needs {error.name!r}: pip install 'modern-di-replicas[demo]'\n")
-        return MISSING_EXTRA
+        return _missing_extra(error, "demo", "demo", DEMO_MODULES)
     return command.run(serve=options.serve, port=options.port)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    try:
+        from modern_di_replicas.doctor import command  # noqa: PLC0415  # it needs the extra, other commands do not
+    except ModuleNotFoundError as error:
+        return _missing_extra(error, "doctor", "cli", CLI_MODULES)
+    return command.run(options.targets, workers=options.workers, as_text=not options.json)
+
+
+def _missing_extra(error: ModuleNotFoundError, command: str, extra: str, modules: collections.abc.Set[str]) -> int:
+    if error.name is None or error.name.partition(".")[0] not in modules:
+        raise error
+    sys.stderr.write(f"The {command} needs {error.name!r}: pip install 'modern-di-replicas[{extra}]'\n")
+    return MISSING_EXTRA
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        msg = "give a whole number from 1"
+        raise argparse.ArgumentTypeError(msg)
+    return number
 
 
 def _port(text: str) -> int:

@@ -1,0 +1,23 @@
+import collections.abc
+
+import pytest
+
+from modern_di_replicas.testing import LocalCluster
+
+
+GOOD = {"hot_standby_feedback": "on", "max_standby_streaming_delay": "5s", "listen_addresses": "127.0.0.1,127.0.0.2"}
+"""What a well configured cluster has beyond PostgreSQL's defaults; the second address is that of another machine."""
+
+
+@pytest.fixture(scope="package")
+def good_cluster() -> collections.abc.Iterator[LocalCluster]:
+    """Give a cluster without a fault; tests that plant one remove it."""
+    with LocalCluster(settings=GOOD) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster_to_break() -> collections.abc.Iterator[LocalCluster]:
+    """Give a cluster without a fault to one test."""
+    with LocalCluster(settings=GOOD) as cluster:
+        yield cluster
