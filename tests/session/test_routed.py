@@ -230,7 +230,7 @@ async def test_an_engine_with_options_of_one_request_is_gone_after_it(shop_clust
         async with RoutedSession(tenant, expire_on_commit=False) as session:
             assert [amount async for amount in await session.stream_scalars(KEYED)] == [77]
             chosen = weakref.ref(session.sync_session.bind)
-        del session
+        del session, tenant
         gc.collect()
         assert chosen() is None
 

@@ -1,5 +1,6 @@
 """The engine of a unit of work that asks for more than any replica is known to have."""
 
+import collections.abc
 import time
 import typing
 
@@ -12,6 +13,9 @@ from modern_di_replicas.observability.events import CaughtUp, Decided
 from modern_di_replicas.routing.decision import Cause, Decision, decision_of, on_primary
 
 
+OneWithOptions = collections.abc.Callable[[AsyncEngine], AsyncEngine]
+
+
 class CatchUpEngine(AsyncEngine):
     """The primary's engine, where no replica is known to be fresh enough: used as it is, it reads there.
 
@@ -21,7 +25,7 @@ class CatchUpEngine(AsyncEngine):
         primary: the engine of the primary.
         candidate: a replica that would serve, were it fresh enough.
         read: what the unit of work asks for.
-        options: execution options for whichever server it is in the end.
+        with_options: returns the engine of one replica with the execution options that this one has.
 
     """
 
@@ -31,14 +35,14 @@ class CatchUpEngine(AsyncEngine):
         *,
         candidate: Server,
         read: FreshRead,
-        options: dict[str, typing.Any] | None = None,
+        with_options: OneWithOptions | None = None,
     ) -> None:
         super().__init__(primary)
         self.read = read
         self.decision = on_primary(Cause.NOT_FRESH, f"no replica has {read.freshness} yet")
         """Why a unit of work uses this engine, as long as no replica has caught up."""
         self._candidate = candidate
-        self._options = options or {}
+        self._with_options = with_options or as_it_is
 
     @property
     def candidate(self) -> AsyncEngine:
@@ -47,11 +51,15 @@ class CatchUpEngine(AsyncEngine):
 
     def execution_options(self, **options: typing.Any) -> "CatchUpEngine":
         """Return the same with other execution options; see `AsyncEngine.execution_options`."""
+        return self.with_options(options, lambda one: self._with_options(one).execution_options(**options))
+
+    def with_options(self, options: dict[str, typing.Any], one_with_options: OneWithOptions) -> "CatchUpEngine":
+        """Return the same with other execution options, and the function that gives them to a replica's engine."""
         return CatchUpEngine(
             self.sync_engine.execution_options(**options),
             candidate=self._candidate,
             read=self.read,
-            options={**self._options, **options},
+            with_options=one_with_options,
         )
 
     def connect(self) -> AsyncConnection:
@@ -89,4 +97,9 @@ class CatchUpEngine(AsyncEngine):
             hooks.emit(Decided(decision=decision, endpoint=self.read.endpoint))
 
     def _engine_of(self, server: Server) -> AsyncEngine:
-        return server.engine.execution_options(**self._options) if self._options else server.engine
+        return self._with_options(server.engine)
+
+
+def as_it_is(one: AsyncEngine) -> AsyncEngine:
+    """Return the engine of one replica without further options."""
+    return one

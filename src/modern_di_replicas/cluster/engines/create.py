@@ -12,6 +12,7 @@ from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.escalation import EscalationPolicy
+from modern_di_replicas.cluster.listeners import forward_listeners
 from modern_di_replicas.cluster.pools.all_replicas import AllReplicasPool
 from modern_di_replicas.cluster.pools.connection_checks import refuse_setbacks, refuse_standbys
 from modern_di_replicas.cluster.pools.fenced import FencedPool
@@ -105,6 +106,7 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         logging_name="replicas",
         pool=AllReplicasPool(topology),
     )
+    forward_listeners(engine_of_all.sync_engine, lambda: [server.engine.sync_engine for server in topology.servers])
     return ReplicaEngine(engine_of_all.sync_engine, settings=settings, policy=policy, topology=topology)
 
 

@@ -1,5 +1,6 @@
 """The engine of one replica, on which a unit of work reads."""
 
+import copy
 import functools
 import typing
 
@@ -58,10 +59,19 @@ class OneReplicaEngine(ReplicaEngine):
 
     def execution_options(self, **options: typing.Any) -> typing.Self:
         """Return the same replica with other execution options; see `AsyncEngine.execution_options`."""
-        optioned = super().execution_options(**options)
-        for name in ("streaming", "_isolated"):  # they have the options of the engine they were made from
-            vars(optioned).pop(name, None)
+        optioned = copy.copy(self)
+        AsyncEngine.__init__(optioned, self.sync_engine.execution_options(**options))
+        optioned.take_options(options)
         return optioned
+
+    def update_execution_options(self, **options: typing.Any) -> None:
+        """Change the execution options of its connections; see `AsyncEngine.update_execution_options`."""
+        AsyncEngine.update_execution_options(self, **options)
+        self.take_options(options)
+
+    def take_options(self, options: dict[str, typing.Any]) -> None:
+        self.options = {**self.options, **options}
+        vars(self).pop("streaming", None)  # it has the options of the engine it was made from
 
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
         """Close the pooled connections; see `AsyncEngine.dispose`."""

@@ -48,10 +48,9 @@ class SessionReads:
         self._isolation = isolation
         self.driver = driver_of(engine)
         self._connections: weakref.WeakKeyDictionary[Connection, _Use] = weakref.WeakKeyDictionary()
-        # Not "before_cursor_execute", which makes SQLAlchemy look for listeners at every other point of a statement.
-        for event_name in ("do_execute", "do_executemany"):
-            event.listen(engine, event_name, self._check_statement)
-        event.listen(engine, "do_execute_no_params", self._check_bare_statement)
+        # Not in an event: listeners to "before_cursor_execute" would see a statement that is not sent, listeners to
+        # "handle_error" the signal, and SQLAlchemy looks at every point of a statement for who listens to any event.
+        engine.dialect.execution_ctx_cls = _checking(engine.dialect.execution_ctx_cls, self._check_statement)
         event.listen(engine, "handle_error", self._judge_error)
         event.listen(engine, "handle_error", self._end_what_was_begun)
         # SQLAlchemy has no event in the place of a rollback, nor around the driver's `connect` alone; these are of the
@@ -83,21 +82,18 @@ class SessionReads:
         self._connections[connection] = _Use(autocommit, streams)
         return connection
 
-    def _check_statement(
-        self,
-        cursor: object,  # noqa: ARG002  # the event's signature
-        statement: str,
-        parameters: object,  # noqa: ARG002
-        context: ExecutionContext,
-    ) -> None:
-        # Not for Core on the replica's engine: whoever uses that knows what it is.
+    def _check_statement(self, context: ExecutionContext) -> None:
+        """Check the text that is about to be sent."""
+        # Not for Core on the replica's engine, which is used knowingly.
         use = self._connections.get(context.root_connection)
         if use is None:
             return
-        foreseen = foresee(statement)
+        foreseen = foresee(context.statement)
         if foreseen is not None and (use.autocommit or foreseen.need is not Need.TRANSACTION):
+            context.cursor.close()
             raise StatementNotForReplica(foreseen)
         if use.autocommit and not use.streams and asks_to_stream(context.execution_options):
+            context.cursor.close()
             raise StatementStreams
 
     def _roll_back(self, connection: PoolProxiedConnection) -> None:
@@ -111,9 +107,6 @@ class SessionReads:
             if not ours:
                 raise
             ours[0].invalidate(error)
-
-    def _check_bare_statement(self, cursor: object, statement: str, context: ExecutionContext) -> None:
-        self._check_statement(cursor, statement, None, context)
 
     def _open(self, *args: typing.Any, **options: typing.Any) -> DBAPIConnection:
         try:
@@ -159,3 +152,15 @@ class SessionReads:
 def asks_to_stream(options: collections.abc.Mapping[str, typing.Any]) -> bool:
     """Return whether the rows of a statement with these execution options are to come one by one."""
     return bool(options.get("stream_results") or options.get("yield_per"))
+
+
+def _checking(
+    base: type[ExecutionContext], check: collections.abc.Callable[[ExecutionContext], None]
+) -> type[ExecutionContext]:
+    """Return the class of a dialect's execution contexts with a check before each execution."""
+
+    def pre_exec(context: ExecutionContext) -> None:
+        check(context)
+        base.pre_exec(context)
+
+    return type(base.__name__, (base,), {"pre_exec": pre_exec})

@@ -3,14 +3,16 @@
 import asyncio
 import collections.abc
 import copy
+import functools
 import typing
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
+from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine, OneWithOptions, as_it_is
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.freshness import FreshRead, catch_up
+from modern_di_replicas.cluster.listeners import forward_listeners_of_options
 from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.consistency.client import client_of_request
 from modern_di_replicas.consistency.levels import SESSION, STRONG, Bounded, Consistency
@@ -49,7 +51,9 @@ class ReplicaEngine(AsyncEngine):
         self.topology = topology
         """The servers, and what is known of them."""
         self.options: dict[str, typing.Any] = {}
-        """What `execution_options()` was given; it goes along when a unit of work moves to the primary."""
+        """The execution options given to it; they go along when a unit of work moves to the primary."""
+        self.one_with_options: OneWithOptions = as_it_is
+        """Returns the engine of one replica with these options: the same each time, for its listeners."""
 
     @property
     def label(self) -> str:
@@ -64,7 +68,7 @@ class ReplicaEngine(AsyncEngine):
     @property
     def engines(self) -> collections.abc.Mapping[str, AsyncEngine]:
         """The engine of each server that can serve reads, by name: for pool statistics, for instance."""
-        return {server.name: server.engine for server in self.topology.servers}
+        return {server.name: self.one_with_options(server.engine) for server in self.topology.servers}
 
     def choose(
         self,
@@ -100,7 +104,13 @@ class ReplicaEngine(AsyncEngine):
         chosen = self._choose(intent) if rollout is None else self._choose_in_rollout(intent, rollout)
         if (hooks := self.topology.hooks) is not None and not isinstance(chosen, CatchUpEngine):
             hooks.emit(Decided(decision=decision_of(chosen), endpoint=intent.endpoint))
-        return chosen.execution_options(**self.options) if self.options else chosen
+        if not self.options:
+            return chosen
+        if isinstance(chosen, ReplicaEngine):
+            return self.one_with_options(chosen)
+        if isinstance(chosen, CatchUpEngine):
+            return chosen.with_options(self.options, self.one_with_options)
+        return chosen.execution_options(**self.options)
 
     def _choose_in_rollout(self, intent: Intent, rollout: Rollout) -> AsyncEngine:
         """Choose where replicas are not rolled out to all reads."""
@@ -203,7 +213,18 @@ class ReplicaEngine(AsyncEngine):
         optioned = copy.copy(self)
         AsyncEngine.__init__(optioned, self.sync_engine.execution_options(**options))
         optioned.options = {**self.options, **options}
+        optioned.one_with_options = functools.cache(lambda one: self.one_with_options(one).execution_options(**options))
+        forward_listeners_of_options(
+            optioned.sync_engine, lambda: [engine.sync_engine for engine in optioned.engines.values()]
+        )
         return optioned
+
+    def update_execution_options(self, **options: typing.Any) -> None:
+        """Change the execution options of every replica's connections; see `AsyncEngine.update_execution_options`."""
+        super().update_execution_options(**options)
+        self.options = {**self.options, **options}
+        for one in self.engines.values():
+            one.update_execution_options(**options)
 
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
         """Close the pooled connections of every replica; see `AsyncEngine.dispose`."""

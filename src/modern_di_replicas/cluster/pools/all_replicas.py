@@ -1,10 +1,12 @@
 """One pool in front of the pools of all replicas."""
 
+import collections.abc
 import typing
 
 from sqlalchemy import Pool, PoolProxiedConnection
 
 from modern_di_replicas.cluster.failures import Failure, blame_checkout, classify
+from modern_di_replicas.cluster.listeners import on_listen
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.topology import Server, Topology
 from modern_di_replicas.drivers.known import driver_of
@@ -23,15 +25,21 @@ class AllReplicasPool(Pool):
     def __init__(self, topology: Topology) -> None:
         super().__init__(self._no_creator)
         self._topology = topology
-        self._dialect_is_initialized = False
+        self._initialize_dialect: collections.abc.Callable[..., None] | None = None
+        on_listen(self, self._note_first_connect)
+
+    def _note_first_connect(self, key: typing.Any, options: object) -> None:  # noqa: ANN401, ARG002  # see `on_listen`
+        # `create_engine` has a function of this name ask the server for its version, on the first "connect" event.
+        if self._initialize_dialect is None and getattr(key.fn, "__name__", "") == "first_connect":
+            self._initialize_dialect = key.fn
 
     def connect(self) -> PoolProxiedConnection:
         connection = self._checkout()
-        if not self._dialect_is_initialized:
-            # The engine in front of this pool has a dialect of its own, which learns the server's version
-            # and sets up its codecs on the first "connect" event of its pool.
-            self.dispatch.connect(connection.dbapi_connection, None)
-            self._dialect_is_initialized = True
+        if (initialize := self._initialize_dialect) is not None:
+            # The engine in front of this pool has a dialect of its own. All other listeners are called by the pool
+            # whose connection it is.
+            initialize(connection.dbapi_connection, None)
+            self._initialize_dialect = None
         return connection
 
     def _checkout(self) -> PoolProxiedConnection:
@@ -59,7 +67,8 @@ class AllReplicasPool(Pool):
         return failure is not Failure.OWN
 
     def recreate(self) -> "AllReplicasPool":
-        return AllReplicasPool(self._topology)
+        """Return this pool: it owns nothing that would have to be replaced, and its engine's listeners stay."""
+        return self
 
     def dispose(self) -> None:
         """Do nothing: the servers' own pools have the connections, and `ReplicaEngine.dispose` disposes them."""

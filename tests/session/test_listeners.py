@@ -1,0 +1,246 @@
+"""Listeners and execution options on the engine of all replicas reach the connections of each."""
+
+import collections
+import json
+import typing
+
+import pytest
+from sqlalchemy import Engine, event, select, text
+
+from modern_di_replicas import Intent, ReplicaEngine, RoutedSession
+from modern_di_replicas.testing import LocalCluster
+from tests.session.conftest import Servers, serving
+from tests.session.models import Item
+
+
+SQL = text("SELECT 1")
+
+
+def reading(engine: ReplicaEngine) -> RoutedSession:
+    return RoutedSession(engine, intent=Intent.read())
+
+
+async def read(servers: Servers, engine: ReplicaEngine | None = None) -> None:
+    """Read once from each replica, in a session."""
+    for _ in servers.cluster.replicas:
+        async with reading(engine or servers.replica) as session:
+            await session.execute(SQL)
+
+
+async def read_through_core(servers: Servers) -> None:
+    for _ in servers.cluster.replicas:
+        async with servers.replica.connect() as connection:
+            await connection.execute(SQL)
+
+
+def names(servers: Servers) -> set[str]:
+    return {server.name for server in servers.replica.topology.servers if not server.is_declared_primary}
+
+
+EVENTS_OF_A_READ = [
+    ("do_connect", 1),
+    ("connect", 1),
+    ("first_connect", 1),
+    ("checkout", 2),
+    ("reset", 2),
+    ("checkin", 2),
+    ("engine_connect", 2),
+    ("before_execute", 2),
+    ("after_execute", 2),
+    ("before_cursor_execute", 2),
+    ("after_cursor_execute", 2),
+]
+
+
+@pytest.mark.parametrize("through", ["sessions", "Core"])
+async def test_a_listener_is_called_once_for_each_event_of_each_replica(
+    shop_cluster: LocalCluster, through: str
+) -> None:
+    """Two reads on each replica connect once and check out twice there, in sessions as through the engine itself."""
+    called: collections.Counter[str] = collections.Counter()
+    async with serving(shop_cluster) as servers:
+        for name, _ in EVENTS_OF_A_READ:
+            event.listen(servers.replica.sync_engine, name, lambda *_, name=name: called.update([name]))
+        reads = read if through == "sessions" else read_through_core
+        for _ in range(2):
+            await reads(servers)
+        assert dict(called) == {name: times * len(shop_cluster.replicas) for name, times in EVENTS_OF_A_READ}
+
+
+@pytest.mark.parametrize("through", ["sessions", "Core"])
+async def test_a_listener_of_the_dialect_is_called_once_for_each_statement(
+    shop_cluster: LocalCluster, through: str
+) -> None:
+    """Once the dialects know their server, `do_execute` is called for the statements of the application only."""
+    statements: list[str] = []
+    async with serving(shop_cluster) as servers:
+        reads = read if through == "sessions" else read_through_core
+        await reads(servers)
+        event.listen(servers.replica.sync_engine, "do_execute", lambda *details: statements.append(details[1]))
+        await reads(servers)
+    assert statements == ["SELECT 1"] * len(shop_cluster.replicas)
+
+
+async def test_a_listener_that_is_added_late_is_called_and_one_that_is_removed_is_not(
+    shop_cluster: LocalCluster,
+) -> None:
+    """Pooled connections know a listener that was added after they were opened, and forget it again."""
+    statements: list[str] = []
+
+    def note(*details: typing.Any) -> None:
+        statements.append(details[2])
+
+    async with serving(shop_cluster) as servers:
+        engine = servers.replica.sync_engine
+        await read(servers)
+        event.listen(engine, "before_cursor_execute", note)
+        assert event.contains(engine, "before_cursor_execute", note)
+        await read(servers)
+        event.remove(engine, "before_cursor_execute", note)
+        await read(servers)
+    assert statements == ["SELECT 1"] * len(shop_cluster.replicas)
+
+
+async def test_the_listeners_of_a_pool_stay_when_it_is_replaced(shop_cluster: LocalCluster) -> None:
+    """`dispose()` and terminated connections replace pools; `event.remove` still finds the listener after it."""
+    connected: list[object] = []
+
+    def note(*details: object) -> None:
+        connected.append(details[1])
+
+    async with serving(shop_cluster) as servers:
+        engine = servers.replica.sync_engine
+        event.listen(engine, "connect", note)
+        await read(servers)
+        await servers.replica.dispose()
+        await read(servers)
+        assert len(connected) == 2 * len(shop_cluster.replicas)
+        assert None not in connected
+        event.remove(engine, "connect", note)
+        await servers.replica.dispose()
+        await read(servers)
+        assert len(connected) == 2 * len(shop_cluster.replicas)
+
+
+async def test_a_codec_of_a_connect_listener_applies_to_each_connection(shop_cluster: LocalCluster) -> None:
+    """The same query gives the same Python type from each replica's connection, in sessions and through the engine."""
+    kinds = set()
+    query = text("""SELECT '{"a": 1}'::jsonb""")
+    async with serving(shop_cluster) as servers:
+
+        @event.listens_for(servers.replica.sync_engine, "connect")
+        def set_codec(connection: typing.Any, _: object) -> None:
+            connection.run_async(
+                lambda driver: driver.set_type_codec(
+                    "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=lambda value: ("ours", value)
+                )
+            )
+
+        for _ in shop_cluster.replicas:
+            async with servers.session() as session:
+                kinds.add(type(await session.scalar(query)))
+            async with servers.replica.connect() as connection:
+                kinds.add(type(await connection.scalar(query)))
+    assert kinds == {tuple}
+
+
+async def test_a_listener_of_the_class_is_called_once(shop_cluster: LocalCluster) -> None:
+    """What listens to all engines, as Sentry does, sees each statement and each connection of a replica once."""
+    statements: list[str] = []
+    records: list[object] = []
+
+    def note(*details: typing.Any) -> None:
+        statements.append(details[2])
+
+    def note_connection(*details: object) -> None:
+        records.append(details[1])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    event.listen(Engine, "connect", note_connection)
+    try:
+        async with serving(shop_cluster) as servers:
+            await read(servers)
+            async with servers.replica.connect() as connection:
+                await connection.execute(text("SELECT 2"))
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+        event.remove(Engine, "connect", note_connection)
+    assert [one for one in statements if one.startswith("SELECT ")].count("SELECT 1") == len(shop_cluster.replicas)
+    assert statements.count("SELECT 2") == 1
+    assert len(records) == len(shop_cluster.replicas)
+    assert None not in records
+
+
+async def test_no_listener_sees_a_statement_that_is_not_sent(shop_cluster: LocalCluster) -> None:
+    """A write in text moves to the primary before the replica's listeners see its cursor, and no error is handled."""
+    seen: list[str] = []
+    async with serving(shop_cluster) as servers:
+        engine = servers.replica.sync_engine
+        await read(servers)
+        for name in ("before_cursor_execute", "after_cursor_execute", "do_execute", "handle_error"):
+            event.listen(engine, name, lambda *_, name=name: seen.append(name))
+        async with servers.session() as session:
+            await session.execute(text("UPDATE item SET amount = amount WHERE id = 1"))
+            await session.rollback()
+        async with servers.session() as session:
+            await session.execute(select(Item).where(Item.id == 1).with_for_update())
+            await session.rollback()
+    assert seen == []
+
+
+async def test_an_error_of_a_replica_is_handled_once(shop_cluster: LocalCluster) -> None:
+    """`handle_error` is called for a statement that the replica got and refused."""
+    errors: list[str] = []
+    async with serving(shop_cluster) as servers:
+        event.listen(servers.replica.sync_engine, "handle_error", lambda context: errors.append(str(context.statement)))
+        async with servers.session() as session:
+            with pytest.raises(Exception, match="division by zero"):
+                await session.execute(text("SELECT 1/0"))
+    assert errors == ["SELECT 1/0"]
+
+
+async def test_listeners_of_optioned_replicas_are_called_for_their_connections_only(
+    shop_cluster: LocalCluster,
+) -> None:
+    """As with `Engine.execution_options()`, what listens to the returned engine sees the connections of that one."""
+    seen: list[object] = []
+    async with serving(shop_cluster) as servers:
+        tenant = servers.replica.execution_options(schema_translate_map={None: "tenant"})
+        again = tenant.execution_options(logging_token="again")
+        event.listen(tenant.sync_engine, "engine_connect", lambda connection: seen.append(connection.engine))
+        await read(servers)
+        assert seen == []
+        await read(servers, tenant)
+        assert len(seen) == len(shop_cluster.replicas)
+        await read(servers, again)
+        assert len(seen) == 2 * len(shop_cluster.replicas)
+        async with reading(again) as session:
+            assert await session.scalar(select(Item.amount)) == 77
+        assert {name: engine.sync_engine for name, engine in tenant.engines.items()}.keys() >= names(servers)
+
+
+async def test_options_can_be_changed_in_place(shop_cluster: LocalCluster) -> None:
+    """`update_execution_options()` reaches each replica's sessions, Core, and those that move to the primary."""
+    async with serving(shop_cluster) as servers:
+        await read(servers)
+        servers.replica.update_execution_options(schema_translate_map={None: "tenant"})
+        for _ in shop_cluster.replicas:
+            async with servers.session() as session:
+                assert await session.scalar(select(Item.amount)) == 77
+        async with servers.replica.connect() as connection:
+            assert await connection.scalar(select(Item.amount)) == 77
+        async with servers.session() as session:
+            assert await session.scalar(select(Item.amount).with_for_update()) == 77
+            await session.rollback()
+
+
+async def test_the_options_of_optioned_replicas_can_be_changed_in_place(shop_cluster: LocalCluster) -> None:
+    """They change for the sessions of the optioned engine, and not for those of the one it was made from."""
+    async with serving(shop_cluster) as servers:
+        optioned = servers.replica.execution_options(logging_token="report")
+        await read(servers, optioned)
+        optioned.update_execution_options(schema_translate_map={None: "tenant"})
+        async with reading(optioned) as session:
+            assert await session.scalar(select(Item.amount)) == 77
+        async with servers.session() as session:
+            assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
