@@ -52,6 +52,24 @@ def test_a_write_is_foreseen_by_its_text(sql: str, kind: str) -> None:
     assert foresee(sql) == Foreseen(need=Need.PRIMARY, kind=kind)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        *("pg_cancel_backend", "pg_terminate_backend", "pg_reload_conf", "pg_rotate_logfile", "pg_rotate_logfile_old"),
+        *("pg_stat_reset", "pg_stat_reset_shared", "pg_stat_reset_single_table_counters", "pg_stat_statements_reset"),
+        *("pg_switch_wal", "pg_create_restore_point", "pg_log_backend_memory_contexts", "pg_backup_start"),
+        *("pg_wal_replay_pause", "pg_promote", "pg_drop_replication_slot", "pg_create_logical_replication_slot"),
+        *("pg_replication_origin_advance", "pg_logical_emit_message", "pg_logical_slot_get_binary_changes"),
+        *("pg_file_unlink", "pg_buffercache_evict", "dblink", "dblink_exec"),
+    ],
+)
+def test_a_function_with_an_effect_on_its_server_needs_the_primary(function: str) -> None:
+    """INVARIANT: a standby would not refuse it, and do it to itself; what only reads the same things stays."""
+    assert foresee(f"SELECT pg_catalog.{function} (1)") == Foreseen(need=Need.PRIMARY, kind=f"{function}()")
+    assert foresee(f"SELECT {function} FROM t") is None
+    assert foresee("SELECT pg_stat_get_numscans(1), pg_blocking_pids(1), pg_logical_slot_peek_changes('s', NULL, NULL)") is None
+
+
 @pytest.mark.parametrize("sql", READS)
 def test_a_read_is_not_taken_for_a_write(sql: str) -> None:
     """INVARIANT: where writes raise, a false alarm would be an error that a user sees."""

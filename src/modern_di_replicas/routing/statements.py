@@ -1,7 +1,7 @@
 """What a statement will do, seen from its text before it is sent.
 
 PostgreSQL has the last word: a standby refuses what is missed here, and the statement is run again on the primary.
-Only what a standby would *not* refuse must be found: functions that lock or set something on the wrong server.
+Only what a standby would *not* refuse must be found: functions that lock, set or do something on the wrong server.
 """
 
 import dataclasses
@@ -59,7 +59,15 @@ _WRITES: typing.Final = re.compile(
         | (?P<merge>MERGE\s+INTO)
         | (?P<lock>FOR\s+(?:NO\s+KEY\s+)?UPDATE|FOR\s+(?:KEY\s+)?SHARE)
         | (?P<function>nextval|setval|pg_notify|pg_(?:try_)?advisory_\w+|pg_current_xact_id|txid_current
-            |lo_(?:creat|create|import|from_bytea|unlink|put))\s*\(
+            |lo_(?:creat|create|import|from_bytea|unlink|put)
+            # What has an effect on the server it runs on, or from there on another one.
+            |pg_(?:cancel|terminate)_backend|pg_reload_conf|pg_rotate_logfile(?:_\w+)?|pg_log_backend_memory_contexts
+            |pg_log_standby_snapshot|pg_stat_reset\w*|pg_stat_statements_reset|pg_stat_force_next_flush
+            |pg_switch_wal|pg_create_restore_point|pg_backup_(?:start|stop)|pg_(?:start|stop)_backup
+            |pg_promote|pg_wal_replay_(?:pause|resume)
+            |pg_(?:create|copy)_(?:physical|logical)_replication_slot|pg_drop_replication_slot|pg_sync_replication_slots
+            |pg_replication_(?:slot_advance|origin_\w+)|pg_logical_(?:emit_message|slot_get_(?:binary_)?changes)
+            |pg_file_(?:write|rename|sync|unlink)|pg_buffercache_(?:evict|mark_dirty)\w*|dblink\w*)\s*\(
         | (?P<setting>set_config)\s*\(
     )
     """,
