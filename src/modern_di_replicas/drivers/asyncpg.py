@@ -107,6 +107,12 @@ class Asyncpg:
         cause = error.__cause__
         return not (isinstance(cause, asyncpg.PostgresError) and cause.severity is not None)
 
+    def is_stale_plan(self, error: BaseException) -> bool:
+        return isinstance(error.__cause__, asyncpg.InvalidCachedStatementError)
+
+    def is_in_transaction(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+        return bool(connection.is_in_transaction())
+
     async def connect(
         self, url: URL, connect_args: collections.abc.Mapping[str, typing.Any]
     ) -> "asyncpg.Connection[asyncpg.Record]":

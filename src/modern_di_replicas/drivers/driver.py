@@ -59,7 +59,13 @@ class Driver(typing.Protocol):
     def may_hold_a_statement(self, error: BaseException) -> bool:
         """Return whether the driver prepared a statement and then failed on its own side, without executing it."""
 
+    def is_stale_plan(self, error: BaseException) -> bool:
+        """Return whether a prepared statement failed because the schema has changed since, and can be prepared anew."""
+
     # Connections
+
+    def is_in_transaction(self, connection: typing.Any) -> bool:  # noqa: ANN401
+        """Return whether a transaction is open on a connection, failed or not."""
 
     async def connect(self, url: URL, connect_args: collections.abc.Mapping[str, typing.Any]) -> typing.Any:  # noqa: ANN401  # the driver's own type
         """Return a connection of our own, in autocommit.

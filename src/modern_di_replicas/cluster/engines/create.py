@@ -11,6 +11,7 @@ from modern_di_replicas.cluster.direct_use import watch_driver
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.cluster.engines.stale_plans import run_again_when_stale
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.listeners import forward_listeners
 from modern_di_replicas.cluster.pools.all_replicas import AllReplicasPool
@@ -43,6 +44,7 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
         pool_timeout=settings.primary_pool_timeout,
     )
     validate_idle(engine.sync_engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
+    run_again_when_stale(engine.sync_engine, in_transactions=True)
     if settings.replicas:
         refuse_standbys(engine.sync_engine)
     # Without replicas, or without a token carrier, positions are never read.
@@ -141,5 +143,6 @@ def _create_one_replica_engine(
         pool_timeout=settings.replica_pool_timeout,
     )
     validate_idle(engine.sync_engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
+    run_again_when_stale(engine.sync_engine, in_transactions=False)
     refuse_setbacks(engine.sync_engine, functools.partial(topology.furthest, replica.label))
     return OneReplicaEngine(engine.sync_engine, settings=settings, policy=policy, topology=topology)
