@@ -52,6 +52,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.set_defaults(run=_doctor)
+
+    about = "the topology live in the terminal: roles, lag, and what happens"
+    watch = commands.add_parser("watch", help=about, description=f"Shows {about}; until Ctrl-C.")
+    _add_targets(watch)
+    limits = watch.add_mutually_exclusive_group()
+    limits.add_argument("--once", dest="seconds", action="store_const", const=0.0, help="print one picture and end")
+    limits.add_argument("--seconds", type=float, help="end after so many seconds")
+    watch.set_defaults(run=_watch)
     return parser
 
 
@@ -78,6 +86,14 @@ def _doctor(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         return _missing_extra(error, "doctor", "cli", CLI_MODULES)
     return command.run(options.targets, workers=options.workers, as_text=not options.json)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    try:
+        from modern_di_replicas.watch import command  # noqa: PLC0415  # it needs the extra, other commands do not
+    except ModuleNotFoundError as error:
+        return _missing_extra(error, "watch", "cli", CLI_MODULES)
+    return command.run(options.targets, seconds=options.seconds)
 
 
 def _missing_extra(error: ModuleNotFoundError, command: str, extra: str, modules: collections.abc.Set[str]) -> int:

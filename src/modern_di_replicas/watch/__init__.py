@@ -1,0 +1,1 @@
+"""`python -m modern_di_replicas watch`: the topology, live in the terminal."""
