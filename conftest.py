@@ -4,6 +4,7 @@ import asyncio
 import collections.abc
 import dataclasses
 import functools
+import os
 import pathlib
 import signal
 import sys
@@ -23,6 +24,7 @@ from sybil.parsers.markdown import CodeBlockParser
 
 from modern_di_replicas import ReplicationSettings
 from modern_di_replicas.testing import LocalCluster, empty_database, routing_log
+from modern_di_replicas.testing.cluster import DRIVER_VARIABLE
 
 
 # A shell's background job ignores these, and so does all that it starts: tests that send them would wait in vain.
@@ -53,6 +55,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @functools.cache
 def starts_clusters(path: pathlib.Path) -> bool:
     return "LocalCluster(" in path.read_text()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--driver", choices=["asyncpg", "psycopg"], default="asyncpg", help="the driver of the tests' URLs"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ[DRIVER_VARIABLE] = config.getoption("--driver")
+    if config.getoption("--driver") == "psycopg":
+        # A stream that is not read to its end leaves its cursor to the end of the transaction; psycopg minds.
+        config.addinivalue_line("filterwarnings", "ignore:.*ServerCursorMixin:pytest.PytestUnraisableExceptionWarning")
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)

@@ -1,11 +1,13 @@
 import dataclasses
 import pickle
+import sys
 import typing
 
 import pydantic
 import pytest
 
 from modern_di_replicas import ConfigurationError, Primary, Replica, ReplicationSettings
+from modern_di_replicas.drivers import known
 
 
 PRIMARY = "postgresql+asyncpg://app:s3cret@db-1/shop"
@@ -70,6 +72,12 @@ def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
         ),
         pytest.param("primary", {"primary": f"{PRIMARY}?statement_cache_size=0"}, "no text", id="a number in a URL"),
         pytest.param("primary", {"primary": f"{PRIMARY}?timeout=5"}, "'timeout'", id="what is a setting"),
+        pytest.param(
+            "replicas[0].url",
+            {"replicas": ["postgresql+psycopg://app:s3cret@db-2/shop"]},
+            "postgresql+asyncpg",
+            id="another driver",
+        ),
         pytest.param("primary", {"primary": None}, "postgresql+asyncpg://", id="no URL"),
         pytest.param("replicas", {"replicas": REPLICA}, "list", id="a URL in the place of a list"),
         pytest.param("replicas", {"replicas": None}, "list", id="no list"),
@@ -165,6 +173,17 @@ def test_a_bad_value_is_refused_with_its_field_and_a_remedy(
     while error is not None:
         assert "s3cret" not in f"{error} {error!r} {getattr(error, 'value', '')!r}"
         error = error.__cause__ or error.__context__
+
+
+def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says how to install it."""
+    known._load.cache_clear()  # noqa: SLF001  # another test may have loaded it
+    monkeypatch.setitem(sys.modules, "modern_di_replicas.drivers.psycopg", None)
+    with pytest.raises(ConfigurationError) as caught:
+        ReplicationSettings(primary="postgresql+psycopg://app:s3cret@db-1/shop")
+
+    assert "pip install 'modern-di-replicas[psycopg]'" in caught.value.remedy
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_url_may_have_what_the_driver_takes() -> None:

@@ -30,8 +30,9 @@ def check_url(field: str, value: object) -> URL:
         field,
         redacted(url),
         usable=url.drivername in SCHEMES,
-        remedy=f"write {SCHEMES[0]}:// in front: the driver has to be asyncpg, and has to be named",
+        remedy=f"write {SCHEMES[0]}:// or {SCHEMES[1]}:// in front: the driver has to be named",
     )
+    _check_driver(field, url)
     # Else the driver would say so at each attempt to connect, which looks like a server that is down.
     for name, given in url.query.items():
         remedy = driver_of(url).parameter_remedy(name, given)
@@ -39,6 +40,14 @@ def check_url(field: str, value: object) -> URL:
     remedy = address_remedy(url)
     check(field, redacted(url), usable=remedy is None, remedy=remedy or "")
     return url
+
+
+def _check_driver(field: str, url: URL) -> None:
+    try:
+        driver_of(url)
+    except ImportError as error:
+        remedy = f"install it: pip install 'modern-di-replicas[{url.get_driver_name()}]' ({error})"
+        raise ConfigurationError(field=field, value=redacted(url), remedy=remedy) from None
 
 
 def check_connect_args(field: str, value: object, driver: Driver) -> None:

@@ -22,6 +22,7 @@ from modern_di_replicas.routing.positions import Freshness, Positions
 from modern_di_replicas.routing.snapshot import Observation
 from modern_di_replicas.session.replica import ReplicaSession
 from modern_di_replicas.testing import LocalCluster
+from tests.driver import UNREACHABLE
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
 
@@ -96,7 +97,7 @@ async def test_a_worker_that_starts_without_a_primary_reads_what_the_replicas_ar
         async with reading(servers, after=token) as session:
             assert await session.scalar(WHERE)
         async with reading(servers, after=beyond) as session:
-            with pytest.raises(ConnectionRefusedError):
+            with pytest.raises(UNREACHABLE):
                 await session.scalar(WHERE)
         await asyncio.to_thread(disposable_cluster.primary.start)
         await until(lambda: servers.replica.topology.leader is not None)

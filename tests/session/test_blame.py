@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from benchmarks.wire import Wire
 from modern_di_replicas import RoutedSession
 from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.driver import only_on, server_settings
 from tests.session.conftest import Servers, serving
 from tests.session.models import Item
 from tests.session.test_faults import engine_of
@@ -249,7 +250,15 @@ async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster
         assert len(sent) == (2 if replica else 1)
 
 
-@pytest.mark.parametrize("way", ["statement_timeout", "pg_cancel_backend", "command_timeout", "cancelled task"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "statement_timeout",
+        "pg_cancel_backend",
+        pytest.param("command_timeout", marks=only_on("asyncpg", "psycopg has no such limit")),
+        "cancelled task",
+    ],
+)
 async def test_a_time_limit_is_the_applications_and_blames_no_server(shop_cluster: LocalCluster, way: str) -> None:
     """INVARIANT: whoever set the limit, the statement ran once, and other readers stay on the replica."""
     async with one_replica(shop_cluster, replica_pool_size=1) as watched:
@@ -269,7 +278,7 @@ async def test_a_time_limit_is_the_applications_and_blames_no_server(shop_cluste
                 cargs: object,  # noqa: ARG001
                 cparams: dict[str, typing.Any],
             ) -> None:
-                cparams["server_settings"] = {**cparams["server_settings"], "statement_timeout": "200"}
+                cparams.update(server_settings(statement_timeout="200"))
 
         async with watched.servers.session() as session:
             running = asyncio.create_task(session.execute(select(func.pg_sleep(30))))

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import typing
 
-import asyncpg
 import pytest
 import sqlalchemy.exc
 from sqlalchemy import event, func, select, text
@@ -15,8 +14,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas import RoutedSession, WriteOnReplicaError
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
-from modern_di_replicas.drivers.asyncpg import Asyncpg
 from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.driver import UNREACHABLE, only_on
 from tests.session.conftest import Servers, serving
 from tests.session.models import Account, Item
 
@@ -178,7 +177,7 @@ async def test_a_primary_that_fails_too_raises_its_own_error(disposable_shop: Lo
         server.stop("immediate")
 
     async with serving(disposable_shop) as servers, servers.session() as session:
-        with pytest.raises(OSError, match=str(disposable_shop.primary.port)):
+        with pytest.raises(UNREACHABLE, match=str(disposable_shop.primary.port)):
             await session.scalar(select(Item.id).limit(1))
 
 
@@ -242,9 +241,9 @@ async def test_a_stream_whose_statement_fails_is_no_fault_of_its_replica(
     async with serving(shop_cluster, read_isolation=isolation, on_write="raise") as servers:
         for _ in range(3):
             async with servers.session() as session:
-                with pytest.raises((sqlalchemy.exc.DBAPIError, asyncpg.PostgresError)) as caught:
+                with pytest.raises((sqlalchemy.exc.DBAPIError, *servers.settings.driver.errors)) as caught:
                     await session.stream(wrong)
-                assert Asyncpg().sqlstate(caught.value) == "22012"
+                assert servers.settings.driver.sqlstate(caught.value) == "22012"
             async with servers.session() as session:
                 with pytest.raises(WriteOnReplicaError):
                     await session.stream_scalars(writing)
@@ -265,9 +264,9 @@ async def test_a_time_limit_on_a_stream_is_not_moved_to_the_primary(shop_cluster
     """A statement that is too slow for a replica would only burden the primary."""
     async with serving(shop_cluster, read_isolation="READ COMMITTED") as servers, servers.session() as session:
         await session.execute(text("SET LOCAL statement_timeout = 10"))
-        with pytest.raises((sqlalchemy.exc.DBAPIError, asyncpg.PostgresError)) as caught:
+        with pytest.raises((sqlalchemy.exc.DBAPIError, *servers.settings.driver.errors)) as caught:
             await session.stream(select(func.pg_sleep(5)))
-        assert Asyncpg().sqlstate(caught.value) == "57014"
+        assert servers.settings.driver.sqlstate(caught.value) == "57014"
         assert session.decision.server != "primary"
         await session.rollback()
 
@@ -281,7 +280,7 @@ async def test_a_stream_that_breaks_after_its_first_rows_raises(disposable_shop:
         for replica in disposable_shop.replicas:
             replica.stop("immediate")
         # SQLAlchemy passes the driver's error on as it is while it fetches from a server-side cursor.
-        with pytest.raises((sqlalchemy.exc.DBAPIError, asyncpg.PostgresError)):
+        with pytest.raises((sqlalchemy.exc.DBAPIError, *servers.settings.driver.errors)):
             await rows.all()
 
 
@@ -345,6 +344,7 @@ LOCKS_OF_READS = """
 """
 
 
+@only_on("asyncpg", "psycopg checks no ranges before it sends")
 async def test_a_statement_that_the_driver_gives_up_leaves_no_lock_behind(shop_cluster: LocalCluster) -> None:
     """INVARIANT: a pooled connection that holds one stops the replay of a change of the table, until its next use."""
     async with serving(shop_cluster, replicas=[shop_cluster.replicas[0].url]) as servers:
@@ -374,6 +374,7 @@ async def test_a_connection_that_has_ended_is_replaced_at_its_checkout(disposabl
             assert await session.get(Account, 1) is not None
 
 
+@only_on("asyncpg", "psycopg has no `command_timeout`")
 async def test_a_statement_the_driver_gave_up_on_leaves_its_connection_behind(disposable_shop: LocalCluster) -> None:
     """The driver's time limit on a frozen server is the application's own; that connection is not used again."""
 

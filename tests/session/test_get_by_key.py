@@ -162,7 +162,7 @@ async def found_by(kind: type[Session], engine: AsyncEngine, ask: collections.ab
 
     def note(connection: object, cursor: object, statement: str, *_: object) -> None:  # noqa: ARG001
         # SQLAlchemy 2.0 labels the columns of a get(), which changes nothing but the text.
-        sent.append(re.sub(r" AS \w+", "", statement))
+        sent.append(re.sub(r" AS \w+|%\(\w+\)s", "", statement))
 
     event.listen(engine.sync_engine, "before_cursor_execute", note)
     get_by_key._statement.cache_clear()  # noqa: SLF001  # whether one was built shows in it alone

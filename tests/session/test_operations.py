@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 
 from modern_di_replicas import RoutedSession, WriteOnReplicaError
 from modern_di_replicas.testing import LocalCluster
+from tests.driver import DRIVER
 from tests.session.conftest import Servers, serving
 from tests.session.models import Account, Base, Item, Shop, numbers
 
@@ -474,6 +475,8 @@ async def test_an_operation_ends_where_it_should_with_the_right_result(
 ) -> None:
     """The server itself says where the unit of work ended; every change is rolled back."""
     wanted = OPERATIONS[name]
+    if DRIVER == "psycopg" and name == "stream_of_a_write":
+        pytest.skip("psycopg declares a cursor for a stream, which no write can have")
     servers = modes[isolation, on_write]
     async with servers.session() as session:
         if wanted.ends is Ends.WRITES and on_write == "raise":

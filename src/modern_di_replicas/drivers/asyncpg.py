@@ -7,7 +7,7 @@ import ssl
 import typing
 
 import asyncpg
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine
 
 from modern_di_replicas.drivers.asyncpg_connection import ReportingConnection, reporting
 from modern_di_replicas.drivers.driver import Driver, Report, Row
@@ -92,6 +92,9 @@ class Asyncpg:
     def make_reporting(self, arguments: dict[str, typing.Any]) -> None:
         arguments["connection_class"] = reporting(arguments.get("connection_class") or asyncpg.Connection)
 
+    def set_up(self, engine: Engine) -> None:
+        """Do nothing: it is."""
+
     def sqlstate(self, error: BaseException) -> str | None:
         state: str | None = getattr(getattr(error, "orig", error), "sqlstate", None)
         return state
@@ -131,6 +134,9 @@ class Asyncpg:
             return False
         connection.report = to
         return True
+
+    def has_nothing_to_roll_back(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:  # noqa: ARG002
+        return False  # SQLAlchemy's adapter knows, and awaits nothing then
 
     def is_closed(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
         return bool(connection.is_closed())

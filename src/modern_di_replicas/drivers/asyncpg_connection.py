@@ -1,17 +1,14 @@
 """An asyncpg connection that reports what bypasses SQLAlchemy, and a commit that PostgreSQL turned into a rollback."""
 
 import functools
-import re
 import types
 import typing
 
 import asyncpg
 
+from modern_di_replicas.drivers.commit import COMMIT
 from modern_di_replicas.drivers.driver import Report
 from modern_di_replicas.errors import TransactionRolledBackError
-
-
-_COMMIT: typing.Final = re.compile(r"\s*(?:COMMIT|END)(?:\s+(?:WORK|TRANSACTION))?\s*;?\s*", re.IGNORECASE)
 
 
 class ReportingConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
@@ -29,7 +26,7 @@ class ReportingConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg 
     async def execute(self, query: str, *args: typing.Any, timeout: float | None = None) -> str:  # noqa: ASYNC109  # asyncpg's signature
         self._tell(query)
         status: str = await super().execute(query, *args, timeout=timeout)
-        if status == "ROLLBACK" and _COMMIT.fullmatch(query):
+        if status == "ROLLBACK" and COMMIT.fullmatch(query):
             raise TransactionRolledBackError
         return status
 

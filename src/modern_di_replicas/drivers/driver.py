@@ -3,7 +3,7 @@
 import collections.abc
 import typing
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Engine
 
 
 Row = collections.abc.Mapping[str, typing.Any]
@@ -48,6 +48,9 @@ class Driver(typing.Protocol):
     def make_reporting(self, arguments: dict[str, typing.Any]) -> None:
         """Change what the driver's `connect` gets, so that the connections report; see `report`."""
 
+    def set_up(self, engine: Engine) -> None:
+        """Make SQLAlchemy's dialect of an engine able to terminate connections, if it is not."""
+
     # Errors
 
     def sqlstate(self, error: BaseException) -> str | None:
@@ -87,6 +90,9 @@ class Driver(typing.Protocol):
 
         One that can raises `TransactionRolledBackError` where PostgreSQL answers its COMMIT with ROLLBACK.
         """
+
+    def has_nothing_to_roll_back(self, connection: typing.Any) -> bool:  # noqa: ANN401
+        """Return whether a rollback can be left out, because SQLAlchemy would await one that sends nothing."""
 
     def is_closed(self, connection: typing.Any) -> bool:  # noqa: ANN401
         """Return whether a connection is known to be closed."""

@@ -9,7 +9,7 @@ from sqlalchemy import URL, Engine
 from modern_di_replicas.drivers.driver import Driver
 
 
-SCHEMES: typing.Final = ("postgresql+asyncpg",)
+SCHEMES: typing.Final = ("postgresql+asyncpg", "postgresql+psycopg")
 """What a URL may begin with."""
 
 

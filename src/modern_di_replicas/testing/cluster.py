@@ -46,6 +46,9 @@ SETTINGS: typing.Final[typing.Mapping[str, str]] = {
 }
 
 
+DRIVER_VARIABLE: typing.Final = "MODERN_DI_REPLICAS_DRIVER"
+
+
 class LocalCluster:
     """A real PostgreSQL primary and its streaming replicas on this machine, ready in about two seconds.
 
@@ -64,6 +67,8 @@ class LocalCluster:
         synchronous: Whether a commit waits for one of the replicas (`synchronous_standby_names = 'ANY 1 (*)'`).
         settings: More settings of `postgresql.conf`, for every server.
         progress: Called with a short sentence before each step; from several threads, but one call at a time.
+        driver: The driver in the URLs of its servers, `asyncpg` or `psycopg`; by default what the environment variable
+            MODERN_DI_REPLICAS_DRIVER says, else asyncpg.
 
     Raises:
         ConfigurationError: The number of replicas is not usable.
@@ -79,6 +84,7 @@ class LocalCluster:
         synchronous: bool = False,
         settings: typing.Mapping[str, str] | None = None,
         progress: typing.Callable[[str], None] | None = None,
+        driver: str | None = None,
     ) -> None:
         if replicas < 0:
             raise ConfigurationError(field="replicas", value=replicas, remedy="use zero or more")
@@ -95,6 +101,7 @@ class LocalCluster:
             **(settings or {}),
         }
         self._progress = progress
+        self._driver = driver or os.environ.get(DRIVER_VARIABLE, "asyncpg")
         self._progress_lock = threading.Lock()
         self._state = "not started"
         self._servers: tuple[LocalServer, ...] = ()
@@ -199,7 +206,9 @@ class LocalCluster:
             self._tell(f"programs: copy, because {account.name} cannot reach {binaries}")
             programs.binaries = copy_installation(binaries, workspace.folder / "programs")
         names = ("primary", *(f"replica-{number}" for number in range(1, self._count + 1)))
-        servers = tuple(LocalServer(name=name, programs=programs, password=password) for name in names)
+        servers = tuple(
+            LocalServer(name=name, programs=programs, password=password, driver=self._driver) for name in names
+        )
         self._tell("primary: initdb")
         servers[0].initialise(self._settings)
         self._tell("primary: start")

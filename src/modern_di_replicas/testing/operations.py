@@ -32,12 +32,13 @@ class Server(abc.ABC):
     host: str
     port: int
     _password: str
+    _driver: str = "asyncpg"
     _lock: contextlib.AbstractContextManager[object]
 
     @property
     def url(self) -> str:
         """The address for SQLAlchemy's `create_async_engine`, with the password."""
-        return f"postgresql+asyncpg://{USER}:{self._password}@{self.host}:{self.port}/{DATABASE}"
+        return f"postgresql+{self._driver}://{USER}:{self._password}@{self.host}:{self.port}/{DATABASE}"
 
     @property
     def dsn(self) -> str:

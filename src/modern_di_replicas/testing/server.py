@@ -35,12 +35,13 @@ class LocalServer(Server):
     The methods that need the cluster raise `ClusterStateError` after it stopped.
     """
 
-    def __init__(self, *, name: str, programs: Programs, password: str) -> None:
+    def __init__(self, *, name: str, programs: Programs, password: str, driver: str) -> None:
         self.name = name
         self.host = HOST
         self.port = free_port()
         self.data_directory: typing.Final = programs.workspace.folder / name
         self._password = password
+        self._driver = driver
         self._programs = programs
         self._log = programs.workspace.folder / f"{name}.log"
         self._lock = threading.RLock()

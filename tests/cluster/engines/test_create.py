@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from modern_di_replicas import Monitor, Primary, Replica, ReplicationSettings
 from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
 from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.driver import server_settings
 from tests.session.conftest import Servers, serving
 
 
@@ -55,8 +56,8 @@ async def test_connect_args_reach_every_pool_and_the_monitor(replicated_cluster:
     primary, first, second = replicated_cluster.servers
     settings = {
         "primary": Primary(primary.url),
-        "replicas": [first.url, Replica(second.url, connect_args={"server_settings": {"work_mem": "11MB"}})],
-        "connect_args": {"server_settings": {"work_mem": "7MB"}},
+        "replicas": [first.url, Replica(second.url, connect_args=server_settings(work_mem="11MB"))],
+        "connect_args": server_settings(work_mem="7MB"),
         "application_name": "args",
     }
     async with serving(replicated_cluster, **settings) as servers, Monitor(servers.replica):

@@ -9,6 +9,7 @@ from modern_di_replicas import Monitor, Primary, PrimaryEngine, Replica, Replica
 from modern_di_replicas.cluster.engines.create import create_primary_engine
 from modern_di_replicas.testing import LocalCluster
 from tests.cluster.engines.test_create import shown
+from tests.driver import TLS_LEVEL, UNREACHABLE, server_settings
 from tests.session.conftest import serving
 from tests.waiting import until
 
@@ -16,9 +17,9 @@ from tests.waiting import until
 async def test_nothing_of_the_former_primarys_url_sticks_to_the_next_one(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: `ssl=require` there and not here would fail every write while the monitor says "primary"."""
     server = replicated_cluster.primary
-    former = make_url(server.url).update_query_dict({"ssl": "require"}).render_as_string(hide_password=False)
+    former = make_url(server.url).update_query_dict({TLS_LEVEL: "require"}).render_as_string(hide_password=False)
     engine: PrimaryEngine = create_primary_engine(ReplicationSettings(primary=former, application_name="follows"))
-    with pytest.raises(ConnectionError, match="SSL"):
+    with pytest.raises(UNREACHABLE, match="SSL"):
         await shown(engine, "port")
 
     engine.follow(server.url)
@@ -31,7 +32,7 @@ async def test_nothing_of_the_former_primarys_url_sticks_to_the_next_one(replica
 async def test_a_promoted_server_is_reached_by_its_own_arguments(disposable_cluster: LocalCluster) -> None:
     """Whatever its role is."""
     primary, first, second = disposable_cluster.servers
-    given = [{"server_settings": {"work_mem": value}} for value in ("3MB", "5MB", "7MB")]
+    given = [server_settings(work_mem=value) for value in ("3MB", "5MB", "7MB")]
     servers_of_settings = {
         "primary": Primary(primary.url, connect_args=given[0]),
         "replicas": [
@@ -39,7 +40,7 @@ async def test_a_promoted_server_is_reached_by_its_own_arguments(disposable_clus
             Replica(second.url, "second", connect_args=given[2]),
         ],
     }
-    options = {**servers_of_settings, "probe_interval": 0.1, "connect_args": {"command_timeout": 60}}
+    options = {**servers_of_settings, "probe_interval": 0.1}
     async with serving(disposable_cluster, **options) as servers, Monitor(servers.replica):
         assert await shown(servers.primary, "work_mem") == "3MB"
         await asyncio.to_thread(primary.stop)

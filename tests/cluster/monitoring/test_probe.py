@@ -6,12 +6,14 @@ import pytest
 from sqlalchemy import make_url
 
 from modern_di_replicas.cluster.monitoring.probe import Probe
-from modern_di_replicas.drivers.asyncpg import Asyncpg
+from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.driver import only_on
 
 
 def probe_of(server: LocalServer, *, timeout: float = 0.3) -> Probe:
-    arguments = Asyncpg().connect_args({}, application_name="probe", timeout=timeout, pooled=False)
+    driver = driver_of(make_url(server.url))
+    arguments = driver.connect_args({}, application_name="probe", timeout=timeout, pooled=False)
     return Probe(url=server.url, timeout=timeout, connect_args=arguments)
 
 
@@ -45,6 +47,7 @@ async def test_a_connection_that_was_closed_meanwhile_says_nothing_of_the_server
     await probe.close()
 
 
+@only_on("asyncpg", "psycopg lets a second question wait")
 async def test_a_connection_that_is_replaced_is_ended(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: one connection for each probe: a server has few, and half-open ones pile up."""
     server = replicated_cluster.primary

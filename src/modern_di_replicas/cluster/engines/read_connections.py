@@ -98,6 +98,8 @@ class SessionReads:
 
     def _roll_back(self, connection: PoolProxiedConnection) -> None:
         """Roll back; on a replica there is nothing to undo, so one that cannot has lost nothing but the connection."""
+        if self.driver.has_nothing_to_roll_back(connection.driver_connection):
+            return
         try:
             self._do_rollback(connection)
         except Exception as error:

@@ -40,6 +40,7 @@ class OpenConnections:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._driver = driver_of(engine)
+        self._driver.set_up(engine)
         self._open: weakref.WeakSet[typing.Any] = weakref.WeakSet()
         self._terminations = 0
         self._allowance = float(BURST)

@@ -1,0 +1,31 @@
+"""The driver that the suite runs on: `pytest --driver psycopg`, default asyncpg."""
+
+import os
+import typing
+
+import pytest
+import sqlalchemy.exc
+
+from modern_di_replicas.testing.cluster import DRIVER_VARIABLE
+
+
+DRIVER: typing.Final = os.environ.get(DRIVER_VARIABLE, "asyncpg")
+
+UNREACHABLE: typing.Final = (OSError, sqlalchemy.exc.OperationalError)
+"""What a session raises where its server does not accept connections: SQLAlchemy wraps psycopg's errors."""
+
+
+TLS_LEVEL: typing.Final = "ssl" if DRIVER == "asyncpg" else "sslmode"
+"""What the driver calls the parameter that says whether connections are encrypted."""
+
+
+def server_settings(**values: str) -> dict[str, typing.Any]:
+    """Return `connect_args` that set PostgreSQL's settings for each session."""
+    if DRIVER == "asyncpg":
+        return {"server_settings": values}
+    return {"options": " ".join(f"-c {name}={value}" for name, value in values.items())}
+
+
+def only_on(driver: str, reason: str) -> pytest.MarkDecorator:
+    """Mark a test of what one driver does differently; `docs/drivers.md` lists the differences."""
+    return pytest.mark.skipif(driver != DRIVER, reason=f"only on {driver}: {reason}")
