@@ -1,3 +1,4 @@
+import datetime as dt
 import functools
 import typing
 
@@ -127,3 +128,29 @@ def test_the_intent_of_an_endpoint_and_a_method_is_made_once() -> None:
         assert intent.is_write is (method not in ("GET", "HEAD"))
         assert intent.reason == (method or "nothing declared")
         assert intent.endpoint.rpartition(".")[2] == (endpoint.__name__ if endpoint else "")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("isolation", "SERIALIZABLE"),
+        ("isolation", "repeatable read"),
+        ("wait", 5),
+        ("wait", dt.timedelta(seconds=-1)),
+    ],
+)
+def test_an_isolation_or_a_wait_that_cannot_be_is_an_error(field: str, value: object) -> None:
+    """A standby refuses SERIALIZABLE; and what cannot be used is said where it is written."""
+    for declare in (Intent.read, read_intent):
+        with pytest.raises(ConfigurationError) as caught:
+            typing.cast(typing.Any, declare)(**{field: value})
+        assert caught.value.field == field
+
+
+def test_a_marker_declares_isolation_and_wait() -> None:
+    """As `Intent.read` does."""
+
+    @read_intent(isolation="REPEATABLE READ", wait=dt.timedelta(seconds=1))
+    def report() -> None: ...
+
+    assert marked_intent(report) == Intent.read(isolation="REPEATABLE READ", wait=dt.timedelta(seconds=1))
