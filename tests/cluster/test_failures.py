@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 import sqlalchemy.exc
 
-from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, classify, judge
+from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, classify, judge, judge_connecting
 from modern_di_replicas.drivers.asyncpg import driver
 
 
@@ -57,6 +57,26 @@ def test_what_the_server_says_on_a_connection_that_is_gone(state: str | None, me
 
 
 @pytest.mark.parametrize(
+    ("error", "state", "meaning"),
+    [
+        (ConnectionRefusedError(), None, Failure.DOWN),
+        (TimeoutError(), None, Failure.DOWN),
+        (OSError("no route to host"), None, Failure.DOWN),
+        (Exception(), "57P03", Failure.DOWN),
+        (Exception(), "53300", Failure.DOWN),
+        (Exception(), "28P01", Failure.DOWN),
+        (Exception(), "57P01", Failure.LOST),
+        (Exception(), "08006", Failure.LOST),
+        (ConnectionResetError(), None, Failure.LOST),
+        (ConnectionError("unexpected connection_lost() call"), None, Failure.LOST),
+    ],
+)
+def test_what_the_driver_raises_while_it_connects(error: Exception, state: str | None, meaning: Failure) -> None:
+    """A server that refuses, or is silent, is down; a connection that was ended is tried again first."""
+    assert judge_connecting(error, state) is meaning
+
+
+@pytest.mark.parametrize(
     "error",
     [
         OSError(),
@@ -95,9 +115,9 @@ def test_the_first_note_counts() -> None:
     ("error", "meaning"),
     [
         (sqlalchemy.exc.TimeoutError(), Failure.TROUBLED),
-        (sqlalchemy.exc.DBAPIError("SELECT version()", (), Exception()), Failure.DOWN),
-        (asyncpg.ConnectionDoesNotExistError(""), Failure.DOWN),
-        (asyncpg.InterfaceError(""), Failure.DOWN),
+        (sqlalchemy.exc.DBAPIError("SELECT version()", (), Exception()), Failure.LOST),
+        (asyncpg.ConnectionDoesNotExistError(""), Failure.LOST),
+        (asyncpg.InterfaceError(""), Failure.LOST),
         (ConnectionError("of a cache"), Failure.OWN),
         (TimeoutError("of a secret store"), Failure.OWN),
     ],

@@ -27,6 +27,12 @@ _TROUBLED: typing.Final = ("53", "58", "XX", "40", "57")
 https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
 
+RUNS: typing.Final = 3
+"""How often in a row a statement is run on one replica, when its connections are lost."""
+
+CONNECTS: typing.Final = 10
+"""How often in a row a connection to one replica is tried, when it is lost before it can be used."""
+
 _NOTE: typing.Final = "modern_di_replicas_failure"
 
 
@@ -62,6 +68,15 @@ def judge(sqlstate: str | None, *, lost: bool) -> Failure:
     return Failure.TROUBLED if state.startswith(_TROUBLED) else Failure.REFUSED
 
 
+def judge_connecting(error: BaseException, sqlstate: str | None) -> Failure:
+    """Return what an error means that the driver raised while it connected.
+
+    A connection that is ended in that moment, like any other, says nothing of its server; the next attempt does.
+    """
+    was_ended = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
+    return Failure.LOST if was_ended or (sqlstate or "").startswith(("57P01", "57P02", "08")) else Failure.DOWN
+
+
 def blame(error: BaseException, failure: Failure) -> None:
     """Note on an error what it means; the first note counts, because it was made where the error arose."""
     vars(error).setdefault(_NOTE, failure)
@@ -76,7 +91,7 @@ def blame_checkout(error: Exception, driver: Driver) -> None:
     if isinstance(error, sqlalchemy.exc.TimeoutError):
         blame(error, Failure.TROUBLED)  # the pool is full: busy is not down
     elif isinstance(error, (sqlalchemy.exc.DBAPIError, *driver.errors)):
-        blame(error, Failure.DOWN)
+        blame(error, Failure.LOST)
 
 
 def classify(error: BaseException) -> Failure:

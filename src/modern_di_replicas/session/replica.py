@@ -16,7 +16,7 @@ from sqlalchemy.util import await_only
 from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.read_connections import StatementNotForReplica, StatementStreams, asks_to_stream
-from modern_di_replicas.cluster.failures import Failure, classify
+from modern_di_replicas.cluster.failures import CONNECTS, RUNS, Failure, classify
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.intent import Intent, is_primary_declared
 from modern_di_replicas.observability.events import Escalated, ReRun
@@ -26,9 +26,6 @@ from modern_di_replicas.routing.statements import Need
 from modern_di_replicas.session.guarded import ALL_AT_ONCE, GuardedSession, mark_rows
 from modern_di_replicas.session.unit_of_work import UnitOfWork
 
-
-CONNECTIONS_TRIED: typing.Final = 3
-"""How many connections to one replica a statement is run on, when they are lost."""
 
 USE_PRIMARY: typing.Final = "use_primary"
 """The execution option that runs one statement, and the rest of its unit of work, on the primary."""
@@ -432,9 +429,11 @@ class ReplicaSession(GuardedSession):
             raise error
         if failure is Failure.LOST:
             # Its place in the pool is free already; a load inside this statement may have replaced it.
-            self._leave_connections(*filter(None, [self._reading.pop(engine, None)]))
-            if losses < CONNECTIONS_TRIED and not health.is_down:
+            connection = self._reading.pop(engine, None)
+            self._leave_connections(*filter(None, [connection]))
+            if losses < (CONNECTS if connection is None else RUNS) and not health.is_down:
                 return False
+            ejected = connection is None and health.failed()
         self._replica.policy.report_loss(server=self.label, error=error, ejected=ejected)
         self._leave_replica(failure, f"failed ({type(error).__name__})", error)
         return True

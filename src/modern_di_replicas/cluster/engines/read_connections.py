@@ -10,7 +10,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, ExecutionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
-from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, judge
+from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, judge, judge_connecting
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.statements import Foreseen, Need, foresee
 from modern_di_replicas.settings import ReadIsolation
@@ -114,7 +114,7 @@ class SessionReads:
         try:
             return self._connect_driver(*args, **options)
         except Exception as error:
-            blame(error, Failure.DOWN)  # with a listener's error it would look like one of the application
+            blame(error, judge_connecting(error, self.driver.sqlstate(error)))
             raise
 
     def _judge_error(self, context: ExceptionContext) -> None:

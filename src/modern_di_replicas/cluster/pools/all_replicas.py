@@ -5,7 +5,7 @@ import typing
 
 from sqlalchemy import Pool, PoolProxiedConnection
 
-from modern_di_replicas.cluster.failures import Failure, blame_checkout, classify
+from modern_di_replicas.cluster.failures import CONNECTS, Failure, blame_checkout, classify
 from modern_di_replicas.cluster.listeners import on_listen
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.topology import Server, Topology
@@ -48,23 +48,31 @@ class AllReplicasPool(Pool):
             kept = (Cause.USE_PRIMARY, "use_primary()")
         if kept is not None:
             return self._topology.primary_because(*kept).sync_engine.raw_connection()
-        asked: set[str] = set()
-        while (server := self._topology.choose_server(without=asked)) is not None:
-            asked.add(server.name)
+        failed: set[str] = set()
+        losses = 0
+        while (server := self._topology.choose_server(without=failed)) is not None:
             try:
                 return server.engine.sync_engine.raw_connection()
-            except Exception as error:
-                if not self._passes_over(server, error):
-                    raise
+            except Exception as error:  # noqa: BLE001  # raised again where it is the application's
+                losses += 1
+                if not self._passes_over(server, error, losses=losses):
+                    continue
+                failed.add(server.name)
+                losses = 0
         return self._topology.without_replica(None).sync_engine.raw_connection()
 
     @staticmethod
-    def _passes_over(server: Server, error: Exception) -> bool:
+    def _passes_over(server: Server, error: Exception, *, losses: int) -> bool:
+        """Return whether to leave a server after an error; raise the error if it is the application's."""
         blame_checkout(error, driver_of(server.engine.sync_engine))
         failure = classify(error)
-        if failure is Failure.DOWN:
+        if failure is Failure.OWN:
+            raise error
+        if failure is Failure.LOST and losses < CONNECTS:
+            return False
+        if failure is not Failure.TROUBLED:
             server.health.failed()
-        return failure is not Failure.OWN
+        return True
 
     def recreate(self) -> "AllReplicasPool":
         """Return this pool: it owns nothing that would have to be replaced, and its engine's listeners stay."""
