@@ -116,6 +116,15 @@ class Psycopg:
     def may_hold_a_statement(self, error: BaseException) -> bool:  # noqa: ARG002  # the protocol's signature
         return False  # parameters are adapted before anything is sent
 
+    def is_stale_plan(self, error: BaseException) -> bool:  # noqa: ARG002  # the protocol's signature
+        return False  # psycopg would use the same prepared statement again
+
+    def is_in_transaction(self, connection: Connection) -> bool:
+        return connection.info.transaction_status in (
+            psycopg.pq.TransactionStatus.INTRANS,
+            psycopg.pq.TransactionStatus.INERROR,
+        )
+
     async def connect(self, url: URL, connect_args: collections.abc.Mapping[str, typing.Any]) -> Connection:
         _, of_url = url.get_dialect()().create_connect_args(url)
         arguments = {name: value for name, value in connect_args.items() if name != "async_creator_fn"}
