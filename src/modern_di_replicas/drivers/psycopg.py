@@ -170,12 +170,21 @@ class Psycopg:
         if not connection.lock.locked():
             connection.pgconn.finish()
             return
-        # Another task waits on it, and only that one may close it: it reads the end of the stream now.
+        # Another task waits on it, and must not lose its socket meanwhile: it reads the end of the stream now.
         with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
+        # Where that task is cancelled as well, it closes nothing.
+        _finish(connection, asyncio.get_running_loop())
 
     async def close(self, connection: Connection, *, within: float) -> None:  # noqa: ARG002  # nothing is waited for
         await connection.close()
+
+
+def _finish(connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+    if connection.lock.locked():
+        loop.call_later(0.01, _finish, connection, loop)
+    else:
+        connection.pgconn.finish()
 
 
 async def _connect(
