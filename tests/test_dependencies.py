@@ -4,7 +4,7 @@ import fastapi
 import litestar
 import pytest
 from modern_di import Container, Group, Scope, providers
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 import modern_di_replicas.fastapi
 import modern_di_replicas.litestar
@@ -187,3 +187,23 @@ def test_a_session_of_another_type_is_left_alone() -> None:
     container = Container(groups=[Replaced], context={ReplicationSettings: SETTINGS})
     unit = container.build_child_container(scope=Scope.REQUEST)
     assert unit.resolve(OwnSession) is unit.resolve(OwnSession)
+
+
+def test_reads_follow_what_a_test_puts_in_the_place_of_the_primary() -> None:
+    """`override(primary, connection)` alone must not send the reads of a test to real replicas."""
+    container = Container(groups=[Dependencies], context={ReplicationSettings: SETTINGS})
+    other = create_async_engine(SETTINGS.primary)
+    container.override(Dependencies.primary, other)
+    unit = container.build_child_container(scope=Scope.REQUEST, context={Intent: Intent.read()})
+    assert unit.resolve(AsyncEngine) is other
+
+
+@pytest.mark.parametrize("intent", [Intent.read(), Intent.write()])
+async def test_a_synchronous_tool_can_close_its_container_after_the_session(intent: Intent) -> None:
+    """As modern-di-typer does: nothing of a closed session has to be awaited, nor of its closed factory."""
+    container = Container(groups=[Dependencies], context={ReplicationSettings: SETTINGS})
+    unit = container.build_child_container(scope=Scope.REQUEST, context={Intent: intent})
+    await unit.resolve(AsyncSession).close()
+    async with unit.resolve(SessionFactory)():
+        pass
+    unit.close_sync()

@@ -2,6 +2,8 @@ import datetime as dt
 import functools
 import typing
 
+import fastapi
+import litestar
 import pytest
 
 from modern_di_replicas import EVENTUAL, ConfigurationError, Intent, read_intent, write_intent
@@ -78,7 +80,17 @@ def test_a_marker_is_found_on_what_a_class_makes_of_a_function() -> None:
     assert marked_intent(Handlers) is None
 
 
-@pytest.mark.parametrize("misplaced", ["analytics", EVENTUAL, type("Controller", (), {})])
+@pytest.mark.parametrize(
+    "misplaced",
+    [
+        "analytics",
+        EVENTUAL,
+        type("Controller", (), {}),
+        type("Controller", (litestar.Controller,), {"opt": {}}),
+        fastapi.APIRouter(),
+        litestar.Router("/", route_handlers=[]),
+    ],
+)
 def test_a_marker_on_what_is_no_function_is_refused(misplaced: typing.Any) -> None:
     """`@read_intent("analytics")` would have marked a text, and not the handler."""
     with pytest.raises(ConfigurationError, match="group="):

@@ -53,11 +53,13 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
         if isinstance(primary, PrimaryEngine) and primary.hooks is not None:
             primary.hooks.emit(Decided(decision=primary.decision, endpoint=intent.endpoint))
         return primary
-    if isinstance(replica, ReplicaEngine):
-        chosen = replica.choose_for(intent)
-        note_decision(decision_of(chosen))
-        return chosen
-    return replica  # a test may put any engine or connection in the place of the replicas
+    if not isinstance(replica, ReplicaEngine):
+        return replica  # a test may put any engine or connection in the place of the replicas
+    if not isinstance(primary, PrimaryEngine):
+        return primary  # or only in the place of the primary: the replicas have nothing that is written there
+    chosen = replica.choose_for(intent)
+    note_decision(decision_of(chosen))
+    return chosen
 
 
 def create_session(
@@ -97,12 +99,18 @@ def close_session(session: AsyncSession) -> collections.abc.Awaitable[None] | No
     """Give the session's connections back, also when the request is cancelled meanwhile.
 
     Returns:
-        what is to be awaited; None where they are back already, as after reading from a replica.
+        what is to be awaited; None where they are back already, as after reading from a replica, or after `close()`:
+        a synchronous command-line tool closes its container without an event loop.
 
     """
     if isinstance(session, RoutedSession) and session.close_at_once():
         return None
     return session.__aexit__(None, None, None)  # what SQLAlchemy shields from cancellation; a plain close() is not
+
+
+def close_sessions(sessions: SessionFactory) -> collections.abc.Awaitable[None] | None:
+    """Close the further sessions of a unit of work that are still open; return what is to be awaited, if anything."""
+    return sessions.close() if sessions.has_open else None
 
 
 def create_session_factory(session: AsyncSession) -> SessionFactory:
@@ -163,7 +171,7 @@ class Dependencies(Group):
         AsyncSession, bound_type=RoutedSession
     )
     sessions = providers.Factory(
-        create_session_factory, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=SessionFactory.close)
+        create_session_factory, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=close_sessions)
     )
 
     def __init_subclass__(cls, **options: typing.Any) -> None:

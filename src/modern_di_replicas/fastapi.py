@@ -12,6 +12,7 @@ from starlette.types import Lifespan
 
 from modern_di_replicas import dependencies
 from modern_di_replicas.asgi.middleware import TokenMiddleware, TokenState
+from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import Intent, marked_intent, resolve_intent
 
 
@@ -46,8 +47,8 @@ def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
         container: holds `Dependencies` (or a subclass) and `context={ReplicationSettings: ...}`.
 
     Raises:
-        ConfigurationError: the container does not hold `Dependencies`; or, when the application starts, a server
-            refuses the user, the password or the database of its URL.
+        ConfigurationError: the container does not hold `Dependencies`; or, when the application starts, a dependency
+            is marked, or a server refuses the user, the password or the database of its URL.
         UnknownGroupError: when the application starts, a marker names a group that no replica declares.
 
     """
@@ -66,7 +67,7 @@ def _watch_servers(
         app: fastapi.FastAPI,
     ) -> collections.abc.AsyncIterator[collections.abc.Mapping[str, typing.Any] | None]:
         async with (
-            dependencies.monitored(container, _marked_intents(app.routes), state),
+            dependencies.monitored(container, list(_marked_intents(app.routes)), state),
             original(app) as lifespan_state,
         ):
             yield lifespan_state
@@ -75,11 +76,57 @@ def _watch_servers(
     return typing.cast(Lifespan[fastapi.FastAPI], watched)
 
 
+def mark_routes(router: fastapi.APIRouter, marker: collections.abc.Callable[[typing.Any], object]) -> None:
+    """Mark the endpoints that a router has now, those of the routers included in it too.
+
+    An endpoint that has a marker of its own keeps it.
+
+    Args:
+        router: the router; call this once its routes are declared.
+        marker: `read_intent`, `write_intent`, or what `read_intent(group=...)` returns.
+
+    """
+    for route in _all_routes(router.routes):
+        endpoint = getattr(route, "endpoint", None)
+        if endpoint is not None and marked_intent(endpoint) is None:
+            marker(endpoint)
+
+
 def _marked_intents(routes: collections.abc.Iterable[BaseRoute]) -> collections.abc.Iterator[Intent]:
-    for route in routes:
+    for route in _all_routes(routes):
+        _check_dependencies(route)
         intent = marked_intent(getattr(route, "endpoint", None))
         if intent is not None:
             yield intent
+
+
+def _all_routes(routes: collections.abc.Iterable[BaseRoute]) -> collections.abc.Iterator[typing.Any]:
+    for route in routes:
+        yield route
         # A mount has routes of its own; a router that FastAPI includes lazily is behind its `original_router`.
         inner = getattr(route, "original_router", route)
-        yield from _marked_intents(getattr(inner, "routes", None) or ())
+        yield from _all_routes(getattr(inner, "routes", None) or ())
+
+
+def _check_dependencies(route: typing.Any) -> None:  # noqa: ANN401  # routes of FastAPI and Starlette
+    """Check that no dependency of a route is marked: only its endpoint can be.
+
+    Raises:
+        ConfigurationError: one is.
+
+    """
+    router = getattr(route, "original_router", route)
+    given = [one.dependency for one in getattr(router, "dependencies", None) or ()]
+    for call in (*given, *_dependencies(getattr(route, "dependant", None))):
+        if marked_intent(call) is not None:
+            raise ConfigurationError(
+                field="the handler of a marker",
+                value=call,
+                remedy="it is a dependency, and the unit of work is that of the endpoint: mark that one",
+            )
+
+
+def _dependencies(dependant: typing.Any) -> collections.abc.Iterator[object]:  # noqa: ANN401  # moved between releases
+    for inner in getattr(dependant, "dependencies", ()):
+        yield inner.call
+        yield from _dependencies(inner)

@@ -27,6 +27,7 @@ class EscalationPolicy:
     on_write: OnWrite = "escalate"
     primary_reads: bool = True
     _reported: set[str] = dataclasses.field(default_factory=set)
+    _has_reported_no_monitor: bool = False
 
     def report_write(self, *, endpoint: str, statement: str) -> None:
         """Tell the team about a write where a read was declared: once for each endpoint, or as an error.
@@ -41,6 +42,16 @@ class EscalationPolicy:
         if endpoint not in self._reported:
             self._reported.add(endpoint)
             logger.warning("%s Until then it costs a detour to the primary.", error.message())
+
+    def report_no_monitor(self) -> None:
+        """Tell the team, once, that replicas are read while no monitor runs."""
+        if not self._has_reported_no_monitor:
+            self._has_reported_no_monitor = True
+            logger.warning(
+                "A replica is read and no monitor runs: lag is not measured, and a client may not see its own writes. "
+                "In an application call setup_replicas(app, container) or use ReplicasPlugin, and have its lifespan run; "
+                "elsewhere: async with Monitor(replica_engine)."
+            )
 
     def report_loss(self, *, server: str, error: BaseException, ejected: bool) -> None:
         """Tell the operator that a replica failed a statement, which is now run again elsewhere.

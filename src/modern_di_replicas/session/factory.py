@@ -48,6 +48,11 @@ class SessionFactory:
         session.join_unit(self._unit, self._open)
         return session
 
+    @property
+    def has_open(self) -> bool:
+        """Whether any of its sessions is still open."""
+        return bool(self._open)
+
     async def close(self) -> None:
         """Close the sessions that are still open."""
         while self._open:

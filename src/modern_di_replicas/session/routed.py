@@ -159,9 +159,10 @@ class RoutedSession(AsyncSession):
         Then there is nothing that a cancellation could interrupt, and no need of a task that is shielded from it.
         """
         session = self.sync_session
-        at_once = (
-            isinstance(session, ReplicaSession) and session.ends_at_once and type(self).close is RoutedSession.close
+        has_nothing_to_end = (
+            session.ends_at_once if isinstance(session, ReplicaSession) else not session.in_transaction()
         )
+        at_once = has_nothing_to_end and type(self).close is RoutedSession.close
         if at_once:
             session.close()
             self._closed()

@@ -104,6 +104,8 @@ class ReplicaEngine(AsyncEngine):
         chosen = self._choose(intent) if rollout is None else self._choose_in_rollout(intent, rollout)
         if (hooks := self.topology.hooks) is not None and not isinstance(chosen, CatchUpEngine):
             hooks.emit(Decided(decision=decision_of(chosen), endpoint=intent.endpoint))
+        if self.topology.watcher is None and isinstance(chosen, ReplicaEngine):
+            self.policy.report_no_monitor()
         if not self.options:
             return chosen
         if isinstance(chosen, ReplicaEngine):
