@@ -63,6 +63,7 @@ async def test_one_warning_for_each_endpoint_names_it_with_the_statement_and_the
                 await session.rollback()
 
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    warnings = [warning for warning in warnings if "no monitor runs" not in warning]
     assert len(warnings) == 2
     assert "shop.a" in warnings[0]
     assert "UPDATE" in warnings[0]

@@ -49,7 +49,7 @@ class EscalationPolicy:
             self._has_reported_no_monitor = True
             logger.warning(
                 "A replica is read and no monitor runs: lag is not measured, and a client may not see its own writes. "
-                "In an application call setup_replicas(app, container) or use ReplicasPlugin, and have its lifespan run; "
+                "In an application, call setup_replicas(app, container) or use ReplicasPlugin, and run its lifespan; "
                 "elsewhere: async with Monitor(replica_engine)."
             )
 

@@ -9,6 +9,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from modern_di_replicas.cluster.pools.replaceable import RETURNED
 from modern_di_replicas.cluster.pools.sockets import Idle, limit_silence, look_at
 from modern_di_replicas.cluster.punctual import wait_punctually
 from modern_di_replicas.drivers.driver import Driver
@@ -19,8 +20,6 @@ IDLE_SECONDS: typing.Final = 1.0
 """A connection that was used a moment ago is not pinged, unless something has arrived on it."""
 
 _QUESTION: typing.Final = "SELECT 1 AS alive"
-
-_RETURNED: typing.Final = "modern_di_replicas.returned"
 
 
 def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
@@ -44,13 +43,9 @@ def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
         if descriptor is not None:
             limit_silence(descriptor, seconds=silence)
 
-    @event.listens_for(engine, "checkin")
-    def _note_time(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:  # noqa: ARG001  # the event's signature
-        record.info[_RETURNED] = time.monotonic()
-
     @event.listens_for(engine, "checkout")
     def _validate(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:  # noqa: ARG001  # the event's signature
-        returned = record.info.get(_RETURNED)
+        returned = record.info.get(RETURNED)
         if returned is None:
             return  # it is new
         adapted = typing.cast(AdaptedConnection, connection)

@@ -1,11 +1,16 @@
 """A pool that forwards waiting checkouts to the pool that replaced it."""
 
+import time
 import typing
 
 from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from modern_di_replicas.cluster.pools.open_connections import TerminatedWhileOpeningError
+
+
+RETURNED: typing.Final = "modern_di_replicas.returned"
+"""When a connection was last given back, in its `info`."""
 
 
 class ReplaceablePool(AsyncAdaptedQueuePool):
@@ -54,7 +59,10 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         self.in_use -= 1
-        if self._successor is not None:
+        if self._successor is None:
+            # Not in a listener to "checkin": where one has to be called, a session is not closed at once.
+            record.info[RETURNED] = time.monotonic()
+        else:
             record.invalidate()  # its connection would never be checked out
         super()._do_return_conn(record)
 
