@@ -192,7 +192,7 @@ def test_a_session_of_another_type_is_left_alone() -> None:
 def test_reads_follow_what_a_test_puts_in_the_place_of_the_primary() -> None:
     """`override(primary, connection)` alone must not send the reads of a test to real replicas."""
     container = Container(groups=[Dependencies], context={ReplicationSettings: SETTINGS})
-    other = create_async_engine(SETTINGS.primary)
+    other = create_async_engine("postgresql+asyncpg://test@db-9/shop")
     container.override(Dependencies.primary, other)
     unit = container.build_child_container(scope=Scope.REQUEST, context={Intent: Intent.read()})
     assert unit.resolve(AsyncEngine) is other
