@@ -8,7 +8,7 @@ import modern_di_replicas
 
 
 ROOT = pathlib.Path(__file__).parent.parent
-PUBLIC = ("", ".errors", ".fastapi", ".litestar", ".testing", ".testing.fixtures")
+PUBLIC = ("", ".errors", ".fastapi", ".litestar", ".observability", ".testing", ".testing.fixtures")
 # Assertions in blocks that are invisible where Markdown is rendered; users do not copy them.
 INVISIBLE = re.compile(r"<!-- invisible-code-block.*?-->", re.DOTALL)
 IMPORTED = re.compile(r"(?:from|import) modern_di_replicas((?:\.\w+)*)")
