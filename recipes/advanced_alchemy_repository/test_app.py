@@ -159,6 +159,7 @@ async def test_a_method_that_loads_from_the_replica_first_is_refused(
         await in_a_unit_of_work_that_reads(app, use)
 
     assert (caught.value.model, caught.value.key) == ("Book", (1,))
+    assert "declare a write" in str(caught.value)
     assert set(routing_log.servers) <= REPLICAS
 
 

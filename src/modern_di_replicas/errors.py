@@ -148,9 +148,10 @@ class StaleWriteError(ReplicasError):
     def message(self) -> str:
         return (
             f"{self.model} {self.key!r} was loaded from a replica, which may be behind, and then changed: writing it "
-            "could overwrite a concurrent update. Mark the endpoint with @write_intent, so that it is loaded from "
-            "the primary; or refresh it there before changing it (session.refresh(item, with_for_update=True)); or "
-            "give its mapper a version_id_col."
+            "could overwrite a concurrent update. This unit of work declared a read: declare a write, with "
+            "@write_intent on its endpoint or Intent.write() in its context, so that it is loaded from the primary; or "
+            "refresh it there before changing it (session.refresh(item, with_for_update=True)); or give its mapper a "
+            "version_id_col."
         )
 
 

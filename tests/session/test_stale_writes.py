@@ -482,6 +482,44 @@ async def test_an_object_refreshed_from_the_primary_may_be_written(shop_cluster:
         await session.rollback()
 
 
+@pytest.mark.parametrize("how", ["refresh", "expire", "one after the other"])
+async def test_a_column_that_was_refreshed_from_the_primary_may_be_written(
+    shop_cluster: LocalCluster, how: str
+) -> None:
+    """An UPDATE writes the columns that have changed, and no others."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        item = await session.get_one(Item, 1)
+        await session.execute(text("SELECT 1").execution_options(use_primary=True))
+        if how == "refresh":
+            await session.refresh(item, ["amount"])
+        elif how == "expire":
+            session.expire(item, ["amount"])
+            await item.awaitable_attrs.amount
+        else:
+            for name in ("shop_id", "amount"):
+                await session.refresh(item, [name])
+        item.amount += 1
+        await session.flush()
+        if how == "refresh":
+            item.shop_id = 2
+            with pytest.raises(StaleWriteError):
+                await session.flush()
+        await session.rollback()
+
+
+async def test_a_row_is_deleted_by_its_key_with_a_statement(shop_cluster: LocalCluster) -> None:
+    """`delete(item)` is refused where only a replica has given the item: why it was deleted may no longer hold."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        item = await session.get_one(Item, 1)
+        await session.delete(item)
+        with pytest.raises(StaleWriteError, match=r"declared a read: declare a write"):
+            await session.flush()
+        await session.rollback()
+        deleted = await session.execute(delete(Item).where(Item.id == 1, Item.amount == 10))
+        assert typing.cast(typing.Any, deleted).rowcount == 1
+        await session.rollback()
+
+
 async def test_a_partly_refreshed_object_is_still_stale(shop_cluster: LocalCluster) -> None:
     """INVARIANT: what was not refreshed is what would be lost."""
     async with serving(shop_cluster) as servers, servers.session() as session:

@@ -21,6 +21,10 @@ class StaleWriteGuard:
     def __init__(self) -> None:
         self._has_left_replica = False
         self._fresh: weakref.WeakSet[InstanceState[typing.Any]] = weakref.WeakSet()
+        self._fresh_attributes: weakref.WeakKeyDictionary[InstanceState[typing.Any], set[str]] = (
+            weakref.WeakKeyDictionary()
+        )
+        """Of objects that are not fresh as a whole."""
         self._expunged: weakref.WeakSet[InstanceState[typing.Any]] = weakref.WeakSet()
 
     def left_replica(self, session: Session) -> None:
@@ -38,7 +42,9 @@ class StaleWriteGuard:
 
     def came_from_replica(self, instance: object) -> None:
         """Note an object that has the replica's values now, whatever it had before."""
-        self._fresh.discard(state_of(instance))
+        state = state_of(instance)
+        self._fresh.discard(state)
+        self._fresh_attributes.pop(state, None)
 
     def expunged(self, instance: object) -> None:
         """Note an object that the session had, and that may come back."""
@@ -60,18 +66,22 @@ class StaleWriteGuard:
         """Note that an object was loaded again, from the primary; None stands for all attributes."""
         state = state_of(instance)
         loaded = set(state.mapper.column_attrs.keys()) - state.unloaded
-        if attributes is None or loaded <= set(attributes):
+        fresh = self._fresh_attributes.setdefault(state, set())
+        fresh.update(loaded if attributes is None else attributes)
+        if loaded <= fresh:
             self._fresh.add(state)
 
     def check_update(self, instance: object) -> None:
-        """Check an object whose row is updated if one of its columns has changed, or what sets one.
+        """Check an object whose row is updated if a column has changed that is not fresh, or what sets one.
 
         Raises:
             StaleWriteError: see `check_object`.
 
         """
         state = state_of(instance)
-        if any(state.attrs[key].history.has_changes() for key in _written_with(state.mapper)):
+        changed = {key for key in _written_with(state.mapper) if state.attrs[key].history.has_changes()}
+        # An UPDATE writes the columns that have changed; what a reference sets is known when it is flushed.
+        if changed - self._fresh_attributes.get(state, set()):
             self.check_object(instance)
 
     def check_object(self, instance: object) -> None:
@@ -91,7 +101,8 @@ class StaleWriteGuard:
 def _written_with(mapper: Mapper[typing.Any]) -> tuple[str, ...]:
     """Return the attributes whose change changes the row: what refers to it is in rows of its own."""
     references = (key for key, value in mapper.relationships.items() if value.direction is MANYTOONE)
-    return (*mapper.column_attrs.keys(), *references)
+    # What a polymorphic mapper adds on its own is no attribute of the objects.
+    return tuple(key for key in (*mapper.column_attrs.keys(), *references) if key in mapper.class_manager)
 
 
 def state_of(instance: object) -> InstanceState[typing.Any]:
