@@ -5,6 +5,7 @@ import json
 import typing
 
 import pytest
+from psycopg.types.json import set_json_loads
 from sqlalchemy import Engine, event, select, text
 
 from modern_di_replicas import Intent, ReplicaEngine, RoutedSession
@@ -130,6 +131,10 @@ async def test_a_codec_of_a_connect_listener_applies_to_each_connection(shop_clu
 
         @event.listens_for(servers.replica.sync_engine, "connect")
         def set_codec(connection: typing.Any, _: object) -> None:
+            opened = connection.driver_connection
+            if not hasattr(opened, "set_type_codec"):
+                set_json_loads(lambda value: ("ours", value), opened)
+                return
             connection.run_async(
                 lambda driver: driver.set_type_codec(
                     "jsonb", schema="pg_catalog", encoder=json.dumps, decoder=lambda value: ("ours", value)
