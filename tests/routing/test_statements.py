@@ -2,7 +2,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from modern_di_replicas.routing.statements import Foreseen, Need, foresee
+from modern_di_replicas.routing.statements import Foreseen, Need, foresee, may_write
 
 
 WRITES = {
@@ -98,3 +98,49 @@ def test_what_stands_in_a_string_means_nothing(words: str, sql: str) -> None:
 def test_no_text_is_too_strange(sql: str) -> None:
     """PostgreSQL has the last word on what is a statement at all."""
     foresee(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT a.x, count(*) FROM a WHERE a.id IN ($1, $2) GROUP BY a.x",
+        "SELECT lower(x)::varchar(20), 'f(' || \"x\", pg_catalog.now() FROM a -- g(",
+        "WITH a AS (SELECT 1) SELECT * FROM a JOIN LATERAL (VALUES (1)) AS b ON true",
+        "EXPLAIN SELECT 1;",
+        "SET LOCAL work_mem = '4MB'",
+        "SELECT set_config('a.b', 'c', true)",
+        "SAVEPOINT one",
+        "RELEASE SAVEPOINT one",
+        "ROLLBACK TO one",
+        "BEGIN;",
+        ";",
+    ],
+)
+def test_what_calls_nothing_unknown_writes_nothing(sql: str) -> None:
+    """A transaction of such statements costs no question after its commit."""
+    assert not may_write(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO a VALUES (1)",
+        "SELECT f()",
+        "SELECT F (1)",
+        'SELECT "f"(1)',
+        "SELECT my.lower('x')",
+        "SELECT my$lower('x')",
+        "SELECT * FROM f(1) AS g",
+        "SELECT 1 INTO b",
+        "EXPLAIN ANALYZE EXECUTE a",
+        "SELECT 1; DROP TABLE a",
+        "SELECT set_config('a.b', 'c', true), f()",
+        "SELECT 1 FROM a FOR UPDATE",
+        "CALL f()",
+        "COMMIT;",
+        "CREATE TABLE a (b int)",
+    ],
+)
+def test_whatever_else_may_write(sql: str) -> None:
+    """INVARIANT: what is missed here has no token, and its client may not see its own write."""
+    assert may_write(sql)

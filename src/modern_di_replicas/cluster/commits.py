@@ -157,7 +157,7 @@ class Writes:
         if work is not None:
             del info[_WORK]
             if work.writes:
-                self._note(connection.dbapi_connection, info, work)
+                self._note(connection.dbapi_connection, connection, info, work)
 
     def _rolls_back(self, connection: PoolProxiedConnection) -> None:
         info = _info(connection)
@@ -177,7 +177,7 @@ class Writes:
         # On this connection the answer comes after the end of every commit that was sent, also of one that timed out.
         if not state.transaction_was_reset:
             connection.rollback()  # as the pool would after this; in a failed transaction nothing can be asked
-        self._note(connection, record.info, work)
+        self._note(connection, record, record.info, work)
 
     def _says_not_committed(self, error: Exception) -> bool:
         if isinstance(error, TransactionRolledBackError):
@@ -185,13 +185,20 @@ class Writes:
         state = self._driver.sqlstate(error) or ""
         return state.startswith(_NOT_COMMITTED) and state != _COMPLETION_UNKNOWN
 
-    def _note(self, connection: DBAPIConnection | None, info: Info, work: _Work) -> None:
+    def _note(
+        self,
+        connection: DBAPIConnection | None,
+        pooled: PoolProxiedConnection | ConnectionPoolEntry,
+        info: Info,
+        work: _Work,
+    ) -> None:
         for write in work.writes.values():
             write.committed()
         try:
             token = self._ask(typing.cast(AdaptedConnection, connection), info, lazily=work.commits_lazily)
         except Exception as error:  # noqa: BLE001  # what was committed is committed, whatever becomes of the connection
             logger.warning("The primary did not tell its position after a commit (%s).", type(error).__name__)
+            pooled.invalidate(error, soft=True)  # at its next checkout: whoever committed may go on with it
             return
         self.latest = later(self.latest, token)
         for write in work.writes.values():

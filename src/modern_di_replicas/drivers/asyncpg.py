@@ -130,9 +130,9 @@ class Asyncpg:
         await connection.execute("SELECT")
 
     def report(self, connection: "asyncpg.Connection[asyncpg.Record]", to: Report) -> bool:
-        if not isinstance(connection, ReportingConnection):
+        if ReportingConnection not in type(connection).__mro__:  # asyncpg's `isinstance` takes any of its connections
             return False
-        connection.report = to
+        typing.cast(ReportingConnection, connection).report = to
         return True
 
     def has_nothing_to_roll_back(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:  # noqa: ARG002

@@ -1,0 +1,175 @@
+"""A COMMIT that PostgreSQL answers with ROLLBACK is an error, on every way to commit."""
+
+import collections.abc
+import contextlib
+import pickle
+import typing
+
+import asyncpg
+import pytest
+import sqlalchemy.exc
+from sqlalchemy import Connection, event, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from modern_di_replicas import ConfigurationError, PrimaryEngine, ReplicasError, ReplicationSettings, RoutedSession
+from modern_di_replicas.cluster.engines.create import create_primary_engine
+from modern_di_replicas.consistency.client import Client, request_of
+from modern_di_replicas.drivers.asyncpg_connection import reporting
+from modern_di_replicas.errors import TransactionRolledBackError
+from modern_di_replicas.testing import LocalCluster
+
+
+@pytest.fixture(scope="module")
+def cluster() -> collections.abc.Iterator[LocalCluster]:
+    with LocalCluster(replicas=1) as cluster:
+        cluster.primary.execute(
+            """
+            CREATE TABLE note (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED);
+            CREATE FUNCTION add() RETURNS int LANGUAGE sql AS 'INSERT INTO note VALUES (1) RETURNING id';
+            """
+        )
+        yield cluster
+
+
+def engine_of(cluster: LocalCluster, **settings: typing.Any) -> PrimaryEngine:
+    urls = {"primary": cluster.primary.url, "replicas": [server.url for server in cluster.replicas]}
+    return create_primary_engine(ReplicationSettings(**{**urls, **settings}))
+
+
+async def fail_quietly(connection: AsyncConnection) -> None:
+    """Write with a SELECT, and then heed no error."""
+    await connection.execute(text("SELECT add()"))
+    with contextlib.suppress(sqlalchemy.exc.DBAPIError):
+        await connection.execute(text("SELECT 1 / 0"))
+
+
+async def core_commit(primary: PrimaryEngine) -> None:
+    async with primary.connect() as connection:
+        await fail_quietly(connection)
+        await connection.commit()
+
+
+async def core_begin(primary: PrimaryEngine) -> None:
+    async with primary.begin() as connection:
+        await fail_quietly(connection)
+
+
+async def session_commit(primary: PrimaryEngine) -> None:
+    async with RoutedSession(primary) as session:
+        await fail_quietly(await session.connection())
+        await session.commit()
+
+
+async def session_begin(primary: PrimaryEngine) -> None:
+    async with RoutedSession(primary) as session, session.begin():
+        await fail_quietly(await session.connection())
+
+
+async def only_reads(primary: PrimaryEngine) -> None:
+    async with primary.begin() as connection:
+        with contextlib.suppress(sqlalchemy.exc.DBAPIError):
+            await connection.execute(text("SELECT 1 / 0"))
+
+
+async def transaction_of_the_driver(primary: PrimaryEngine) -> None:
+    async with primary.connect() as connection:
+        driver = typing.cast(typing.Any, (await connection.get_raw_connection()).driver_connection)
+        async with driver.transaction():
+            await driver.fetchval("SELECT add()")
+            with contextlib.suppress(asyncpg.PostgresError):
+                await driver.execute("SELECT 1 / 0")
+
+
+class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """An application's own."""
+
+
+SETTINGS: dict[str, dict[str, typing.Any]] = {
+    "tokens": {},
+    "no tokens": {"token_carrier": None},
+    "no replicas": {"replicas": []},
+    "a connection class of its own": {"connect_args": {"connection_class": OwnConnection}},
+}
+
+
+@pytest.mark.parametrize("settings", list(SETTINGS))
+@pytest.mark.parametrize(
+    "way", [core_commit, core_begin, session_commit, session_begin, only_reads, transaction_of_the_driver]
+)
+async def test_a_commit_that_was_rolled_back_is_an_error(
+    cluster: LocalCluster, way: collections.abc.Callable[[PrimaryEngine], typing.Any], settings: str
+) -> None:
+    """INVARIANT: success is never reported for a transaction of which nothing is in the table."""
+    primary = engine_of(cluster, **SETTINGS[settings])
+    client = Client(is_request=True)
+    with request_of(client):
+        with pytest.raises(TransactionRolledBackError) as raised:
+            await way(primary)
+        async with primary.connect() as connection:
+            assert await connection.scalar(text("SELECT count(*) FROM note")) == 0, "and the connection goes on"
+            if settings == "a connection class of its own":
+                assert isinstance((await connection.get_raw_connection()).driver_connection, OwnConnection)
+    await primary.dispose()
+
+    assert client.wrote is (way is transaction_of_the_driver and settings not in ("no tokens", "no replicas"))
+    assert isinstance(raised.value, ReplicasError)
+    assert isinstance(raised.value, sqlalchemy.exc.DBAPIError)
+    assert typing.cast(typing.Any, raised.value.orig).sqlstate == "25P02"
+    assert "rolled the transaction back" in str(pickle.loads(pickle.dumps(raised.value)))  # noqa: S301  # our own
+
+
+async def test_a_deferred_constraint_that_fails_at_the_commit_notes_no_write(cluster: LocalCluster) -> None:
+    """The server has said that nothing was committed."""
+    primary = engine_of(cluster)
+    client = Client(is_request=True)
+    with request_of(client), pytest.raises(sqlalchemy.exc.IntegrityError):
+        async with primary.begin() as connection:
+            await connection.execute(text("INSERT INTO note VALUES (7), (7)"))
+    await primary.dispose()
+
+    assert (client.wrote, client.position_unknown, client.token) == (False, False, None)
+
+
+async def test_a_connection_on_which_a_lost_commit_would_not_be_seen_is_refused(cluster: LocalCluster) -> None:
+    """A listener of the application chose another connection class at the last moment."""
+    primary = engine_of(cluster)
+
+    @event.listens_for(primary.sync_engine, "do_connect")
+    def _choose(dialect: object, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG001  # the event's signature
+        cparams["connection_class"] = asyncpg.Connection
+
+    with pytest.raises(ConfigurationError, match="connect_args"):
+        async with primary.connect():
+            pass
+    await primary.dispose()
+
+
+def test_a_connection_class_that_reports_is_taken_as_it_is() -> None:
+    """Two engines may share their `connect_args`."""
+    assert reporting(reporting(OwnConnection)) is reporting(OwnConnection)
+
+
+async def test_a_statement_that_was_prepared_past_sqlalchemy_counts_each_time_it_may_be_executed(
+    cluster: LocalCluster,
+) -> None:
+    """INVARIANT: the driver does not report it again, and neither does the cache of SQLAlchemy's adapter."""
+    primary = engine_of(cluster)
+
+    def write(connection: Connection, value: int) -> None:
+        connection.connection.cursor().execute("INSERT INTO note VALUES ($1)", (value,))
+
+    tokens = []
+    for value in (101, 102):
+        client = Client(is_request=True)
+        with request_of(client):
+            async with primary.begin() as connection:
+                await connection.run_sync(write, value)
+        assert client.wrote
+        assert not client.position_unknown
+        tokens.append(client.token)
+    cluster.primary.execute("DELETE FROM note")
+    await primary.dispose()
+
+    assert tokens[0] is not None
+    assert tokens[1] is not None
+    assert tokens[0].lsn < tokens[1].lsn
