@@ -17,6 +17,7 @@ from modern_di_replicas.errors import (
     NoReplicaAvailable,
     ReplicasError,
     StaleWriteError,
+    TransactionRolledBackError,
     UnknownGroupError,
     WriteOnReplicaError,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "Snapshot",
     "StaleWriteError",
     "Tokens",
+    "TransactionRolledBackError",
     "UnknownGroupError",
     "WriteOnReplicaError",
     "choose_engine",

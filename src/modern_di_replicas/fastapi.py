@@ -55,8 +55,19 @@ def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
     dependencies.check_container(container, Dependencies)
     state = TokenState()
     app.router.lifespan_context = _watch_servers(app.router.lifespan_context, container, state)
-    app.add_middleware(TokenMiddleware, state=state)
+    _add_outermost(app, state)
     return modern_di_fastapi.setup_di(app, container)
+
+
+def _add_outermost(app: fastapi.FastAPI, state: TokenState) -> None:
+    """Add the middleware outside of Starlette's own, which answers exceptions that no handler takes with a 500."""
+    if app.middleware_stack is not None:
+        raise ConfigurationError(
+            field="app", value=app, remedy="call setup_replicas before the application starts, or serves a request"
+        )
+    build = app.build_middleware_stack
+    # A method of one object is replaced: `add_middleware` adds inside of that one.
+    typing.cast(typing.Any, app).build_middleware_stack = lambda: TokenMiddleware(build(), state)
 
 
 def _watch_servers(

@@ -253,6 +253,11 @@ def build_fastapi(settings: ReplicationSettings, reads: collections.abc.Mapping[
         await commit(session, primary)
         raise fastapi.HTTPException(409)
 
+    @app.post("/write-and-break")
+    async def write_and_break(session: sessions, primary: primaries) -> None:
+        await commit(session, primary)
+        raise Written
+
     @app.post("/write-late")
     async def write_late(session: sessions, primary: primaries) -> fastapi.responses.StreamingResponse:
         async def body() -> collections.abc.AsyncIterator[bytes]:
@@ -311,6 +316,11 @@ def build_litestar(  # noqa: C901  # one function for each route, and the routes
         await commit(session, primary)
         raise litestar.exceptions.HTTPException(status_code=409)
 
+    @litestar.post("/write-and-break")
+    async def write_and_break(session: NamedDependency[AsyncSession], primary: NamedDependency[PrimaryEngine]) -> None:
+        await commit(session, primary)
+        raise Written
+
     @litestar.post("/write-late")
     async def write_late(
         session: NamedDependency[AsyncSession], primary: NamedDependency[PrimaryEngine]
@@ -347,7 +357,7 @@ def build_litestar(  # noqa: C901  # one function for each route, and the routes
 
     readers = [reader("/read", {}), *(reader(f"/read/{name}", {"intent": reads[name]}) for name in reads)]
     app = litestar.Litestar(
-        [*map(writer, [*WAYS, *NOT_WAYS]), write_and_fail, write_late, stream, core_reader, *readers],
+        [*map(writer, [*WAYS, *NOT_WAYS]), write_and_fail, write_and_break, write_late, stream, core_reader, *readers],
         plugins=[modern_di_replicas.litestar.ReplicasPlugin(container)],
         dependencies={
             "engine": modern_di_litestar.FromDI(AsyncEngine),

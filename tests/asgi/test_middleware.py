@@ -4,11 +4,24 @@ import asyncio
 import datetime as dt
 import typing
 
+import fastapi
 import httpx
 import pytest
+from modern_di import Container
 
-from modern_di_replicas import EVENTUAL, SESSION, STRONG, Bounded, ConsistencyToken, Intent, PrimaryEngine
+from modern_di_replicas import (
+    EVENTUAL,
+    SESSION,
+    STRONG,
+    Bounded,
+    ConfigurationError,
+    ConsistencyToken,
+    Intent,
+    PrimaryEngine,
+    ReplicationSettings,
+)
 from modern_di_replicas.consistency.levels import Level
+from modern_di_replicas.fastapi import Dependencies, setup_replicas
 from modern_di_replicas.testing import LocalCluster
 from tests.asgi.conftest import BUILDERS, NOT_WAYS, WAYS, Application, paused, settings_of
 from tests.waiting import until
@@ -102,7 +115,7 @@ async def test_a_cookie_is_for_the_server_alone_and_ends_by_itself(application: 
     assert {attribute.strip() for attribute in secure.split(";")[1:]} == {*attributes, "Secure"}
 
 
-@pytest.mark.parametrize("path", ["/write-and-fail", "/stream"])
+@pytest.mark.parametrize("path", ["/write-and-fail", "/write-and-break", "/stream"])
 async def test_a_response_that_is_no_plain_success_carries_the_token_as_well(
     application: Application, stock_cluster: LocalCluster, path: str
 ) -> None:
@@ -240,3 +253,14 @@ async def test_parallel_writes_of_one_client_leave_it_with_the_latest_token(
         stock_cluster.catch_up()
         reached = stock_cluster.replicas[0].execute("SELECT pg_last_wal_replay_lsn() - '0/0'")
     assert ConsistencyToken.parse(token).lsn <= int(reached)
+
+
+async def test_tokens_are_set_up_before_the_application_starts(stock_cluster: LocalCluster) -> None:
+    """Later, Starlette has built what the requests pass, and nothing would hand a token out."""
+    settings = settings_of(stock_cluster)
+    application = BUILDERS["fastapi"](settings, {})
+    async with application.running(), application.client() as client:
+        await client.get("/read")
+    container = Container(groups=[Dependencies], context={ReplicationSettings: settings})
+    with pytest.raises(ConfigurationError, match="before the application starts"):
+        setup_replicas(typing.cast(fastapi.FastAPI, application.asgi), container)
