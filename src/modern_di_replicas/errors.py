@@ -92,9 +92,16 @@ class NoReplicaAvailable(ReplicasError):  # noqa: N818  # the name operators say
     slug: typing.ClassVar[str] = "no-replica-available"
 
     group: str | None
+    limit: int | None = None
+    """The `primary_fallback_limit` that was reached; None where the settings say `primary_reads=False`."""
 
     def message(self) -> str:
         whom = f"of the group {self.group!r}" if self.group else "of the default group"
+        if self.limit is not None:
+            return (
+                "No replica can serve this read now, and the primary serves as many of such reads as "
+                f"primary_fallback_limit={self.limit} allows. Bring a replica back, or raise the limit."
+            )
         return (
             f"No replica {whom} can serve this read now: each is down, behind its max_lag, or full, and the settings "
             "say primary_reads=False. Bring a replica back, or allow the primary to serve reads."

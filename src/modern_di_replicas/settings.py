@@ -63,6 +63,8 @@ class ReplicationSettings:
         max_lag: how far a replica may be behind the primary to serve reads; None for any. Known while a monitor runs.
         primary_reads: whether the primary serves the reads that no replica can; without it they raise
             `NoReplicaAvailable`, for those who must protect their primary.
+        primary_fallback_limit: how many reads that no replica can serve may use the primary at once; one more waits
+            `replica_pool_timeout` and then raises `NoReplicaAvailable`. None for no limit.
         balancing: how a replica is chosen: `least-in-use`, `round-robin`, `random`, or a callable that returns a
             `Balancer`. All heed the weights.
         probe_interval: seconds between two looks of the monitor at a server.
@@ -111,6 +113,7 @@ class ReplicationSettings:
     connect_timeout: float = 5.0
     max_lag: dt.timedelta | None = dt.timedelta(seconds=10)
     primary_reads: bool = True
+    primary_fallback_limit: int | None = None
     balancing: Balancing | collections.abc.Callable[[], typing.Any] = "least-in-use"
     probe_interval: float = 0.5
     probe_timeout: float = 1.0
@@ -162,6 +165,8 @@ class ReplicationSettings:
             check_number(field, getattr(self, field), whole=False, minimum=0, exclusive=True)
         check_max_lag("max_lag", self.max_lag)
         check_flag("primary_reads", self.primary_reads)
+        if self.primary_fallback_limit is not None:
+            check_number("primary_fallback_limit", self.primary_fallback_limit, whole=True, minimum=1)
         check(
             "balancing",
             self.balancing,

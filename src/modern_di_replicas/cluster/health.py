@@ -42,6 +42,7 @@ class Health:
     ) -> None:
         self._connections = connections
         self._clock = clock
+        self._is_watched = False
         self._ejection = 0.0
         self._ejected_until = 0.0
         self._declared_down = False
@@ -84,9 +85,21 @@ class Health:
             self._is_ejected = False
             self._hooks.emit(Returned(server=self._server))
 
-    def failed(self) -> bool:
-        """Rest the server: a session could not reach it, or was thrown out. Return whether that is news."""
+    def start_watching(self) -> None:
+        """Leave it to probes to judge silence: they know when our own event loop was late."""
+        self._is_watched = True
+
+    def failed(self, error: BaseException | None = None) -> bool:
+        """Rest the server: a session could not reach it. Return whether that is news.
+
+        Args:
+            error: what the session met. That nothing came in time says little of a server that answers the monitor:
+                this process may be overloaded, and the event loop late.
+
+        """
         now = self._clock()
+        if self._is_watched and any(isinstance(one, TimeoutError) for one in _chain(error)):
+            return False
         if self._declared_down or now < self._ejected_until:
             return False  # of many who fail at once, one counts; and of a server that is out, probes alone tell
         if now - self._ejected_until > self._ejection:
@@ -121,6 +134,14 @@ class Health:
 
     def stop_watching(self) -> None:
         """Forget what probes have seen: without probes, nothing would bring the server back."""
+        self._is_watched = False
         if self._declared_down:
             self._declared_down = False
             self.failed()
+
+
+def _chain(error: BaseException | None) -> collections.abc.Iterator[BaseException]:
+    """Give an error, and those it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -5,9 +5,11 @@ import dataclasses
 import functools
 import typing
 
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from modern_di_replicas.cluster.commits import Writes
+from modern_di_replicas.cluster.engines.limited import FallbackLimit
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
@@ -23,6 +25,10 @@ from modern_di_replicas.routing.positions import Positions
 from modern_di_replicas.routing.rollout import Rollout
 from modern_di_replicas.routing.snapshot import Snapshot
 from modern_di_replicas.servers import DEFAULT_GROUP, Replica
+
+
+_FALLBACK: typing.Final = frozenset({Cause.NO_REPLICA_SERVES, Cause.NOT_FRESH, Cause.REPLICA_FAILED})
+"""Why a read uses the primary that a replica should have served."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -80,6 +86,7 @@ class Topology:
         rollout: which reads may use a replica; None for all.
         hooks: receive the events; None where there are none.
         primary_capacity: how many connections the pool of the primary gives at most.
+        fallback: limits the reads that use the primary because no replica can serve them; None for no limit.
 
     """
 
@@ -93,6 +100,7 @@ class Topology:
         rollout: Rollout | None = None,
         hooks: Hooks | None = None,
         primary_capacity: int = 0,
+        fallback: FallbackLimit | None = None,
     ) -> None:
         self.servers: tuple[Server, ...] = ()
         """Every server that can be a replica."""
@@ -108,6 +116,7 @@ class Topology:
         self.hooks = hooks
         """Receive the events; None where there are none."""
         self._primary_capacity = primary_capacity
+        self._fallback = fallback
         self._last_primary = LastPrimary()
         self._balancer = balancer
         self._primary_reads = primary_reads
@@ -260,9 +269,13 @@ class Topology:
             raise NoReplicaAvailable(group=group)
         return self.primary_because(cause, reason)
 
+    def limited(self, primary: Engine, cause: Cause) -> Engine:
+        """Return the primary's engine for a read: with a limit, where the read uses it for want of a replica."""
+        return primary if self._fallback is None or cause not in _FALLBACK else self._fallback.applied_to(primary)
+
     def primary_because(self, cause: Cause, reason: str) -> AsyncEngine:
         """Return the primary's engine, which carries why a read uses it."""
         primary = self.primary
         if isinstance(primary, PrimaryEngine):
-            return primary.because(on_primary(cause, reason))
+            return primary.because(on_primary(cause, reason), self.limited(primary.sync_engine, cause))
         return primary  # a test may put any engine or connection in its place

@@ -424,7 +424,7 @@ class ReplicaSession(GuardedSession):
             self.escalate_write(statement)
             return True
         health = self._replica.health
-        ejected = failure is Failure.DOWN and health.failed()
+        ejected = failure is Failure.DOWN and health.failed(error)
         if not stands_alone:
             raise error
         if failure is Failure.LOST:
@@ -469,6 +469,8 @@ class ReplicaSession(GuardedSession):
         """Move this unit of work to the primary, to its end."""
         if self.escalation is None:
             self.escalation = on_primary(cause, reason)
+            if isinstance(self._primary, Engine):
+                self._primary = self._replica.topology.limited(self._primary, cause)
             if self._unit is not None and self._unit.escalation is None:
                 self._unit.escalation = self.escalation
             self.guard.left_replica(self)

@@ -17,7 +17,7 @@ from tests.waiting import until
 
 
 HANGS = text("SELECT pg_sleep(600)")
-HANGS_ON_STANDBY = text("SELECT CASE WHEN pg_is_in_recovery() THEN pg_sleep(600)::text END")
+TAKES_A_WHILE = text("SELECT 7 FROM pg_sleep(3)")
 SOON = {"probe_interval": 0.1, "probe_timeout": 0.6}
 
 
@@ -61,27 +61,24 @@ async def test_when_a_connection_to_the_primary_is_silent_and_a_new_one_works_al
     assert "was silent, and a new one works" in caplog.text
 
 
-async def test_a_read_on_a_silent_connection_to_a_replica_is_run_elsewhere(replicated_cluster: LocalCluster) -> None:
-    """The replica is well and its connections are not: the read does not wait, and the replica serves on."""
+async def test_a_read_on_a_silent_connection_to_a_replica_is_run_again(replicated_cluster: LocalCluster) -> None:
+    """The replica is well and its connections are not: the read is run again, and the replica serves on."""
     replica = replicated_cluster.replicas[0]
     async with SilentProxy.before(replica.port) as proxy:
         settings: dict[str, typing.Any] = {"replicas": [proxy.url(replica.url)], **SOON}
         async with serving(replicated_cluster, **settings) as servers, Monitor(servers.replica):
             async with servers.session() as session:
-                held = asyncio.ensure_future(session.scalar(HANGS_ON_STANDBY))
-                await started(servers, "SELECT CASE WHEN pg_is_in_recovery")
-                proxy.forget()
+                held = asyncio.ensure_future(session.scalar(TAKES_A_WHILE))
+                await started(servers, "SELECT 7 FROM pg_sleep")
+                proxy.forget()  # the answer never comes through
                 async with asyncio.timeout(30):
-                    assert await held is None
-                assert session.decision.server == "primary"
+                    assert await held == 7
 
             async def is_read_from() -> bool:
                 async with servers.session() as session:
                     return bool(await session.scalar(text("SELECT inet_server_port()")) == replica.port)
 
             await until(is_read_from)
-        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-        await asyncio.to_thread(replica.execute, query)
 
 
 async def test_a_frozen_primary_holds_writers_only_until_it_is_down(disposable_cluster: LocalCluster) -> None:

@@ -8,6 +8,7 @@ from sqlalchemy.ext import asyncio
 from modern_di_replicas.cluster.commits import Writes
 from modern_di_replicas.cluster.connecting import connect_args
 from modern_di_replicas.cluster.direct_use import watch_driver
+from modern_di_replicas.cluster.engines.limited import FallbackLimit
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
@@ -70,12 +71,13 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
     policy = EscalationPolicy(
         primary=primary, on_write=settings.on_write, primary_reads=settings.primary_reads or not settings.replicas
     )
-    balancing = settings.balancing
+    balancing, limit = settings.balancing, settings.primary_fallback_limit
     rollout = Rollout(enabled=settings.enabled, share=settings.replica_share, shadow=settings.shadow)
     topology = Topology(
         primary=primary,
         balancer=STRATEGIES[balancing]() if isinstance(balancing, str) else balancing(),
         primary_reads=settings.primary_reads,
+        fallback=None if limit is None else FallbackLimit(limit, timeout=settings.replica_pool_timeout),
         writes=primary.writes if isinstance(primary, PrimaryEngine) else None,
         rollout=None if rollout.is_complete else rollout,
         hooks=primary.hooks if isinstance(primary, PrimaryEngine) else Hooks.of(settings.hooks),

@@ -71,9 +71,17 @@ class PrimaryEngine(AsyncEngine):
         else:
             self._connections.terminate()
 
-    def because(self, decision: Decision) -> typing.Self:
-        """Return the same engine, which carries why it was chosen."""
+    def because(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
+        """Return the same engine, which carries why it was chosen.
+
+        Args:
+            decision: why.
+            sync_engine: the same with a limit; default: without.
+
+        """
         chosen = copy.copy(self)
+        if sync_engine is not None and sync_engine is not self.sync_engine:
+            AsyncEngine.__init__(chosen, sync_engine)
         chosen.decision = decision
         return chosen
 

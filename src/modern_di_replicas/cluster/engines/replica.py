@@ -208,7 +208,9 @@ class ReplicaEngine(AsyncEngine):
             return topology.without_replica(
                 read.group, Cause.NOT_FRESH, f"no replica is known to have {read.freshness}"
             )
-        return CatchUpEngine(topology.primary.sync_engine, candidate=candidate, read=read)
+        return CatchUpEngine(
+            topology.limited(topology.primary.sync_engine, Cause.NOT_FRESH), candidate=candidate, read=read
+        )
 
     def execution_options(self, **options: typing.Any) -> typing.Self:
         """Return the same replicas with other execution options; see `AsyncEngine.execution_options`."""

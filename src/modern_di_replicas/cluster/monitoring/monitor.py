@@ -104,6 +104,8 @@ class Monitor:
             await self._end()
             raise
         self._tasks = [self._start_watch(server) for server in self._topology.servers]
+        for server in self._topology.servers:
+            server.health.start_watching()
         self._topology.watcher = self
         return self
 

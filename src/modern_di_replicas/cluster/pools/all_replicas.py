@@ -71,7 +71,7 @@ class AllReplicasPool(Pool):
         if failure is Failure.LOST and losses < CONNECTS:
             return False
         if failure is not Failure.TROUBLED:
-            server.health.failed()
+            server.health.failed(error)
         return True
 
     def recreate(self) -> "AllReplicasPool":

@@ -12,6 +12,9 @@ from modern_di_replicas.cluster.pools.open_connections import TerminatedWhileOpe
 RETURNED: typing.Final = "modern_di_replicas.returned"
 """When a connection was last given back, in its `info`."""
 
+ON_RETURN: typing.Final = "modern_di_replicas.on_return"
+"""The key of a function in `record_info`, which is called once, when the connection comes back."""
+
 
 class ReplaceablePool(AsyncAdaptedQueuePool):
     """A pool that makes no connection any more once it was replaced.
@@ -59,6 +62,8 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         self.in_use -= 1
+        if record.record_info and (returned := record.record_info.pop(ON_RETURN, None)) is not None:
+            returned()
         if self._successor is None:
             # Not in a listener to "checkin": where one has to be called, a session is not closed at once.
             record.info[RETURNED] = time.monotonic()

@@ -1,0 +1,75 @@
+"""Protects the primary from the reads that no replica could serve: `ReplicationSettings.primary_fallback_limit`."""
+
+import asyncio
+import collections.abc
+import typing
+
+from sqlalchemy import Engine, PoolProxiedConnection
+from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.util import await_only
+
+from modern_di_replicas.cluster.pools.replaceable import ON_RETURN, ReplaceablePool
+from modern_di_replicas.errors import NoReplicaAvailable
+
+
+class FallbackLimit:
+    """Lets so many reads use the primary at once; the others wait before they take a place in its pool.
+
+    Args:
+        limit: how many.
+        timeout: seconds that one more waits.
+
+    """
+
+    def __init__(self, limit: int, *, timeout: float) -> None:
+        self._limit = limit
+        self._timeout = timeout
+        self._permits = asyncio.Semaphore(limit)
+
+    def applied_to(self, primary: Engine) -> Engine:
+        """Return the primary's engine for such reads; an engine with a pool of its own is not limited."""
+        if isinstance(primary, LimitedEngine) or not isinstance(primary.pool, ReplaceablePool):
+            return primary
+        return LimitedEngine(primary, {}, self)
+
+    async def acquire(self) -> None:
+        """Wait until one more read may use the primary.
+
+        Raises:
+            NoReplicaAvailable: none may in time.
+
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._permits.acquire()
+        except TimeoutError:
+            raise NoReplicaAvailable(group=None, limit=self._limit) from None
+
+    def release(self) -> None:
+        """Let one more read use the primary."""
+        self._permits.release()
+
+
+class LimitedEngine(OptionEngine):
+    """The primary's engine, as `execution_options()` returns it, whose connections count."""
+
+    def __init__(
+        self, proxied: Engine, options: collections.abc.Mapping[str, typing.Any], limit: FallbackLimit
+    ) -> None:
+        super().__init__(proxied, options)
+        self._limit = limit
+
+    def execution_options(self, **options: typing.Any) -> "LimitedEngine":
+        """Return the same engine with other execution options; see `Engine.execution_options`."""
+        return LimitedEngine(self, options, self._limit)
+
+    def raw_connection(self) -> PoolProxiedConnection:
+        """Return a connection, when one more read may use the primary; see `Engine.raw_connection`."""
+        await_only(self._limit.acquire())
+        try:
+            connection = super().raw_connection()
+            typing.cast(dict[str, typing.Any], connection.record_info)[ON_RETURN] = self._limit.release
+        except BaseException:
+            self._limit.release()
+            raise
+        return connection
