@@ -6,8 +6,7 @@ from modern_di_replicas.servers import DeclaredServer
 from modern_di_replicas.settings import ReplicationSettings
 
 
-Purpose = typing.Literal["primary", "trial", "replica", "monitor"]
-"""A trial is a connection to a primary that does not answer the monitor."""
+Purpose = typing.Literal["primary", "replica", "monitor"]
 
 
 def connect_args(settings: ReplicationSettings, server: DeclaredServer, purpose: Purpose) -> dict[str, typing.Any]:
@@ -16,15 +15,13 @@ def connect_args(settings: ReplicationSettings, server: DeclaredServer, purpose:
         "primary": settings.connect_timeout,
         # What the monitor would call down is not worth a longer wait: the primary is there.
         "replica": min(settings.connect_timeout, settings.probe_timeout),
-        "trial": min(settings.connect_timeout, settings.probe_timeout),
         # The monitor itself gives up after `probe_timeout`, in which it does not count when the event loop was late.
         "monitor": max(settings.connect_timeout, settings.probe_timeout * 4),
     }
-    role = "primary" if purpose == "trial" else purpose
     is_past_pooler = purpose == "monitor" and server.probe_url is not None
     return settings.driver.connect_args(
         {**settings.connect_args, **server.connect_args},
-        application_name=f"{settings.application_name}-{role}",
+        application_name=f"{settings.application_name}-{purpose}",
         timeout=timeouts[purpose],
         pooled=is_pooled(settings, server) and not is_past_pooler,
     )

@@ -115,7 +115,7 @@ async def test_a_frozen_primary_holds_writers_only_until_it_is_down(disposable_c
 async def test_a_primary_that_answers_an_application_is_not_refused(replicated_cluster: LocalCluster) -> None:
     """The monitor may be wrong, as with a `probe_url` that leads nowhere: a live connection counts."""
     async with serving(replicated_cluster) as servers:
-        servers.primary.declare_down(timeout=60, connect_args={})
+        servers.primary.declare_down(timeout=60)
         first = await asyncio.gather(*(port_of_primary(servers) for _ in range(2)), return_exceptions=True)
         assert replicated_cluster.primary.port in first, "one is let through, and it gets an answer"
         assert await port_of_primary(servers) == replicated_cluster.primary.port
@@ -127,9 +127,8 @@ async def test_what_connects_to_a_silent_address_is_told_why_it_fails(replicated
         proxy.cut()
         settings: dict[str, typing.Any] = {"primary": proxy.url(replicated_cluster.primary.url)}
         async with serving(replicated_cluster, **settings) as servers:
-            arguments = servers.settings.driver.connect_args({}, application_name="x", timeout=0.3, pooled=False)
-            servers.primary.declare_down(timeout=60, connect_args=arguments)
-            for _ in range(2):
+            for timeout in (0.3, 60):
+                servers.primary.declare_down(timeout=timeout)
                 with pytest.raises(PrimaryUnavailable, match="primary-unavailable"):
                     await port_of_primary(servers)
             servers.primary.declare_up()

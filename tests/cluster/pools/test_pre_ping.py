@@ -137,3 +137,14 @@ async def test_the_operating_system_ends_a_connection_whose_peer_is_gone(replica
     one, other = socket.socketpair()
     with one, other:
         limit_silence(one.fileno(), seconds=1.0)  # a Unix socket cannot, and need not
+
+
+async def test_a_connection_that_is_closed_has_no_socket(replicated_cluster: LocalCluster) -> None:
+    """Both drivers say so; and an open one has."""
+    async with serving(replicated_cluster) as servers, servers.primary.connect() as connection:
+        raw = await connection.get_raw_connection()
+        driver, opened = servers.settings.driver, raw.driver_connection
+        assert driver.descriptor(opened) is not None
+        driver.terminate(opened)
+        assert driver.descriptor(opened) is None or driver.is_closed(opened)
+        await connection.invalidate()

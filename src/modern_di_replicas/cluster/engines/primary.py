@@ -43,7 +43,7 @@ class PrimaryEngine(AsyncEngine):
         self.hooks = hooks
         self._connections = OpenConnections(sync_engine)
         self._connect_args = connect_args or {}
-        self._trial_args: collections.abc.Mapping[str, typing.Any] = {}
+        self._trial_timeout = 0.0
         self._moved_to: URL | None = None
         self._fence = Fence()
         if isinstance(sync_engine.pool, FencedPool):
@@ -101,15 +101,14 @@ class PrimaryEngine(AsyncEngine):
         pool: ReplaceablePool = self.sync_engine.pool  # type: ignore[assignment]  # we made it
         return pool.in_use
 
-    def declare_down(self, *, timeout: float, connect_args: collections.abc.Mapping[str, typing.Any]) -> None:
+    def declare_down(self, *, timeout: float) -> None:
         """Terminate every connection: the primary does not answer the monitor. Until `declare_up`, checkouts fail soon.
 
         Args:
             timeout: seconds in which one new connection is tried.
-            connect_args: arguments of the driver's `connect` for that, besides those in the URL.
 
         """
-        self._trial_args = connect_args
+        self._trial_timeout = timeout
         self._fence.declare_down(timeout=timeout)
         self.end_silent()
 
@@ -156,7 +155,7 @@ class PrimaryEngine(AsyncEngine):
             # `watch_driver` has added this to the arguments before, and its checks rely on it.
             driver_of(self.sync_engine).make_reporting(cparams)
         if is_trial:
-            cparams.update(self._trial_args)
+            cparams["timeout"] = self._trial_timeout  # as `Driver.connect_args` names it
 
 
 def _leave_former_primary(context: ExceptionContext) -> None:

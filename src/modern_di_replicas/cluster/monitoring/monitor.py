@@ -315,10 +315,7 @@ class Monitor:
         server.health.declare_down()
         engine = self._topology.primary
         if server.name == self._primary and isinstance(engine, PrimaryEngine):
-            engine.declare_down(
-                timeout=self._settings.probe_timeout,
-                connect_args=connect_args(self._settings, self._leader.declared, "trial"),
-            )
+            engine.declare_down(timeout=min(self._settings.connect_timeout, self._settings.probe_timeout))
 
     def _conclude(self) -> None:
         """Publish what all observations together mean, and let writes follow a primary that moved."""
