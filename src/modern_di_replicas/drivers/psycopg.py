@@ -161,9 +161,6 @@ class Psycopg:
     def is_closed(self, connection: Connection) -> bool:
         return connection.closed
 
-    def descriptor(self, connection: Connection) -> int | None:
-        return None if connection.closed else connection.fileno()
-
     def reports_standby(self, connection: Connection) -> bool:
         return connection.info.parameter_status("in_hot_standby") == "on"
 

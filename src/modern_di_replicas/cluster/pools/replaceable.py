@@ -79,6 +79,8 @@ class _ReplacedError(Exception):
 class _WakeUp:
     """An entry without a connection: in the queue of a pool that was replaced it only wakes a waiting checkout."""
 
+    record_info = None
+
     def invalidate(self) -> None:
         pass
 
