@@ -1,3 +1,5 @@
+import dataclasses
+
 import hypothesis
 import pytest
 from hypothesis import strategies as st
@@ -112,3 +114,29 @@ def test_a_server_ahead_of_the_newest_timeline_that_counts_is_not_used() -> None
     roles = {name: state.role for name, state in snapshot.servers.items()}
 
     assert roles == {"a": Role.PRIMARY, "clone": Role.FENCED, "b": Role.LEFT_BEHIND}
+
+
+@pytest.mark.parametrize(
+    ("lsn", "behind", "expected"),
+    [
+        (50, 3.0, 3.0),  # the samples do not reach back so far
+        (50, 0.2, 1.0),  # by its own clock it is less behind than the samples prove
+        (50, None, None),
+        (0, 3.0, None),  # it does not say where it is
+        (150, 60.0, 0.5),  # the primary has written nothing for a minute, and the samples tell
+    ],
+)
+def test_right_after_a_start_a_standby_says_itself_how_far_behind_it_is(
+    lsn: int, behind: float | None, expected: float | None
+) -> None:
+    """After a deploy, one that is behind and within `max_lag` serves from the first second."""
+    history = LsnHistory()
+    history.add(10.0, 100)
+    history.add(10.5, 150)
+    history.add(11.0, 200)
+    observed = {
+        "primary": seen(at=11.0, in_recovery=False, lsn=200),
+        "late": dataclasses.replace(seen(at=11.0, lsn=lsn), behind=behind),
+    }
+    states = assemble(observed, observed, history=history, primary="primary", timeline=1, lost_primary_at=None).servers
+    assert states["late"].lag_seconds == expected

@@ -34,6 +34,11 @@ class LsnHistory:
         """The newest sample."""
         return (self._times[-1], self._lsns[-1]) if self._lsns else None
 
+    @property
+    def since(self) -> float | None:
+        """When the oldest sample was taken."""
+        return self._times[0] if self._times else None
+
     def first_since(self, at: float) -> int | None:
         """Return the LSN of the oldest sample that includes everything written before `at`; None without one."""
         index = bisect.bisect_left(self._times, at)

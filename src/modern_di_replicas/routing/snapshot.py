@@ -145,10 +145,24 @@ def assemble(  # noqa: PLR0913  # each is one fact, by its name
             lsn=seen.lsn,
             timeline=seen.timeline,
             lag_bytes=max(0, typing.cast(tuple[float, int], last)[1] - seen.lsn) if measured else None,
-            lag_seconds=history.lag_seconds(seen.at, seen.lsn) if measured else None,
+            lag_seconds=_lag_seconds(history, seen) if measured else None,
             lag_unknown_since=lost_primary_at if role is Role.STANDBY else None,
         )
     return Snapshot(servers=states, primary=primary)
+
+
+def _lag_seconds(history: LsnHistory, seen: Observation) -> float | None:
+    """Return how many seconds a standby is behind, at the most; None when that is not known.
+
+    Where the samples do not reach back so far, what it says itself bounds it from above: everything that was committed
+    before the last transaction it has replayed, it shows. That grows while the primary writes nothing, so it counts
+    only where the samples do not tell. By then it is at least as far behind as the samples reach, whatever the two
+    clocks say.
+    """
+    measured = history.lag_seconds(seen.at, seen.lsn)
+    if measured is not None or seen.behind is None or seen.lsn == 0 or history.since is None:
+        return measured
+    return max(seen.behind, seen.at - history.since)
 
 
 def _role(name: str, seen: Observation, *, primary: str | None, system: int | None, timeline: int) -> Role:

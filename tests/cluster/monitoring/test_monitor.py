@@ -3,6 +3,7 @@
 import asyncio
 import collections.abc
 import contextlib
+import datetime as dt
 import logging
 import typing
 
@@ -554,3 +555,27 @@ async def test_a_clone_of_a_server_that_is_not_promotable_is_not_followed(dispos
         await asyncio.to_thread(second.promote)
         await until(lambda: snapshot(servers).primary == name(second))
         assert await write(servers) == second.port
+
+
+async def test_after_a_deploy_a_replica_that_is_behind_serves_from_the_first_second(
+    disposable_cluster: LocalCluster,
+) -> None:
+    """Nobody has watched it for as long as it lags; it says itself when what it has was committed."""
+    disposable_cluster.primary.execute("CREATE TABLE written (n serial PRIMARY KEY)")
+    disposable_cluster.catch_up()
+    for replica in disposable_cluster.replicas:
+        replica.pause_replay()
+    disposable_cluster.primary.execute("INSERT INTO written DEFAULT VALUES")
+    async with serving(disposable_cluster, max_lag=dt.timedelta(minutes=5)) as servers, Monitor(servers.replica):
+        for replica in disposable_cluster.replicas:
+            seen = state(servers, replica)
+            assert seen.lag_bytes
+            assert seen.lag_seconds is not None
+        async with servers.session() as session:
+            assert await session.scalar(text("SELECT count(*) FROM written")) == 0
+    async with (
+        serving(disposable_cluster, max_lag=dt.timedelta(milliseconds=1)) as servers,
+        Monitor(servers.replica),
+        servers.session() as session,
+    ):
+        assert await session.scalar(text("SELECT count(*) FROM written")) == 1
