@@ -114,7 +114,8 @@ class Asyncpg:
         return isinstance(error.__cause__, asyncpg.InvalidCachedStatementError)
 
     def is_in_transaction(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
-        return bool(connection.is_in_transaction())
+        # asyncpg has no protocol any more on one that was terminated.
+        return not connection.is_closed() and bool(connection.is_in_transaction())
 
     async def connect(
         self, url: URL, connect_args: collections.abc.Mapping[str, typing.Any]
