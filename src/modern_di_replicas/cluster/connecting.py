@@ -30,3 +30,8 @@ def connect_args(settings: ReplicationSettings, server: DeclaredServer, purpose:
 def is_pooled(settings: ReplicationSettings, server: DeclaredServer) -> bool:
     """Return whether a pooler in transaction mode is in front of a server."""
     return settings.pooled if server.pooled is None else server.pooled
+
+
+def may_autocommit(settings: ReplicationSettings, server: DeclaredServer) -> bool:
+    """Return whether a statement may stand outside a transaction on a server."""
+    return settings.driver.autocommits_behind_poolers or not is_pooled(settings, server)

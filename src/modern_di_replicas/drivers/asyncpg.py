@@ -5,6 +5,7 @@ import inspect
 import pathlib
 import ssl
 import typing
+import weakref
 
 import asyncpg
 from sqlalchemy import URL, Engine
@@ -15,7 +16,9 @@ from modern_di_replicas.drivers.driver import Driver, Report, Row
 
 _ARGUMENTS: typing.Final = frozenset(inspect.signature(asyncpg.connect).parameters)
 
-_OF_SQLALCHEMY: typing.Final = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func"})
+_OF_SQLALCHEMY: typing.Final = frozenset(
+    {"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"}
+)
 """Arguments that SQLAlchemy's dialect takes out before it calls the driver's `connect`."""
 
 _NOT_TEXT: typing.Final = frozenset(
@@ -42,8 +45,13 @@ class Asyncpg:
     """The driver asyncpg."""
 
     scheme = "postgresql+asyncpg"
+    autocommits_behind_poolers = False  # it parses and executes in two trains
     errors = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
     lost_connection = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+    def __init__(self) -> None:
+        self._pooled: weakref.WeakSet[typing.Any] = weakref.WeakSet()
+        """The connections that lead to a transaction pooler."""
 
     def parameter_remedy(self, name: str, value: str | tuple[str, ...]) -> str | None:
         if name == "sslmode":
@@ -86,7 +94,9 @@ class Asyncpg:
         arguments = {**given, "server_settings": settings, "timeout": timeout}
         if pooled:
             # A name given on one connection of the server would be looked for on another.
-            arguments.update(statement_cache_size=0, prepared_statement_cache_size=0)
+            arguments.update(
+                statement_cache_size=0, prepared_statement_cache_size=0, async_creator_fn=self._connect_pooled
+            )
         return arguments
 
     def make_reporting(self, arguments: dict[str, typing.Any]) -> None:
@@ -122,9 +132,18 @@ class Asyncpg:
     ) -> "asyncpg.Connection[asyncpg.Record]":
         _, of_url = url.get_dialect()().create_connect_args(url)
         arguments = {**of_url, **connect_args}
-        return await asyncpg.connect(**{name: arguments[name] for name in arguments.keys() - _OF_SQLALCHEMY})
+        connect = arguments.get("async_creator_fn", asyncpg.connect)
+        return await connect(**{name: arguments[name] for name in arguments.keys() - _OF_SQLALCHEMY})
+
+    async def _connect_pooled(self, **arguments: typing.Any) -> "asyncpg.Connection[asyncpg.Record]":
+        connection = await asyncpg.connect(**arguments)
+        self._pooled.add(connection)
+        return connection
 
     async def fetch_row(self, connection: "asyncpg.Connection[asyncpg.Record]", question: str) -> Row:
+        if connection in self._pooled and not connection.is_in_transaction():
+            async with connection.transaction():
+                return typing.cast(Row, await connection.fetchrow(question))
         return typing.cast(Row, await connection.fetchrow(question))
 
     async def end_statement(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:

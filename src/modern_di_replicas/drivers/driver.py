@@ -20,6 +20,13 @@ class Driver(typing.Protocol):
         """The part of a SQLAlchemy URL before `://`."""
 
     @property
+    def autocommits_behind_poolers(self) -> bool:
+        """Whether a statement may stand outside a transaction behind a transaction pooler.
+
+        It must reach the server as one message train: else the pooler may send its parts to different connections.
+        """
+
+    @property
     def errors(self) -> tuple[type[Exception], ...]:
         """The base classes of what the driver itself raises."""
 

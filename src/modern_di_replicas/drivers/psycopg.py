@@ -50,6 +50,7 @@ class Psycopg:
     """The driver psycopg 3."""
 
     scheme = "postgresql+psycopg"
+    autocommits_behind_poolers = True  # without a name for the statement, as in `connect_args`
     errors = (psycopg.Error,)
     lost_connection = (OSError, psycopg.OperationalError, psycopg.InterfaceError)
 

@@ -102,7 +102,7 @@ class ReplicaSession(GuardedSession):
 
     def _read_from(self, replica: OneReplicaEngine) -> None:
         self._replica = replica
-        isolation = self._intent.isolation or replica.settings.read_isolation
+        isolation = replica.isolation_of(self._intent)
         self._engine = replica.isolated(isolation)
         self._autocommit = isolation == "AUTOCOMMIT"
 

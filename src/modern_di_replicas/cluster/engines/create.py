@@ -1,12 +1,13 @@
 """From the settings to the engines of the two roles."""
 
 import functools
+import logging
 
 # Looked up when it is called: instrumentation replaces `create_async_engine` after this module was imported.
 from sqlalchemy.ext import asyncio
 
 from modern_di_replicas.cluster.commits import Writes
-from modern_di_replicas.cluster.connecting import connect_args
+from modern_di_replicas.cluster.connecting import connect_args, is_pooled, may_autocommit
 from modern_di_replicas.cluster.direct_use import watch_driver
 from modern_di_replicas.cluster.engines.limited import FallbackLimit
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
@@ -29,6 +30,9 @@ from modern_di_replicas.servers import Replica
 from modern_di_replicas.settings import ReplicationSettings
 
 
+logger = logging.getLogger("modern_di_replicas")
+
+
 def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
     """Return the engine of the primary; nothing is connected yet."""
     declared = settings.declared_primary
@@ -47,7 +51,8 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
     validate_idle(engine.sync_engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
     run_again_when_stale(engine.sync_engine, in_transactions=True)
     if settings.replicas:
-        refuse_standbys(engine.sync_engine)
+        has_poolers = is_pooled(settings, declared) or any(is_pooled(settings, one) for one in settings.servers)
+        refuse_standbys(engine.sync_engine, always_ask=has_poolers)
     # Without replicas, or without a token carrier, positions are never read.
     notices_writes = settings.replicas and settings.token_carrier is not None
     if not notices_writes:
@@ -131,12 +136,16 @@ def _as_replica(settings: ReplicationSettings) -> Replica:
 def _create_one_replica_engine(
     settings: ReplicationSettings, replica: Replica, policy: EscalationPolicy, topology: Topology
 ) -> OneReplicaEngine:
+    isolation, autocommits = settings.read_isolation, may_autocommit(settings, replica)
+    if isolation == "AUTOCOMMIT" and not autocommits:
+        isolation = "READ COMMITTED"
+        logger.info("%s is read in %s: %s", replica.label, isolation, "this driver cannot autocommit behind a pooler.")
     engine = asyncio.create_async_engine(
         replica.url,
         **settings.engine_options,
         connect_args=connect_args(settings, replica, "replica"),
         # Set on the engine it costs nothing; chosen for each checkout it costs 50 µs.
-        isolation_level=settings.read_isolation,
+        isolation_level=isolation,
         logging_name=replica.label,
         pool_logging_name=replica.label,
         poolclass=ReplaceablePool,
@@ -147,4 +156,11 @@ def _create_one_replica_engine(
     validate_idle(engine.sync_engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
     run_again_when_stale(engine.sync_engine, in_transactions=False)
     refuse_setbacks(engine.sync_engine, functools.partial(topology.furthest, replica.label))
-    return OneReplicaEngine(engine.sync_engine, settings=settings, policy=policy, topology=topology)
+    return OneReplicaEngine(
+        engine.sync_engine,
+        settings=settings,
+        policy=policy,
+        topology=topology,
+        isolation=isolation,
+        autocommits=autocommits,
+    )

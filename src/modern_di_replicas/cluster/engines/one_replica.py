@@ -21,11 +21,21 @@ from modern_di_replicas.settings import ReadIsolation, ReplicationSettings
 class OneReplicaEngine(ReplicaEngine):
     """The engine of one replica: `ReplicaEngine.choose()` returns it, and it chooses itself."""
 
-    def __init__(
-        self, sync_engine: Engine, *, settings: ReplicationSettings, policy: EscalationPolicy, topology: Topology
+    def __init__(  # noqa: PLR0913  # each is one keyword
+        self,
+        sync_engine: Engine,
+        *,
+        settings: ReplicationSettings,
+        policy: EscalationPolicy,
+        topology: Topology,
+        isolation: ReadIsolation,
+        autocommits: bool,
     ) -> None:
         super().__init__(sync_engine, settings=settings, policy=policy, topology=topology)
-        self.reads = SessionReads(sync_engine, isolation=settings.read_isolation)
+        self.isolation = isolation
+        """What it is read in, unless a unit of work asks for another."""
+        self._autocommits = autocommits
+        self.reads = SessionReads(sync_engine, isolation=isolation)
         """How sessions read."""
         self.connections = OpenConnections(sync_engine)
         """Those that are open, to end them."""
@@ -45,7 +55,12 @@ class OneReplicaEngine(ReplicaEngine):
 
     @functools.cached_property
     def _isolated(self) -> dict[ReadIsolation, Engine]:
-        return {self.settings.read_isolation: self.sync_engine}
+        return {self.isolation: self.sync_engine}
+
+    def isolation_of(self, intent: Intent) -> ReadIsolation:
+        """Return the isolation in which a unit of work reads: what it asks for, where that is safe."""
+        asked = intent.isolation
+        return self.isolation if asked is None or (asked == "AUTOCOMMIT" and not self._autocommits) else asked
 
     def isolated(self, isolation: ReadIsolation) -> Engine:
         """Return the engine on which a unit of work reads that asks for an isolation."""

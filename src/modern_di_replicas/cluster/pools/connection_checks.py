@@ -12,6 +12,7 @@ from modern_di_replicas.errors import PrimaryUnavailable
 
 
 REPLAYED: typing.Final = "SELECT (pg_catalog.pg_last_wal_replay_lsn() - '0/0')::bigint AS replayed"
+IN_RECOVERY: typing.Final = "SELECT pg_catalog.pg_is_in_recovery() AS in_recovery"
 
 
 def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float]) -> None:
@@ -41,19 +42,24 @@ def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float
             raise error
 
 
-def refuse_standbys(engine: Engine) -> None:
+def refuse_standbys(engine: Engine, *, always_ask: bool = False) -> None:
     """Refuse connections to a primary that is a standby now: it would answer for the primary with what it has.
 
     Args:
         engine: the primary's.
+        always_ask: whether to rely on nothing that is reported, because a pooler repeats what a server once was.
 
     """
     driver = driver_of(engine)
 
     @event.listens_for(engine, "connect")
     def _check(connection: DBAPIConnection, record: object) -> None:  # noqa: ARG001  # the event's signature
-        opened = typing.cast(AdaptedConnection, connection).driver_connection
-        # Reported by the server as it connects; a proxy may keep it to itself.
-        if driver.reports_standby(opened):
+        adapted = typing.cast(AdaptedConnection, connection)
+        opened = adapted.driver_connection
+        # Reported by the server as it connects. A pooler may keep it to itself, or report what was true before a
+        # promotion: so it is a hint, and the server is asked.
+        if not always_ask and not driver.reports_standby(opened):
+            return
+        if adapted.run_async(lambda asked: driver.fetch_row(asked, IN_RECOVERY))["in_recovery"]:
             driver.terminate(opened)
             raise PrimaryUnavailable(reason="it is a standby now, and no other primary is known yet")

@@ -1,0 +1,131 @@
+"""A real pgbouncer in transaction mode in front of every server: three connections for everybody."""
+
+import asyncio
+import collections
+import collections.abc
+import contextlib
+import logging
+import typing
+
+import pytest
+from sqlalchemy import make_url, select, text
+
+from modern_di_replicas import Monitor, RoutedSession
+from modern_di_replicas.consistency.client import Client, request_of
+from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import needs_pgbouncer, pooler
+from tests.session.conftest import Servers, create_shop, serving
+from tests.session.models import Item
+from tests.waiting import until
+
+
+pytestmark = needs_pgbouncer
+
+DRIVERS = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+
+
+def on(driver: str, url: str) -> str:
+    return make_url(url).set(drivername=f"postgresql+{driver}").render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def disposable_shop(disposable_cluster: LocalCluster) -> LocalCluster:
+    asyncio.run(create_shop(disposable_cluster))
+    return disposable_cluster
+
+
+@contextlib.asynccontextmanager
+async def pooled(cluster: LocalCluster, driver: str, **settings: typing.Any) -> collections.abc.AsyncIterator[Servers]:
+    async with contextlib.AsyncExitStack() as stack:
+        urls = [on(driver, await stack.enter_async_context(pooler(server))) for server in cluster.servers]
+        options = {"primary": urls[0], "replicas": urls[1:], "pooled": True, "probe_interval": 0.1, **settings}
+        servers = await stack.enter_async_context(serving(cluster, **options))
+        await stack.enter_async_context(Monitor(servers.replica))
+        yield servers
+
+
+@DRIVERS
+async def test_many_readers_and_writers_share_three_connections(
+    disposable_shop: LocalCluster, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 200 units that read 200 are served by a replica, of 50 that write none fails, and each sees what it wrote."""
+    caplog.set_level(logging.INFO, "modern_di_replicas")
+    where: collections.Counter[str] = collections.Counter()
+    started = asyncio.Semaphore(40)  # as many requests at a time as the pools can take
+
+    async def read(servers: Servers, number: int) -> None:
+        async with started, servers.session() as session:
+            item = await session.get_one(Item, 1 + number % 100)
+            assert await session.scalar(select(Item.amount).where(Item.id == item.id)) == item.amount
+            where["primary" if session.decision.server == "primary" else "replica"] += 1
+
+    async def write(servers: Servers, number: int) -> None:
+        with request_of(Client(is_request=True)):
+            async with started:
+                async with RoutedSession(servers.primary) as session:
+                    (await session.get_one(Item, 101 + number)).amount = number
+                    await session.commit()
+                async with servers.session() as session:
+                    assert (await session.get_one(Item, 101 + number)).amount == number
+
+    async with pooled(disposable_shop, driver, replica_pool_timeout=30.0) as servers:
+        reads = [read(servers, number) for number in range(200)]
+        writes = [write(servers, number) for number in range(50)]
+        await asyncio.gather(*reads, *writes)
+        assert servers.replica.topology.own_write is not None
+
+    assert where == {"replica": 200}
+    said = [record for record in caplog.records if "READ COMMITTED" in record.getMessage()]
+    assert bool(said) is (driver == "asyncpg")
+
+
+@DRIVERS
+async def test_what_is_set_for_one_transaction_stays_in_it(disposable_shop: LocalCluster, driver: str) -> None:
+    """`SET LOCAL` and `schema_translate_map` need no session of their own on the server."""
+    async with pooled(disposable_shop, driver, read_isolation="READ COMMITTED") as servers:
+        async with servers.session() as session:
+            await session.execute(text("SET LOCAL search_path = tenant"))
+            assert await session.scalar(text("SELECT amount FROM item WHERE id = 1")) == 77
+            assert session.decision.server != "primary"
+        async with servers.session() as session:
+            assert await session.scalar(text("SELECT amount FROM item WHERE id = 1")) == 10
+            options = {"schema_translate_map": {None: "tenant"}}
+            found = await session.execute(select(Item.amount).where(Item.id == 1), execution_options=options)
+            assert found.scalar_one() == 77
+
+
+@DRIVERS
+async def test_writes_follow_a_promotion_behind_a_pooler(disposable_shop: LocalCluster, driver: str) -> None:
+    """INVARIANT: pgbouncer goes on to report `in_hot_standby = on`; the server is asked, and takes the writes."""
+    primary, first, _ = disposable_shop.servers
+    async with pooled(disposable_shop, driver) as servers:
+        name = servers.settings.servers[0].label
+        async with servers.replica.engines[name].connect() as connection:
+            assert await connection.scalar(text("SELECT pg_is_in_recovery()"))
+        await asyncio.to_thread(primary.stop)
+        await asyncio.to_thread(first.promote)
+        await until(lambda: servers.replica.topology.leader == name)
+        async with RoutedSession(servers.primary) as session:
+            session.add(Item(id=903, shop_id=1, amount=1))
+            await session.commit()
+
+
+@DRIVERS
+async def test_a_replica_that_freezes_behind_its_pooler_costs_no_read(
+    disposable_shop: LocalCluster, driver: str
+) -> None:
+    """The pooler accepts connections for it all the same; what waits there is run again elsewhere."""
+    victim = disposable_shop.replicas[0]
+    async with pooled(disposable_shop, driver) as servers:
+        victim.freeze()
+        for _ in range(20):
+            async with servers.session() as session:
+                assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
+        victim.thaw()
+
+
+async def test_the_monitor_may_ask_past_the_pooler(disposable_shop: LocalCluster) -> None:
+    """`probe_url`: the pooler's three connections are for the application."""
+    async with pooled(disposable_shop, "asyncpg") as servers:
+        declared = servers.settings.servers[0]
+        assert declared.probe_url is None
