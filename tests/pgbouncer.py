@@ -1,4 +1,4 @@
-"""A real pgbouncer in transaction mode in front of a server. Debian's package; tests are skipped where it is missing."""
+"""A real pgbouncer in transaction mode in front of a server; tests are skipped where it is not installed."""
 
 import asyncio
 import collections.abc
@@ -34,8 +34,10 @@ SETTINGS: typing.Final = {
 
 
 @contextlib.asynccontextmanager
-async def pooler(server: LocalServer, **settings: str) -> collections.abc.AsyncIterator[str]:
-    """Give the URL that leads to a server through a pooler; another server may be put behind it by `reload`."""
+async def pooler(
+    server: LocalServer, database: str | None = None, **settings: str
+) -> collections.abc.AsyncIterator[str]:
+    """Give the URL that leads to a server through a pooler, where its database may have another name."""
     assert PROGRAM is not None
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
@@ -47,14 +49,14 @@ async def pooler(server: LocalServer, **settings: str) -> collections.abc.AsyncI
         options = {**SETTINGS, "listen_port": str(port), **settings}
         lines = [
             "[databases]",
-            f"{real.database} = {target}",
+            f"{database or real.database} = {target}",
             "[pgbouncer]",
             *(f"{k} = {v}" for k, v in options.items()),
         ]
         file.write_text("\n".join(lines))
         is_root = os.geteuid() == 0
         if is_root:  # which pgbouncer refuses to run as
-            pathlib.Path(folder).chmod(0o755)
+            os.chmod(folder, 0o755)  # noqa: S103, PTH101  # so that it can read the file
         process = subprocess.Popen(  # noqa: ASYNC220, S603  # it only starts; a program of Debian's
             [PROGRAM, str(file)],
             user="nobody" if is_root else None,
@@ -63,7 +65,7 @@ async def pooler(server: LocalServer, **settings: str) -> collections.abc.AsyncI
         )
         try:
             await until(lambda: accepts(port))
-            yield real.set(port=port).render_as_string(hide_password=False)
+            yield real.set(port=port, database=database or real.database).render_as_string(hide_password=False)
         finally:
             process.kill()
             await asyncio.to_thread(process.wait)

@@ -10,7 +10,7 @@ import typing
 import pytest
 from sqlalchemy import make_url, select, text
 
-from modern_di_replicas import Monitor, RoutedSession
+from modern_di_replicas import Monitor, Primary, Replica, RoutedSession
 from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.testing import LocalCluster
 from tests.pgbouncer import needs_pgbouncer, pooler
@@ -125,7 +125,38 @@ async def test_a_replica_that_freezes_behind_its_pooler_costs_no_read(
 
 
 async def test_the_monitor_may_ask_past_the_pooler(disposable_shop: LocalCluster) -> None:
-    """`probe_url`: the pooler's three connections are for the application."""
-    async with pooled(disposable_shop, "asyncpg") as servers:
-        declared = servers.settings.servers[0]
-        assert declared.probe_url is None
+    """`probe_url`: the pooler's few connections are the application's; the database has another name there."""
+    primary, first, _ = disposable_shop.servers
+    async with pooler(primary, database="of_pooler") as to_primary, pooler(first, database="of_pooler") as to_first:
+        settings: dict[str, typing.Any] = {
+            "primary": Primary(on("asyncpg", to_primary), probe_url=on("asyncpg", primary.url)),
+            "replicas": [Replica(on("asyncpg", to_first), probe_url=on("asyncpg", first.url))],
+            "pooled": True,
+        }
+        async with serving(disposable_shop, **settings) as servers, Monitor(servers.replica):
+            asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'app-monitor' AND state = 'idle'"
+            assert int(first.execute(asked)) == 1
+            async with servers.session() as session:
+                assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
+                assert session.decision.server == servers.settings.servers[0].label
+
+
+async def test_a_pooler_that_is_not_declared_is_noticed_once(
+    disposable_shop: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning names the setting; a statement that met the wrong connection is run again on the primary."""
+    first = disposable_shop.replicas[0]
+
+    async def read(servers: Servers, number: int) -> None:
+        async with servers.session() as session:
+            found = await session.scalar(select(Item.amount, text("pg_sleep(0.01)")).where(Item.id == number))
+            assert found == number * 10
+
+    async with pooler(first) as url:
+        options = {"primary": on("asyncpg", disposable_shop.primary.url), "replicas": [on("asyncpg", url)]}
+        async with serving(disposable_shop, **options) as servers:
+            for _ in range(5):
+                await asyncio.gather(*(read(servers, number) for number in range(1, 21)))
+    warnings = [record.getMessage() for record in caplog.records if "pooled=True" in record.getMessage()]
+    assert len(warnings) == 1
+    assert servers.settings.servers[0].label in warnings[0]

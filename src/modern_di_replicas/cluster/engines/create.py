@@ -14,6 +14,7 @@ from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.engines.stale_plans import run_again_when_stale
+from modern_di_replicas.cluster.engines.undeclared_pooler import warn_of_undeclared_pooler
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.listeners import forward_listeners
 from modern_di_replicas.cluster.pools.all_replicas import AllReplicasPool
@@ -50,6 +51,7 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
     )
     validate_idle(engine.sync_engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
     run_again_when_stale(engine.sync_engine, in_transactions=True)
+    warn_of_undeclared_pooler(engine.sync_engine, "the primary")
     if settings.replicas:
         has_poolers = is_pooled(settings, declared) or any(is_pooled(settings, one) for one in settings.servers)
         refuse_standbys(engine.sync_engine, always_ask=has_poolers)
@@ -155,6 +157,7 @@ def _create_one_replica_engine(
     )
     validate_idle(engine.sync_engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
     run_again_when_stale(engine.sync_engine, in_transactions=False)
+    warn_of_undeclared_pooler(engine.sync_engine, replica.label)
     refuse_setbacks(engine.sync_engine, functools.partial(topology.furthest, replica.label))
     return OneReplicaEngine(
         engine.sync_engine,
