@@ -303,7 +303,7 @@ def pgbouncer(server: LocalServer, folder: pathlib.Path, mode: str) -> collectio
     command = [str(PGBOUNCER), *runs_as, str(folder / "pgbouncer.ini")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
     try:
-        yield f"postgresql+asyncpg://postgres:{password}@127.0.0.1:{port}/postgres"
+        yield server.url.replace(f":{server.port}/", f":{port}/")
     finally:
         process.terminate()
         process.wait(10)

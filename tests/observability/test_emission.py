@@ -101,7 +101,10 @@ async def test_a_crash_is_an_ejection_a_rerun_and_a_return(disposable_shop: Loca
         assert [(one.server, one.by) for one in recorder.of(Ejected)] == [(name(crashed), "session")]
         reruns = recorder.of(ReRun)
         assert {(one.server, one.cause) for one in reruns} == {(name(crashed), Cause.REPLICA_FAILED)}
-        assert [(one.again_on, one.succeeded) for one in reruns] == [(name(crashed), False), ("primary", True)]
+        # On new connections to the same server first, as many as its driver had lost.
+        *lost, last = [(one.again_on, one.succeeded) for one in reruns]
+        assert set(lost) <= {(name(crashed), False)}
+        assert last == ("primary", True)
         assert recorder.of(Returned) == []
         await asyncio.to_thread(crashed.start)
 

@@ -1,0 +1,64 @@
+"""What users write is accepted by the three type checkers, each in its strictest mode."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+
+USAGE = str(pathlib.Path(__file__).parent / "usage.py")
+COMMANDS = {
+    "mypy": ["mypy", "--strict", "--no-incremental", USAGE],
+    "pyright": ["pyright", "--pythonpath", sys.executable, USAGE],
+    "ty": ["ty", "check", "--error-on-warning", "--python", sys.prefix, USAGE],
+}
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    program = pathlib.Path(sys.prefix) / "bin" / command[0]
+    if not program.exists():
+        pytest.skip(f"{command[0]} is not installed; the dependency group `lint` has it")
+    return subprocess.run([str(program), *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("checker", COMMANDS)
+def test_what_users_write_is_well_typed(checker: str) -> None:
+    """The package is typed, and its public names are as users need them."""
+    done = run(COMMANDS[checker])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+WRONG = """
+from modern_di_replicas import Intent, ReplicationSettings
+from modern_di_replicas.observability import Event
+
+
+class Hook:
+    def on_happening(self, event: Event) -> None: ...
+
+
+ReplicationSettings(primary="a", hooks=[Hook()])
+ReplicationSettings(primary="a", replica_share="half")
+Intent.read(affinity=7)
+"""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("checker", COMMANDS)
+def test_what_is_wrong_is_found(checker: str, tmp_path: pathlib.Path) -> None:
+    """A checker that takes everything for Any would accept the other file as well."""
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(WRONG)
+    done = run([*COMMANDS[checker][:-1], str(wrong)])
+    assert done.returncode != 0
+    found = {int(line.split(":")[1]) for line in _locations(done.stdout, wrong)}
+    assert found == {10, 11, 12}
+
+
+def _locations(output: str, path: pathlib.Path) -> list[str]:
+    """Return `path:line` of each error, as all three print it somewhere."""
+    lines = [line.partition(path.name)[2] for line in output.splitlines() if "note:" not in line]
+    return [f"{path.name}{line}" for line in lines if line.startswith(":") and line[1:2].isdigit()]
