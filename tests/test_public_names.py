@@ -5,6 +5,7 @@ import re
 import types
 
 import modern_di_replicas
+from tests.public_api import FILE, describe
 
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -29,3 +30,11 @@ def test_all_names_what_the_package_exports() -> None:
     modules = {name for name, value in vars(modern_di_replicas).items() if isinstance(value, types.ModuleType)}
     exported = {name for name in vars(modern_di_replicas) if not name.startswith("_")} - modules
     assert sorted(modern_di_replicas.__all__) == sorted(exported)
+
+
+def test_the_public_api_is_as_written_down() -> None:
+    """INVARIANT: a change of the public API is deliberate: `python -m tests.public_api` writes it down.
+
+    What is removed, renamed or gets another parameter breaks applications.
+    """
+    assert describe() == FILE.read_text(), "see tests/public_api.py"
