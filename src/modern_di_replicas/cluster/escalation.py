@@ -5,6 +5,7 @@ import logging
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from modern_di_replicas.cluster.failures import reason_of
 from modern_di_replicas.errors import WriteOnReplicaError
 from modern_di_replicas.settings import OnWrite
 
@@ -64,4 +65,4 @@ class EscalationPolicy:
 
         """
         level = logging.WARNING if ejected else logging.DEBUG
-        logger.log(level, "%s failed a statement (%s): running it elsewhere.", server, type(error).__name__)
+        logger.log(level, "%s failed a statement (%s): running it elsewhere.", server, reason_of(error))

@@ -102,3 +102,10 @@ def classify(error: BaseException) -> Failure:
         if failure is not None:
             return failure
     return Failure.OWN
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in one line why something failed: what the driver or system says; the kind of error if it says nothing."""
+    original = getattr(error, "orig", None) or error
+    innermost = original.__cause__ if original is not error and original.__cause__ is not None else original
+    return str(innermost).strip().partition("\n")[0] or type(innermost).__name__

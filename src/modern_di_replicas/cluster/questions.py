@@ -193,7 +193,8 @@ def about_server(missing: frozenset[str], *, briefly: bool) -> str:
         ("pg_postmaster_start_time", "pg_catalog.pg_postmaster_start_time()"),
         (None, "NULL::pg_catalog.timestamptz"),
     )
-    identity = "" if briefly else f",\n       {started} AS started,\n       {system(missing)} AS system"
+    version = "pg_catalog.current_setting('server_version')"
+    identity = "" if briefly else f",\n       {started} AS started, {system(missing)} AS system, {version} AS version"
     return f"""
 SELECT in_recovery,
        CASE WHEN in_recovery THEN {replayed} ELSE {flushed(missing)} END AS lsn,

@@ -48,6 +48,8 @@ class Observation:
     it does not say."""
     answered: float = 0.0
     """When the answer came, by the same clock."""
+    version: str = ""
+    """The version of PostgreSQL."""
     started: object = None
     """When the server started; None when it does not say."""
 

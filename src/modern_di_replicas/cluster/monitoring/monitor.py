@@ -16,6 +16,8 @@ from sqlalchemy import make_url
 from modern_di_replicas.cluster.connecting import connect_args
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.cluster.failures import reason_of
+from modern_di_replicas.cluster.monitoring.journal import Journal
 from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.cluster.questions import SOURCES
 from modern_di_replicas.cluster.topology import Server
@@ -36,13 +38,10 @@ FIRST_LOOK: typing.Final = 0.25
 JITTER: typing.Final = 0.1
 """Each pause is up to this share longer or shorter, so that many processes do not ask at once."""
 
+_TOO_MANY_CONNECTIONS: typing.Final = "53300"
+
 _REFUSALS: typing.Final = ("28", "3D")
 """SQLSTATE classes of a wrong user, password or database: nothing that time heals."""
-
-_WARNINGS: typing.Final = {
-    Role.FENCED: "it believes to be the primary, on an older timeline; stop it, or make it a standby",
-    Role.FOREIGN: "it belongs to another PostgreSQL cluster than the primary",
-}
 
 
 class Monitor:
@@ -79,9 +78,7 @@ class Monitor:
         """The newest timeline each server was on in this PostgreSQL cluster."""
         self._diverged: dict[str, Observation] = {}
         """Standbys that have what the primary, restored from a backup, has not."""
-        self._roles: dict[str, Role] = {}
-        self._refused: dict[str, str] = {}
-        """Why servers refuse this application, as it was logged last."""
+        self._journal = Journal()
         self._missing: dict[str, frozenset[str]] = {}
         """What servers cannot be asked for, as it was logged last."""
         self._concluded_at = -math.inf
@@ -103,6 +100,9 @@ class Monitor:
         except BaseException:
             await self._end()
             raise
+        if (snapshot := self._topology.snapshot) is not None:
+            aliases = {server.name for server in self._topology.servers if server.url != self._leader.url}
+            self._journal.began(snapshot, self._observed, declared=self._declared, elsewhere=aliases)
         self._tasks = [self._start_watch(server) for server in self._topology.servers]
         for server in self._topology.servers:
             server.health.start_watching()
@@ -201,7 +201,7 @@ class Monitor:
             self._conclude()
             return False
         was_down = server.health.is_down
-        self._refused.pop(server.name, None)
+        self._journal.over(server.name, "answer")
         server.health.probe_succeeded()
         self._note_connection(server)
         if was_down and not server.health.is_down:
@@ -297,8 +297,9 @@ class Monitor:
         return answer.done()
 
     def _no_answer(self, server: Server, error: Exception, *, starting: bool) -> None:
-        if (self._settings.driver.sqlstate(error) or "").startswith(_REFUSALS):
-            reason = str(error).partition("\n")[0]
+        state = self._settings.driver.sqlstate(error) or ""
+        reason = reason_of(error)
+        if state.startswith(_REFUSALS):
             refused = ConfigurationError(
                 field=f"the URL of {server.name}",
                 value=redacted(make_url(server.declared.probe_url or server.declared.url)),
@@ -306,12 +307,18 @@ class Monitor:
             )
             if starting and server.is_declared_primary:
                 raise refused from None
-            if self._refused.get(server.name) != reason:
-                self._refused[server.name] = reason
-                logger.error("%s", refused.message())
-            self._observed.pop(server.name, None)
-        elif self._observed.pop(server.name, None) is not None or starting:
-            logger.warning("%s is down: %s.", server.name, type(error).__name__)
+            self._journal.trouble(server.name, "answer", refused.message().rstrip("."), level=logging.ERROR)
+        elif state == _TOO_MANY_CONNECTIONS:
+            # It lives. A standby whose lag is not known does not serve; of the primary the last answer counts.
+            self._journal.trouble(
+                server.name, "answer", f"{server.name} has no connection left for the monitor: {reason}"
+            )
+            if server.name != self._primary:
+                self._observed.pop(server.name, None)
+            return
+        else:
+            self._journal.trouble(server.name, "answer", f"{server.name} is down: {reason}")
+        self._observed.pop(server.name, None)
         server.health.declare_down()
         engine = self._topology.primary
         if server.name == self._primary and isinstance(engine, PrimaryEngine):
@@ -351,7 +358,7 @@ class Monitor:
         for state in snapshot.servers.values():
             if state.role is Role.STANDBY:
                 positions.note_written(self._observed[state.name])
-        self._report(snapshot)
+        self._journal.roles(snapshot)
         if primary is None and self._unwatched:
             self._publish_unknown()  # one of them may be the primary, and the lag of its replicas would have no limit
         else:
@@ -464,11 +471,3 @@ class Monitor:
         if isinstance(self._topology.primary, PrimaryEngine):
             leader = self._leader.declared
             self._topology.primary.follow(leader.url, connect_args=connect_args(self._settings, leader, "primary"))
-
-    def _report(self, snapshot: Snapshot) -> None:
-        for state in snapshot.servers.values():
-            if state.role is Role.UNKNOWN:
-                continue
-            if state.role is not self._roles.get(state.name) and state.role in (Role.FENCED, Role.FOREIGN):
-                logger.error("%s is not used: %s.", state.name, _WARNINGS[state.role])
-            self._roles[state.name] = state.role

@@ -44,6 +44,7 @@ class Probe:
     """Which PostgreSQL cluster the connection leads to, as the last answer said."""
     _run: tuple[int, object] | None = None
     """Which server, and since when it runs."""
+    _version: str = ""
     _timeline: int = 0
     """The newest timeline it was seen on since then."""
     _asking: asyncio.Future[Observation] | None = None
@@ -132,6 +133,8 @@ class Probe:
             asked_at = time.monotonic()
             row = await self._driver.fetch_row(connection, about_server(self.missing, briefly=identity is not None))
         self._identity = system = row["system"] if identity is None else identity
+        if identity is None:
+            self._version = row["version"].split()[0]
         if identity is None and self._run != (system, row["started"]):
             self._run, self._timeline = (system, row["started"]), 0
         # A standby whose receiver has ended, because its primary is gone, only knows what the control file has: perhaps
@@ -147,6 +150,7 @@ class Probe:
             system=system,
             database=row["database"],
             behind=row["behind"],
+            version=self._version,
             started=None if self._run is None else self._run[1],
         )
 

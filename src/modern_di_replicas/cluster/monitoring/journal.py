@@ -1,0 +1,146 @@
+"""What the operator is told of the servers: one line for each change, and one reminder a minute while it lasts."""
+
+import collections.abc
+import dataclasses
+import logging
+import time
+import typing
+
+from modern_di_replicas.routing.snapshot import Observation, Role, Snapshot
+
+
+logger = logging.getLogger("modern_di_replicas")
+
+REMINDER: typing.Final = 60.0
+"""Seconds after which a state that is wrong is logged again."""
+
+CHANGES: typing.Final = 10.0
+"""Seconds between two lines about one server whose trouble changes."""
+
+_ROLES: typing.Final = {
+    Role.FENCED: (
+        "it believes to be the primary, on an older timeline; stop it, or make it a standby; or, if it is a restored "
+        "backup, stop the servers of the newer timeline"
+    ),
+    Role.FOREIGN: "it belongs to another PostgreSQL cluster than the primary",
+    Role.LEFT_BEHIND: (
+        "it does not follow the primary to its timeline, or has what a restored primary has not; rebuild it"
+    ),
+}
+
+
+@dataclasses.dataclass(slots=True)
+class _Trouble:
+    what: str
+    level: int
+    since: float
+    logged: float
+
+
+class Journal:
+    """Logs what happens to servers, without repeating itself.
+
+    Args:
+        clock: seconds that only grow.
+
+    """
+
+    def __init__(self, clock: collections.abc.Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._troubles: dict[tuple[str, str], _Trouble] = {}
+
+    def trouble(
+        self, server: str, topic: str, what: str, *, level: int = logging.WARNING, at_once: bool = True
+    ) -> None:
+        """Note that something is wrong: logged when it is new, when it changes, and once a minute while it lasts.
+
+        Args:
+            server: the name of the server.
+            topic: there is one trouble of each topic at a time.
+            what: a sentence without its end.
+            level: that of the log.
+            at_once: whether it is logged when it is new; otherwise when it has lasted for a minute.
+
+        """
+        now = self._clock()
+        known = self._troubles.get((server, topic))
+        if known is None:
+            self._troubles[server, topic] = _Trouble(what, level, now, now)
+            if at_once:
+                logger.log(level, "%s.", what)
+            return
+        since = now - known.logged
+        # What a server fails with may change from one probe to the next: refused, silent, refused.
+        if since >= REMINDER or level != known.level or (what != known.what and since >= CHANGES):
+            known.what, known.level, known.logged = what, level, now
+            logger.log(level, "For %.0f s: %s.", now - known.since, what)
+
+    def over(self, server: str, topic: str) -> None:
+        """Note that something is not wrong any more."""
+        self._troubles.pop((server, topic), None)
+
+    def roles(self, snapshot: Snapshot) -> None:
+        """Log which servers cannot be used for what they are; one that is down is another topic."""
+        for state in snapshot.servers.values():
+            if state.role is Role.UNKNOWN:
+                continue
+            if (why := _ROLES.get(state.role)) is None:
+                self.over(state.name, "role")
+            else:
+                # Each standby is left behind for a moment by a failover.
+                is_transient = state.role is Role.LEFT_BEHIND
+                what = f"{state.name} is not used: {why}"
+                self.trouble(state.name, "role", what, level=logging.ERROR, at_once=not is_transient)
+
+    def began(
+        self,
+        snapshot: Snapshot,
+        observed: collections.abc.Mapping[str, Observation],
+        *,
+        declared: str,
+        elsewhere: collections.abc.Container[str],
+    ) -> None:
+        """Log what the servers are at the start, and which of them is not what it is declared to be.
+
+        Args:
+            snapshot: what is known of them.
+            observed: what those that answer said.
+            declared: the name of the declared primary.
+            elsewhere: the names of those with another address than the primary; in development one may be both.
+
+        """
+        lines = [_described(state.name, snapshot, observed) for state in snapshot.servers.values()]
+        logger.info("The servers at the start: %s.", "; ".join(lines))
+        role = snapshot.servers[declared].role
+        if role in (Role.STANDBY, Role.LEFT_BEHIND):
+            if snapshot.primary is None:
+                logger.error(
+                    "%s is declared as the primary and is a standby, and its primary is not in the settings: writes "
+                    "fail. Declare the real primary.",
+                    declared,
+                )
+            else:
+                logger.warning(
+                    "%s is declared as the primary and is a standby; the primary is %s, so writes go there. Correct "
+                    "the settings.",
+                    declared,
+                    snapshot.primary,
+                )
+        for state in snapshot.servers.values():
+            if state.role is Role.ALIAS and state.name in elsewhere:
+                logger.warning(
+                    "%s is declared as a replica and is the primary itself, by another name: reads there do not "
+                    "relieve it.",
+                    state.name,
+                )
+
+
+def _described(name: str, snapshot: Snapshot, observed: collections.abc.Mapping[str, Observation]) -> str:
+    state, seen = snapshot.servers[name], observed.get(name)
+    if seen is None:
+        return f"{name} does not answer"
+    version = f", PostgreSQL {seen.version}" if seen.version else ""
+    lag = "" if state.role is not Role.STANDBY else ", lag unknown"
+    if state.lag_seconds is not None:
+        lag = f", {state.lag_seconds:.1f} s behind"
+    return f"{name} is {state.role.value}{version}{lag}"
