@@ -7,6 +7,7 @@ import typing
 
 import pytest
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from modern_di_replicas import Monitor, RoutedSession, StaleWriteError
 from modern_di_replicas.consistency.client import Client, request_of
@@ -176,6 +177,9 @@ async def test_reads_go_to_a_replica_and_writes_to_the_primary(disposable_shop: 
             item.amount += 1
             with pytest.raises(StaleWriteError):
                 await session.commit()
+        async with servers.session() as session:
+            with pytest.raises(DBAPIError, match="division by zero"):
+                await session.scalar(text("SELECT 1 / 0"))
         async with servers.session() as session:
             session.add(Item(id=901, shop_id=1, amount=1))
             await session.commit()
