@@ -169,6 +169,10 @@ async def test_execution_options_go_along_wherever_the_read_ends(cluster: LocalC
             engine = optioned.choose(after=token)
             assert isinstance(engine, CatchUpEngine)
             assert engine.get_execution_options() == {"schema_translate_map": {"a": "b"}}
+            further = engine.execution_options(logging_token="further")
+            expected = {"schema_translate_map": {"a": "b"}, "logging_token": "further"}
+            assert expected.items() <= further.get_execution_options().items()
+            assert expected.items() <= further.candidate.get_execution_options().items()
             async with RoutedSession(engine, primary=servers.primary, intent=Intent.read()) as session:
                 assert await session.scalar(WHERE) is served
             async with engine.connect() as connection:
