@@ -15,6 +15,7 @@ from modern_di_replicas.dependencies import (
 from modern_di_replicas.errors import (
     ConfigurationError,
     NoReplicaAvailable,
+    PrimaryUnavailable,
     ReplicasError,
     StaleWriteError,
     TransactionRolledBackError,
@@ -51,6 +52,7 @@ __all__ = [
     "OnWrite",
     "Primary",
     "PrimaryEngine",
+    "PrimaryUnavailable",
     "Random",
     "Replica",
     "ReplicaEngine",
