@@ -23,11 +23,16 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from modern_di_replicas import Bounded, Intent, Replica, ReplicationSettings, declared_intent, read_intent
+from modern_di_replicas.consistency.client import Client, Write
+from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.fastapi import Dependencies, request_intent, setup_replicas
+from tests.history.interrupted import InterruptedConnection, Interruption, interrupted
 from tests.history.recipe import Recipe
 
 
 VARIANTS: typing.Final = ("ours", "naive", "pin")
+FORGETFUL: typing.Final = "forgetful"
+"""Ours with a planted bug: a commit that raised an error counts as one that did not happen."""
 
 WRITE: typing.Final = text(
     "UPDATE registers SET value = value + 1 WHERE key = :key RETURNING value, inet_server_port(), pg_is_in_recovery()"
@@ -76,15 +81,17 @@ def build_ours(settings: WorkerSettings) -> fastapi.FastAPI:
         primary_pool_size=20,
         primary_pool_timeout=5.0,
         replica_pool_size=20,
+        connect_args={"connection_class": InterruptedConnection},
     )
     container = Container(groups=[AffineDependencies], context={ReplicationSettings: replication})
     app = fastapi.FastAPI()
     sessions = Annotated[AsyncSession, FromDI(AsyncSession)]
 
     @app.post("/registers/{key}")
-    async def write(key: str, session: sessions) -> Answer:
+    async def write(key: str, session: sessions, commit: Interruption = "") -> Answer:
         answer = await _execute(session, WRITE, key)
-        await session.commit()
+        async with interrupted(commit):
+            await session.commit()
         return answer
 
     @app.get("/registers/{key}")
@@ -145,10 +152,28 @@ async def serve(app: fastapi.FastAPI) -> None:
         await serving
 
 
+def forget_commits_without_answer() -> None:
+    """Plant a bug: only a commit that succeeded counts as a write."""
+
+    def begin_write(client: Client) -> Write:
+        return Write(client)  # and nothing is noted of it
+
+    def known(write: Write, token: ConsistencyToken) -> None:
+        write.client._open.add(write)  # noqa: SLF001  # the bug
+        settle(write, token)
+
+    settle = Write.known
+    typing.cast(typing.Any, Client).begin_write = begin_write
+    typing.cast(typing.Any, Write).known = known
+
+
 def main(given: str) -> None:
     logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s.%(msecs)03d {os.getpid()} %(message)s")
     settings = WorkerSettings(**json.loads(given))
-    asyncio.run(serve(build_ours(settings) if settings.variant == "ours" else build_recipe(settings)))
+    if settings.variant == FORGETFUL:
+        forget_commits_without_answer()
+    is_ours = settings.variant in ("ours", FORGETFUL)
+    asyncio.run(serve(build_ours(settings) if is_ours else build_recipe(settings)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Many clients that write and read at once, each in its own way, and what each of them saw."""
 
 import asyncio
+import collections.abc
 import contextlib
+import dataclasses
 import json
 import random
 import time
@@ -27,6 +29,10 @@ FAILURE_PAUSE: typing.Final = 0.05
 PATIENCE: typing.Final = 20.0
 """Seconds a client waits for an answer."""
 
+INTERRUPTED: typing.Final = 0.5
+"""Share of the commits that are interrupted, while they are."""
+
+Look = collections.abc.Callable[[str], collections.abc.Awaitable[int | None]]
 Step = tuple[Operation, str]
 
 
@@ -35,12 +41,14 @@ class Clients:
 
     Args:
         history: knows the workers, and takes what happened.
+        look: returns what is in a register of the primary, past the application.
         seed: makes the choices the same in each run.
 
     """
 
-    def __init__(self, history: History, *, seed: int = 0) -> None:
+    def __init__(self, history: History, look: Look, *, seed: int = 0) -> None:
         self._history = history
+        self._look = look
         self._random = random.Random(seed)  # noqa: S311  # for variety
         self._is_over = False
 
@@ -67,10 +75,23 @@ class Clients:
             while not self._is_over:
                 event = await self._do(visitor, *self._choose(name, writes))
                 self._history.events.append(event)
+                if event.failure and event.operation is Operation.WRITE and event.key == name:
+                    await self._find(event)
                 if event.failure:
                     await asyncio.sleep(FAILURE_PAUSE)
                 elif writes == 1.0:
                     await asyncio.sleep(STEADY_PAUSE)
+
+    async def _find(self, write: Event) -> None:
+        """After a write that failed, look into the table, past the application: what is there, its client must see."""
+        found = await self._look(write.key)
+        if found is not None:
+            now = time.monotonic()
+            self._history.events.append(
+                dataclasses.replace(
+                    write, began=now, ended=now, value=found, worker=0, failure=f"{write.failure}, found in the table"
+                )
+            )
 
     def _choose(self, name: str, writes: float) -> Step:
         if self._random.random() < writes:
@@ -82,6 +103,8 @@ class Clients:
     async def _do(self, visitor: Visitor, operation: Operation, key: str) -> Event:
         method = "POST" if operation is Operation.WRITE else "GET"
         path = f"/{'bounded' if operation is Operation.BOUNDED else 'registers'}/{key}"
+        if operation is Operation.WRITE and key == visitor.name and self._random.random() < INTERRUPTED:
+            path += f"?commit={self._history.interruption}"
         worker = self._random.choice(self._history.workers)
         began = time.monotonic()
         value = port = by_replica = None

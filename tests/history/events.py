@@ -61,3 +61,5 @@ class History:
     """The ports of all workers."""
     events: list[Event] = dataclasses.field(default_factory=list)
     disturbances: list[Disturbance] = dataclasses.field(default_factory=list)
+    interruption: str = ""
+    """What happens to some of the commits now; see `interrupted`."""

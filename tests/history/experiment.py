@@ -57,7 +57,7 @@ async def record(  # noqa: PLR0913  # each is one fact, by its name
     deadline = time.monotonic() + seconds
     async with working(settings, count=WORKERS, log=log) as ports, asyncio.TaskGroup() as group:
         history.workers = ports
-        clients = Clients(history)
+        clients = Clients(history, faults.look)
         group.create_task(clients.work())
         reporter = group.create_task(_report(history, progress))
         while True:

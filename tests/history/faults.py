@@ -9,8 +9,11 @@ import random
 import time
 import typing
 
+import asyncpg
+
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.history.events import Disturbance, History, Operation
+from tests.history.interrupted import Interruption
 from tests.waiting import until
 
 
@@ -92,6 +95,26 @@ class Faults:
             await asyncio.sleep(seconds)
             await asyncio.to_thread(replica.thaw)
 
+    async def interrupt_commits(self, interruption: Interruption, *, seconds: float) -> None:
+        """Lose the answers of some commits for a while, or cancel their requests; replicas are paused meanwhile."""
+        with self._disturbing({"lost": "answer lost", "cancelled": "cancelled"}[interruption], self.primary):
+            self.history.interruption = interruption
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self.history.interruption = ""
+
+    async def look(self, key: str) -> int | None:
+        """Return what is in a register of the primary, past the application; None when that cannot be known."""
+        try:
+            connection = await asyncpg.connect(self.primary.dsn, timeout=5)
+            try:
+                return typing.cast(int, await connection.fetchval("SELECT value FROM registers WHERE key = $1", key))
+            finally:
+                await connection.close(timeout=5)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return None
+
     async def switch_over(self) -> None:
         """Crash the primary, promote the replica that has received most, and let the others follow it."""
         former, everybody = self.primary, [self.primary, *self.replicas]
@@ -120,7 +143,7 @@ class Faults:
                 for event in recent
                 if event.operation is Operation.WRITE and event.value is not None and event.began > since
             }
-            return wrote == set(self.history.workers)
+            return wrote >= set(self.history.workers)
 
         await until(have_written)
 
@@ -159,6 +182,13 @@ CALM: typing.Final = 1.0
 """Seconds between two faults, in which everybody recovers."""
 
 
+async def interrupted_while_paused(faults: Faults, interruption: Interruption, *replicas: LocalServer) -> None:
+    """Interrupt commits while no replica has what they wrote."""
+    async with faults.paused(*replicas):
+        await faults.interrupt_commits(interruption, seconds=1.5)
+        await asyncio.sleep(1.0)
+
+
 async def everything(faults: Faults) -> None:
     """One round of everything, with one replica a little behind all the time."""
     late, other = faults.shuffled_replicas()
@@ -166,6 +196,8 @@ async def everything(faults: Faults) -> None:
         for fault in (
             functools.partial(faults.pause, other, seconds=1.5),
             functools.partial(faults.pause, late, other, seconds=3.5),
+            functools.partial(interrupted_while_paused, faults, "lost", late, other),
+            functools.partial(interrupted_while_paused, faults, "cancelled", late, other),
             functools.partial(faults.restart, other),
             functools.partial(faults.crash, late),
             functools.partial(faults.crash, other, seconds=1.5),

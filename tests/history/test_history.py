@@ -7,11 +7,16 @@ import pathlib
 import pytest
 
 from modern_di_replicas.testing import LocalCluster
+from tests.history.application import FORGETFUL
 from tests.history.checker import bounded_staleness, check, read_your_writes
 from tests.history.events import History, Operation
 from tests.history.experiment import GRACE, LAG, record
 from tests.history.faults import LATE, Faults, Schedule
+from tests.history.interrupted import Interruption
 from tests.waiting import until
+
+
+INTERRUPTIONS: tuple[Interruption, ...] = ("lost", "cancelled")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +43,8 @@ async def something_of_everything(faults: Faults) -> None:
         await until(answered(faults.history, 100))
         async with faults.paused(late, other):
             await until(answered(faults.history, 100))
+            for interruption in INTERRUPTIONS:
+                await faults.interrupt_commits(interruption, seconds=1.0)
         await faults.crash(other)
         await until(answered(faults.history, 100))
         await faults.freeze(other, seconds=3.0)
@@ -63,6 +70,22 @@ async def test_clients_of_ours_see_what_they_were_promised(faults: Faults, tmp_p
 async def paused_until_it_shows(faults: Faults) -> None:
     async with faults.paused(*faults.replicas):
         await until(lambda: bool(read_your_writes(faults.history) and bounded_staleness(faults.history, lag=LAG)))
+
+
+async def interrupted_until_it_shows(faults: Faults) -> None:
+    async with faults.paused(*faults.replicas):
+        faults.history.interruption = "lost"
+        try:
+            await until(lambda: bool(read_your_writes(faults.history)))
+        finally:
+            faults.history.interruption = ""
+
+
+async def test_a_commit_whose_answer_was_lost_is_missed_if_it_is_not_counted_as_a_write(
+    faults: Faults, tmp_path: pathlib.Path
+) -> None:
+    """The harness finds this bug when it is planted: the row is in the table, and its client reads a replica."""
+    assert read_your_writes(await recorded(FORGETFUL, faults, interrupted_until_it_shows, tmp_path))
 
 
 @pytest.mark.parametrize("variant", ["naive", "pin"])
