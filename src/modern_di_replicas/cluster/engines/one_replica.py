@@ -6,11 +6,14 @@ import typing
 
 from sqlalchemy import Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.engines.read_connections import SessionReads
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.escalation import EscalationPolicy
+from modern_di_replicas.cluster.failures import Failure, blame
 from modern_di_replicas.cluster.health import Health
+from modern_di_replicas.cluster.names import names
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.intent import Intent
@@ -45,8 +48,14 @@ class OneReplicaEngine(ReplicaEngine):
         """Why a unit of work uses this engine."""
         event.listen(sync_engine, "do_connect", self._check_health)
 
-    def _check_health(self, *_: object) -> None:
+    # The signature is the event's.
+    def _check_health(self, dialect: object, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG002
         self.health.check()
+        try:
+            await_only(names.find(cparams.get("host"), timeout=cparams["timeout"]))
+        except OSError as error:
+            blame(error, Failure.DOWN)
+            raise
 
     @functools.cached_property
     def streaming(self) -> Engine:

@@ -6,15 +6,21 @@ import typing
 
 from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.commits import Writes
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
+from modern_di_replicas.cluster.names import names
 from modern_di_replicas.cluster.pools.fenced import Fence, FencedPool
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.observability.emission import Hooks
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
+
+
+_NAME_TIMEOUT: typing.Final = 5.0
+"""Seconds for looking up a name, on an engine that the application has made without a timeout."""
 
 
 class PrimaryEngine(AsyncEngine):
@@ -156,6 +162,7 @@ class PrimaryEngine(AsyncEngine):
             driver_of(self.sync_engine).make_reporting(cparams)
         if is_trial:
             cparams["timeout"] = self._trial_timeout  # as `Driver.connect_args` names it
+        await_only(names.find(cparams.get("host"), timeout=cparams.get("timeout", _NAME_TIMEOUT)))
 
 
 def _leave_former_primary(context: ExceptionContext) -> None:

@@ -9,6 +9,7 @@ import typing
 
 from sqlalchemy.engine import make_url
 
+from modern_di_replicas.cluster.names import names
 from modern_di_replicas.cluster.punctual import wait_punctually
 from modern_di_replicas.cluster.questions import about_server, find_missing
 from modern_di_replicas.drivers.driver import Driver
@@ -110,7 +111,9 @@ class Probe:
 
     async def _ask_anew(self) -> Observation:
         """Ask on a new connection, which is kept if it is answered."""
-        self._second = opened = await self._driver.connect(make_url(self.url), self.connect_args)
+        url = make_url(self.url)
+        await names.find(url.host or url.query.get("host"), timeout=self.timeout)
+        self._second = opened = await self._driver.connect(url, self.connect_args)
         self.missing = frozenset()  # it may lead to another server, or may ask for more by now
         if self._run is not None and self._run[1] is None:
             self._run = None

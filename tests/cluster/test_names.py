@@ -1,0 +1,139 @@
+"""Names that are slow, missing, or found: nobody else waits for them."""
+
+import asyncio
+import collections
+import socket
+import threading
+import time
+import typing
+
+import pytest
+from sqlalchemy import make_url, text
+
+from modern_di_replicas import Monitor, RoutedSession
+from modern_di_replicas.cluster.names import FIRST_PAUSE, Names
+from modern_di_replicas.testing import LocalCluster
+from tests.session.conftest import serving
+from tests.waiting import until
+
+
+class Resolver:
+    """Stands in for the system's: names that begin with `slow` hang, those that begin with `no` do not exist."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.released = threading.Event()
+        self.asked: collections.Counter[str] = collections.Counter()
+        self.running: collections.Counter[str] = collections.Counter()
+        self.most: collections.Counter[str] = collections.Counter()
+        self._real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self.look_up)
+
+    def look_up(self, host: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:
+        name = str(host)
+        self.asked[name] += 1
+        if name.startswith("slow"):
+            self.running[name] += 1
+            self.most[name] = max(self.most[name], self.running[name])
+            self.released.wait(60)
+            self.running[name] -= 1
+        if name.startswith(("slow", "no")):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return self._real(host, *args, **options)
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> typing.Iterator[Resolver]:
+    resolver = Resolver(monkeypatch)
+    yield resolver
+    resolver.released.set()
+
+
+async def test_slow_names_of_replicas_do_not_hold_up_the_primary(
+    replicated_cluster: LocalCluster, resolver: Resolver
+) -> None:
+    """INVARIANT: each name is looked up once at a time, outside of the event loop's executor, which has few threads."""
+    names = [f"slow-{number}" for number in range(4)]
+    url = make_url(replicated_cluster.primary.url)
+    settings: dict[str, typing.Any] = {
+        "primary": url.set(host="localhost").render_as_string(hide_password=False),
+        "replicas": [url.set(host=name).render_as_string(hide_password=False) for name in names],
+        "probe_interval": 0.05,
+        "probe_timeout": 0.2,
+    }
+    async with serving(replicated_cluster, **settings) as servers, Monitor(servers.replica):
+        for _ in range(30):
+            async with servers.session() as reading:
+                await reading.execute(text("SELECT 1"))
+            await servers.primary.dispose()  # so that the next one connects anew
+            async with asyncio.timeout(30), RoutedSession(servers.primary) as session:
+                assert await session.scalar(text("SELECT inet_server_port()")) == url.port
+    assert {resolver.most[name] for name in names} == {1}
+    assert all(thread.daemon for thread in threading.enumerate() if "slow" in thread.name), "the program can end"
+
+
+async def test_callers_share_a_look_up_and_late_ones_do_not_wait_again(resolver: Resolver) -> None:
+    """A name that has hung for as long as one waits is not worth another wait."""
+    names = Names()
+    waiting = [asyncio.create_task(names.find("slow", timeout=0.2)) for _ in range(5)]
+    errors = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(error) for error in errors} == {TimeoutError}
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="the name slow"):
+        await names.find("slow", timeout=0.2)
+    assert time.monotonic() - began < 0.2
+    assert resolver.asked["slow"] == 1
+    resolver.released.set()
+
+    async def is_refused() -> bool:
+        try:
+            await names.find("slow", timeout=5)
+        except socket.gaierror:
+            return True
+        except TimeoutError:
+            return False
+        raise AssertionError
+
+    await until(is_refused)
+
+
+async def test_a_name_that_does_not_exist_is_not_looked_up_at_once_again(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is the system's; after a pause, which grows, it is tried again."""
+    names = Names()
+    clock = [100.0]
+    monkeypatch.setattr("modern_di_replicas.cluster.names.time.monotonic", lambda: clock[0])
+    for _ in range(5):
+        with pytest.raises(socket.gaierror, match="not known"):
+            await names.find(["nowhere"], timeout=5)
+    assert resolver.asked["nowhere"] == 1
+    for pause, count in ((FIRST_PAUSE, 2), (FIRST_PAUSE, 2), (FIRST_PAUSE, 3)):
+        clock[0] += pause
+        with pytest.raises(socket.gaierror):
+            await names.find("nowhere", timeout=5)
+        assert resolver.asked["nowhere"] == count
+
+
+async def test_addresses_and_sockets_are_no_names(resolver: Resolver) -> None:
+    """Nothing is looked up, and nothing costs a thread."""
+    await Names().find("127.0.0.1,::1,fe80::1%eth0,/run/postgresql,@abstract,", timeout=5)
+    await Names().find(None, timeout=5)
+    await Names().find(["10.0.0.1", None], timeout=5)
+    assert resolver.asked == {}
+    await Names().find(["localhost"], timeout=5)
+    assert resolver.asked == {"localhost": 1}
+
+
+def test_a_look_up_may_outlive_its_event_loop(resolver: Resolver) -> None:
+    """The application has ended; the thread has nobody to tell."""
+    names = Names()
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            await names.find("slow", timeout=0.05)
+
+    asyncio.run(give_up())
+    thread = next(one for one in threading.enumerate() if one.name == "look-up slow")
+    resolver.released.set()
+    thread.join(10)
+    assert not thread.is_alive()
