@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from modern_di_replicas import Cause, Decision
+from modern_di_replicas.asgi.decisions import DecisionMiddleware
 from modern_di_replicas.observability import TokenReceived, TokenSent
 from modern_di_replicas.testing import LocalCluster
 from tests.asgi.conftest import BUILDERS, paused, settings_of
@@ -78,3 +79,15 @@ async def test_tokens_are_told_to_the_hooks(framework: str, stock_cluster: Local
             await stranger.get("/read")
     assert [one.outcome for one in recorder.of(TokenSent)] == ["sent", "too_late"]
     assert [one.outcome for one in recorder.of(TokenReceived)] == ["accepted", "accepted", "malformed"]
+
+
+async def test_what_is_no_request_passes() -> None:
+    """A lifespan has no unit of work."""
+    passed = []
+
+    async def app(scope: typing.Any, receive: typing.Any, send: typing.Any) -> None:
+        passed.append((scope, receive, send))
+
+    scope = {"type": "lifespan"}
+    await DecisionMiddleware(app)(scope, typing.cast(typing.Any, "receive"), typing.cast(typing.Any, "send"))
+    assert passed == [({"type": "lifespan"}, "receive", "send")]

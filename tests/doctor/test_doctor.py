@@ -269,6 +269,31 @@ async def test_a_server_that_refuses_a_question_is_still_examined(cluster_to_bre
     assert "pg_control_system (42501)" in findings[0].message or "pg_control_system" in findings[0].message
 
 
+async def test_a_user_who_may_have_one_connection(visitor: LocalCluster) -> None:
+    """It is not taken for a pooler that the second one fails."""
+    visitor.primary.execute("ALTER ROLE visitor CONNECTION LIMIT 1")
+    visitor.catch_up()
+    findings = await found(ReplicationSettings(primary=as_visitor(visitor.primary)))
+    assert {finding.kind for finding in findings} == {"not-examined", "privileges", "connection-budget"}
+    assert "a second connection" in next(one.message for one in findings if one.kind == "not-examined")
+
+
+async def test_a_replica_has_a_lag_limit_of_its_own(good_cluster: LocalCluster) -> None:
+    """The one of the settings counts for the others."""
+    own = Replica(good_cluster.replicas[0].url, "own", max_lag=dt.timedelta(seconds=7))
+    other = Replica(good_cluster.replicas[1].url, "other")
+    examination = await examine(settings_of(good_cluster, replicas=[own, other], max_lag=None), workers=1)
+    assert [server.max_lag for server in examination.replicas] == [7.0, None]
+
+
+async def test_a_primary_that_is_gone_leaves_the_replicas_to_be_examined(good_cluster: LocalCluster) -> None:
+    """How far they are behind is not known then."""
+    gone = good_cluster.primary.url.replace(f":{good_cluster.primary.port}/", f":{free_port()}/")
+    examination = await examine(settings_of(good_cluster, primary=gone), workers=1)
+    assert {finding.kind for finding in findings_of(examination)} == {"unreachable"}
+    assert [server.behind for server in examination.replicas] == [None, None]
+
+
 # Poolers
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")

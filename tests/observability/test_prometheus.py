@@ -3,6 +3,7 @@
 import asyncio
 import collections.abc
 import contextlib
+import math
 import os
 import pathlib
 import random
@@ -16,13 +17,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
-from modern_di_replicas import Cause, ConfigurationError, Intent, Monitor, choose_engine
+from modern_di_replicas import Cause, ConfigurationError, Intent, Monitor, ServerState, Snapshot, choose_engine
 from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.observability import (
     Escalated,
     PrometheusHook,
+    Returned,
     Shadowed,
     ShadowWrote,
+    SnapshotPublished,
     TokenReceived,
     TokenSent,
 )
@@ -178,6 +181,25 @@ def test_what_happens_seldom_is_counted_too() -> None:
         ("primary",): 2,
         ("wrote",): 2,
     }
+
+
+def test_an_event_that_is_not_counted_changes_nothing() -> None:
+    """A return is in the gauges."""
+    registry = CollectorRegistry()
+    before = {family.name: len(family.samples) for family in registry.collect()}
+    PrometheusHook(registry=registry).on_event(Returned(server="a"))
+    assert before.items() <= {family.name: len(family.samples) for family in registry.collect()}.items()
+
+
+def test_with_several_processes_an_unknown_lag_is_nan(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """A gauge in a file cannot be removed."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    registry = CollectorRegistry()
+    hook = PrometheusHook(registry=registry)
+    hook.on_event(SnapshotPublished(snapshot=Snapshot(servers={"a": ServerState(name="a", up=True)})))
+    hook.on_event(SnapshotPublished(snapshot=None))
+    assert math.isnan(values(registry, "db_replication_lag_seconds")["a",])
+    assert values(registry, "db_server_up") == {("a",): 1.0}
 
 
 def test_hooks_of_one_registry_share_their_metrics() -> None:

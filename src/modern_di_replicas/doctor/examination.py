@@ -33,6 +33,8 @@ CATCH_UP: typing.Final = 2.0
 PAUSE: typing.Final = 0.05
 
 Clock = collections.abc.Callable[[], float]
+Span = tuple[float, float]
+"""The time of this machine before a question and after its answer."""
 
 
 async def examine(settings: ReplicationSettings, *, workers: int, clock: Clock = time.time) -> Examination:
@@ -99,27 +101,12 @@ class Patient:
         except Exception as error:  # noqa: BLE001  # in how many ways it fails is what is to be told
             self.facts.unreachable = self._described(error)
             return
-        facts = self.facts
-        before = self._clock()
-        if (row := await self._ask("identity", IDENTITY)) is not None:
-            facts.in_recovery, facts.database = row["in_recovery"], row["database"]
-            facts.started, facts.version = row["started"], row["version"].split()[0]
-            facts.clock_offset = _offset(row["clock"], before, self._clock())
-        facts.reports_standby = self._driver.reports_standby(self._connection)
-        if (row := await self._ask("system", SYSTEM)) is not None:
-            facts.system = row["system"]
-        if (row := await self._ask("wal", WAL)) is not None:
-            facts.timeline, facts.replay_paused = row["timeline"], row["replay_paused"]
-        if (row := await self._ask("settings", CONFIGURATION)) is not None:
-            facts.settings = json.loads(row["settings"])
-            facts.uses_slot = facts.settings.get("primary_slot_name", "") != ""
-        if (row := await self._ask("slots", SLOTS)) is not None:
-            facts.slots = [Slot(**slot) for slot in json.loads(row["slots"])]
-        if (row := await self._ask("access", ACCESS)) is not None:
-            facts.sees_statistics, facts.role_limit = row["sees_statistics"], row["role_limit"]
-            facts.connections = row["connections"]
-        if (row := await self._ask("connection", CONNECTION)) is not None:
-            facts.is_encrypted, facts.is_local = row["is_encrypted"], row["is_local"]
+        self.facts.reports_standby = self._driver.reports_standby(self._connection)
+        for name, question, note in QUESTIONS:
+            before = self._clock()
+            row = await self._ask(name, question)
+            if row is not None:
+                note(self.facts, row, (before, self._clock()))
         await self._look_for_pooler()
 
     async def position(self) -> int | None:
@@ -164,23 +151,22 @@ class Patient:
 
     async def _look_for_pooler(self) -> None:
         """Open another connection: a pooler gives both the same process, or processes they do not know."""
-        if (row := await self._ask("process", PROCESS)) is None:
-            return
-        process = row["pid"]
-        other = None
         try:
             other = await self._connect(pooled=self.facts.is_declared_pooled)
+        except Exception as error:  # noqa: BLE001  # the error is the answer
+            self.facts.errors["a second connection"] = self._described(error)
+            return
+        try:
+            first = await self._driver.fetch_row(self._connection, PROCESS)
             second = await self._driver.fetch_row(other, PROCESS)
-            self.facts.pooling = _pooling(process, second["pid"], reported=reported_process(other))
+            self.facts.pooling = _pooling(first["pid"], second["pid"], reported=reported_process(other))
             if self.facts.pooling == "transaction":
                 await self._execute_elsewhere(other)
         except Exception as error:  # noqa: BLE001  # the error is the answer
             self.facts.prepared_statements = self._described(error)
-            self.facts.pooling = "transaction"
         finally:
-            if other is not None:
-                with contextlib.suppress(Exception):
-                    await self._driver.close(other, within=1.0)
+            with contextlib.suppress(Exception):
+                await self._driver.close(other, within=1.0)
 
     async def _execute_elsewhere(self, other: typing.Any) -> None:  # noqa: ANN401  # the driver's own type
         """Have a prepared statement executed by a process that has not prepared it: the one that has is busy."""
@@ -205,6 +191,49 @@ def _pooling(first: int, second: int, *, reported: int) -> Pooling:
     if first == second:
         return "transaction"
     return "none" if reported == second else "session"
+
+
+def _note_identity(facts: Facts, row: Row, asked: Span) -> None:
+    facts.in_recovery, facts.database = row["in_recovery"], row["database"]
+    facts.started, facts.version = row["started"], row["version"].split()[0]
+    facts.clock_offset = _offset(row["clock"], *asked)
+
+
+def _note_settings(facts: Facts, row: Row, _: Span) -> None:
+    facts.settings = json.loads(row["settings"])
+    facts.uses_slot = facts.settings.get("primary_slot_name", "") != ""
+
+
+def _note_slots(facts: Facts, row: Row, _: Span) -> None:
+    facts.slots = [Slot(**slot) for slot in json.loads(row["slots"])]
+
+
+def _note_system(facts: Facts, row: Row, _: Span) -> None:
+    facts.system = row["system"]
+
+
+def _note_wal(facts: Facts, row: Row, _: Span) -> None:
+    facts.timeline, facts.replay_paused = row["timeline"], row["replay_paused"]
+
+
+def _note_access(facts: Facts, row: Row, _: Span) -> None:
+    facts.sees_statistics, facts.role_limit = row["sees_statistics"], row["role_limit"]
+    facts.connections = row["connections"]
+
+
+def _note_connection(facts: Facts, row: Row, _: Span) -> None:
+    facts.is_encrypted, facts.is_local = row["is_encrypted"], row["is_local"]
+
+
+QUESTIONS: typing.Final[tuple[tuple[str, str, collections.abc.Callable[[Facts, Row, Span], None]], ...]] = (
+    ("identity", IDENTITY, _note_identity),
+    ("system", SYSTEM, _note_system),
+    ("wal", WAL, _note_wal),
+    ("settings", CONFIGURATION, _note_settings),
+    ("slots", SLOTS, _note_slots),
+    ("access", ACCESS, _note_access),
+    ("connection", CONNECTION, _note_connection),
+)
 
 
 def _offset(theirs: float, before: float, after: float) -> float:
