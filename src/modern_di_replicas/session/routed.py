@@ -144,8 +144,7 @@ class RoutedSession(AsyncSession):
         await super().reset()
 
     async def _idle(self) -> None:
-        if isinstance(self.sync_session, InFlightSession):
-            await self.sync_session.idle()
+        await typing.cast(InFlightSession, self.sync_session).idle()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
