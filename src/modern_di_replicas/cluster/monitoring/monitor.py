@@ -308,6 +308,9 @@ class Monitor:
             if starting and server.is_declared_primary:
                 raise refused from None
             self._journal.trouble(server.name, "answer", refused.message().rstrip("."), level=logging.ERROR)
+            # It lives: connections that are open go on, and new ones are refused until there is another password.
+            self._observed.pop(server.name, None)
+            return
         elif state == _TOO_MANY_CONNECTIONS:
             # It lives. A standby whose lag is not known does not serve; of the primary the last answer counts.
             self._journal.trouble(
