@@ -311,7 +311,7 @@ class Monitor:
             # It lives: connections that are open go on, and new ones are refused until there is another password.
             self._observed.pop(server.name, None)
             return
-        elif state == _TOO_MANY_CONNECTIONS:
+        if state == _TOO_MANY_CONNECTIONS:
             # It lives. A standby whose lag is not known does not serve; of the primary the last answer counts.
             self._journal.trouble(
                 server.name, "answer", f"{server.name} has no connection left for the monitor: {reason}"
@@ -319,8 +319,7 @@ class Monitor:
             if server.name != self._primary:
                 self._observed.pop(server.name, None)
             return
-        else:
-            self._journal.trouble(server.name, "answer", f"{server.name} is down: {reason}")
+        self._journal.trouble(server.name, "answer", f"{server.name} is down: {reason}")
         self._observed.pop(server.name, None)
         server.health.declare_down()
         engine = self._topology.primary
