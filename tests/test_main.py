@@ -35,8 +35,9 @@ def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
-        (["demo"], {"serve": False, "port": 0}),
-        (["demo", "--serve", "--port", "8000"], {"serve": True, "port": 8000}),
+        (["demo"], {"serve": False, "tour": False, "port": 0}),
+        (["demo", "--tour"], {"serve": False, "tour": True, "port": 0}),
+        (["demo", "--serve", "--port", "8000"], {"serve": True, "tour": False, "port": 8000}),
     ],
 )
 def test_the_options_reach_the_demo(

@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     about = "a real application over a real primary and two replicas, on this machine"
     demo = commands.add_parser("demo", help=about, description=f"Shows {about}; takes a few seconds, leaves nothing.")
     demo.add_argument("--serve", action="store_true", help="keep it running until Ctrl-C, to send requests yourself")
+    demo.add_argument("--tour", action="store_true", help="end after the tour, without breaking the servers")
     demo.add_argument("--port", type=_port, default=0, help="of the application (default: a free one)")
     demo.set_defaults(run=_demo)
 
@@ -77,7 +78,7 @@ def _demo(options: argparse.Namespace) -> int:
         from modern_di_replicas.demo import command  # noqa: PLC0415  # it needs the extra, other commands do not
     except ModuleNotFoundError as error:
         return _missing_extra(error, "demo", "demo", DEMO_MODULES)
-    return command.run(serve=options.serve, port=options.port)
+    return command.run(serve=options.serve, tour=options.tour, port=options.port)
 
 
 def _doctor(options: argparse.Namespace) -> int:

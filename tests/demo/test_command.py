@@ -52,11 +52,15 @@ def nothing_is_left(folder: pathlib.Path) -> bool:
     return list(folder.iterdir()) == [] and programs_below(folder) == []
 
 
-def test_the_demo_shows_real_requests_and_leaves_nothing(folder: pathlib.Path) -> None:
-    """Writes were answered by the primary and reads by both replicas, in the servers' own words."""
-    process = start(folder)
-    output, errors = process.communicate()
-    assert (process.returncode, errors) == (0, "")
+def test_the_demo_shows_real_requests_and_real_faults_and_leaves_nothing(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Writes were answered by the primary and reads by both replicas, in the servers' own words; no read failed."""
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["demo"]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == ""
     port = ports(output)
     rows = [match.groups() for match in map(ROW.match, output.splitlines()) if match]
     assert len(rows) == int(re.findall(r"(\d+) requests:", output)[0])
@@ -74,6 +78,13 @@ def test_the_demo_shows_real_requests_and_leaves_nothing(folder: pathlib.Path) -
         ("POST", "/search", "@read_intent"),
     }
     assert "log: WARNING" in output
+    acts = re.findall(r"(\d+) reads, (\d+) failed, the slowest", output)
+    assert len(acts) == 5
+    assert {failed for _, failed in acts} == {"0"}
+    total = sum(int(reads) for reads, _ in acts)
+    assert f"A freeze, a lag, a crash and a failover: 0 of {total} reads failed." in output
+    assert "did not notice" not in output
+    assert output.isascii()
     assert nothing_is_left(folder)
 
 
@@ -128,7 +139,7 @@ def shared(monkeypatch: pytest.MonkeyPatch, replicated_cluster: LocalCluster) ->
 @pytest.mark.usefixtures("shared")
 def test_the_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     """It says what was shown and what to do next."""
-    assert main(["demo"]) == 0
+    assert main(["demo", "--tour"]) == 0
     output = capsys.readouterr().out
     assert "requests: " in output
     assert "demo --serve" in output

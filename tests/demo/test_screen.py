@@ -1,12 +1,18 @@
+import dataclasses
 import io
+import typing
 
 import pytest
 from rich.console import Console
 
+from modern_di_replicas.demo.breaking import Act
 from modern_di_replicas.demo.report import Report
 from modern_di_replicas.demo.scenario import Exchange, curl_lines
 from modern_di_replicas.demo.screen import Screen, explain
 from modern_di_replicas.demo.topology import Server
+from modern_di_replicas.demo.traffic import Answer
+from modern_di_replicas.routing.decision import PRIMARY
+from modern_di_replicas.testing import LocalCluster
 
 
 COLUMNS = 80
@@ -126,3 +132,51 @@ def test_the_steps_of_the_start_are_visible_in_a_pipe_too() -> None:
         show_step("primary: initdb")
     steps = paper.text.splitlines()[-2:]
     assert [step.split(" s  ")[1] for step in steps] == ["primary: initdb", "ready"]
+
+
+class Named:
+    """Stands in for a cluster: its servers have names and ports."""
+
+    def __init__(self) -> None:
+        self.servers = [Port("primary", 1), Port("replica-1", 2), Port("replica-2", 3)]
+
+
+@dataclasses.dataclass
+class Port:
+    name: str
+    port: int
+
+
+def answer(port: int | None, reason: str = "GET", server: str = "replica-1") -> Answer:
+    return Answer(server=server, port=port, reason=reason, seconds=0.5)
+
+
+def test_each_read_is_a_mark_and_failures_are_counted() -> None:
+    """By the server that answered it; what went wrong is not hidden."""
+    paper = Paper()
+    paper.screen.show_traffic(typing.cast(LocalCluster, Named()))
+    paper.screen.show_act("replica-1 freezes")
+    reads = [answer(2), answer(1, "GET, escalated: replica-1 failed", PRIMARY), answer(None, "ReadTimeout", "")] * 40
+    for read in reads:
+        paper.screen.show_answer(read)
+    act = Act(title="replica-1 freezes", reads=reads, went_well=False)
+    paper.screen.show_end_of_act(act)
+    paper.screen.show_result([act])
+    assert "P primary, 1 replica-1, 2 replica-2" in paper.text
+    assert "\n  1Px1Px" in paper.text
+    assert "120 reads, 40 failed, the slowest 0.50 s: 40 by replica-1, 40 by primary" in paper.text
+    assert "40 x GET, escalated: replica-1 failed" in paper.text
+    assert "40 of 120 reads failed" in paper.text
+    assert "did not notice in time" in paper.text
+    assert [line for line in paper.text.splitlines() if len(line) > COLUMNS] == []
+
+
+def test_a_log_line_does_not_continue_a_line_of_marks() -> None:
+    """It begins a line of its own, and so does the next mark."""
+    paper = Paper()
+    paper.screen.show_traffic(typing.cast(LocalCluster, Named()))
+    paper.screen.show_answer(answer(2))
+    paper.screen.show_log("WARNING: replica-1 is down")
+    paper.screen.show_answer(answer(3))
+    lines = [line.rstrip() for line in paper.text.splitlines()]
+    assert lines[-3:] == ["  1", "  log: WARNING: replica-1 is down", "  2"]

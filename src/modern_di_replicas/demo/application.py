@@ -14,11 +14,19 @@ from fastapi.responses import JSONResponse
 from modern_di import Container, Scope, providers
 from modern_di_fastapi import FromDI
 from sqlalchemy import DateTime, func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from modern_di_replicas import EVENTUAL, STRONG, PrimaryEngine, ReplicationSettings, read_intent, write_intent
+from modern_di_replicas import (
+    EVENTUAL,
+    STRONG,
+    PrimaryEngine,
+    ReplicasError,
+    ReplicationSettings,
+    read_intent,
+    write_intent,
+)
 from modern_di_replicas.demo.report import ReportingRoute, remember_unit_of_work, report_of
 from modern_di_replicas.fastapi import Dependencies, setup_replicas
 
@@ -188,6 +196,11 @@ async def answer_conflict(request: fastapi.Request, _: Exception) -> JSONRespons
     return JSONResponse({"detail": "That email address is taken."}, status_code=409, headers=headers)
 
 
+async def answer_unavailable(_: fastapi.Request, error: Exception) -> JSONResponse:
+    """Answer a write while there is no primary: the client may try again."""
+    return JSONResponse({"detail": f"The database is not available ({type(error).__name__})."}, status_code=503)
+
+
 def create_application(settings: ReplicationSettings) -> fastapi.FastAPI:
     """Return the application; it makes its table on the primary when it starts."""
     container = Container(groups=[ShopDependencies], context={ReplicationSettings: settings})
@@ -202,5 +215,7 @@ def create_application(settings: ReplicationSettings) -> fastapi.FastAPI:
     app.include_router(router)
     app.add_exception_handler(UserNotFoundError, answer_not_found)
     app.add_exception_handler(EmailTakenError, answer_conflict)
+    for unavailable in (DBAPIError, OSError, ReplicasError):
+        app.add_exception_handler(unavailable, answer_unavailable)
     setup_replicas(app, container)
     return app

@@ -9,12 +9,14 @@ import httpx
 from rich.console import Console
 
 from modern_di_replicas.demo.application import create_application
+from modern_di_replicas.demo.breaking import break_servers
 from modern_di_replicas.demo.interruption import Interruption, interruption_of
 from modern_di_replicas.demo.log import shown_log
 from modern_di_replicas.demo.scenario import Visitor, curl_lines, visit
 from modern_di_replicas.demo.screen import Screen
 from modern_di_replicas.demo.server import serving
 from modern_di_replicas.demo.topology import describe, settings_for
+from modern_di_replicas.demo.traffic import Traffic
 from modern_di_replicas.errors import ReplicasError
 from modern_di_replicas.testing import LocalCluster
 
@@ -24,27 +26,28 @@ INTERRUPTED: typing.Final = 128
 """What a shell adds the number of the signal to; https://www.gnu.org/software/bash/manual/html_node/Exit-Status.html."""
 
 
-def run(*, serve: bool = False, port: int = 0) -> int:
+def run(*, serve: bool = False, tour: bool = False, port: int = 0) -> int:
     """Run the demo and return its exit status: 0, 1 when it cannot run, 128 + the signal that interrupted it.
 
     Args:
+        tour: whether to end after the tour, without breaking the servers.
         serve: whether to keep it running afterwards, until a signal ends it; that is its normal end.
         port: the port of the application; 0 for a free one.
 
     """
     screen = Screen(console=Console(), errors=Console(stderr=True))
     try:
-        return asyncio.run(_run(screen, serve=serve, port=port))
+        return asyncio.run(_run(screen, serve=serve, tour=tour, port=port))
     except ReplicasError as error:
         screen.show_failure(error)
         return FAILED
 
 
-async def _run(screen: Screen, *, serve: bool, port: int) -> int:
+async def _run(screen: Screen, *, serve: bool, tour: bool, port: int) -> int:
     task = typing.cast("asyncio.Task[typing.Any]", asyncio.current_task())
     with interruption_of(task) as interruption:
         try:
-            await _show(screen, interruption, serve=serve, port=port)
+            await _show(screen, interruption, serve=serve, tour=tour, port=port)
         except asyncio.CancelledError:
             screen.show_interruption()
             return INTERRUPTED + (interruption.signal or signal.SIGINT)
@@ -52,7 +55,7 @@ async def _run(screen: Screen, *, serve: bool, port: int) -> int:
     return 0
 
 
-async def _show(screen: Screen, interruption: Interruption, *, serve: bool, port: int) -> None:
+async def _show(screen: Screen, interruption: Interruption, *, serve: bool, tour: bool, port: int) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(shown_log(screen.show_log))
         with screen.start_of_cluster() as show_step:
@@ -70,4 +73,13 @@ async def _show(screen: Screen, interruption: Interruption, *, serve: bool, port
             screen.show_invitation(url, curl_lines(url, user_id))
             await interruption.wait()
         else:
+            if not tour:
+                await _break(screen, cluster, url, user_id)
             screen.show_next_steps()
+
+
+async def _break(screen: Screen, cluster: LocalCluster, url: str, user_id: int) -> None:
+    screen.show_traffic(cluster)
+    async with Traffic(url=url, user_id=user_id, show=screen.show_answer) as traffic:
+        acts = await break_servers(cluster, traffic, screen)
+    screen.show_result(acts)

@@ -13,12 +13,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from modern_di_replicas.demo.breaking import Act
 from modern_di_replicas.demo.scenario import Exchange
 from modern_di_replicas.demo.topology import Server
+from modern_di_replicas.demo.traffic import Answer
 from modern_di_replicas.errors import DOCS_URL, ReplicasError
+from modern_di_replicas.routing.decision import PRIMARY
+from modern_di_replicas.testing import LocalCluster
 
 
 LOWEST_ERROR: typing.Final = 400
+WIDTH: typing.Final = 80
+LINE: typing.Final = 72
+"""Marks in a line."""
+MARKS: typing.Final = ("P", "1", "2", "3")
+"""Of the primary and the replicas, as they began."""
+SHOWN_REASONS: typing.Final = 3
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -59,6 +69,9 @@ class Screen:
     def __init__(self, *, console: Console, errors: Console) -> None:
         self._console = console
         self._errors = errors
+        self._marks: dict[int, str] = {}
+        self._names: dict[int, str] = {}
+        self._column = 0
 
     @contextlib.contextmanager
     def start_of_cluster(self) -> collections.abc.Iterator[collections.abc.Callable[[str], None]]:
@@ -110,6 +123,7 @@ class Screen:
         self._row(REQUESTS, cells, style=_colour(in_recovery=report.in_recovery))
 
     def show_log(self, words: str) -> None:
+        self._end_line()
         self._console.print(Padding(Text(f"log: {words}", style="magenta"), (0, 0, 0, 2), expand=False))
 
     def show_summary(self, exchanges: collections.abc.Sequence[Exchange]) -> None:
@@ -121,6 +135,56 @@ class Screen:
         self._say("  No handler names a server: the HTTP method decides, a marker wins over it, and")
         self._say("  an undeclared write moves to the primary before it is sent. A client")
         self._say("  sees what it wrote: on a replica that has it, or, if none has, on the primary.")
+
+    def show_traffic(self, cluster: LocalCluster) -> None:
+        """Say what is going to be broken, and how each request is drawn."""
+        self._marks = {server.port: mark for server, mark in zip(cluster.servers, MARKS, strict=False)}
+        self._names = {server.port: server.name for server in cluster.servers}
+        legend = ", ".join(f"{mark} {self._names[port]}" for port, mark in self._marks.items())
+        self._heading("Now the servers break, with requests flowing")
+        self._say("  Each mark is one read, by the server that answered it:", style="dim")
+        self._say(f"  {legend}, x none: it failed. A writer writes too.", style="dim")
+
+    def show_act(self, title: str) -> None:
+        self._say(f"\n  {title}", style="bold")
+
+    def show_answer(self, answer: Answer) -> None:
+        if self._column == LINE:
+            self._end_line()
+        if not self._column:
+            self._console.print("  ", end="")
+        self._column += 1
+        mark = "x" if answer.port is None else self._marks[answer.port]
+        style = "bold red" if answer.failed else "cyan" if answer.server != PRIMARY else "yellow"
+        self._console.print(Text(mark, style=style), end="")
+
+    def _end_line(self) -> None:
+        if self._column:
+            self._console.print()
+            self._column = 0
+
+    def show_end_of_act(self, act: Act) -> None:
+        self._end_line()
+        answered = ", ".join(
+            f"{count} by {self._names[port]}" for port, count in act.by_port.most_common() if port is not None
+        )
+        self._say(
+            f"    {len(act.reads)} reads, {act.failed} failed, the slowest {act.slowest:.2f} s: {answered}"[:WIDTH],
+            style="red" if act.failed else "green",
+        )
+        for reason, count in act.reasons.most_common(SHOWN_REASONS):
+            self._say(f"    {count} x {reason}"[:WIDTH], style="dim")
+
+    def show_result(self, acts: collections.abc.Sequence[Act]) -> None:
+        """Say how many of all reads failed."""
+        reads, failed = sum(len(act.reads) for act in acts), sum(act.failed for act in acts)
+        self._say(
+            f"\n  A freeze, a lag, a crash and a failover: {failed} of {reads} reads failed.",
+            style="bold red" if failed else "bold green",
+        )
+        for act in acts:
+            if not act.went_well:
+                self._say(f"  In {act.title!r} the application did not notice in time.", style="bold red")
 
     def show_next_steps(self) -> None:
         self._heading("What next")

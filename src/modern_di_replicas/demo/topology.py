@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import datetime as dt
 import typing
 
 from modern_di_replicas.servers import DEFAULT_GROUP, Replica
@@ -45,6 +46,7 @@ def settings_for(cluster: LocalCluster) -> ReplicationSettings:
             Replica(last.url, name=last.name, groups={DEFAULT_GROUP, ANALYTICS}),
         ],
         application_name="demo",
+        max_lag=dt.timedelta(seconds=1),
     )
 
 

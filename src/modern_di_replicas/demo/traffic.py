@@ -1,0 +1,110 @@
+"""Clients that read and write all the time, and what came of each request."""
+
+import asyncio
+import collections
+import collections.abc
+import contextlib
+import dataclasses
+import time
+import typing
+
+import httpx
+
+from modern_di_replicas.demo.report import Report
+
+
+READERS: typing.Final = 4
+PAUSE: typing.Final = 0.03
+"""Seconds between two requests of one client."""
+
+TIMEOUT: typing.Final = 30.0
+"""Seconds a client waits for an answer: longer than any fault may take."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Answer:
+    """What came of one request."""
+
+    server: str
+    """The role of the server at that moment, and which one: its port; empty when the request failed."""
+    port: int | None
+    """The server's own word; None when the request failed."""
+    reason: str
+    """Why this server, or how the request failed."""
+    seconds: float
+
+    @property
+    def failed(self) -> bool:
+        return self.port is None
+
+
+class Traffic:
+    """Requests that flow while the block runs.
+
+    Args:
+        url: the application.
+        user_id: a user that is there.
+        show: is called with each answer to a read.
+
+    """
+
+    def __init__(self, *, url: str, user_id: int, show: collections.abc.Callable[[Answer], None]) -> None:
+        self.reads: list[Answer] = []
+        """The answers to reads."""
+        self.recent: collections.deque[Answer] = collections.deque(maxlen=40)
+        """The last ones."""
+        self.written_on: int | None = None
+        """The port of the server that took the last write; None while the last write failed."""
+        self._url = url
+        self._path = f"/users/{user_id}"
+        self._show = show
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> typing.Self:
+        self._tasks = [asyncio.create_task(self._read_on()) for _ in range(READERS)]
+        self._tasks.append(asyncio.create_task(self._write_on()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def until(self, condition: collections.abc.Callable[[], bool]) -> bool:
+        """Wait, with a bound, until the last answers meet a condition; return whether they did."""
+        self.recent.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT):
+                while len(self.recent) < READERS * 5 or not condition():  # noqa: ASYNC110  # answers come from tasks
+                    await asyncio.sleep(PAUSE)
+                return True
+        return False
+
+    async def _read_on(self) -> None:
+        async with self._client() as client:
+            while True:
+                answer = await self._ask(client, "GET")
+                self.reads.append(answer)
+                self.recent.append(answer)
+                self._show(answer)
+                await asyncio.sleep(PAUSE)
+
+    async def _write_on(self) -> None:
+        async with self._client() as client:
+            while True:
+                answer = await self._ask(client, "PUT", json={"name": "Ada Lovelace", "email": "ada@example.com"})
+                self.written_on = answer.port
+                await asyncio.sleep(PAUSE)
+
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self._url, timeout=TIMEOUT, trust_env=False)
+
+    async def _ask(self, client: httpx.AsyncClient, method: str, **options: typing.Any) -> Answer:
+        began = time.monotonic()
+        try:
+            response = await client.request(method, self._path, **options)
+            response.raise_for_status()
+        except httpx.HTTPError as error:
+            return Answer(server="", port=None, reason=f"{type(error).__name__}", seconds=time.monotonic() - began)
+        report = Report.from_headers(response.headers)
+        return Answer(server=report.server, port=report.port, reason=report.reason, seconds=time.monotonic() - began)
