@@ -51,7 +51,7 @@ class PrimaryEngine(AsyncEngine):
         self._connect_args = connect_args or {}
         self._trial_timeout = 0.0
         self._moved_to: URL | None = None
-        self._fence = Fence()
+        self._fence = Fence(driver_of(sync_engine).lost_connection)
         if isinstance(sync_engine.pool, FencedPool):
             sync_engine.pool.fence = self._fence
         event.listen(sync_engine, "do_connect", self._redirect)
@@ -106,6 +106,10 @@ class PrimaryEngine(AsyncEngine):
         """How many connections are checked out."""
         pool: ReplaceablePool = self.sync_engine.pool  # type: ignore[assignment]  # we made it
         return pool.in_use
+
+    def wait_for_changes(self, seconds: float) -> None:
+        """Have checkouts wait for so long when the primary has just been lost: a monitor may find another one."""
+        self._fence.patience = seconds
 
     def declare_down(self, *, timeout: float) -> None:
         """Terminate every connection: the primary does not answer the monitor. Until `declare_up`, checkouts fail soon.

@@ -106,6 +106,8 @@ class Monitor:
         self._tasks = [self._start_watch(server) for server in self._topology.servers]
         for server in self._topology.servers:
             server.health.start_watching()
+        if isinstance(self._topology.primary, PrimaryEngine):
+            self._topology.primary.wait_for_changes(min(self._answer_time, self._settings.connect_timeout))
         self._topology.watcher = self
         return self
 
@@ -143,6 +145,7 @@ class Monitor:
         for server in self._topology.servers:
             server.health.stop_watching()
         if isinstance(self._topology.primary, PrimaryEngine):
+            self._topology.primary.wait_for_changes(0.0)
             self._topology.primary.declare_up()
         await asyncio.gather(*(probe.close() for probe in self._probes.values()))
 

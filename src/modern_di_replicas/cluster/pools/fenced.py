@@ -14,13 +14,22 @@ from modern_di_replicas.errors import PrimaryUnavailable
 FORMER: typing.Final = (
     "it is on an older timeline than others, or belongs to another cluster, and no other primary is known"
 )
+RETRIES: typing.Final = 2
+"""How often a checkout connects again after a change, at the most: a primary may come and go."""
+
 SILENT: typing.Final = "it does not answer the monitor"
 
 
 class Fence:
     """While raised, checkouts wait briefly for the new primary, and then fail; initially lifted."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost_connection: tuple[type[Exception], ...] = (OSError,)) -> None:
+        self.lost_connection: tuple[type[Exception], ...] = (OSError, *lost_connection)
+        """What connecting raises where no server can be reached."""
+        self.patience = 0.0
+        """Seconds for which checkouts wait for a change when the primary has just been lost; 0 without a monitor."""
+        self._lost_at: float | None = None
+        self._changed = asyncio.Event()
         self._is_down = asyncio.Event()
         self._is_down.set()
         self._held_until = 0.0
@@ -39,6 +48,25 @@ class Fence:
     def lift(self) -> None:
         """Let checkouts pass, including those that wait."""
         self._is_down.set()
+        self._change()
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def may_try_again(self) -> bool:
+        """Wait for a new primary, or for this one, where it has just been lost; return whether to connect again."""
+        now = time.monotonic()
+        self._lost_at = self._lost_at or now
+        left = self._lost_at + self.patience - now
+        if self.is_up or left <= 0:
+            return False
+        try:
+            async with asyncio.timeout(left):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def passed(self) -> None:
         """Wait until it is down.
@@ -71,7 +99,8 @@ class Fence:
 
     def declare_up(self) -> None:
         """Let every connection attempt through."""
-        self._pause = None
+        self._pause = self._lost_at = None
+        self._change()
 
     @property
     def is_down(self) -> bool:
@@ -101,14 +130,21 @@ class FencedPool(ReplaceablePool):
     fence: Fence | None = None
 
     def connect(self) -> PoolProxiedConnection:
-        if self.fence is not None and self.fence.is_up:
-            await_only(self.fence.passed())
-        try:
+        fence = self.fence
+        if fence is None:
             return super().connect()
-        except OSError as error:
-            if self.fence is None or not self.fence.is_down or isinstance(error, PrimaryUnavailable):
-                raise
-            raise PrimaryUnavailable(reason=SILENT) from error
+        if fence.is_up:
+            await_only(fence.passed())
+        for _ in range(RETRIES):
+            try:
+                return super().connect()
+            except fence.lost_connection as error:
+                if await_only(fence.may_try_again()):
+                    continue
+                if not fence.is_down or isinstance(error, PrimaryUnavailable):
+                    raise
+                raise PrimaryUnavailable(reason=SILENT) from error
+        return super().connect()
 
     def recreate(self) -> "FencedPool":
         pool = typing.cast(FencedPool, super().recreate())
