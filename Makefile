@@ -17,7 +17,7 @@ EXTRAS = $(shell $(UV_PYTHON) -c 'import tomllib; print(*tomllib.load(open("pypr
 
 .DEFAULT_GOAL := help
 # The folder docs/ exists.
-.PHONY: docs test-docker help install demo test test-quick test-all test-lowest history lint format clean
+.PHONY: docs test-docker help install demo test test-quick test-all test-lowest history soak lint format clean
 .PHONY: bench bench-quick bench-render release-check
 
 help:  ## this list
@@ -74,6 +74,9 @@ docs: $(UV)  ## the documentation site, into site/; broken links are errors
 
 history: install  ## 100,000 operations while everything fails: checks what each client may see
 	@$(RUN) python -m tests.history
+
+soak: install  ## ten minutes with faults, beside plain SQLAlchemy: memory, tasks, descriptors and objects
+	@$(RUN) python -m tests.soak
 
 lint: install  ## style, formatting, types and import contracts, changing nothing
 	@$(RUN) ruff check .

@@ -1,0 +1,44 @@
+"""Whether one contender grows where the other one does not."""
+
+import collections.abc
+import statistics
+import typing
+
+
+KINDS: typing.Final = ("memory", "tasks", "descriptors", "objects")
+
+ALLOWED: typing.Final = {"memory": 8 * 2**20, "tasks": 5, "descriptors": 20, "objects": 3000}
+"""How much more than the other one's growth is noise."""
+
+LEFT: typing.Final = {"tasks": 0, "descriptors": 3}
+"""How much more than before may be left after the end."""
+
+Samples = collections.abc.Sequence[collections.abc.Mapping[str, typing.Any]]
+
+
+def judge(ours: Samples, control: Samples, *, warming_up: float) -> list[str]:
+    """Return what is wrong: a growth under load that the control has not, or something that is left at the end.
+
+    Args:
+        ours: one sample before, many under load, one after the end.
+        control: the same of the other one.
+        warming_up: the share of those under load that does not count.
+
+    """
+    complaints = []
+    for kind in KINDS:
+        grown, expected = (_growth([one[kind] for one in samples[1:-1]], warming_up) for samples in (ours, control))
+        if grown > max(expected, 0) + ALLOWED[kind]:
+            complaints.append(f"{kind}: grew by {grown:,.0f} under load, the control by {expected:,.0f}")
+    for kind, allowed in LEFT.items():
+        left = ours[-1][kind] - ours[0][kind]
+        if left > allowed:
+            complaints.append(f"{kind}: {left} are left at the end")
+    return complaints
+
+
+def _growth(values: collections.abc.Sequence[float], warming_up: float) -> float:
+    """Return how far the median of the last third is above that of the first, after the warming up."""
+    settled = values[int(len(values) * warming_up) :]
+    third = max(1, len(settled) // 3)
+    return statistics.median(settled[-third:]) - statistics.median(settled[:third])

@@ -1,0 +1,31 @@
+import typing
+
+from tests.soak.growth import judge
+
+
+def samples(**growth: float) -> list[dict[str, typing.Any]]:
+    """Return thirty samples that grow by so much each."""
+    kinds = {"memory": 10**8, "tasks": 20, "descriptors": 40, "objects": 10**5}
+    return [{kind: base + growth.get(kind, 0) * number for kind, base in kinds.items()} for number in range(30)]
+
+
+def test_what_the_control_does_as_well_is_no_leak() -> None:
+    """Allocators and caches grow for both."""
+    assert judge(samples(memory=10**7), samples(memory=10**7), warming_up=0.3) == []
+
+
+def test_a_growth_of_its_own_is_a_leak() -> None:
+    """Whichever kind it is, it is named."""
+    for kind, step in {"memory": 10**7, "tasks": 3, "descriptors": 10, "objects": 10**4}.items():
+        leaky = samples(**{kind: step})
+        leaky[-1] = leaky[0]
+        complaints = judge(leaky, samples(), warming_up=0.3)
+        assert len(complaints) == 1
+        assert complaints[0].startswith(kind)
+
+
+def test_what_is_left_at_the_end_is_named() -> None:
+    """Under load it was needed; at the end it is not."""
+    left = samples()
+    left[-1] = {**left[-1], "tasks": left[0]["tasks"] + 1, "descriptors": left[0]["descriptors"] + 4}
+    assert [line.partition(":")[0] for line in judge(left, samples(), warming_up=0.3)] == ["tasks", "descriptors"]
