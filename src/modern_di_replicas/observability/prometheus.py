@@ -124,8 +124,9 @@ class Metrics:
             "db_pool_size", "Connections a pool gives at most, overflow included", "server", "pool", mode="livesum"
         )
         self._children: dict[tuple[object, ...], typing.Any] = {}
+        self._roles: dict[str, Role] = {}
 
-    def _child(self, metric: "Counter | Histogram", *labels: str) -> typing.Any:  # noqa: ANN401  # either kind
+    def _child(self, metric: "Counter | Gauge | Histogram", *labels: str) -> typing.Any:  # noqa: ANN401  # any kind
         # The client's own `labels()` takes a lock and as long as the count itself.
         key = (metric, labels)
         child = self._children.get(key)
@@ -178,14 +179,16 @@ class Metrics:
             self._forget_servers()
             return
         for name, state in event.snapshot.servers.items():
-            self.up.labels(name).set(state.up)
-            for role in Role:
-                self.role.labels(name, role.value).set(role is state.role)
+            self._child(self.up, name).set(state.up)
+            if self._roles.get(name) is not state.role:
+                self._roles[name] = state.role
+                for role in Role:
+                    self.role.labels(name, role.value).set(role is state.role)
             self._set(self.lag_seconds, name, state.lag_seconds)
             self._set(self.lag_bytes, name, state.lag_bytes)
         for pool in event.pools:
-            self.in_use.labels(pool.server, pool.pool).set(pool.in_use)
-            self.size.labels(pool.server, pool.pool).set(pool.capacity)
+            self._child(self.in_use, pool.server, pool.pool).set(pool.in_use)
+            self._child(self.size, pool.server, pool.pool).set(pool.capacity)
 
     def _set(self, gauge: "Gauge", server: str, value: float | None) -> None:
         if value is not None:
@@ -197,7 +200,9 @@ class Metrics:
                 gauge.remove(server)
 
     def _forget_servers(self) -> None:
+        self._roles.clear()
         if not self._is_shared:
+            self._children.clear()
             for gauge in (self.up, self.role, self.lag_seconds, self.lag_bytes, self.in_use, self.size):
                 gauge.clear()
 

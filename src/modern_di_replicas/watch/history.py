@@ -11,7 +11,7 @@ from modern_di_replicas.routing.snapshot import Role, Snapshot
 
 
 BLOCKS: typing.Final = "▁▂▃▄▅▆▇█"
-KEPT: typing.Final = 24
+KEPT: typing.Final = 22
 """How many lags of a replica are shown."""
 
 SMALLEST_SCALE: typing.Final = 0.1
