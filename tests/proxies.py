@@ -15,7 +15,8 @@ class SilentProxy:
         self.port = 0
         self.accepted = 0
         """How many connections it has accepted."""
-        self._target = port
+        self.targets = [port]
+        """Where its connections lead, in turn: with several, it is a reader endpoint."""
         self._pumps: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
         self._is_cut = False
@@ -38,12 +39,13 @@ class SilentProxy:
         return make_url(url).set(port=self.port).render_as_string(hide_password=False)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        target = self.targets[self.accepted % len(self.targets)]
         self.accepted += 1
         self._writers.append(writer)
         if self._is_cut:
             return
         try:
-            there, to_server = await asyncio.open_connection("127.0.0.1", self._target)
+            there, to_server = await asyncio.open_connection("127.0.0.1", target)
         except OSError:
             writer.close()
             return

@@ -54,7 +54,7 @@ class Names:
         if not isinstance(given, collections.abc.Iterable):
             return
         for host in given:
-            if isinstance(host, str) and _is_name(host):
+            if isinstance(host, str) and is_name(host):
                 await self._find(host, timeout)
 
     async def _find(self, host: str, timeout: float) -> None:  # noqa: ASYNC109
@@ -105,7 +105,8 @@ def _too_slow(host: str) -> TimeoutError:
     return TimeoutError(f"the name {host} is not found in time")
 
 
-def _is_name(host: str) -> bool:
+def is_name(host: str) -> bool:
+    """Return whether a host has to be looked up."""
     if not host or host.startswith(("/", "@")):
         return False
     try:

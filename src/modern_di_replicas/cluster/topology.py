@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import typing
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from modern_di_replicas.cluster.commits import Writes
@@ -50,6 +50,11 @@ class Server:
     @property
     def url(self) -> str:
         return self.declared.url
+
+    @property
+    def probed_host(self) -> str:
+        """Where the monitor asks; empty where the URL gives no single host."""
+        return make_url(self.declared.probe_url or self.declared.url).host or ""
 
     @property
     def in_use(self) -> int:

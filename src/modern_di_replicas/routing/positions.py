@@ -51,6 +51,9 @@ class Positions:
     former: set[str] = dataclasses.field(default_factory=set)
     """Databases of clusters that were replaced: what was written there is not here, and is not waited for."""
 
+    several: set[str] = dataclasses.field(default_factory=set)
+    """Names behind which there are several servers: the next connection leads to another position."""
+
     @property
     def answered_at(self) -> float | None:
         """When the primary was asked what it answered last; None while it has not."""
@@ -111,10 +114,10 @@ class Positions:
         self.reached = {
             state.name: math.inf if state.role is Role.ALIAS else typing.cast(int, state.lsn)
             for state in snapshot.servers.values()
-            if state.role in (Role.STANDBY, Role.ALIAS)
+            if state.role in (Role.STANDBY, Role.ALIAS) and state.name not in self.several
         }
         for state in snapshot.servers.values():
-            if state.role is Role.STANDBY:
+            if state.role is Role.STANDBY and state.name in self.reached:
                 self.furthest[state.name] = max(self.reached[state.name], self.furthest.get(state.name, 0))
 
     def required(self, freshness: Freshness, *, now: float) -> int | None:

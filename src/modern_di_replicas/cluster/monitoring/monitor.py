@@ -3,6 +3,7 @@
 import asyncio
 import collections.abc
 import contextlib
+import datetime as dt
 import functools
 import logging
 import math
@@ -19,6 +20,7 @@ from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.failures import reason_of
 from modern_di_replicas.cluster.monitoring.journal import Journal
 from modern_di_replicas.cluster.monitoring.probe import Probe
+from modern_di_replicas.cluster.names import is_name
 from modern_di_replicas.cluster.questions import SOURCES
 from modern_di_replicas.cluster.topology import Server
 from modern_di_replicas.errors import ConfigurationError
@@ -28,6 +30,9 @@ from modern_di_replicas.servers import redacted
 
 
 logger = logging.getLogger("modern_di_replicas")
+
+LOOKS_BEHIND: typing.Final = 2
+"""How many further connections are made at the start to a name, to see whether it always leads to the same server."""
 
 LONGEST_PAUSE: typing.Final = 2.0
 """Seconds between two probes of a server that is down, at the most."""
@@ -118,12 +123,37 @@ class Monitor:
         others = [server for server in self._topology.servers if not server.is_declared_primary]
         for servers in (first, others):
             await asyncio.gather(*(self._probe(server, starting=True) for server in servers))
+        await asyncio.gather(*(self._look_behind(server) for server in others if is_name(server.probed_host)))
         deadline = time.monotonic() + FIRST_LOOK
         while (
             unclear := [server for server in others if self._lag_is_unclear(server)]
         ) and time.monotonic() < deadline:
             await asyncio.sleep(FIRST_LOOK / 20)
             await asyncio.gather(*(self._probe(server) for server in unclear))
+
+    async def _look_behind(self, server: Server) -> None:
+        """Ask on further connections whether a name leads to several servers, as a reader endpoint does."""
+        known = self._observed.get(server.name)
+        if known is None or not known.in_recovery:
+            return
+        further = [self._create_probe(server) for _ in range(LOOKS_BEHIND)]
+        answers = await asyncio.gather(*(probe.ask() for probe in further), return_exceptions=True)
+        await asyncio.gather(*(probe.close() for probe in further))
+        if any(isinstance(seen, Observation) and seen.started != known.started for seen in answers):
+            self._note_several(server)
+
+    def _note_several(self, server: Server) -> None:
+        """Do not rely on the position of a name behind which there are several servers."""
+        if server.name in self._topology.positions.several:
+            return
+        self._topology.positions.several.add(server.name)
+        self._topology.positions.reached.pop(server.name, None)
+        self._topology.positions.furthest.pop(server.name, None)
+        logger.warning(
+            "%s leads to several servers: its lag is that of one of them, and reads after a write use other replicas "
+            "or the primary. Declare each replica by its own address.",
+            server.name,
+        )
 
     def _lag_is_unclear(self, server: Server) -> bool:
         state = self._topology.snapshot.servers[server.name] if self._topology.snapshot else None
@@ -209,6 +239,8 @@ class Monitor:
         self._note_connection(server)
         if was_down and not server.health.is_down:
             logger.warning("%s is back.", server.name)
+        if _leads_elsewhere(self._observed.get(server.name), seen):
+            self._note_several(server)
         self._observed[server.name] = seen
         self._conclude()
         self._note_answer(server.name)
@@ -476,3 +508,11 @@ class Monitor:
         if isinstance(self._topology.primary, PrimaryEngine):
             leader = self._leader.declared
             self._topology.primary.follow(leader.url, connect_args=connect_args(self._settings, leader, "primary"))
+
+
+def _leads_elsewhere(before: Observation | None, now: Observation) -> bool:
+    """Return whether a name led to one standby and now leads to another one: a restart only makes it younger."""
+    if before is None or not (before.in_recovery and now.in_recovery):
+        return False
+    then, since = before.started, now.started
+    return isinstance(then, dt.datetime) and isinstance(since, dt.datetime) and since < then
