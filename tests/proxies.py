@@ -39,13 +39,13 @@ class SilentProxy:
         return make_url(url).set(port=self.port).render_as_string(hide_password=False)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        target = self.targets[self.accepted % len(self.targets)]
+        port = self.targets[self.accepted % len(self.targets)]
         self.accepted += 1
         self._writers.append(writer)
         if self._is_cut:
             return
         try:
-            there, to_server = await asyncio.open_connection("127.0.0.1", target)
+            there, to_server = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
             writer.close()
             return
