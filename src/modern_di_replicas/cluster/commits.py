@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import math
 import time
 import typing
 
@@ -11,6 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, Execution
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from modern_di_replicas.cluster.direct_use import COMMIT, EXPECTED, Info, watch_driver
+from modern_di_replicas.cluster.failures import reason_of
 from modern_di_replicas.cluster.questions import find_missing, flushed, inserted, system, timeline_of_primary
 from modern_di_replicas.consistency.client import Client, Write, current_client
 from modern_di_replicas.consistency.token import ConsistencyToken, identify, later
@@ -46,6 +48,9 @@ SELECT {flushed(missing)} AS flushed,
 FROM (SELECT {inserted(missing)} AS inserted) AS log
 """  # noqa: S608  # constants in a constant
 
+
+COMPLAINTS: typing.Final = 60.0
+"""Seconds between two warnings that the primary did not tell its position."""
 
 _LAZINESS: typing.Final = "synchronous_commit"
 
@@ -98,6 +103,7 @@ class Writes:
     """
 
     def __init__(self, engine: Engine) -> None:
+        self._complained_at = -math.inf
         self.latest: ConsistencyToken | None = None
         """The token of the last write of this process."""
         for event_name in ("do_execute", "do_executemany"):
@@ -197,7 +203,12 @@ class Writes:
         try:
             token = self._ask(typing.cast(AdaptedConnection, connection), info, lazily=work.commits_lazily)
         except Exception as error:  # noqa: BLE001  # what was committed is committed, whatever becomes of the connection
-            logger.warning("The primary did not tell its position after a commit (%s).", type(error).__name__)
+            now = time.monotonic()
+            is_news = now - self._complained_at >= COMPLAINTS
+            if is_news:
+                self._complained_at = now
+            level = logging.WARNING if is_news else logging.DEBUG
+            logger.log(level, "The primary did not tell its position after a commit (%s).", reason_of(error))
             pooled.invalidate(error, soft=True)  # at its next checkout: whoever committed may go on with it
             return
         self.latest = later(self.latest, token)
