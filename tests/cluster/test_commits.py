@@ -300,3 +300,29 @@ async def test_a_statement_without_parameters_of_any_kind_is_noticed_as_well(pri
         options = {"no_parameters": True}
         await connection.exec_driver_sql("INSERT INTO note VALUES ('bare')", execution_options=options)
     assert current_token() is not None
+
+
+async def test_a_rollback_on_a_lost_connection_is_not_an_error(primary: PrimaryEngine, cluster: LocalCluster) -> None:
+    """The server has rolled back already: closing a session after its answer was read must not fail."""
+    async with RoutedSession(primary, intent=Intent.write()) as session:
+        pid = await session.scalar(text("SELECT pg_backend_pid()"))
+        cluster.primary.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
+    async with RoutedSession(primary, intent=Intent.write()) as session:
+        assert await session.scalar(text("SELECT pg_backend_pid()")) != pid
+
+
+async def test_a_rollback_that_fails_for_another_reason_is_an_error(
+    primary: PrimaryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake of the program is not taken for a lost connection."""
+
+    def fail(*_: object) -> None:
+        raise ValueError
+
+    async with primary.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        adapted = typing.cast(typing.Any, (await connection.get_raw_connection()).dbapi_connection)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(adapted), "rollback", fail)
+            with pytest.raises(ValueError):  # noqa: PT011  # as it was raised
+                await connection.rollback()
