@@ -9,7 +9,7 @@ The life of a statement:
 5. `session/replica.py` `ReplicaSession.get_bind`: the first statement takes the replica's connection and keeps it.
 6. `cluster/engines/read_connections.py` `SessionReads._check_statement`: the text is checked just before it is sent.
 7. `cluster/failures.py` `classify`: if it fails, a note on the error says what it means.
-8. `session/replica.py` `ReplicaSession._leave_after`: on a new connection, or elsewhere, it runs once more.
+8. `session/leaving.py` `LeavingSession._leave_after`: on a new connection, or elsewhere, it runs once more.
 9. `session/stale_writes.py` `StaleWriteGuard.check_object`: a flush writes no object that only a replica has given.
-10. `session/replica.py` `ReplicaSession.end_reading`: the end of the transaction gives the connection back.
+10. `session/leaving.py` `LeavingSession.end_reading`: the end of the transaction gives the connection back.
 """

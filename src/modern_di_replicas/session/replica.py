@@ -1,14 +1,13 @@
-"""All of the routing: a session that reads from a replica, and moves to the primary when it must, once, for good."""
+"""Where each statement of a session runs: on its replica, or on the primary once it has moved there."""
 
 import collections.abc
 import contextlib
-import dataclasses
 import time
 import typing
 
-from sqlalchemy import Connection, Engine, Executable, UpdateBase, event
+from sqlalchemy import Connection, Engine, Executable, UpdateBase
 from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
-from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.session import JoinTransactionMode
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only
@@ -16,15 +15,14 @@ from sqlalchemy.util import await_only
 from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.read_connections import StatementNotForReplica, StatementStreams, asks_to_stream
-from modern_di_replicas.cluster.failures import CONNECTS, RUNS, Failure, classify
-from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
+from modern_di_replicas.cluster.failures import Failure
 from modern_di_replicas.intent import Intent, is_primary_declared
-from modern_di_replicas.observability.events import Escalated, ReRun
+from modern_di_replicas.observability.events import ReRun
 from modern_di_replicas.observability.request import note_decision
-from modern_di_replicas.routing.decision import Cause, Decision, on_primary
-from modern_di_replicas.routing.statements import Need
-from modern_di_replicas.session.guarded import ALL_AT_ONCE, GuardedSession, mark_rows
+from modern_di_replicas.routing.decision import Cause, on_primary
+from modern_di_replicas.session.guarded import ALL_AT_ONCE, mark_rows
 from modern_di_replicas.session.unit_of_work import UnitOfWork
+from modern_di_replicas.session.unsent_writes import UnsentWritesSession
 
 
 USE_PRIMARY: typing.Final = "use_primary"
@@ -35,7 +33,7 @@ _DECLARED: typing.Final = (Cause.USE_PRIMARY, "use_primary()")
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
-class ReplicaSession(GuardedSession):
+class ReplicaSession(UnsentWritesSession):
     """The synchronous half of a `RoutedSession` that reads from a replica: all of the routing.
 
     It reads on a connection of its own, `_reading`, which the `Session` is only lent: what becomes of a replica
@@ -46,19 +44,11 @@ class ReplicaSession(GuardedSession):
     # for half as much again.
     _is_elsewhere: bool = False
     """Whether the current statement runs on a bind the application chose."""
-    _has_been_elsewhere: bool = False
-    _has_read: bool = False
-    """Whether it has read from a replica: what it reads next may not be older."""
-    _left: tuple[Connection, ...] = ()
-    """Connections that are not used any more; they end with the transaction."""
-    _failed: frozenset[str] = frozenset()
-    """The replicas that this unit of work has left."""
     _executing: Engine | None = None
     _is_provisioning: bool = False
     """Whether a task is taking the first connection."""
     _streams: bool = False
     _catch_up: CatchUpEngine | None = None
-    _unit: UnitOfWork | None = None
     _given_join_mode: JoinTransactionMode
 
     def route(
@@ -99,12 +89,6 @@ class ReplicaSession(GuardedSession):
                 self.escalation = on_primary(Cause.NEEDS_TRANSACTION, "an isolation level of its own")
             elif always.get(USE_PRIMARY):
                 self.escalation = on_primary(*_ASKED)
-
-    def _read_from(self, replica: OneReplicaEngine) -> None:
-        self._replica = replica
-        isolation = replica.isolation_of(self._intent)
-        self._engine = replica.isolated(isolation)
-        self._autocommit = isolation == "AUTOCOMMIT"
 
     def join_unit(self, unit: UnitOfWork) -> None:
         """Share a unit of work with other sessions; it begins on the primary if one of them has moved there."""
@@ -379,117 +363,6 @@ class ReplicaSession(GuardedSession):
             self.escalate(Cause.NOT_FRESH, catch_up.decision.reason)
 
     @property
-    def decision(self) -> Decision:
-        """Where this unit of work runs now, and why."""
-        declared, escalation = self._intent.reason, self.escalation
-        if escalation is None:
-            return Decision(server=self.label, cause=Cause.REPLICA, reason=declared)
-        return dataclasses.replace(escalation, reason=f"{declared}, escalated: {escalation.reason}")
-
-    @property
-    def label(self) -> str:
-        """The name of the replica it reads from."""
-        return self._replica.label
-
-    def _leave_after(self, error: Exception, engine: Engine, *, stands_alone: bool, losses: int) -> bool:
-        """Have a statement run again after an error of the replica, or raise the error.
-
-        Args:
-            error: what the statement met.
-            engine: where it was run.
-            stands_alone: whether it can be run again.
-            losses: how often it has failed on this replica.
-
-        Returns:
-            Whether it is run elsewhere; otherwise it is run on a new connection to the same replica.
-
-        Raises:
-            WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
-            NoReplicaAvailable: no other replica can run it, and the settings say `primary_reads=False`.
-
-        """
-        if isinstance(error, StatementNotForReplica):
-            if error.foreseen.need is Need.PRIMARY:
-                self.escalate_write(error.foreseen.kind)
-            else:
-                self.escalate(Cause.NEEDS_TRANSACTION, f"{error.foreseen.kind} needs a transaction")
-            return True
-        failure = classify(error)
-        if failure is Failure.OWN:
-            raise error
-        if failure is Failure.WRITE:
-            statement = "a write that only the server could see"
-            if not stands_alone:
-                raise WriteOnReplicaError(endpoint=self._intent.endpoint, statement=statement) from error
-            self.escalate_write(statement)
-            return True
-        health = self._replica.health
-        ejected = failure is Failure.DOWN and health.failed(error)
-        if not stands_alone:
-            raise error
-        if failure is Failure.LOST:
-            # Its place in the pool is free already; a load inside this statement may have replaced it.
-            connection = self._reading.pop(engine, None)
-            self._leave_connections(*filter(None, [connection]))
-            if losses < (CONNECTS if connection is None else RUNS) and not health.is_down:
-                return False
-            ejected = connection is None and health.failed()
-        self._replica.policy.report_loss(server=self.label, error=error, ejected=ejected)
-        self._leave_replica(failure, f"failed ({type(error).__name__})", error)
-        return True
-
-    def _leave_replica(self, failure: Failure, reason: str, error: Exception | None = None) -> None:
-        """Move to the primary; or to another replica, where the primary is not to read or is not known."""
-        replica, primary_reads = self._replica, self._replica.policy.primary_reads
-        self._failed |= {replica.label}
-        if not primary_reads or replica.topology.has_lost_primary:
-            other = await_only(replica.another(self._intent, without=self._failed, has_read=self._has_read))
-            if other is not None:
-                self._read_from(typing.cast(OneReplicaEngine, other))
-                if self._unit is not None:
-                    self._unit.replica = self._replica
-                self._leave_connections(*self._reading.values())
-                self._reading.clear()
-                note_decision(self.decision)
-                return
-        if primary_reads:
-            self.escalate(Cause.REPLICA_FAILED, f"{replica.label} {reason}")
-        elif error is not None and failure is Failure.REFUSED:
-            raise error
-        else:
-            raise NoReplicaAvailable(group=self._intent.group) from error
-
-    def _leave_connections(self, *connections: Connection) -> None:
-        self._has_been_elsewhere = True
-        self._left = (*self._left, *connections)
-
-    # Moving to the primary
-
-    def escalate(self, cause: Cause, reason: str) -> None:
-        """Move this unit of work to the primary, to its end."""
-        if self.escalation is None:
-            self.escalation = on_primary(cause, reason)
-            if isinstance(self._primary, Engine):
-                self._primary = self._replica.topology.limited(self._primary, cause)
-            if self._unit is not None and self._unit.escalation is None:
-                self._unit.escalation = self.escalation
-            self.guard.left_replica(self)
-            note_decision(self.decision)
-            if (hooks := self._replica.topology.hooks) is not None and cause is not Cause.NOT_FRESH:
-                hooks.emit(Escalated(server=self.label, cause=cause, reason=reason, endpoint=self._intent.endpoint))
-
-    def escalate_write(self, statement: str) -> None:
-        """Move to the primary because of a write where a read was declared.
-
-        Raises:
-            WriteOnReplicaError: `on_write` is `raise`.
-
-        """
-        if self.escalation is None:
-            self._replica.policy.report_write(endpoint=self._intent.endpoint, statement=statement)
-            self.escalate(Cause.WROTE, statement)
-
-    @property
     def ends_at_once(self) -> bool:
         """Whether closing it awaits nothing: it has read in autocommit, and its pool just takes the connection back."""
         replica = self._replica
@@ -502,16 +375,6 @@ class ReplicaSession(GuardedSession):
         # A listener of the application may send something.
         return not (has_streamed or pool.overflow() > 0 or pool.dispatch.reset or pool.dispatch.checkin)
 
-    def end_reading(self) -> None:
-        """Give the replica's connections back, at the end of a transaction."""
-        while self._reading:
-            _, connection = self._reading.popitem()
-            _give_back(connection)
-        while self._left:
-            connection, *left = self._left
-            self._left = tuple(left)
-            _give_back(connection)
-
     def close(self) -> None:
         if self._is_provisioning:
             msg = "Method 'close()' can't be called here: this session is provisioning a new connection"
@@ -522,55 +385,6 @@ class ReplicaSession(GuardedSession):
             if self._reading or self._left:  # a transaction whose end is cancelled does not say so
                 self.end_reading()
 
-    def check_flush(self) -> None:
-        """Move to the primary before a flush, and check that nothing stale is written.
-
-        Raises:
-            WriteOnReplicaError: `on_write` is `raise`.
-            StaleWriteError: the flush would overwrite a row with what a replica had.
-
-        """
-        if self.new:
-            self.escalate_write("INSERT")
-        elif self.deleted:
-            self.escalate_write("DELETE")
-        elif any(self.is_modified(instance) for instance in self.dirty):
-            self.escalate_write("UPDATE")
-        self.escalate(Cause.WROTE, "flush")
-        self.check_changes()
-
-    # What writes without a statement of its own
-
-    def connection(self, *args: typing.Any, **options: typing.Any) -> Connection:
-        # What its user will do with it cannot be foreseen, nor run again.
-        self.escalate(Cause.NEEDS_TRANSACTION, "connection()")
-        return super().connection(*args, **options)
-
-    def begin_nested(self) -> SessionTransaction:
-        self.escalate_write("SAVEPOINT")
-        return super().begin_nested()
-
-    def merge(self, instance: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
-        self.escalate_write("merge()")
-        return super().merge(instance, *args, **options)
-
-    def bulk_save_objects(
-        self, objects: collections.abc.Iterable[object], *args: typing.Any, **options: typing.Any
-    ) -> None:
-        self.escalate_write("bulk_save_objects()")
-        saved = list(objects)
-        for instance in filter(self.has_had, saved):
-            self.check_written(instance, self.guard.check_object)
-        super().bulk_save_objects(saved, *args, **options)
-
-    def bulk_insert_mappings(self, *args: typing.Any, **options: typing.Any) -> None:
-        self.escalate_write("bulk_insert_mappings()")
-        super().bulk_insert_mappings(*args, **options)
-
-    def bulk_update_mappings(self, *args: typing.Any, **options: typing.Any) -> None:
-        self.escalate_write("bulk_update_mappings()")
-        super().bulk_update_mappings(*args, **options)
-
 
 def _load_all_at_once(options: dict[str, typing.Any]) -> None:
     given = options.get("execution_options")
@@ -580,25 +394,5 @@ def _load_all_at_once(options: dict[str, typing.Any]) -> None:
         options["execution_options"] = ALL_AT_ONCE.union(given)
 
 
-def _give_back(connection: Connection) -> None:
-    try:
-        connection.close()
-    except BaseException:  # cancelled in the middle, and nobody else has it
-        connection.invalidate()
-        connection.close()
-        raise
-
-
 def _asked(options: collections.abc.Mapping[str, typing.Any] | None) -> tuple[Cause, str]:
     return _ASKED if options and options.get(USE_PRIMARY) else _DECLARED
-
-
-@event.listens_for(ReplicaSession, "before_flush")
-def _before_flush(session: ReplicaSession, context: UOWTransaction, instances: object) -> None:  # noqa: ARG001
-    session.check_flush()
-
-
-@event.listens_for(ReplicaSession, "after_transaction_end")
-def _after_transaction_end(session: ReplicaSession, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
-        session.end_reading()

@@ -1,0 +1,184 @@
+"""A session that leaves its replica: for the primary, to its end, or for another replica."""
+
+import dataclasses
+import typing
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.util import await_only
+
+from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
+from modern_di_replicas.cluster.engines.read_connections import StatementNotForReplica
+from modern_di_replicas.cluster.failures import CONNECTS, RUNS, Failure, classify
+from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
+from modern_di_replicas.intent import Intent
+from modern_di_replicas.observability.events import Escalated
+from modern_di_replicas.observability.request import note_decision
+from modern_di_replicas.routing.decision import Cause, Decision, on_primary
+from modern_di_replicas.routing.statements import Need
+from modern_di_replicas.session.guarded import GuardedSession
+from modern_di_replicas.session.unit_of_work import UnitOfWork
+
+
+class LeavingSession(GuardedSession):
+    """A session that reads from a replica, on connections of its own, until it leaves it."""
+
+    # Here and not in each session, because they seldom change: Python makes an object of some 30 attributes of its own
+    # for half as much again.
+    _has_been_elsewhere: bool = False
+    _has_read: bool = False
+    """Whether it has read from a replica: what it reads next may not be older."""
+    _left: tuple[Connection, ...] = ()
+    """Connections that are not used any more; they end with the transaction."""
+    _failed: frozenset[str] = frozenset()
+    """The replicas that this unit of work has left."""
+    _unit: UnitOfWork | None = None
+
+    # Set by `ReplicaSession.route`.
+    _intent: Intent
+    _primary: Engine | Connection
+    _reading: dict[Engine, Connection]
+
+    def _read_from(self, replica: OneReplicaEngine) -> None:
+        self._replica = replica
+        isolation = replica.isolation_of(self._intent)
+        self._engine = replica.isolated(isolation)
+        self._autocommit = isolation == "AUTOCOMMIT"
+
+    @property
+    def decision(self) -> Decision:
+        """Where this unit of work runs now, and why."""
+        declared, escalation = self._intent.reason, self.escalation
+        if escalation is None:
+            return Decision(server=self.label, cause=Cause.REPLICA, reason=declared)
+        return dataclasses.replace(escalation, reason=f"{declared}, escalated: {escalation.reason}")
+
+    @property
+    def label(self) -> str:
+        """The name of the replica it reads from."""
+        return self._replica.label
+
+    # Leaving after an error
+
+    def _leave_after(self, error: Exception, engine: Engine, *, stands_alone: bool, losses: int) -> bool:
+        """Have a statement run again after an error of the replica, or raise the error.
+
+        Args:
+            error: what the statement met.
+            engine: where it was run.
+            stands_alone: whether it can be run again.
+            losses: how often it has failed on this replica.
+
+        Returns:
+            Whether it is run elsewhere; otherwise it is run on a new connection to the same replica.
+
+        Raises:
+            WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
+            NoReplicaAvailable: no other replica can run it, and the settings say `primary_reads=False`.
+
+        """
+        if isinstance(error, StatementNotForReplica):
+            if error.foreseen.need is Need.PRIMARY:
+                self.escalate_write(error.foreseen.kind)
+            else:
+                self.escalate(Cause.NEEDS_TRANSACTION, f"{error.foreseen.kind} needs a transaction")
+            return True
+        failure = classify(error)
+        if failure is Failure.OWN:
+            raise error
+        if failure is Failure.WRITE:
+            statement = "a write that only the server could see"
+            if not stands_alone:
+                raise WriteOnReplicaError(endpoint=self._intent.endpoint, statement=statement) from error
+            self.escalate_write(statement)
+            return True
+        health = self._replica.health
+        ejected = failure is Failure.DOWN and health.failed(error)
+        if not stands_alone:
+            raise error
+        if failure is Failure.LOST:
+            # Its place in the pool is free already; a load inside this statement may have replaced it.
+            connection = self._reading.pop(engine, None)
+            self._leave_connections(*filter(None, [connection]))
+            if losses < (CONNECTS if connection is None else RUNS) and not health.is_down:
+                return False
+            ejected = connection is None and health.failed()
+        self._replica.policy.report_loss(server=self.label, error=error, ejected=ejected)
+        self._leave_replica(failure, f"failed ({type(error).__name__})", error)
+        return True
+
+    def _leave_replica(self, failure: Failure, reason: str, error: Exception | None = None) -> None:
+        """Move to the primary; or to another replica, where the primary is not to read or is not known."""
+        replica, primary_reads = self._replica, self._replica.policy.primary_reads
+        self._failed |= {replica.label}
+        if not primary_reads or replica.topology.has_lost_primary:
+            other = await_only(replica.another(self._intent, without=self._failed, has_read=self._has_read))
+            if other is not None:
+                self._read_from(typing.cast(OneReplicaEngine, other))
+                if self._unit is not None:
+                    self._unit.replica = self._replica
+                self._leave_connections(*self._reading.values())
+                self._reading.clear()
+                note_decision(self.decision)
+                return
+        if primary_reads:
+            self.escalate(Cause.REPLICA_FAILED, f"{replica.label} {reason}")
+        elif error is not None and failure is Failure.REFUSED:
+            raise error
+        else:
+            raise NoReplicaAvailable(group=self._intent.group) from error
+
+    def _leave_connections(self, *connections: Connection) -> None:
+        self._has_been_elsewhere = True
+        self._left = (*self._left, *connections)
+
+    # Moving to the primary
+
+    def escalate(self, cause: Cause, reason: str) -> None:
+        """Move this unit of work to the primary, to its end."""
+        if self.escalation is None:
+            self.escalation = on_primary(cause, reason)
+            if isinstance(self._primary, Engine):
+                self._primary = self._replica.topology.limited(self._primary, cause)
+            if self._unit is not None and self._unit.escalation is None:
+                self._unit.escalation = self.escalation
+            self.guard.left_replica(self)
+            note_decision(self.decision)
+            if (hooks := self._replica.topology.hooks) is not None and cause is not Cause.NOT_FRESH:
+                hooks.emit(Escalated(server=self.label, cause=cause, reason=reason, endpoint=self._intent.endpoint))
+
+    def escalate_write(self, statement: str) -> None:
+        """Move to the primary because of a write where a read was declared.
+
+        Raises:
+            WriteOnReplicaError: `on_write` is `raise`.
+
+        """
+        if self.escalation is None:
+            self._replica.policy.report_write(endpoint=self._intent.endpoint, statement=statement)
+            self.escalate(Cause.WROTE, statement)
+
+    def end_reading(self) -> None:
+        """Give the replica's connections back, at the end of a transaction."""
+        while self._reading:
+            _, connection = self._reading.popitem()
+            _give_back(connection)
+        while self._left:
+            connection, *left = self._left
+            self._left = tuple(left)
+            _give_back(connection)
+
+
+def _give_back(connection: Connection) -> None:
+    try:
+        connection.close()
+    except BaseException:  # cancelled in the middle, and nobody else has it
+        connection.invalidate()
+        connection.close()
+        raise
+
+
+@event.listens_for(LeavingSession, "after_transaction_end")
+def _after_transaction_end(session: LeavingSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.end_reading()
