@@ -25,6 +25,7 @@ from sybil.parsers.markdown import CodeBlockParser
 from modern_di_replicas import ReplicationSettings
 from modern_di_replicas.testing import LocalCluster, empty_database, routing_log
 from modern_di_replicas.testing.cluster import DRIVER_VARIABLE
+from tests.disposable import Disposable
 
 
 # A shell's background job ignores these, and so does all that it starts: tests that send them would wait in vain.
@@ -68,6 +69,21 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--driver") == "psycopg":
         # A stream that is not read to its end leaves its cursor to the end of the transaction; psycopg minds.
         config.addinivalue_line("filterwarnings", "ignore:.*ServerCursorMixin:pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="session")
+def disposable() -> collections.abc.Iterator[Disposable]:
+    """Give what starts clusters to break, and starts a new one only where the last one cannot be mended."""
+    disposable = Disposable()
+    yield disposable
+    disposable.end()
+
+
+@pytest.fixture
+def disposable_cluster(disposable: Disposable) -> collections.abc.Iterator[LocalCluster]:
+    """Give a primary and two replicas to one test, which may break them."""
+    yield disposable.take()
+    disposable.give_back()
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
