@@ -397,7 +397,7 @@ async def test_an_error_while_the_monitor_concludes_is_logged_and_it_goes_on(
 
         known = snapshot(servers)
         with monkeypatch.context() as broken:
-            broken.setattr("modern_di_replicas.cluster.monitoring.monitor.assemble", fail)
+            broken.setattr("modern_di_replicas.cluster.monitoring.conclusions.assemble", fail)
             await until(lambda: len(errors_of(caplog)) >= 6)
             assert snapshot(servers) is known, "one error says nothing of the servers"
             broken.setattr(type(monitor), "_answer_time", 0.0)
@@ -417,7 +417,7 @@ async def test_an_error_in_an_immediate_probe_is_logged_as_well(
     """It is a task of its own, whose error would be shown when it is collected, if at all."""
     async with serving(disposable_cluster, probe_interval=120) as servers, Monitor(servers.replica) as monitor:
         await asyncio.to_thread(disposable_cluster.replicas[0].promote)
-        monkeypatch.setattr("modern_di_replicas.cluster.monitoring.monitor.assemble", None)
+        monkeypatch.setattr("modern_di_replicas.cluster.monitoring.conclusions.assemble", None)
         await monitor.probe_now(name(disposable_cluster.replicas[0]))
         assert "NoneType" in caplog.text
 

@@ -18,14 +18,13 @@ from modern_di_replicas.cluster.connecting import connect_args
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.failures import reason_of
-from modern_di_replicas.cluster.monitoring.journal import Journal
+from modern_di_replicas.cluster.monitoring.conclusions import JITTER, Conclusions
 from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.cluster.names import is_name
 from modern_di_replicas.cluster.questions import SOURCES
 from modern_di_replicas.cluster.topology import Server
 from modern_di_replicas.errors import ConfigurationError
-from modern_di_replicas.routing.snapshot import Observation, Role, ServerState, Snapshot, assemble, find_primary
-from modern_di_replicas.routing.succession import History, find_successor
+from modern_di_replicas.routing.snapshot import Observation
 from modern_di_replicas.servers import redacted
 
 
@@ -40,16 +39,13 @@ LONGEST_PAUSE: typing.Final = 2.0
 FIRST_LOOK: typing.Final = 0.25
 """Seconds that the start waits, at the most, for replicas to reach where the primary was when it began."""
 
-JITTER: typing.Final = 0.1
-"""Each pause is up to this share longer or shorter, so that many processes do not ask at once."""
-
 _TOO_MANY_CONNECTIONS: typing.Final = "53300"
 
 _REFUSALS: typing.Final = ("28", "3D")
 """SQLSTATE classes of a wrong user, password or database: nothing that time heals."""
 
 
-class Monitor:
+class Monitor(Conclusions):
     """Watches the servers of one application while it runs: `async with Monitor(replica_engine): ...`.
 
     `setup_replicas` and `ReplicasPlugin` start it with the application. Without it the library works on what
@@ -66,29 +62,13 @@ class Monitor:
 
     def __init__(self, replicas: ReplicaEngine) -> None:
         topology, settings = replicas.topology, replicas.settings
-        self._topology = topology
-        self._settings = settings
+        super().__init__(topology, settings)
         self._probes = {server.name: self._create_probe(server) for server in topology.servers}
-        self._not_promotable = {server.name for server in topology.servers if not server.declared.promotable}
-        self._observed: dict[str, Observation] = {}
         self._immediate_probes: dict[str, asyncio.Task[None]] = {}
         self._next_answer: asyncio.Future[None] | None = None
         self._asked_primary_at = -math.inf
-        self._declared = next(server.name for server in topology.servers if server.is_declared_primary)
-        self._primary = self._declared
-        self._lost_primary_at: float | None = None
-        self._system: int | None = None
-        self._timeline = 0
-        self._newest: dict[str, int] = {}
-        """The newest timeline each server was on in this PostgreSQL cluster."""
-        self._diverged: dict[str, Observation] = {}
-        """Standbys that have what the primary, restored from a backup, has not."""
-        self._journal = Journal()
         self._missing: dict[str, frozenset[str]] = {}
         """What servers cannot be asked for, as it was logged last."""
-        self._concluded_at = -math.inf
-        self._unwatched: set[str] = set()
-        """Servers whose watch was cancelled from outside."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def _create_probe(self, server: Server) -> Probe:
@@ -209,10 +189,6 @@ class Monitor:
             if time.monotonic() - self._concluded_at > self._answer_time:
                 self._publish_unknown()  # what was concluded last is too old to rely on
 
-    def _publish_unknown(self) -> None:
-        states = {server.name: ServerState(name=server.name) for server in self._topology.servers}
-        self._topology.publish(Snapshot(servers=states))
-
     async def _watch(self, server: Server) -> None:
         pause = self._settings.probe_interval
         while True:
@@ -278,11 +254,6 @@ class Monitor:
     def timeout(self) -> float:
         """How many seconds a server has to answer."""
         return self._settings.probe_timeout
-
-    @property
-    def _answer_time(self) -> float:
-        """How many seconds from now every server has been asked that was up, and has answered or is down."""
-        return self._settings.probe_interval * (1 + JITTER) + self._settings.probe_timeout
 
     def probe_now(self, name: str) -> asyncio.Task[None]:
         """Ask one server where it is, now; those who do so at the same time share the answer."""
@@ -361,153 +332,10 @@ class Monitor:
         if server.name == self._primary and isinstance(engine, PrimaryEngine):
             engine.declare_down(timeout=min(self._settings.connect_timeout, self._settings.probe_timeout))
 
-    def _conclude(self) -> None:
-        """Publish what all observations together mean, and let writes follow a primary that moved."""
-        primary = self._find_primary()
-        positions = self._topology.positions
-        if primary is None:
-            self._lost_primary_at = self._lost_primary_at or time.monotonic()
-            ours = self._ours()
-            newest = (seen.timeline for seen in self._promotable(ours).values() if self._system == seen.system)
-            before, self._timeline = self._timeline, max(self._timeline, *newest, 0)
-            if self._timeline > before:
-                self._ask_everybody()
-            positions.assume(ours.values())
-        else:
-            leader = self._observed[primary]
-            if positions.is_set_back(leader):
-                self._set_back(primary, leader)
-            if primary != self._primary or leader.timeline > self._timeline > 0 or self._is_fenced:
-                self._move_to(primary)
-            self._lost_primary_at, self._system, self._timeline = None, leader.system, leader.timeline
-            positions.follow(leader)
-        self._note_timelines()
-        snapshot = assemble(
-            (server.name for server in self._topology.servers),
-            self._observed,
-            history=positions.history,
-            primary=primary,
-            timeline=self._timeline,
-            lost_primary_at=self._lost_primary_at,
-            system=self._system,
-            diverged=self._diverged,
-        )
-        for state in snapshot.servers.values():
-            if state.role is Role.STANDBY:
-                positions.note_written(self._observed[state.name])
-        self._journal.roles(snapshot)
-        if primary is None and self._unwatched:
-            self._publish_unknown()  # one of them may be the primary, and the lag of its replicas would have no limit
-        else:
-            self._topology.publish(snapshot)
-        self._concluded_at = time.monotonic()
-        engine, is_former = self._topology.primary, snapshot.servers[self._primary].role in (Role.FENCED, Role.FOREIGN)
-        if is_former and isinstance(engine, PrimaryEngine):
-            longest = self._succession_time + self._answer_time
-            engine.fence(timeout=min(longest, self._settings.connect_timeout))
-
-    def _ours(self) -> dict[str, Observation]:
-        """Return what those servers said that belong to the PostgreSQL cluster that is known."""
-        system = self._system
-        if system is None and self._declared in self._observed:
-            system = self._observed[self._declared].system
-        return {name: seen for name, seen in self._observed.items() if system in (None, seen.system)}
-
-    def _promotable(self, observed: collections.abc.Mapping[str, Observation]) -> dict[str, Observation]:
-        return {name: seen for name, seen in observed.items() if name not in self._not_promotable}
-
-    def _find_primary(self) -> str | None:
-        primary = find_primary(self._promotable(self._ours()), current=self._primary, timeline=self._timeline)
-        if primary is not None or self._system is None or self._lost_primary_at is None:
-            return primary
-        silent = time.monotonic() - self._lost_primary_at
-        if silent < self._succession_time:
-            return None
-        successor = find_successor(
-            self._observed,
-            history=History(system=self._system, timeline=self._timeline),
-            declared=self._declared,
-            newest=self._newest,
-            not_promotable=self._not_promotable,
-        )
-        if successor is not None:
-            self._begin_anew(successor, silent)
-        return successor
-
-    @property
-    def _succession_time(self) -> float:
-        """How many seconds the primary has to be lost before another history may take its place."""
-        return self._settings.probe_timeout + 2 * self._settings.probe_interval
-
-    def _begin_anew(self, successor: str, silent: float) -> None:
-        """Forget a PostgreSQL cluster whose primary is gone: another one, or a restored backup, is at its addresses."""
-        seen = self._observed[successor]
-        what = "a restored backup of its cluster" if seen.system == self._system else "another PostgreSQL cluster"
-        logger.warning(
-            "The primary has been gone for %.1f s, and %s has %s (system %d, timeline %d; before: system %d, timeline "
-            "%d): it is the primary now. What was known of the former one is forgotten, tokens included.",
-            silent,
-            successor,
-            what,
-            seen.system,
-            seen.timeline,
-            self._system,
-            self._timeline,
-        )
-        self._topology.forget_writes()
-        self._newest.clear()
-        self._diverged.clear()
-        self._system, self._timeline = seen.system, seen.timeline
-        self._follow(successor)
-
-    def _set_back(self, primary: str, leader: Observation) -> None:
-        """Forget what was written before a backup was restored on the same timeline."""
-        self._diverged = {
-            name: seen
-            for name, seen in self._observed.items()
-            if seen.in_recovery and seen.system == leader.system and seen.lsn > leader.lsn
-        }
-        ahead = ", ".join(self._diverged)
-        logger.warning(
-            "%s has less than before on the same timeline: a backup was restored. What was known is forgotten%s.",
-            primary,
-            f", and not used are standbys that have what it has not, until they are rebuilt: {ahead}" if ahead else "",
-        )
-        self._topology.forget_writes()
-
-    def _note_timelines(self) -> None:
-        for name, seen in self._observed.items():
-            if seen.system == self._system:
-                self._newest[name] = max(seen.timeline, self._newest.get(name, 0))
-        _, written = self._topology.positions.history.last or (0.0, 0)
-        for name, before in list(self._diverged.items()):
-            seen = self._observed.get(name, before)
-            if seen.lsn < before.lsn or (seen.started != before.started and before.lsn <= written):
-                del self._diverged[name]  # it was rebuilt from the primary
-
     def _ask_everybody(self) -> None:
         """Probe every server now: there is a new primary, and what is known of the others is from before."""
         for name in self._probes:
             self.probe_now(name)
-
-    @property
-    def _is_fenced(self) -> bool:
-        return isinstance(self._topology.primary, PrimaryEngine) and self._topology.primary.is_fenced
-
-    def _move_to(self, primary: str) -> None:
-        logger.warning("The primary is %s now; it was %s. Writes follow.", primary, self._primary)
-        self._topology.positions.history.clear()
-        self._follow(primary)
-
-    @property
-    def _leader(self) -> Server:
-        return next(server for server in self._topology.servers if server.name == self._primary)
-
-    def _follow(self, primary: str) -> None:
-        self._primary = primary
-        if isinstance(self._topology.primary, PrimaryEngine):
-            leader = self._leader.declared
-            self._topology.primary.follow(leader.url, connect_args=connect_args(self._settings, leader, "primary"))
 
 
 def _leads_elsewhere(before: Observation | None, now: Observation) -> bool:
