@@ -3,8 +3,8 @@
 import asyncio
 import typing
 
-from sqlalchemy import text
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy import event, text
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import Servers, serving
@@ -76,3 +76,22 @@ async def test_who_kept_a_pool_that_was_replaced_connects_to_the_current_one(rep
         connection = await greenlet_spawn(kept.connect)
         assert servers.checked_out() == 1
         await greenlet_spawn(connection.close)
+
+
+async def test_checkouts_that_wait_are_woken_when_a_connection_cannot_be_made(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: a place in the pool that is free is used at once; SQLAlchemy tells no checkout that waits for it."""
+    failures = [OSError("no route")] * LIMIT
+
+    def fail_at_first(*_: object) -> None:
+        if failures:
+            await_only(asyncio.sleep(0))  # meanwhile the other checkouts begin to wait
+            raise failures.pop()
+
+    async with serving(replicated_cluster, **POOL) as servers:
+        event.listen(servers.primary.sync_engine, "do_connect", fail_at_first)
+        began = replicated_cluster.primary.execute("SELECT clock_timestamp()")
+        clients = [asyncio.create_task(count_opened(servers, began)) for _ in range(CLIENTS)]
+        async with asyncio.timeout(30):  # of the pool's 60
+            answers = await asyncio.gather(*clients, return_exceptions=True)
+        assert sum(isinstance(answer, BaseException) for answer in answers) == LIMIT
+        assert await count_opened(servers, began) <= LIMIT

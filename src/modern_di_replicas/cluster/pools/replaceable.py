@@ -4,6 +4,7 @@ import time
 import typing
 
 from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from modern_di_replicas.cluster.pools.open_connections import TerminatedWhileOpeningError
@@ -28,6 +29,8 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
     _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"
     in_use: int = 0
     """How many of its connections are in use; `checkedout()` computes it from the queue, for each choice anew."""
+    _getting: int = 0
+    """How many checkouts wait, or make a connection."""
     _successor: "ReplaceablePool | None" = None
 
     def connect(self) -> PoolProxiedConnection:
@@ -40,9 +43,13 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
 
     def recreate(self) -> "ReplaceablePool":
         self._successor = typing.cast(ReplaceablePool, super().recreate())
-        if not self.checkedin():
-            super()._do_return_conn(typing.cast(ConnectionPoolEntry, _WakeUp()))  # wakes a waiting checkout, if any
+        self._wake_one()
         return self._successor
+
+    def _wake_one(self) -> None:
+        """Wake a waiting checkout, if any: it finds out itself why."""
+        if not self.checkedin():
+            super()._do_return_conn(typing.cast(ConnectionPoolEntry, _WakeUp()))
 
     def _current(self) -> "ReplaceablePool":
         pool = self
@@ -53,7 +60,19 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
     # What a subclass of `Pool` supplies:
 
     def _do_get(self) -> ConnectionPoolEntry:
-        entry = super()._do_get()
+        self._getting += 1
+        try:
+            entry = super()._do_get()
+        except BaseException as error:
+            # SQLAlchemy frees the place of a connection that could not be made, and tells no checkout that waits for
+            # one: all of them would wait to the end of their time.
+            if self._getting > 1 and not isinstance(error, PoolTimeoutError):
+                self._wake_one()
+            raise
+        finally:
+            self._getting -= 1
+        if isinstance(entry, _WakeUp) and self._successor is None:
+            return self._do_get()
         self.in_use += 1
         if self._successor is None:
             return entry
@@ -77,7 +96,7 @@ class _ReplacedError(Exception):
 
 
 class _WakeUp:
-    """An entry without a connection: in the queue of a pool that was replaced it only wakes a waiting checkout."""
+    """An entry without a connection: in the queue of a pool it only wakes a waiting checkout."""
 
     record_info = None
 
