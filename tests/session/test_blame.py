@@ -218,6 +218,7 @@ async def test_a_connection_that_is_lost_before_it_is_given_back_costs_nothing(
             assert await watched.serves_as_before()
 
 
+@only_on("asyncpg", "psycopg has no such state: libpq reads a server's farewell and closes the connection")
 @pytest.mark.parametrize("role", ["replica", "primary"])
 async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster: LocalCluster, role: str) -> None:
     """A server's farewell to an idle connection leaves asyncpg in a state that no statement gets out of."""

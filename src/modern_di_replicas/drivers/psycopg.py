@@ -103,6 +103,10 @@ class Psycopg:
         dialect = typing.cast(typing.Any, engine.dialect)  # a method of one object is replaced
         dialect.has_terminate = True
         dialect.do_terminate = lambda adapted: self.terminate(adapted.driver_connection)
+        # SQLAlchemy resets a connection to False, for which psycopg begins transactions with READ WRITE, which a
+        # standby refuses. With asyncpg it means the server's default, as None does here.
+        set_readonly = dialect.set_readonly
+        dialect.set_readonly = lambda adapted, value: set_readonly(adapted, value or None)
 
     def sqlstate(self, error: BaseException) -> str | None:
         original = getattr(error, "orig", error)
