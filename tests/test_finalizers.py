@@ -17,7 +17,7 @@ from tests.applications import BUILDERS, Application
 from tests.waiting import until
 
 
-REQUESTS = 2_000
+REQUESTS = 1_000
 
 
 @pytest.fixture(params=["fastapi", "litestar"])
@@ -72,7 +72,7 @@ async def outcome(client: httpx.AsyncClient, kind: str, method: str) -> str:
 async def test_no_connection_stays_checked_out_whatever_becomes_of_the_requests(
     application: Application, replicated_cluster: LocalCluster, worker_application_name: str
 ) -> None:
-    """2,000 mixed requests, a tenth failing, a tenth cancelled, some timing out: every connection comes back."""
+    """1,000 mixed requests, a tenth failing, a tenth cancelled, some timing out: every connection comes back."""
     kinds = ["ok"] * 75 + ["fail"] * 10 + ["cancel"] * 10 + ["timeout"] * 5
     jobs = iter([(kinds[index % 100], "GET" if index % 3 else "POST") for index in range(REQUESTS)])
     outcomes: collections.Counter[tuple[str, str]] = collections.Counter()

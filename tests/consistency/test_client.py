@@ -1,3 +1,4 @@
+import hypothesis
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -75,6 +76,7 @@ class Writes(RuleBasedStateMachine):
 
 
 TestWrites = Writes.TestCase
+TestWrites.settings = hypothesis.settings(max_examples=50, stateful_step_count=30, deadline=None)
 
 
 def test_two_commits_that_are_answered_in_the_other_order_leave_the_later_position() -> None:
