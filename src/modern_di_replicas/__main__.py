@@ -35,7 +35,11 @@ def _parser() -> argparse.ArgumentParser:
 
     about = "a real application over a real primary and two replicas, on this machine"
     demo = commands.add_parser("demo", help=about, description=f"Shows {about}; takes a few seconds, leaves nothing.")
-    demo.add_argument("--serve", action="store_true", help="keep it running until Ctrl-C, to send requests yourself")
+    demo.add_argument(
+        "--serve",
+        action="store_true",
+        help="keep it running until Ctrl-C, with a live page and commands that break servers",
+    )
     demo.add_argument("--tour", action="store_true", help="end after the tour, without breaking the servers")
     demo.add_argument("--port", type=_port, default=0, help="of the application (default: a free one)")
     demo.set_defaults(run=_demo)

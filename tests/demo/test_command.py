@@ -1,7 +1,9 @@
 """The whole command: as a newcomer types it, and in this process."""
 
 import asyncio
+import collections
 import functools
+import json
 import os
 import pathlib
 import re
@@ -15,6 +17,7 @@ import pytest
 
 from modern_di_replicas.__main__ import main
 from modern_di_replicas.demo import command
+from modern_di_replicas.demo.answers import Answers
 from modern_di_replicas.demo.screen import Screen, serve_command
 from modern_di_replicas.testing import LocalCluster
 from modern_di_replicas.testing.processes import programs_below
@@ -28,6 +31,7 @@ def start(folder: pathlib.Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "modern_di_replicas", "demo", *options],
         env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -105,6 +109,34 @@ def test_serve_answers_requests_until_ctrl_c(folder: pathlib.Path) -> None:
     assert nothing_is_left(folder)
 
 
+def test_servers_are_broken_by_typing_while_requests_flow(folder: pathlib.Path) -> None:
+    """A typed command breaks a real server, its answer says so, and no read fails."""
+    process = start(folder, "--serve")
+    output = read_until(process, "this list")
+    url = re.findall(r"Serving at (\S+) until", output)[0]
+    assert process.stdin is not None
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        for command, answer in (
+            ("freeze replica-1", "freeze replica-1: done"),
+            ("melt replica-1", "'melt replica-1' is not a command"),
+            ("thaw", "thaw replica-1: done"),
+            ("servers", "answered"),
+        ):
+            process.stdin.write(f"{command}\n")
+            process.stdin.flush()
+            read_until(process, answer)
+        with client.stream("GET", "/live/events") as events:
+            lines = events.iter_lines()
+            seen = json.loads(next(line for line in lines if line.startswith("data: "))[6:])
+            assert seen["failed"]["read"] == 0
+            assert sum(server["answered"] for server in seen["servers"]) > 16  # of the tour and the user of the clients
+            process.send_signal(signal.SIGINT)
+            collections.deque(lines, maxlen=0)  # the page is left open, and its stream ends
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0
+    assert nothing_is_left(folder)
+
+
 def test_ctrl_c_ends_the_demo_cleanly_while_the_servers_start(folder: pathlib.Path) -> None:
     """The status is that of an interrupted program, and nothing is left."""
     process = start(folder)
@@ -157,14 +189,14 @@ def test_the_command_it_names_works_where_it_is_read(monkeypatch: pytest.MonkeyP
 @pytest.mark.usefixtures("shared")
 def test_serve_ends_with_a_signal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """SIGTERM, which service managers send, is a normal end too."""
-    invite = Screen.show_invitation
+    invite = Answers.show_invitation
 
-    def invite_and_interrupt(screen: Screen, url: str, lines: list[str]) -> None:
-        invite(screen, url, lines)
+    def invite_and_interrupt(answers: Answers, url: str) -> None:
+        invite(answers, url)
         # It arrives at the next turn of the event loop, when the demo waits for it.
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Screen, "show_invitation", invite_and_interrupt)
+    monkeypatch.setattr(Answers, "show_invitation", invite_and_interrupt)
     assert main(["demo", "--serve"]) == 0
     assert "curl --include http://127.0.0.1:" in capsys.readouterr().out
 

@@ -3,6 +3,7 @@ import signal
 import socket
 import threading
 import time
+import typing
 
 import psutil
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas.errors import ClusterStateError, ServerFailedError
 from modern_di_replicas.testing import LocalCluster, LocalServer, operations, processes, server
+from modern_di_replicas.testing.programs import Programs
 from modern_di_replicas.testing.waiting import wait_until
 
 
@@ -68,6 +70,36 @@ def test_the_replay_really_stops_and_goes_on(disposable_cluster: LocalCluster) -
     lagging.resume_replay()
     disposable_cluster.catch_up()
     assert rows(lagging, "t") == "1,2"
+
+
+def test_a_replay_that_cancels_the_statement_which_resumed_it_has_been_resumed(
+    disposable_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was held back may conflict with any statement on the replica, this one too."""
+    primary, lagging = disposable_cluster.primary, disposable_cluster.replicas[0]
+    lagging.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0; SELECT pg_reload_conf()")
+    primary.execute("CREATE TABLE t AS SELECT 1 AS number")
+    disposable_cluster.catch_up()
+    lagging.pause_replay()
+    primary.execute("DELETE FROM t; VACUUM t")
+    run = Programs.run
+
+    def run_slowly(programs: Programs, *arguments: str, stdin: str = "", **options: typing.Any) -> str:
+        stdin = stdin.replace("pg_wal_replay_resume()", "pg_wal_replay_resume(), pg_sleep(20)")
+        return run(programs, *arguments, stdin=stdin, **options)
+
+    monkeypatch.setattr(Programs, "run", run_slowly)
+    lagging.resume_replay()
+    assert "conflict with recovery" in lagging.log()
+    monkeypatch.undo()
+    disposable_cluster.catch_up()
+    assert rows(lagging, "t") == ""
+
+
+def test_a_replay_that_cannot_be_resumed_is_an_error(replicated_cluster: LocalCluster) -> None:
+    """A primary replays nothing."""
+    with pytest.raises(ServerFailedError, match="recovery is not in progress"):
+        replicated_cluster.primary.resume_replay()
 
 
 def test_a_frozen_server_answers_nobody_until_it_thaws(disposable_cluster: LocalCluster) -> None:

@@ -2,7 +2,6 @@
 
 import collections.abc
 import contextlib
-import dataclasses
 import pathlib
 import sys
 import time
@@ -10,10 +9,10 @@ import typing
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from modern_di_replicas.demo.breaking import Act
+from modern_di_replicas.demo.rows import Column, print_header, print_row
 from modern_di_replicas.demo.scenario import Exchange
 from modern_di_replicas.demo.topology import Server
 from modern_di_replicas.demo.traffic import Answer
@@ -29,13 +28,6 @@ LINE: typing.Final = 72
 MARKS: typing.Final = ("P", "1", "2", "3")
 """Of the primary and the replicas, as they began."""
 SHOWN_REASONS: typing.Final = 3
-
-
-@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
-class Column:
-    title: str
-    width: int | None = None
-    """In characters; None for what is left of the line."""
 
 
 TOPOLOGY: typing.Final = (
@@ -89,7 +81,7 @@ class Screen:
 
     def show_topology(self, servers: collections.abc.Sequence[Server]) -> None:
         self._heading(f"The servers, as they describe themselves (PostgreSQL {servers[0].version})")
-        self._row(TOPOLOGY, [column.title for column in TOPOLOGY], style="dim")
+        print_header(self._console, TOPOLOGY)
         for server in servers:
             cells = [
                 server.name,
@@ -99,7 +91,7 @@ class Screen:
                 server.lsn,
                 f"reads: {', '.join(server.groups)}" if server.groups else "writes",
             ]
-            self._row(TOPOLOGY, cells, style=_colour(in_recovery=server.in_recovery))
+            print_row(self._console, TOPOLOGY, cells, style=_colour(in_recovery=server.in_recovery))
 
     def show_application(self, url: str) -> None:
         self._heading(f"Requests to the application at {url}")
@@ -107,7 +99,7 @@ class Screen:
         self._say("  asked the server: port is inet_server_port(), recovery pg_is_in_recovery().", style="dim")
         self._say("  All are of one client, and nothing waits for the replicas: a cookie says what", style="dim")
         self._say("  the client has written, and its reads go to a server that has it.\n", style="dim")
-        self._row(REQUESTS, [column.title for column in REQUESTS], style="dim")
+        print_header(self._console, REQUESTS)
 
     def show_exchange(self, exchange: Exchange) -> None:
         report = exchange.report
@@ -120,7 +112,7 @@ class Screen:
             str(report.in_recovery).lower(),
             explain(exchange),
         ]
-        self._row(REQUESTS, cells, style=_colour(in_recovery=report.in_recovery))
+        print_row(self._console, REQUESTS, cells, style=_colour(in_recovery=report.in_recovery))
 
     def show_log(self, words: str) -> None:
         self._end_line()
@@ -188,7 +180,7 @@ class Screen:
 
     def show_next_steps(self) -> None:
         self._heading("What next")
-        self._say(f"  {serve_command()}\n      keeps it running, for your own requests")
+        self._say(f"  {serve_command()}\n      keeps it running, with a live page and commands that break servers")
         self._say(f"  README.md and {DOCS_URL}\n      how to use it in your application")
 
     def show_invitation(self, url: str, lines: collections.abc.Sequence[str]) -> None:
@@ -215,14 +207,6 @@ class Screen:
     def _say(self, words: str, *, style: str | None = None) -> None:
         # Without wrapping: a line that is too long for the terminal can still be copied as one.
         self._console.print(Text(words, style=style or ""), soft_wrap=True)
-
-    def _row(self, columns: collections.abc.Sequence[Column], cells: collections.abc.Sequence[str], style: str) -> None:
-        # A table for each row, of columns as wide as always: rows appear when they happen, also in a pipe.
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
-        for column in columns:
-            table.add_column(width=column.width, overflow="fold")
-        table.add_row(*(Text(cell) for cell in cells), style=style)
-        self._console.print(table)
 
 
 def explain(exchange: Exchange) -> str:

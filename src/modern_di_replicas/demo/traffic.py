@@ -5,6 +5,7 @@ import collections
 import collections.abc
 import contextlib
 import dataclasses
+import itertools
 import time
 import typing
 
@@ -16,6 +17,11 @@ from modern_di_replicas.demo.report import Report
 READERS: typing.Final = 4
 PAUSE: typing.Final = 0.03
 """Seconds between two requests of one client."""
+
+KEPT: typing.Final = 100_000
+"""Answers that are kept."""
+
+ADA: typing.Final = {"name": "Ada Lovelace", "email": "ada@example.com"}
 
 TIMEOUT: typing.Final = 30.0
 """Seconds a client waits for an answer: longer than any fault may take."""
@@ -45,12 +51,22 @@ class Traffic:
         url: the application.
         user_id: a user that is there.
         show: is called with each answer to a read.
+        user: the data of this user; each write gives it another name.
+        pause: seconds between two requests of one client.
 
     """
 
-    def __init__(self, *, url: str, user_id: int, show: collections.abc.Callable[[Answer], None]) -> None:
-        self.reads: list[Answer] = []
-        """The answers to reads."""
+    def __init__(
+        self,
+        *,
+        url: str,
+        user_id: int,
+        show: collections.abc.Callable[[Answer], object] = lambda _: None,
+        user: collections.abc.Mapping[str, str] = ADA,
+        pause: float = PAUSE,
+    ) -> None:
+        self.reads: collections.deque[Answer] = collections.deque(maxlen=KEPT)
+        """The answers to reads, the newest last."""
         self.recent: collections.deque[Answer] = collections.deque(maxlen=40)
         """The last ones."""
         self.written_on: int | None = None
@@ -58,6 +74,8 @@ class Traffic:
         self._url = url
         self._path = f"/users/{user_id}"
         self._show = show
+        self._user = user
+        self._pause = pause
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> typing.Self:
@@ -87,14 +105,16 @@ class Traffic:
                 self.reads.append(answer)
                 self.recent.append(answer)
                 self._show(answer)
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(self._pause)
 
     async def _write_on(self) -> None:
         async with self._client() as client:
-            while True:
-                answer = await self._ask(client, "PUT", json={"name": "Ada Lovelace", "email": "ada@example.com"})
+            for count in itertools.count(1):
+                # Another name each time: a user that stays as it is would not be written, and no replica would lag.
+                user = {**self._user, "name": f"{self._user['name']} {count}"}
+                answer = await self._ask(client, "PUT", json=user)
                 self.written_on = answer.port
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(self._pause)
 
     def _client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self._url, timeout=TIMEOUT, trust_env=False)

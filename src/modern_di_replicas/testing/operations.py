@@ -15,6 +15,7 @@ STOP_SECONDS: typing.Final = 60.0
 STREAMING_SECONDS: typing.Final = 30.0
 REPLAY_SECONDS: typing.Final = 10.0
 EXECUTE_SECONDS: typing.Final = 30.0
+RECOVERY_CONFLICT: typing.Final = "conflict with recovery"
 LOG_TAIL_CHARACTERS: typing.Final = 4000
 
 StopMode = typing.Literal["fast", "immediate", "smart"]
@@ -93,7 +94,12 @@ class Server(abc.ABC):
 
     def resume_replay(self) -> None:
         """Let the replay of WAL go on; nothing happens when it is not held."""
-        self._act("SELECT pg_wal_replay_resume()", "resume the replay")
+        try:
+            self._act("SELECT pg_wal_replay_resume()", "resume the replay")
+        except ServerFailedError as error:
+            # What was held back is replayed at once, and may cancel the very statement that resumed it.
+            if RECOVERY_CONFLICT not in error.output:
+                raise
 
     def promote(self) -> None:
         """Make the replica a primary and wait until it is one; nothing happens when it is one already."""

@@ -1,0 +1,71 @@
+"""The commands of `demo --serve`: a line that was typed, carried out and answered."""
+
+import collections.abc
+import typing
+
+from modern_di_replicas.demo.faults import MEANINGS, Faults, NotPossibleError
+from modern_di_replicas.demo.live.picture import ServerPicture
+from modern_di_replicas.errors import ReplicasError
+
+
+class Audience(typing.Protocol):
+    """Whoever types."""
+
+    def show_commands(self) -> None: ...
+    def show_servers(self, servers: collections.abc.Iterable[ServerPicture]) -> None: ...
+    def show_done(self, words: str) -> None: ...
+    def show_refusal(self, words: str) -> None: ...
+
+
+class Commands:
+    """Carries out commands, one after the other.
+
+    Args:
+        faults: does it.
+        audience: sees the answers.
+        servers: returns what is known of the servers.
+
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        audience: Audience,
+        *,
+        servers: collections.abc.Callable[[], collections.abc.Iterable[ServerPicture]],
+    ) -> None:
+        self._faults = faults
+        self._audience = audience
+        self._listings: dict[str, collections.abc.Callable[[], None]] = {
+            "help": audience.show_commands,
+            "servers": lambda: audience.show_servers(servers()),
+        }
+
+    async def obey(self, line: str) -> None:
+        """Carry out one line; a wrong one is answered with what is possible."""
+        word, *names = line.lower().split() or [""]
+        if not word:
+            return
+        if not names and word in self._listings:
+            self._listings[word]()
+            return
+        try:
+            name = self._server(line, word, names)
+            await self._faults.commit(word, name)
+        except (NotPossibleError, ReplicasError) as error:
+            self._audience.show_refusal(str(error))
+        else:
+            self._audience.show_done(f"{word} {name}: done")
+
+    def _server(self, line: str, word: str, names: collections.abc.Sequence[str]) -> str:
+        """Return the server that is meant; without a name the only one to which it can be done."""
+        if word not in MEANINGS or len(names) > 1:
+            msg = f"{line.strip()!r} is not a command: try {', '.join([*MEANINGS, *self._listings])}"
+            raise NotPossibleError(msg)
+        if names:
+            return names[0]
+        candidates = self._faults.candidates(word)
+        if len(candidates) != 1:
+            which = f"which server? {word} {' | '.join(candidates)}" if candidates else f"no server to {word} now"
+            raise NotPossibleError(which)
+        return candidates[0]
