@@ -1,9 +1,11 @@
 """Lines from a terminal or a pipe, read while the event loop runs."""
 
 import asyncio
+import errno
 import io
 import os
 import pathlib
+import types
 import typing
 
 import pytest
@@ -92,3 +94,24 @@ async def test_from_a_file_or_nothing_nothing_is_read(tmp_path: pathlib.Path) ->
             async with typed_lines(source, take):
                 await asyncio.sleep(0.01)
     assert taken == []
+
+
+async def test_a_terminal_that_is_gone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading from it is an error; it is the end of the lines, and not of the demo."""
+    reads: list[int] = []
+
+    def read(descriptor: int, _: int) -> bytes:
+        reads.append(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def take(_: str) -> None: ...
+
+    source, target = os.pipe()
+    with os.fdopen(source) as stream, os.fdopen(target, "w") as written, monkeypatch.context() as patch:
+        patch.setattr(terminal, "os", types.SimpleNamespace(read=read))
+        async with typed_lines(stream, take):
+            written.write("thaw\n")
+            written.flush()
+            await until(lambda: bool(reads))
+            await asyncio.sleep(0.01)
+    assert reads == [source]

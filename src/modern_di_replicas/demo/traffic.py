@@ -108,10 +108,11 @@ class Traffic:
                 await asyncio.sleep(self._pause)
 
     async def _write_on(self) -> None:
+        numbers = itertools.count(1)
         async with self._client() as client:
-            for count in itertools.count(1):
+            while True:
                 # Another name each time: a user that stays as it is would not be written, and no replica would lag.
-                user = {**self._user, "name": f"{self._user['name']} {count}"}
+                user = {**self._user, "name": f"{self._user['name']} {next(numbers)}"}
                 answer = await self._ask(client, "PUT", json=user)
                 self.written_on = answer.port
                 await asyncio.sleep(self._pause)

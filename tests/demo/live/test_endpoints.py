@@ -77,6 +77,11 @@ async def test_the_events_show_what_the_application_knows_and_the_buttons_break_
         assert (await client.post("/live/replica-1/thaw")).status_code == 204
         await picture(client, lambda servers: servers["replica-1"]["serves_reads"])
 
+        assert (await client.post("/live/primary/crash")).status_code == 204
+        assert (await client.put(f"/users/{user_id}", json={**ADA, "name": "Ada King"})).status_code == 503
+        seen = await picture(client, lambda servers: servers["primary"]["state"] == "crashed")
+        assert seen["failed"] == {"read": 0, "write": 1}
+
 
 @pytest.mark.parametrize(
     ("path", "headers", "status", "detail"),
