@@ -29,8 +29,8 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
     _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"
     in_use: int = 0
     """How many of its connections are in use; `checkedout()` computes it from the queue, for each choice anew."""
-    _getting: int = 0
-    """How many checkouts wait, or make a connection."""
+    _waiting: int = 0
+    """How many checkouts wait for a place."""
     _successor: "ReplaceablePool | None" = None
 
     def connect(self) -> PoolProxiedConnection:
@@ -60,17 +60,19 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
     # What a subclass of `Pool` supplies:
 
     def _do_get(self) -> ConnectionPoolEntry:
-        self._getting += 1
+        # As `QueuePool` decides it; that is not public. `tests/cluster/pools/test_replaceable.py` fails if it changes.
+        waits = not self.checkedin() and self.overflow() >= self._max_overflow
+        self._waiting += waits
         try:
             entry = super()._do_get()
         except BaseException as error:
             # SQLAlchemy frees the place of a connection that could not be made, and tells no checkout that waits for
             # one: all of them would wait to the end of their time.
-            if self._getting > 1 and not isinstance(error, PoolTimeoutError):
+            if self._waiting > waits and not isinstance(error, PoolTimeoutError):
                 self._wake_one()
             raise
         finally:
-            self._getting -= 1
+            self._waiting -= waits
         if isinstance(entry, _WakeUp) and self._successor is None:
             return self._do_get()
         self.in_use += 1
