@@ -61,3 +61,9 @@ def test_every_message_says_what_to_do() -> None:
     assert "'analytics'" in str(errors.NoReplicaAvailable(group="analytics"))
     assert "modern-di-replicas[testing]" in str(errors.BinaryNotFoundError(searched=("/usr",)))
     assert "@write_intent" in str(errors.WriteOnReplicaError(endpoint="", statement="UPDATE"))
+    busy = str(errors.SharedConnectionBusyError(waiting="GET /a", holding="POST /b", timeout=5))
+    assert "GET /a waited 5 s for POST /b" in busy
+    assert "SessionFactory" in busy
+    docker = str(errors.DockerNotAvailableError(image="postgres:16", reason="no engine"))
+    assert "'postgres:16' could be started: no engine" in docker
+    assert "LocalCluster" in docker

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import make_url, text
 
 from modern_di_replicas import ConsistencyToken, Monitor, RoutedSession
-from modern_di_replicas.cluster.questions import SOURCES, Source
+from modern_di_replicas.cluster.questions import SOURCES, Source, find_missing
+from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.snapshot import Role
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import Servers, serving
@@ -171,3 +172,24 @@ async def test_a_function_of_the_same_name_in_another_schema_is_not_taken_for_it
     finally:
         cluster.primary.execute("DROP FUNCTION public.pg_is_in_recovery(); ALTER ROLE app RESET search_path")
         cluster.catch_up()
+
+
+class SaidError(Exception):
+    """An error of a server, with the SQLSTATE it gave."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__(sqlstate)
+        self.sqlstate = sqlstate
+
+
+async def test_a_server_that_shuts_down_while_it_is_asked_lacks_nothing() -> None:
+    """INVARIANT: what ends the connection says nothing of a function, which would not be asked for any more."""
+
+    async def fetch(question: str) -> dict[str, str]:
+        if "current_user" in question:
+            return {"account": "app"}
+        raise SaidError("57P01")
+
+    driver = driver_of(make_url("postgresql+asyncpg://app@db-1/shop"))
+    with pytest.raises(SaidError, match="57P01"):
+        await find_missing(driver, fetch, SaidError("42501"))

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from modern_di_replicas import ReplicationSettings
-from modern_di_replicas.demo.application import create_application
+from modern_di_replicas.demo.application import UserRepository, create_application
 from modern_di_replicas.demo.report import Report
 from modern_di_replicas.testing import LocalCluster
 
@@ -122,3 +122,18 @@ async def test_an_email_address_belongs_to_one_user(settings: ReplicationSetting
     assert response.status_code == 409
     assert response.json() == {"detail": "That email address is taken."}
     assert Report.from_headers(response.headers).in_recovery is False
+
+
+async def test_a_database_that_cannot_be_reached_is_503(
+    settings: ReplicationSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client may try again; the detail names the kind of error, and no address."""
+
+    async def refuse(_: UserRepository) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(UserRepository, "newest", refuse)
+    async with running(settings) as client:
+        response = await client.get("/newest")
+    assert response.status_code == 503
+    assert response.json() == {"detail": "The database is not available (ConnectionRefusedError)."}

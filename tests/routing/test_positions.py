@@ -162,3 +162,20 @@ def test_a_read_may_ask_for_both() -> None:
     assert positions.required(dataclasses.replace(both, max_age=2.5), now=5.0) == 30
     assert str(both) == "the last 10 s"
     assert str(after(1)) == "what its client has written"
+
+
+def test_an_answer_that_arrives_late_does_not_set_the_history_back() -> None:
+    """The monitor's own question and one on request may overtake each other."""
+    positions = following(said(100, at=2.0), said(90, at=1.0, written=100))
+
+    assert positions.answered_at == 2.0
+    assert positions.history.last == (2.0, 100)
+
+
+def test_forgetting_before_any_server_has_answered_makes_no_database_a_former_one() -> None:
+    """There is nothing to forget."""
+    positions = Positions()
+    positions.forget()
+
+    assert positions.former == set()
+    assert positions.required(after(1), now=0.0) is None

@@ -92,8 +92,6 @@ class Names:
 
 
 def _settle(found: asyncio.Future[None], failure: OSError | None) -> None:
-    if found.done():
-        return
     if failure is None:
         found.set_result(None)
     else:

@@ -13,7 +13,17 @@ import pytest
 from sqlalchemy import event, text
 
 from benchmarks.wire import Wire
-from modern_di_replicas import Monitor, NoReplicaAvailable, Replica, RoutedSession
+from modern_di_replicas import (
+    STRONG,
+    Monitor,
+    NoReplicaAvailable,
+    PrimaryEngine,
+    Replica,
+    ReplicationSettings,
+    RoutedSession,
+)
+from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
+from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.routing.snapshot import Role
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
@@ -448,3 +458,16 @@ async def test_a_full_pool_is_passed_over_while_another_has_room(three_replicas:
             session = await stack.enter_async_context(servers.session())
             ports.add((await session.execute(WHERE)).one()[0])
         assert ports == {server.port for server in three_replicas.replicas}
+
+
+def test_execution_options_go_along_to_the_primary() -> None:
+    """A read that no replica may serve has them as well."""
+    url = "postgresql+asyncpg://app@db-{}/shop"
+    settings = ReplicationSettings(primary=url.format(1), replicas=[url.format(2)])
+    replica = create_replica_engine(settings, create_primary_engine(settings)).execution_options(label="report")
+
+    chosen = replica.choose(consistency=STRONG)
+
+    assert isinstance(chosen, PrimaryEngine)
+    assert chosen.decision.cause is Cause.STRONG
+    assert chosen.sync_engine.get_execution_options()["label"] == "report"

@@ -148,3 +148,12 @@ async def test_a_connection_that_is_closed_has_no_socket(replicated_cluster: Loc
         driver.terminate(opened)
         assert driver.descriptor(opened) is None or driver.is_closed(opened)
         await connection.invalidate()
+
+
+async def test_a_connection_whose_socket_is_gone_when_it_is_made_is_not_limited(
+    replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may end in that moment; whoever uses it gets the error, and not the limit of its silence."""
+    async with serving(replicated_cluster) as servers:
+        monkeypatch.setattr(type(servers.settings.driver), "descriptor", lambda *_: None)
+        assert await pid_of(servers, "primary") == await pid_of(servers, "primary")

@@ -24,7 +24,7 @@ from modern_di_replicas.cluster.names import is_name
 from modern_di_replicas.cluster.questions import SOURCES
 from modern_di_replicas.cluster.topology import Server
 from modern_di_replicas.errors import ConfigurationError
-from modern_di_replicas.routing.snapshot import Observation
+from modern_di_replicas.routing.snapshot import Observation, Snapshot
 from modern_di_replicas.servers import redacted
 
 
@@ -85,9 +85,9 @@ class Monitor(Conclusions):
         except BaseException:
             await self._end()
             raise
-        if (snapshot := self._topology.snapshot) is not None:
-            aliases = {server.name for server in self._topology.servers if server.url != self._leader.url}
-            self._journal.began(snapshot, self._observed, declared=self._declared, elsewhere=aliases)
+        snapshot = typing.cast(Snapshot, self._topology.snapshot)  # each answer, and each failure, has published one
+        aliases = {server.name for server in self._topology.servers if server.url != self._leader.url}
+        self._journal.began(snapshot, self._observed, declared=self._declared, elsewhere=aliases)
         self._tasks = [self._start_watch(server) for server in self._topology.servers]
         for server in self._topology.servers:
             server.health.start_watching()

@@ -127,12 +127,11 @@ class Fence:
 class FencedPool(ReplaceablePool):
     """A pool with a fence before it: checkouts that wait at the fence take no place in the pool's queue."""
 
-    fence: Fence | None = None
+    fence: Fence
+    """Set by `PrimaryEngine`, before anything connects."""
 
     def connect(self) -> PoolProxiedConnection:
         fence = self.fence
-        if fence is None:
-            return super().connect()
         if fence.is_up:
             await_only(fence.passed())
         for _ in range(RETRIES):

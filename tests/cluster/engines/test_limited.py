@@ -1,0 +1,30 @@
+"""The limit on reads that use the primary for want of a replica."""
+
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from modern_di_replicas import ReplicationSettings
+from modern_di_replicas.cluster.engines.create import create_primary_engine
+from modern_di_replicas.cluster.engines.limited import FallbackLimit, LimitedEngine
+
+
+URL = "postgresql+asyncpg://app@db-1/shop"
+
+
+def test_an_engine_is_limited_once_whatever_its_execution_options_are() -> None:
+    """INVARIANT: a limited engine that was limited again would take two places for one read."""
+    limit = FallbackLimit(1, timeout=1.0)
+    limited = limit.applied_to(create_primary_engine(ReplicationSettings(primary=URL)).sync_engine)
+    optioned = limited.execution_options(stream_results=True)
+
+    assert isinstance(limited, LimitedEngine)
+    assert isinstance(optioned, LimitedEngine)
+    assert optioned.get_execution_options()["stream_results"] is True
+    assert limit.applied_to(limited) is limited
+    assert limit.applied_to(optioned) is optioned
+
+
+def test_an_engine_with_a_pool_of_its_own_is_not_limited() -> None:
+    """Such a pool does not say when a connection comes back, so the limit would never be released."""
+    engine = create_async_engine(URL).sync_engine
+
+    assert FallbackLimit(1, timeout=1.0).applied_to(engine) is engine

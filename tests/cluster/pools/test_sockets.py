@@ -1,0 +1,34 @@
+"""What the operating system knows of a connection."""
+
+import select
+import socket
+
+import pytest
+
+from modern_di_replicas.cluster.pools.sockets import Idle, limit_silence, look_at
+
+
+def test_bytes_that_were_read_in_the_meantime_are_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INVARIANT: between the two calls the event loop of another thread may read what has arrived."""
+
+    class Poll:
+        def register(self, *_: object) -> None:
+            """Take any descriptor."""
+
+        def poll(self, _: int) -> list[tuple[int, int]]:
+            return [(0, select.POLLIN)]
+
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.sockets.select.poll", Poll)
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+        assert look_at(here.fileno()) is Idle.QUIET
+
+
+def test_what_the_operating_system_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no TCP_USER_TIMEOUT; the rest is set all the same."""
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as here:
+        limit_silence(here.fileno(), seconds=3.0)
+        assert here.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+        assert here.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 3

@@ -1,0 +1,23 @@
+"""A session that leaves its replica, or gives its connections back."""
+
+from sqlalchemy import text
+
+from modern_di_replicas import SessionFactory
+from modern_di_replicas.testing import LocalCluster
+from tests.session.conftest import serving
+
+
+async def test_a_unit_of_work_goes_on_with_the_replica_that_one_of_its_sessions_moved_to(
+    shop_cluster: LocalCluster,
+) -> None:
+    """INVARIANT: a session that is opened later does not try the replica that has failed."""
+    async with serving(shop_cluster, primary_reads=False) as servers, servers.session() as session:
+        sessions = SessionFactory(session)
+        failed = session.decision.server
+        next(one for one in servers.replica.topology.servers if one.name == failed).health.declare_down()
+        assert await session.scalar(text("SELECT 1")) == 1
+        moved_to = session.decision.server
+        assert moved_to != failed
+        async with sessions() as later:
+            assert await later.scalar(text("SELECT 1")) == 1
+            assert later.decision.server == moved_to
