@@ -184,11 +184,12 @@ class SaidError(Exception):
 
 async def test_a_server_that_shuts_down_while_it_is_asked_lacks_nothing() -> None:
     """INVARIANT: what ends the connection says nothing of a function, which would not be asked for any more."""
+    ended = SaidError("57P01")
 
     async def fetch(question: str) -> dict[str, str]:
         if "current_user" in question:
             return {"account": "app"}
-        raise SaidError("57P01")
+        raise ended
 
     driver = driver_of(make_url("postgresql+asyncpg://app@db-1/shop"))
     with pytest.raises(SaidError, match="57P01"):

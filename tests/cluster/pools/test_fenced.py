@@ -10,7 +10,7 @@ from modern_di_replicas.cluster.pools.fenced import RETRIES, Fence, FencedPool
 
 
 async def test_a_checkout_connects_again_after_a_change_but_not_for_ever() -> None:
-    """INVARIANT: a primary that comes and goes does not hold a checkout; after `RETRIES` changes its error is raised."""
+    """INVARIANT: a primary that comes and goes holds no checkout; after `RETRIES` changes the error is raised."""
     attempts: list[int] = []
 
     def fail() -> typing.NoReturn:

@@ -26,7 +26,7 @@ def test_bytes_that_were_read_in_the_meantime_are_no_end(monkeypatch: pytest.Mon
 
 
 def test_what_the_operating_system_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """macOS has no TCP_USER_TIMEOUT; the rest is set all the same."""
+    """Some systems have no TCP_USER_TIMEOUT; the rest is set all the same."""
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as here:
         limit_silence(here.fileno(), seconds=3.0)
