@@ -23,6 +23,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
 from modern_di_replicas import ReplicationSettings
+from modern_di_replicas.consistency import client
 from modern_di_replicas.testing import LocalCluster, empty_database, routing_log
 from modern_di_replicas.testing.cluster import DRIVER_VARIABLE
 from tests.disposable import Disposable
@@ -69,6 +70,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--driver") == "psycopg":
         # A stream that is not read to its end leaves its cursor to the end of the transaction; psycopg minds.
         config.addinivalue_line("filterwarnings", "ignore:.*ServerCursorMixin:pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def no_client_of_an_earlier_test() -> None:
+    """Forget what a synchronous test has written: it runs in the context that all later tests start from."""
+    client._current.set(None)  # noqa: SLF001  # an application never has to
 
 
 @pytest.fixture(scope="session")
