@@ -14,6 +14,7 @@ from modern_di_replicas.cluster.engines.create import create_primary_engine, cre
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.testing import LocalCluster
+from tests.driver import only_on
 from tests.proxy import Proxy
 from tests.waiting import until
 
@@ -28,12 +29,15 @@ TIMEOUT = 0.5
 
 MOMENTS = {
     "before the commit": b"now and then",
-    "at the commit": b"COMMIT;",
-    "after the commit": b"COMMIT;",
+    "at the commit": b"COMMIT",
+    "after the commit": b"COMMIT",
     "at the question": b"commits_lazily",
     "at the pool's reset": b"commits_lazily",
 }
-WAYS = ("the server ends the backend", "the connection is cut", "the task is cancelled", "command_timeout")
+WAYS = (
+    *("the server ends the backend", "the connection is cut", "the task is cancelled"),
+    pytest.param("command_timeout", marks=only_on("asyncpg", "psycopg has no such limit")),
+)
 
 
 @pytest.fixture(scope="module")

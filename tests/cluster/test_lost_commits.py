@@ -6,6 +6,7 @@ import pickle
 import typing
 
 import asyncpg
+import psycopg
 import pytest
 import sqlalchemy.exc
 from sqlalchemy import Connection, event, text
@@ -17,6 +18,7 @@ from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.drivers.asyncpg_connection import reporting
 from modern_di_replicas.errors import TransactionRolledBackError
 from modern_di_replicas.testing import LocalCluster
+from tests.driver import DRIVER, only_on
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +77,8 @@ async def transaction_of_the_driver(primary: PrimaryEngine) -> None:
     async with primary.connect() as connection:
         driver = typing.cast(typing.Any, (await connection.get_raw_connection()).driver_connection)
         async with driver.transaction():
-            await driver.fetchval("SELECT add()")
-            with contextlib.suppress(asyncpg.PostgresError):
+            await driver.execute("SELECT add()")
+            with contextlib.suppress(asyncpg.PostgresError, psycopg.Error):
                 await driver.execute("SELECT 1 / 0")
 
 
@@ -92,7 +94,13 @@ SETTINGS: dict[str, dict[str, typing.Any]] = {
 }
 
 
-@pytest.mark.parametrize("settings", list(SETTINGS))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *("tokens", "no tokens", "no replicas"),
+        pytest.param("a connection class of its own", marks=only_on("asyncpg", "psycopg takes none as an argument")),
+    ],
+)
 @pytest.mark.parametrize(
     "way", [core_commit, core_begin, session_commit, session_begin, only_reads, transaction_of_the_driver]
 )
@@ -136,7 +144,7 @@ async def test_a_connection_on_which_a_lost_commit_would_not_be_seen_is_refused(
 
     @event.listens_for(primary.sync_engine, "do_connect")
     def _choose(dialect: object, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG001  # the event's signature
-        cparams["connection_class"] = asyncpg.Connection
+        cparams["connection_class"] = asyncpg.Connection if DRIVER == "asyncpg" else psycopg.AsyncConnection
 
     with pytest.raises(ConfigurationError, match="connect_args"):
         async with primary.connect():
@@ -156,7 +164,8 @@ async def test_a_statement_that_was_prepared_past_sqlalchemy_counts_each_time_it
     primary = engine_of(cluster)
 
     def write(connection: Connection, value: int) -> None:
-        connection.connection.cursor().execute("INSERT INTO note VALUES ($1)", (value,))
+        insert = "INSERT INTO note VALUES ($1)" if DRIVER == "asyncpg" else "INSERT INTO note VALUES (%s)"
+        connection.connection.cursor().execute(insert, (value,))
 
     tokens = []
     for value in (101, 102):

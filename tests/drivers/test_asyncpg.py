@@ -63,7 +63,8 @@ async def test_what_belongs_to_sqlalchemy_does_not_reach_the_driver(
 ) -> None:
     """A URL may tune SQLAlchemy's own cache, as behind a pooler; the driver refuses what it does not know."""
     driver: Driver = Asyncpg()
-    url = make_url(replicated_cluster.primary.url).update_query_dict({"prepared_statement_cache_size": "0"})
+    url = make_url(replicated_cluster.primary.url).set(drivername=driver.scheme)
+    url = url.update_query_dict({"prepared_statement_cache_size": "0"})
     connection = await driver.connect(url, {"prepared_statement_name_func": str})
 
     assert (await driver.fetch_row(connection, "SELECT 1 AS n"))["n"] == 1

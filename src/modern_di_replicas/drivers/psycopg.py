@@ -96,6 +96,7 @@ class Psycopg:
 
     def make_reporting(self, arguments: dict[str, typing.Any]) -> None:
         arguments["connection_class"] = ReportingConnection
+        arguments.setdefault("async_creator_fn", _connect)  # psycopg itself takes no class
         arguments["cursor_factory"] = reporting(arguments.get("cursor_factory") or psycopg.AsyncCursor)
 
     def set_up(self, engine: Engine) -> None:
@@ -194,7 +195,7 @@ def _finish(connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
 
 async def _connect(
     *,
-    timeout: float,  # noqa: ASYNC109  # it comes with the other arguments
+    timeout: float | None = None,  # noqa: ASYNC109  # it comes with the other arguments
     password: typing.Any = None,  # noqa: ANN401  # a text, or what returns one, or what awaits one
     connection_class: type[Connection] = psycopg.AsyncConnection,
     **arguments: typing.Any,

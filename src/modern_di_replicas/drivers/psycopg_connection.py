@@ -1,5 +1,7 @@
 """A psycopg connection that reports what bypasses SQLAlchemy, and a commit that PostgreSQL turned into a rollback."""
 
+import collections.abc
+import contextlib
 import functools
 import types
 import typing
@@ -53,6 +55,17 @@ class ReportingConnection(psycopg.AsyncConnection[typing.Any]):
         await super().commit()
         if has_failed:
             raise TransactionRolledBackError
+
+    @contextlib.asynccontextmanager
+    async def transaction(
+        self, *args: typing.Any, **options: typing.Any
+    ) -> collections.abc.AsyncIterator[psycopg.AsyncTransaction]:
+        is_outermost = self.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        async with super().transaction(*args, **options) as transaction:
+            yield transaction
+            # Of a savepoint, PostgreSQL refuses the release.
+            if is_outermost and self.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+                raise TransactionRolledBackError
 
 
 @functools.cache

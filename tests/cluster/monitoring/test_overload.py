@@ -15,6 +15,7 @@ from sqlalchemy import text
 from modern_di_replicas import Monitor, NoReplicaAvailable, RoutedSession
 from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.testing import LocalCluster
+from tests.driver import UNREACHABLE
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
 
@@ -183,5 +184,5 @@ async def test_a_place_is_given_back_when_the_primary_cannot_be_reached(disposab
         await asyncio.to_thread(server.stop)
     async with serving(disposable_cluster, **settings) as servers:
         for _ in range(3):
-            with pytest.raises(ConnectionRefusedError):
+            with pytest.raises(UNREACHABLE):
                 await read(servers)
