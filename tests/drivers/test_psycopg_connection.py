@@ -106,3 +106,18 @@ def test_a_cursor_class_is_combined_once() -> None:
     """The default needs nothing of its own."""
     assert reporting(psycopg.AsyncCursor) is ReportingCursor
     assert reporting(OwnCursor) is reporting(OwnCursor)
+
+
+async def test_psycopgs_own_transaction_raises_where_its_commit_was_a_rollback(
+    replicated_cluster: LocalCluster,
+) -> None:
+    """An error that was caught inside leaves the outermost transaction failed; a savepoint is psycopg's own matter."""
+    async with connected(replicated_cluster) as connection:
+        await connection.set_autocommit(True)
+        async with connection.transaction(), connection.transaction():
+            await connection.execute("SELECT 1")
+        with pytest.raises(TransactionRolledBackError):
+            async with connection.transaction():
+                with contextlib.suppress(psycopg.errors.DivisionByZero):
+                    await connection.execute("SELECT 1/0")
+        assert (await (await connection.execute("SELECT 1")).fetchone()) is not None

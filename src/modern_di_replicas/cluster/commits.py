@@ -215,7 +215,7 @@ class Writes:
                 self._complained_at = now
             level = logging.WARNING if is_news else logging.DEBUG
             logger.log(level, "The primary did not tell its position after a commit (%s).", reason_of(error))
-            pooled.invalidate(error, soft=True)  # at its next checkout: whoever committed may go on with it
+            pooled.invalidate(error, soft=True)  # at its next checkout; its user may go on with it
             return
         self.latest = later(self.latest, token)
         for write in work.writes.values():

@@ -1,7 +1,7 @@
 """What an error means for the statement it happened to on a replica: judged where it arises, not by its type.
 
 An application raises `OSError` and `TimeoutError` as well, in a type, in a listener, in a client of another database.
-So whoever calls the driver notes on the error what it means; an error without a note is the application's own.
+So the caller of the driver notes on the error what it means; an error without a note is the application's own.
 """
 
 import enum

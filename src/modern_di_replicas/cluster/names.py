@@ -1,7 +1,7 @@
-"""Looks up the names of servers before the driver does, so that a slow name holds up nobody else.
+"""Looks up the names of servers before the driver does, so that a slow name does not delay others.
 
 The event loop looks names up in its executor, which has few threads: each connect to a name that hangs leaves one
-there, and soon nobody can connect anywhere. So a name is looked up here first, in a thread of its own, once at a time.
+there, and soon no connection can be made. So a name is looked up here first, in a thread of its own, once at a time.
 The driver gets the name all the same, and looks up what has just been found: TLS checks the certificate against it.
 """
 
@@ -65,7 +65,7 @@ class Names:
             if known.failure is not None and now - known.tried < known.pause:
                 raise type(known.failure)(*known.failure.args)
             if known.is_running and now - known.began >= timeout:
-                raise _too_slow(host)  # whoever came first has waited as long already
+                raise _too_slow(host)  # the first look-up has waited as long already
             known.waiting.append((loop, found))
             if not known.is_running:
                 known.is_running, known.began = True, now

@@ -159,7 +159,7 @@ def about_server(missing: frozenset[str], *, briefly: bool) -> str:
 
     The timeline of a primary is in the name of its WAL files: pg_control_checkpoint() tells it only at the next
     checkpoint after a promotion. Of a standby the receiver knows it at once, but tells only servers of pg_monitor; for
-    others, and where nobody receives, it is what the control file has, which may be minutes late.
+    others, and without a receiver, it is what the control file has, which may be minutes late.
 
     Args:
         missing: what cannot be used.

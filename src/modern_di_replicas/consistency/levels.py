@@ -29,7 +29,7 @@ STRONG: typing.Final = Level.STRONG
 
 @dataclasses.dataclass(slots=True, frozen=True)
 class Bounded:
-    """At most `lag` old, whoever wrote it.
+    """At most `lag` old, whichever client wrote it.
 
     Args:
         lag: how old an answer may be; above zero.

@@ -51,7 +51,7 @@ class Audience(typing.Protocol):
 
 
 async def break_servers(cluster: LocalCluster, traffic: Traffic, audience: Audience) -> list[Act]:
-    """Freeze, delay, crash and promote servers, one after the other; return what became of the reads."""
+    """Freeze, delay, crash and promote servers, one after the other; return the outcome of the reads."""
     primary, first, second = cluster.servers
     acts = []
 

@@ -1,4 +1,4 @@
-"""What whoever watches `demo --serve` can do to its servers, by name."""
+"""The faults that `demo --serve` offers, by name."""
 
 import asyncio
 import collections.abc

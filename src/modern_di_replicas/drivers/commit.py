@@ -1,4 +1,4 @@
-"""What a COMMIT looks like, whoever sends it."""
+"""The text of a COMMIT, as each driver and SQLAlchemy send it."""
 
 import re
 import typing

@@ -111,7 +111,7 @@ class Driver(typing.Protocol):
         """Return whether the server has reported, unasked, that it is a standby; PostgreSQL does from 14 on."""
 
     def terminate(self, connection: typing.Any) -> None:  # noqa: ANN401
-        """Close a connection without asking its server; whoever waits for an answer on it gets an error now."""
+        """Close a connection without asking its server; a statement that waits on it fails now."""
 
     async def close(self, connection: typing.Any, *, within: float) -> None:  # noqa: ANN401
         """Close a connection; one whose server does not answer within so many seconds is terminated."""

@@ -1,7 +1,7 @@
 """Where the request that is being served keeps the decision of its unit of work, for middlewares and handlers to read.
 
 A request has a state, which every ASGI framework offers: `request.state.decision`. In a context variable and not in
-the container, because the middleware knows the request and the session is made by whoever needs one.
+the container, because the middleware knows the request and the session is made where it is needed.
 """
 
 import collections.abc

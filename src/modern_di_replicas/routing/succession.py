@@ -28,7 +28,7 @@ def find_successor(
     newest: collections.abc.Mapping[str, int],
     not_promotable: collections.abc.Container[str] = (),
 ) -> str | None:
-    """Return the primary of another history that is to be followed; None when there is none, or nobody can tell.
+    """Return the primary of another history that is to be followed; None when there is none, or it is not known.
 
     Call it only when no primary of `history` has answered for long enough.
 

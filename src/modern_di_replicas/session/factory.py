@@ -30,7 +30,7 @@ class SessionFactory:
             raise ConfigurationError(
                 field="session", value=session, remedy="the provider `session` has to return a RoutedSession"
             )
-        # A task that commits notes it in this record, and not in one of its own that nobody else sees.
+        # A task that commits notes it in this record, and not in one of its own that no other task sees.
         current_client()
         self._session = session
         self._unit = UnitOfWork()

@@ -172,7 +172,7 @@ class LeavingSession(GuardedSession):
 def _give_back(connection: Connection) -> None:
     try:
         connection.close()
-    except BaseException:  # cancelled in the middle, and nobody else has it
+    except BaseException:  # cancelled in the middle, and nothing else refers to it
         connection.invalidate()
         connection.close()
         raise

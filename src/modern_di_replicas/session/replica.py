@@ -273,7 +273,7 @@ class ReplicaSession(UnsentWritesSession):
                 if not isinstance(error, StatementNotForReplica):
                     attempt = self._reporting(run, server=failed_on, error=type(error).__name__)
                 elif error.foreseen.locks_rows:
-                    self._read_anew(options)  # whoever locks rows is about to change them
+                    self._read_anew(options)  # rows are locked to be changed
             else:
                 if self.escalation is not None:
                     rows_of_replica.clear()  # by a flush before it, it has moved, and was run on the primary

@@ -28,7 +28,7 @@ class Account:
 
 
 def account_for_programs() -> Account | None:
-    """Choose who runs PostgreSQL: None is whoever runs Python, which PostgreSQL refuses for root only.
+    """Choose the account for PostgreSQL: None is that of Python, which PostgreSQL refuses for root only.
 
     Raises:
         AccountNotFoundError: Python runs as root and no candidate exists.

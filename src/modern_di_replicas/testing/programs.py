@@ -23,7 +23,7 @@ class Programs:
     Args:
         binaries: The folder of the programs.
         workspace: Where they work.
-        account: Who runs them; None is whoever runs Python.
+        account: The account that runs them; None is that of Python.
         password: The superuser's password; it goes through the environment, never on a command line.
 
     """

@@ -45,7 +45,7 @@ class Workspace:
 
     Args:
         parent: The folder to make it in.
-        account: Who owns what is in it; None is whoever runs Python.
+        account: The owner of its files; None is the account of Python.
 
     """
 

@@ -34,7 +34,7 @@ class Probe:
     missing: frozenset[str] = frozenset()
     """What the server cannot be asked for."""
     account: str = ""
-    """Who asks, as the server said when something was missing."""
+    """The role of the connection, as the server reported it when a privilege was missing."""
     has_replaced_silent: bool = False
     """Whether a connection has been silent since this was last set to False, while a new one was answered."""
     _kept: typing.Any = None

@@ -39,7 +39,7 @@ class ServerPicture:
 
 
 class Picture:
-    """What the application knows of its servers, what was done to them, and what became of the requests.
+    """What the application knows of its servers, what was done to them, and the outcome of the requests.
 
     Args:
         faults: what can be done to the servers.

@@ -25,7 +25,7 @@ def check_role(examination: Examination) -> Findings:
             yield Finding(
                 kind="role",
                 server=server.name,
-                message="is declared as a replica, and is not in recovery: it follows nobody",
+                message="is declared as a replica, and is not in recovery: it follows no server",
                 remedy="make it a standby of the primary, or take it out of the settings",
             )
 
