@@ -108,6 +108,12 @@ def test_a_cursor_class_is_combined_once() -> None:
     assert reporting(OwnCursor) is reporting(OwnCursor)
 
 
+async def fail_in_a_transaction(connection: typing.Any) -> None:
+    async with connection.transaction():
+        with contextlib.suppress(psycopg.errors.DivisionByZero):
+            await connection.execute("SELECT 1/0")
+
+
 async def test_psycopgs_own_transaction_raises_where_its_commit_was_a_rollback(
     replicated_cluster: LocalCluster,
 ) -> None:
@@ -117,7 +123,5 @@ async def test_psycopgs_own_transaction_raises_where_its_commit_was_a_rollback(
         async with connection.transaction(), connection.transaction():
             await connection.execute("SELECT 1")
         with pytest.raises(TransactionRolledBackError):
-            async with connection.transaction():
-                with contextlib.suppress(psycopg.errors.DivisionByZero):
-                    await connection.execute("SELECT 1/0")
+            await fail_in_a_transaction(connection)
         assert (await (await connection.execute("SELECT 1")).fetchone()) is not None
