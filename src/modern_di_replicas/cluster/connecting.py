@@ -1,5 +1,6 @@
 """How each server is reached: by its own URL and arguments, whatever its role is now."""
 
+import collections.abc
 import typing
 
 from modern_di_replicas.servers import DeclaredServer
@@ -20,11 +21,22 @@ def connect_args(settings: ReplicationSettings, server: DeclaredServer, purpose:
     }
     is_past_pooler = purpose == "monitor" and server.probe_url is not None
     return settings.driver.connect_args(
-        {**settings.connect_args, **server.connect_args},
+        _merged(settings.connect_args, server.connect_args),
         application_name=f"{settings.application_name}-{purpose}",
         timeout=timeouts[purpose],
         pooled=is_pooled(settings, server) and not is_past_pooler,
     )
+
+
+def _merged(
+    common: collections.abc.Mapping[str, typing.Any], own: collections.abc.Mapping[str, typing.Any]
+) -> dict[str, typing.Any]:
+    """Return the arguments of a server over those of all servers; what is a mapping in both is merged in turn."""
+    merged = {**common, **own}
+    for name in common.keys() & own.keys():
+        if isinstance(common[name], collections.abc.Mapping) and isinstance(own[name], collections.abc.Mapping):
+            merged[name] = {**common[name], **own[name]}
+    return merged
 
 
 def is_pooled(settings: ReplicationSettings, server: DeclaredServer) -> bool:
