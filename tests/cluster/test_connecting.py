@@ -41,7 +41,8 @@ async def test_a_servers_settings_are_added_to_those_of_all_servers(
 
 async def test_other_arguments_of_a_server_replace_those_of_all(replicated_cluster: LocalCluster) -> None:
     """An argument that is no mapping has one value."""
-    server = Replica(replicated_cluster.replicas[0].url, connect_args={"password": "own"})
-    async with serving(replicated_cluster, replicas=[server], connect_args={"password": "common"}) as servers:
+    own, common = "one of its own", "one of all"
+    server = Replica(replicated_cluster.replicas[0].url, connect_args={"password": own})
+    async with serving(replicated_cluster, replicas=[server], connect_args={"password": common}) as servers:
         given = connect_args(servers.settings, server, "replica")
-    assert given["password"] == "own"
+    assert given["password"] == own

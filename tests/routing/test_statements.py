@@ -55,6 +55,7 @@ def test_a_write_is_foreseen_by_its_text(sql: str, kind: str) -> None:
 @pytest.mark.parametrize(
     "function",
     [
+        "lo_export",
         *("pg_cancel_backend", "pg_terminate_backend", "pg_reload_conf", "pg_rotate_logfile", "pg_rotate_logfile_old"),
         *("pg_stat_reset", "pg_stat_reset_shared", "pg_stat_reset_single_table_counters", "pg_stat_statements_reset"),
         *("pg_switch_wal", "pg_create_restore_point", "pg_log_backend_memory_contexts", "pg_backup_start"),

@@ -59,7 +59,7 @@ _WRITES: typing.Final = re.compile(
         | (?P<merge>MERGE\s+INTO)
         | (?P<lock>FOR\s+(?:NO\s+KEY\s+)?UPDATE|FOR\s+(?:KEY\s+)?SHARE)
         | (?P<function>nextval|setval|pg_notify|pg_(?:try_)?advisory_\w+|pg_current_xact_id|txid_current
-            |lo_(?:creat|create|import|from_bytea|unlink|put)
+            |lo_(?:creat|create|import|export|from_bytea|unlink|put)
             # What has an effect on the server it runs on, or from there on another one.
             |pg_(?:cancel|terminate)_backend|pg_reload_conf|pg_rotate_logfile(?:_\w+)?|pg_log_backend_memory_contexts
             |pg_log_standby_snapshot|pg_stat_reset\w*|pg_stat_statements_reset|pg_stat_force_next_flush
