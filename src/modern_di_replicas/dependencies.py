@@ -86,7 +86,7 @@ def create_session(
         ConfigurationError: `session_class` is no subclass of `RoutedSession`, or an option cannot work.
 
     """
-    if not issubclass(session_class, RoutedSession):
+    if session_class is not RoutedSession and not issubclass(session_class, RoutedSession):
         raise ConfigurationError(
             field="session_class",
             value=session_class,

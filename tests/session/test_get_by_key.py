@@ -106,6 +106,10 @@ class Note:
     """Mapped by hand, to a query."""
 
 
+class Unmapped(Note):
+    """Not mapped, and of a mapped class."""
+
+
 class Signed:
     """Mapped by hand, and loaded from more than its table."""
 
@@ -240,7 +244,8 @@ ASKED: typing.Final[dict[str, tuple[collections.abc.Callable[[Session], object],
     "get_one": (lambda session: facts(session.get_one(Author, 2)), True),
     "get_one of nothing": (lambda session: session.get_one(Author, 77), True),
     "a key of another type": (lambda session: session.get(Author, "no number"), True),
-    "a mapper": (lambda session: facts(session.get(sqlalchemy.inspect(Author), 2)), True),
+    "a mapper": (lambda session: facts(session.get(sqlalchemy.inspect(Author), 2)), False),
+    "a class that inherits a mapped one": (lambda session: session.get(Unmapped, 1), False),
     "what is there already": (lambda session: twice(session, Author, 1), True),
     "what is always read anew": (lambda session: twice(session, Clock, 1), True),
     "what is expired": (expired, True),

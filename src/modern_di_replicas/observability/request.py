@@ -20,6 +20,11 @@ State = collections.abc.MutableMapping[str, typing.Any]
 _state: contextvars.ContextVar[State | None] = contextvars.ContextVar("modern_di_replicas_request_state", default=None)
 
 
+def keeps_decisions() -> bool:
+    """Return whether a current request keeps decisions, so that one is worth making."""
+    return _state.get() is not None
+
+
 def note_decision(decision: Decision | None) -> None:
     """Put a decision into the state of the current request, if there is one; of several, the last one stays."""
     state = _state.get()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 
 
 PRIMARY = "primary"
@@ -66,3 +67,9 @@ def decision_of(engine: object) -> Decision:
 def on_primary(cause: Cause, reason: str) -> Decision:
     """Return the decision for the primary."""
     return Decision(server=PRIMARY, cause=cause, reason=reason)
+
+
+@functools.lru_cache(maxsize=1024)
+def on_replica(server: str, reason: str) -> Decision:
+    """Return the decision for a replica; most units of work share a few of them."""
+    return Decision(server=server, cause=Cause.REPLICA, reason=reason)

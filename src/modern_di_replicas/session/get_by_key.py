@@ -1,11 +1,12 @@
 """`Session.get()` with a statement that is built once for each mapped class, and not once for each call."""
 
 import functools
+import inspect
 import typing
 import uuid
 
-from sqlalchemy import Select, Table, bindparam, inspect, select
-from sqlalchemy.orm import Mapper
+from sqlalchemy import Select, Table, bindparam, select
+from sqlalchemy.orm import Mapper, Session
 
 from modern_di_replicas.session.in_flight import InFlightSession
 
@@ -14,9 +15,15 @@ KEYS: typing.Final = (int, str, uuid.UUID)
 """The types of a primary key's value that is looked up this way."""
 
 _KEY: typing.Final = "modern_di_replicas_key"  # criteria of the application may have parameters of their own
-_OPTIONS: typing.Final = frozenset(
-    {"options", "populate_existing", "with_for_update", "identity_token", "execution_options", "bind_arguments"}
-)
+
+_UNSET: typing.Final = {
+    name: parameter.default
+    for name, parameter in inspect.signature(Session.get).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+"""The options of `get()` where it is asked for nothing."""
+_UNSET_IN_ASYNC: typing.Final = {name: value for name, value in _UNSET.items() if name != "bind_arguments"}
+"""The same as `AsyncSession.get()` passes them on."""
 
 
 class GetByKeySession(InFlightSession):
@@ -27,23 +34,21 @@ class GetByKeySession(InFlightSession):
     """
 
     def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
-        if isinstance(ident, KEYS) and (not options or _are_unset(options)):
-            mapper = inspect(entity, raiseerr=False)
-            statement = _statement(mapper) if isinstance(mapper, Mapper) else None
+        is_plain = not options or options in (_UNSET_IN_ASYNC, _UNSET)
+        mapper = getattr(entity, "__mapper__", None) if is_plain and isinstance(ident, KEYS) else None
+        if isinstance(mapper, Mapper) and mapper.class_ is entity:  # and not inherited by a class that is not mapped
+            statement = _statement(mapper)
             if statement is not None and not self._may_hold(mapper, ident):
                 # With a joined collection it comes in several rows, all of which are read before the first is given.
                 return self.scalar(statement, {_KEY: ident})
+        return self.get_as_asked(entity, ident, options)
+
+    def get_as_asked(self, entity: typing.Any, ident: typing.Any, options: dict[str, typing.Any]) -> typing.Any:  # noqa: ANN401
+        """Get an object as `Session.get()` does."""
         return super().get(entity, ident, **options)
 
     def _may_hold(self, mapper: Mapper[typing.Any], ident: object) -> bool:
         return bool(self.identity_map) and mapper.identity_key_from_primary_key((ident,)) in self.identity_map
-
-
-def _are_unset(options: dict[str, typing.Any]) -> bool:
-    if any(options.values()) or not options.keys() <= _OPTIONS:
-        return False
-    # An empty dictionary asks for a lock, and any token but None for another identity.
-    return options.get("with_for_update") is options.get("identity_token") is None
 
 
 @functools.lru_cache(maxsize=1024)

@@ -14,7 +14,7 @@ from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.observability.events import Escalated
 from modern_di_replicas.observability.request import note_decision
-from modern_di_replicas.routing.decision import Cause, Decision, on_primary
+from modern_di_replicas.routing.decision import Cause, Decision, on_primary, on_replica
 from modern_di_replicas.routing.statements import Need
 from modern_di_replicas.session.guarded import GuardedSession
 from modern_di_replicas.session.unit_of_work import UnitOfWork
@@ -41,8 +41,11 @@ class LeavingSession(GuardedSession):
 
     def _read_from(self, replica: OneReplicaEngine) -> None:
         self._replica = replica
-        isolation = replica.isolation_of(self._intent)
-        self._engine = replica.isolated(isolation)
+        if self._intent.isolation is None:
+            self._engine, isolation = replica.sync_engine, replica.isolation
+        else:
+            isolation = replica.isolation_of(self._intent)
+            self._engine = replica.isolated(isolation)
         self._autocommit = isolation == "AUTOCOMMIT"
 
     @property
@@ -50,7 +53,7 @@ class LeavingSession(GuardedSession):
         """Where this unit of work runs now, and why."""
         declared, escalation = self._intent.reason, self.escalation
         if escalation is None:
-            return Decision(server=self.label, cause=Cause.REPLICA, reason=declared)
+            return on_replica(self.label, declared)
         return dataclasses.replace(escalation, reason=f"{declared}, escalated: {escalation.reason}")
 
     @property

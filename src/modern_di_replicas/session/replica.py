@@ -1,7 +1,6 @@
 """Where each statement of a session runs: on its replica, or on the primary once it has moved there."""
 
 import collections.abc
-import contextlib
 import time
 import typing
 
@@ -147,24 +146,18 @@ class ReplicaSession(UnsentWritesSession):
 
     def _connect(self, engine: Engine) -> Connection:
         """Take a connection, and keep it before anything else can run."""
-        with self._provisioning():
-            connection = self._replica.reads.connect(
+        self._check_provisioning()
+        self._is_provisioning = True
+        try:
+            connection = self._reading[engine] = self._replica.reads.connect(
                 # A `Session` takes one connection of an engine, and keeps it to the end of the transaction.
                 engine.execution_options() if self._left else engine,
                 autocommit=self._autocommit,
                 streams=engine is not self._engine,
             )
-            self._reading[engine] = connection
-        return connection
-
-    @contextlib.contextmanager
-    def _provisioning(self) -> collections.abc.Iterator[None]:
-        self._check_provisioning()
-        self._is_provisioning = True
-        try:
-            yield
         finally:
             self._is_provisioning = False
+        return connection
 
     def _check_provisioning(self) -> None:
         """Refuse what runs while another task takes the connection, as SQLAlchemy's own sessions do."""
@@ -197,12 +190,12 @@ class ReplicaSession(UnsentWritesSession):
     def scalars(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
         return self._run(Session.scalars, statement, args, options)
 
-    def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+    def get_as_asked(self, entity: typing.Any, ident: typing.Any, options: dict[str, typing.Any]) -> typing.Any:  # noqa: ANN401
         given = options.get("execution_options")
         if self.escalation is None and ((given and given.get(USE_PRIMARY)) or is_primary_declared()):
             self.escalate(*_asked(given))
             options["populate_existing"] = options.get("populate_existing") or self._may_be_read_anew
-        return super().get(entity, ident, **options)
+        return super().get_as_asked(entity, ident, options)
 
     @property
     def _may_be_read_anew(self) -> bool:
@@ -349,8 +342,12 @@ class ReplicaSession(UnsentWritesSession):
         """Read from a replica that is fresh enough by now; from the primary when none is."""
         unit = self._unit
         if unit is None or not unit.is_settled:
-            with self._provisioning():
+            self._check_provisioning()
+            self._is_provisioning = True
+            try:
                 found = await_only(catch_up.catch_up())
+            finally:
+                self._is_provisioning = False
         self._catch_up = None
         if unit is not None and unit.is_settled:  # another session of it was faster
             self.join_unit(unit)
@@ -371,9 +368,8 @@ class ReplicaSession(UnsentWritesSession):
         if not self._autocommit or self._engine is not replica.sync_engine:
             return False
         pool: QueuePool = replica.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
-        has_streamed = len(self._reading) > (replica.sync_engine in self._reading)
         # A listener of the application may send something.
-        return not (has_streamed or pool.overflow() > 0 or pool.dispatch.reset or pool.dispatch.checkin)
+        return not (self.has_streamed or pool.overflow() > 0 or pool.dispatch.reset or pool.dispatch.checkin)
 
     def close(self) -> None:
         if self._is_provisioning:

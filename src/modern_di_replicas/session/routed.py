@@ -14,7 +14,7 @@ from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
-from modern_di_replicas.observability.request import note_decision
+from modern_di_replicas.observability.request import keeps_decisions, note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
 from modern_di_replicas.session.composed import OwnClass, combined
 from modern_di_replicas.session.get_by_key import GetByKeySession
@@ -57,51 +57,62 @@ class RoutedSession(AsyncSession):
         sync_session_class: OwnClass | None = None,
         **options: typing.Any,
     ) -> None:
-        if engine is not None and bind is not None:
+        if engine is None:
+            engine = bind
+        elif bind is not None:
             raise ConfigurationError(field="bind", value=bind, remedy="give it once, as `engine` or as `bind`")
         if options.get("twophase"):
             raise ConfigurationError(
                 field="twophase", value=True, remedy="a transaction over two servers cannot be escalated nor tracked"
             )
-        engine = bind if engine is None else engine
+        if isinstance(engine, ReplicaEngine) and not isinstance(engine, OneReplicaEngine):
+            engine = engine.choose_for(intent)
         self._intent = intent
-        chosen = engine
-        catch_up: CatchUpEngine | None = None
-        if isinstance(engine, ReplicaEngine):
-            chosen = engine.choose_for(intent)
-        self._made_with = {
-            **options,
-            "engine": chosen,
-            "primary": primary,
-            "intent": intent,
-            "sync_session_class": sync_session_class,
-        }
-        decision: Decision | None = getattr(chosen, "decision", None)
-        if decision is None or (decision.cause is Cause.WRITE and not intent.is_write):
-            decision = on_primary(Cause.CHOSEN, "" if intent.is_write else "an engine chosen by the application")
-        self._decision = decision
-        if isinstance(chosen, CatchUpEngine):
-            catch_up = chosen
-            chosen = catch_up.candidate
+        self._made_with = engine, primary, sync_session_class, options
         own = type(self).sync_session_class if sync_session_class is None else sync_session_class
-        if isinstance(chosen, OneReplicaEngine):
-            super().__init__(chosen, sync_session_class=_class_of(own, ReplicaSession), **options)
-            typing.cast(ReplicaSession, self.sync_session).route(
-                replica=chosen,
-                primary=_sync(primary or chosen.policy.primary, {**chosen.options, **_isolation_of(intent)}),
-                intent=intent,
-                catch_up=catch_up,
-                options=options,
-            )
+        if isinstance(engine, OneReplicaEngine | CatchUpEngine):
+            self._read_from_replica(engine, primary, own, options)
         else:
-            if isinstance(chosen, AsyncEngine) and (isolation := _isolation_of(intent)):
-                chosen = chosen.execution_options(**isolation)
-            super().__init__(chosen, sync_session_class=_class_of(own, GetByKeySession), **options)
+            self._use(engine, own, options)
         # What SQLAlchemy has noted is the combination; this attribute is what the application gave.
         del self.sync_session_class
         if sync_session_class is not None:
             self.sync_session_class = typing.cast(type[Session], sync_session_class)
-        note_decision(self.decision)
+        if keeps_decisions():
+            note_decision(self.decision)
+
+    def _read_from_replica(
+        self,
+        engine: OneReplicaEngine | CatchUpEngine,
+        primary: AsyncEngine | AsyncConnection | None,
+        own: OwnClass,
+        options: dict[str, typing.Any],
+    ) -> None:
+        catch_up = engine if isinstance(engine, CatchUpEngine) else None
+        replica = typing.cast(OneReplicaEngine, engine if catch_up is None else catch_up.candidate)
+        super().__init__(replica, sync_session_class=_class_of(own, ReplicaSession), **options)
+        on_primary = replica.options
+        if isolation := _isolation_of(self._intent):
+            on_primary = {**on_primary, **isolation}
+        typing.cast(ReplicaSession, self.sync_session).route(
+            replica=replica,
+            primary=_sync(primary or replica.policy.primary, on_primary),
+            intent=self._intent,
+            catch_up=catch_up,
+            options=options,
+        )
+
+    def _use(
+        self, chosen: AsyncEngine | AsyncConnection | None, own: OwnClass, options: dict[str, typing.Any]
+    ) -> None:
+        """Use the primary, or what the application has chosen."""
+        intent, decision = self._intent, getattr(chosen, "decision", None)
+        if decision is None or (decision.cause is Cause.WRITE and not intent.is_write):
+            decision = on_primary(Cause.CHOSEN, "" if intent.is_write else "an engine chosen by the application")
+        self._decision: Decision = decision
+        if isinstance(chosen, AsyncEngine) and (isolation := _isolation_of(intent)):
+            chosen = chosen.execution_options(**isolation)
+        super().__init__(chosen, sync_session_class=_class_of(own, GetByKeySession), **options)
         if decision.cause is Cause.SHADOW and isinstance(chosen, PrimaryEngine) and chosen.hooks is not None:
             report_writes(self.sync_session, chosen.hooks, endpoint=intent.endpoint)
 
@@ -112,7 +123,9 @@ class RoutedSession(AsyncSession):
             **options: those that differ.
 
         """
-        return type(self)(**{**self._made_with, **options})
+        engine, primary, own, given = self._made_with
+        made_with = {"engine": engine, "primary": primary, "intent": self._intent, "sync_session_class": own, **given}
+        return type(self)(**{**made_with, **options})
 
     def join_unit(self, unit: UnitOfWork, opened: "set[RoutedSession] | None" = None) -> None:
         """Share a unit of work with other sessions.
@@ -178,7 +191,8 @@ class RoutedSession(AsyncSession):
 
 
 def _class_of(own: OwnClass, ours: type[Session]) -> type[Session]:
-    return typing.cast(type[Session], combined(own, ours))  # so SQLAlchemy annotates it, callables included
+    # So SQLAlchemy annotates it, callables included.
+    return ours if own is Session else typing.cast(type[Session], combined(own, ours))
 
 
 def _isolation_of(intent: Intent) -> dict[str, typing.Any]:

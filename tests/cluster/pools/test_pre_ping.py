@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, text
 
 from modern_di_replicas import RoutedSession
-from modern_di_replicas.cluster.pools.sockets import Idle, limit_silence, look_at
+from modern_di_replicas.cluster.pools.sockets import Idle, IdleSocket, limit_silence
 from modern_di_replicas.testing import LocalCluster
 from tests.proxies import SilentProxy
 from tests.session.conftest import Servers, serving
@@ -106,14 +106,14 @@ def test_a_socket_tells_what_has_arrived() -> None:
     """A notification is no end, and an end is no notification."""
     here, there = socket.socketpair()
     with here, there:
-        assert look_at(here.fileno()) is Idle.QUIET
+        assert IdleSocket(here.fileno()).look() is Idle.QUIET
         there.send(b"a notification")
-        assert look_at(here.fileno()) is Idle.READABLE
+        assert IdleSocket(here.fileno()).look() is Idle.READABLE
         assert here.recv(100) == b"a notification", "looking takes nothing away"
         there.close()
-        assert look_at(here.fileno()) is Idle.DEAD
+        assert IdleSocket(here.fileno()).look() is Idle.DEAD
         number = here.fileno()
-    assert look_at(number) is Idle.DEAD
+    assert IdleSocket(number).look() is Idle.DEAD
 
 
 def test_an_error_of_a_socket_is_its_end() -> None:
@@ -122,7 +122,7 @@ def test_an_error_of_a_socket_is_its_end() -> None:
         there, _ = server.accept()
         there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close() resets
         there.close()
-        assert look_at(here.fileno()) is Idle.DEAD
+        assert IdleSocket(here.fileno()).look() is Idle.DEAD
 
 
 async def test_the_operating_system_ends_a_connection_whose_peer_is_gone(replicated_cluster: LocalCluster) -> None:

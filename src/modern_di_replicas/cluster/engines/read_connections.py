@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, judge, judge_connecting
+from modern_di_replicas.cluster.pools.replaceable import OF_CHECKOUT
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.statements import Foreseen, Need, foresee
 from modern_di_replicas.settings import ReadIsolation
@@ -33,6 +34,7 @@ class _Use(typing.NamedTuple):
 
     autocommit: bool
     streams: bool
+    connection: weakref.ref[Connection]
 
 
 class SessionReads:
@@ -47,7 +49,6 @@ class SessionReads:
     def __init__(self, engine: Engine, *, isolation: ReadIsolation) -> None:
         self._isolation = isolation
         self.driver = driver_of(engine)
-        self._connections: weakref.WeakKeyDictionary[Connection, _Use] = weakref.WeakKeyDictionary()
         # Not in an event: listeners to "before_cursor_execute" would see a statement that is not sent, listeners to
         # "handle_error" the signal, and SQLAlchemy looks at every point of a statement for who listens to any event.
         engine.dialect.execution_ctx_cls = _checking(engine.dialect.execution_ctx_cls, self._check_statement)
@@ -79,15 +80,12 @@ class SessionReads:
         except BaseException:
             connection.close()
             raise
-        self._connections[connection] = _Use(autocommit, streams)
+        connection.info[OF_CHECKOUT] = _Use(autocommit, streams, weakref.ref(connection))
         return connection
 
-    def _check_statement(self, context: ExecutionContext) -> None:
+    @staticmethod
+    def _check_statement(context: ExecutionContext, use: _Use) -> None:
         """Check the text that is about to be sent."""
-        # Not for Core on the replica's engine, which is used knowingly.
-        use = self._connections.get(context.root_connection)
-        if use is None:
-            return
         foreseen = foresee(context.statement)
         if foreseen is not None and (use.autocommit or foreseen.need is not Need.TRANSACTION):
             context.cursor.close()
@@ -104,11 +102,11 @@ class SessionReads:
             self._do_rollback(connection)
         except Exception as error:
             # Of whatever kind, it would hide why a session rolls back. Core's users see it.
-            opened = [one for one in self._connections if not one.closed and not one.invalidated]
-            ours = [one for one in opened if one.connection is connection]
-            if not ours:
+            use: _Use | None = connection.info.get(OF_CHECKOUT)
+            ours = None if use is None else use.connection()
+            if ours is None or ours.closed or ours.invalidated:
                 raise
-            ours[0].invalidate(error)
+            ours.invalidate(error)
 
     def _open(self, *args: typing.Any, **options: typing.Any) -> DBAPIConnection:
         try:
@@ -157,12 +155,17 @@ def asks_to_stream(options: collections.abc.Mapping[str, typing.Any]) -> bool:
 
 
 def _checking(
-    base: type[ExecutionContext], check: collections.abc.Callable[[ExecutionContext], None]
+    base: type[ExecutionContext], check: collections.abc.Callable[[ExecutionContext, _Use], None]
 ) -> type[ExecutionContext]:
-    """Return the class of a dialect's execution contexts with a check before each execution."""
+    """Return the class of a dialect's execution contexts with a check before each execution for a session."""
 
     def pre_exec(context: ExecutionContext) -> None:
-        check(context)
+        try:
+            use: _Use | None = context.root_connection.info.get(OF_CHECKOUT)
+        except NotImplementedError:  # the one on which SQLAlchemy learns the version, before a pool has it
+            use = None
+        if use is not None:  # Core on the replica's engine is used knowingly
+            check(context, use)
         base.pre_exec(context)
 
     return type(base.__name__, (base,), {"pre_exec": pre_exec})

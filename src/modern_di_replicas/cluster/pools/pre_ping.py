@@ -10,7 +10,7 @@ from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from modern_di_replicas.cluster.pools.replaceable import RETURNED
-from modern_di_replicas.cluster.pools.sockets import Idle, limit_silence, look_at
+from modern_di_replicas.cluster.pools.sockets import Idle, IdleSocket, limit_silence
 from modern_di_replicas.cluster.punctual import wait_punctually
 from modern_di_replicas.drivers.driver import Driver
 from modern_di_replicas.drivers.known import driver_of
@@ -18,6 +18,8 @@ from modern_di_replicas.drivers.known import driver_of
 
 IDLE_SECONDS: typing.Final = 1.0
 """A connection that was used a moment ago is not pinged, unless something has arrived on it."""
+
+_SOCKET: typing.Final = "modern_di_replicas.socket"
 
 _QUESTION: typing.Final = "SELECT 1 AS alive"
 
@@ -38,19 +40,22 @@ def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
     driver = driver_of(engine)
 
     @event.listens_for(engine, "connect")
-    def _limit(connection: DBAPIConnection, record: object) -> None:  # noqa: ARG001  # the event's signature
+    def _limit(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         descriptor = driver.descriptor(typing.cast(AdaptedConnection, connection).driver_connection)
         if descriptor is not None:
             limit_silence(descriptor, seconds=silence)
+            record.info[_SOCKET] = IdleSocket(descriptor)
 
     @event.listens_for(engine, "checkout")
     def _validate(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:  # noqa: ARG001  # the event's signature
-        returned = record.info.get(RETURNED)
+        info = record.info
+        returned = info.get(RETURNED)
         if returned is None:
             return  # it is new
         adapted = typing.cast(AdaptedConnection, connection)
         opened = adapted.driver_connection
-        idle = _look(driver, opened)
+        connected: IdleSocket | None = info.get(_SOCKET)
+        idle = Idle.DEAD if driver.is_closed(opened) else Idle.QUIET if connected is None else connected.look()
         if idle is Idle.DEAD:
             driver.terminate(opened)
             raise DisconnectionError
@@ -59,13 +64,6 @@ def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
         error = adapted.run_async(lambda asked: _ping(driver, asked, timeout))
         if error is not None:
             raise InvalidatePoolError from error
-
-
-def _look(driver: Driver, opened: object) -> Idle:
-    if driver.is_closed(opened):
-        return Idle.DEAD
-    descriptor = driver.descriptor(opened)
-    return Idle.QUIET if descriptor is None else look_at(descriptor)
 
 
 async def _ping(driver: Driver, opened: object, timeout: float) -> Exception | None:  # noqa: ASYNC109  # not of one await

@@ -13,6 +13,9 @@ from modern_di_replicas.cluster.pools.open_connections import TerminatedWhileOpe
 RETURNED: typing.Final = "modern_di_replicas.returned"
 """When a connection was last given back, in its `info`."""
 
+OF_CHECKOUT: typing.Final = "modern_di_replicas.of_checkout"
+"""The key in a connection's `info` of what is true until the connection comes back."""
+
 ON_RETURN: typing.Final = "modern_di_replicas.on_return"
 """The key of a function in `record_info`, which is called once, when the connection comes back."""
 
@@ -87,7 +90,9 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
             returned()
         if self._successor is None:
             # Not in a listener to "checkin": where one has to be called, a session is not closed at once.
-            record.info[RETURNED] = time.monotonic()
+            info = record.info
+            info[RETURNED] = time.monotonic()
+            info.pop(OF_CHECKOUT, None)
         else:
             record.invalidate()  # its connection would never be checked out
         super()._do_return_conn(record)

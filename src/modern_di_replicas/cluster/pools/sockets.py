@@ -17,19 +17,30 @@ class Idle(enum.Enum):
     DEAD = "it has ended"
 
 
-def look_at(descriptor: int) -> Idle:
-    """Return what has arrived on an idle connection, without reading it."""
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        if not poll.poll(0):
+class IdleSocket:
+    """The socket of a pooled connection, which is looked at before each use: so what can be is prepared.
+
+    Args:
+        descriptor: its file descriptor, which is open as long as it is looked at.
+
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+
+    def look(self) -> Idle:
+        """Return what has arrived on it, without reading it."""
+        if not self._poll.poll(0):
             return Idle.QUIET
-        with _duplicated(descriptor) as duplicate:
-            return Idle.READABLE if duplicate.recv(1, socket.MSG_PEEK) else Idle.DEAD
-    except BlockingIOError:  # between the two calls it was read
-        return Idle.QUIET
-    except (OSError, ValueError):  # an error, or no socket any more
-        return Idle.DEAD
+        try:
+            with _duplicated(self._descriptor) as duplicate:
+                return Idle.READABLE if duplicate.recv(1, socket.MSG_PEEK) else Idle.DEAD
+        except BlockingIOError:  # between the two calls it was read
+            return Idle.QUIET
+        except OSError:  # an error, or no socket any more
+            return Idle.DEAD
 
 
 def limit_silence(descriptor: int, *, seconds: float) -> None:
