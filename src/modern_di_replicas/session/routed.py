@@ -102,9 +102,7 @@ class RoutedSession(AsyncSession):
             options=options,
         )
 
-    def _use(
-        self, chosen: AsyncEngine | AsyncConnection | None, own: OwnClass, options: dict[str, typing.Any]
-    ) -> None:
+    def _use(self, chosen: AsyncEngine | AsyncConnection | None, own: OwnClass, options: dict[str, typing.Any]) -> None:
         """Use the primary, or what the application has chosen."""
         intent, decision = self._intent, getattr(chosen, "decision", None)
         if decision is None or (decision.cause is Cause.WRITE and not intent.is_write):
