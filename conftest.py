@@ -108,6 +108,12 @@ class Examples:
         """Return the text of a page, so that it can be compared with the code."""
         return (pathlib.Path(__file__).parent / path).read_text()
 
+    @classmethod
+    def outputs(cls, path: str, command: str) -> list[str]:
+        """Return what a page shows as the output of a command."""
+        shown = cls.page(path).split(f"$ {command}\n", 1)[1].split("```", 1)[0]
+        return [line for line in shown.splitlines() if not line.startswith("$")]
+
     def settings(self, written: ReplicationSettings) -> ReplicationSettings:
         """Return the settings a document shows, with real addresses in their order."""
         given = self.database.servers[: len(written.servers)]
