@@ -15,7 +15,7 @@ from sqlalchemy import ForeignKey, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from modern_di_replicas import Dependencies, Intent, ReplicationSettings
+from modern_di_replicas import Dependencies, Intent, Monitor, ReplicaEngine, ReplicationSettings, unit_of_work
 
 
 class Base(DeclarativeBase):
@@ -64,19 +64,19 @@ class Jobs(Dependencies):
     posts = providers.Factory(PostRepository, scope=Scope.REQUEST)
 
 
-# A unit of work is a child container. In a web application, pass the application's own container: its jobs then share
-# its connections, and these two functions stay as they are.
+# In a web application, pass the application's own container: its jobs then share its connections, and these two
+# functions stay as they are.
 
 
 async def report(container: Container) -> dict[str, int]:
     """Count the comments of each post, on a replica."""
-    async with container.build_child_container(scope=Scope.REQUEST, context={Intent: Intent.read()}) as job:
+    async with unit_of_work(container, intent=Intent.read()) as job:
         return await job.resolve(PostRepository).count_comments()
 
 
 async def clean_up(container: Container) -> int:
     """Delete the spam and return how much there was, on the primary: a job that declares nothing may write."""
-    async with container.build_child_container(scope=Scope.REQUEST) as job:
+    async with unit_of_work(container) as job:
         return await job.resolve(PostRepository).delete_spam()
 
 
@@ -86,7 +86,7 @@ def create_container(settings: ReplicationSettings) -> Container:
 
 async def main() -> None:
     settings = ReplicationSettings(primary=os.environ["PRIMARY_URL"], replicas=os.environ["REPLICA_URLS"].split())
-    async with create_container(settings) as container:
+    async with create_container(settings) as container, Monitor(container.resolve(ReplicaEngine)):
         print(f"Deleted {await clean_up(container)} spam comments.")  # noqa: T201
         print(await report(container))  # noqa: T201
 

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import modern_di_replicas.fastapi
 import modern_di_replicas.litestar
-from modern_di_replicas import PrimaryEngine, ReplicationSettings
+from modern_di_replicas import Monitor, PrimaryEngine, ReplicaEngine, ReplicationSettings
 from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.background_job.app import Base, Comment, Jobs, Post, PostRepository, clean_up, main, report
 
@@ -29,7 +29,10 @@ async def container(
     replicated_cluster: LocalCluster,
     routing_log: RoutingLog,
 ) -> collections.abc.AsyncIterator[Container]:
-    async with Container(groups=request.param, context={ReplicationSettings: database}) as container:
+    async with (
+        Container(groups=request.param, context={ReplicationSettings: database}) as container,
+        Monitor(container.resolve(ReplicaEngine)),
+    ):
         await fill(container)
         replicated_cluster.catch_up()
         routing_log.clear()

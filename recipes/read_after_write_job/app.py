@@ -1,8 +1,8 @@
 """A request writes an order, and a job reads it right after: the token goes along with the job.
 
 A job is no client of the application, so nothing tells its reads what they have to include. The request does: it puts
-`str(current_token())` into the job. The worker reads with `Intent.read(after=...)`: from a replica that has the order,
-or, if none has it yet, from the primary. The worker is a program of its own; here the two share one process, and a
+`carried_token()` into the job. The worker opens a `unit_of_work` with it, which reads from a replica that has the
+order, or, if none has it yet, from the primary. The worker is a program of its own; here the two share one process, and a
 queue in memory stands for yours, Redis for example: what goes through it is text.
 
 Run it:
@@ -30,7 +30,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from starlette.types import Lifespan
 
 import modern_di_replicas.fastapi
-from modern_di_replicas import Dependencies, Intent, Monitor, ReplicaEngine, ReplicationSettings, current_token
+from modern_di_replicas import (
+    Dependencies,
+    Intent,
+    Monitor,
+    ReplicaEngine,
+    ReplicationSettings,
+    carried_token,
+    unit_of_work,
+)
 
 
 class Base(DeclarativeBase):
@@ -81,7 +89,7 @@ class Job:
 
     order_id: int
     after: str | None
-    """The text of a token: what the job's reads have to include."""
+    """What `carried_token` has returned: what the job's reads have to include."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -115,10 +123,10 @@ async def create_order(
     cents: Annotated[list[int], fastapi.Query()],
     orders: Annotated[OrderRepository, FromDI(OrderRepository)],
     queue: Annotated[Queue, FromDI(Queue)],
+    container: Annotated[Container, FromDI(Container)],
 ) -> int:
     order = await orders.add(customer, cents)
-    token = current_token()  # of the commit just now; None where nobody needs one, because there are no replicas
-    job = Job(order_id=order.id, after=None if token is None else str(token))
+    job = Job(order_id=order.id, after=carried_token(container))  # after the commit
     await queue.put(job.to_json())
     return order.id
 
@@ -141,10 +149,9 @@ class WorkerDependencies(Dependencies):
 
 
 async def write_invoice(container: Container, job: Job) -> str:
-    """Do one job, in a unit of work that reads what the request wrote; without a token it uses the primary."""
-    context = {} if job.after is None else {Intent: Intent.read(after=job.after)}
-    async with container.build_child_container(scope=Scope.REQUEST, context=context) as unit_of_work:
-        return await unit_of_work.resolve(OrderRepository).invoice(job.order_id)
+    """Do one job, in a unit of work that reads what the request wrote."""
+    async with unit_of_work(container, intent=Intent.read(), token=job.after) as unit:
+        return await unit.resolve(OrderRepository).invoice(job.order_id)
 
 
 @contextlib.asynccontextmanager

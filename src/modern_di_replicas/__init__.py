@@ -2,6 +2,7 @@ from modern_di_replicas.asgi.tokens import Tokens
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.monitoring.monitor import Monitor
+from modern_di_replicas.consistency.carrying import carried_token
 from modern_di_replicas.consistency.client import current_token
 from modern_di_replicas.consistency.levels import EVENTUAL, SESSION, STRONG, Bounded
 from modern_di_replicas.consistency.token import ConsistencyToken
@@ -23,6 +24,7 @@ from modern_di_replicas.errors import (
     WriteOnReplicaError,
 )
 from modern_di_replicas.intent import Intent, read_intent, use_primary, write_intent
+from modern_di_replicas.jobs import unit_of_work
 from modern_di_replicas.routing.balancing import Balancer, Candidate, LeastInUse, Random, RoundRobin
 from modern_di_replicas.routing.decision import Cause, Decision
 from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
@@ -69,12 +71,14 @@ __all__ = [
     "TransactionRolledBackError",
     "UnknownGroupError",
     "WriteOnReplicaError",
+    "carried_token",
     "choose_engine",
     "close_session",
     "create_session",
     "current_token",
     "declared_intent",
     "read_intent",
+    "unit_of_work",
     "use_primary",
     "write_intent",
 ]

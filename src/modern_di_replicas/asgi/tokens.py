@@ -40,12 +40,17 @@ class Tokens:
         """Return the text of a token, signed if there is a secret: as a response carries it."""
         return self._serializer.dumps(token)
 
-    def decode(self, text: str) -> ConsistencyToken | None:
+    def decode(self, text: str, *, expires: bool = True) -> ConsistencyToken | None:
         """Return the token of a text as a request carries it; None when it is rejected, which is counted.
 
         Whether the primary has really written what it says is another question: see `admit`.
+
+        Args:
+            text: the text.
+            expires: whether its age counts: not that of a message, which may wait in a queue for days.
+
         """
-        token = self._serializer.loads(text)
+        token = self._serializer.loads(text, expires=expires)
         if isinstance(token, ConsistencyToken):
             database = None if self._topology is None else self._topology.positions.database
             if database in (None, token.database):

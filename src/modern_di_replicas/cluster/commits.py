@@ -63,7 +63,7 @@ _DATABASE: typing.Final = "modern_di_replicas.database"
 _PREPARED_DIRECTLY: typing.Final = "modern_di_replicas.prepared_directly"
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, weakref_slot=True, eq=False)
 class _Work:
     """What was done on one connection since its last commit or rollback, or since its checkout."""
 
@@ -73,6 +73,22 @@ class _Work:
     """Whether its commit may return before it is flushed: it has set `synchronous_commit`."""
     writes: dict[Client, Write] = dataclasses.field(default_factory=dict)
     """What was sent to be committed, and of which the position is not known yet."""
+    writers: set[Client] = dataclasses.field(default_factory=set)
+    """Whose work it is."""
+
+    def wrote(self) -> None:
+        """Note that the current client has sent a statement that may write."""
+        self.may_have_written = True
+        client = current_client()
+        if client not in self.writers:
+            self.writers.add(client)
+            client.begin_uncommitted(self)
+
+    def ended(self) -> None:
+        """Note that it was committed, or rolled back."""
+        for client in self.writers:
+            client.end_uncommitted(self)
+        self.writers.clear()
 
     def begin_write(self) -> bool:
         """Note that the current client is about to commit; return whether that was not noted already."""
@@ -124,7 +140,7 @@ class Writes:
             info = _info(connection)
             info[EXPECTED] = statement
             work = _work(info)
-            work.may_have_written = True
+            work.wrote()
             if context.dialect.detect_autocommit_setting(typing.cast(DBAPIConnection, connection.dbapi_connection)):
                 work.begin_write()
             return
@@ -161,6 +177,7 @@ class Writes:
         finally:
             info[EXPECTED] = None
         if work is not None:
+            work.ended()
             del info[_WORK]
             if work.writes:
                 self._note(connection.dbapi_connection, connection, info, work)
@@ -170,6 +187,7 @@ class Writes:
         work: _Work | None = info.get(_WORK)
         if work is not None:
             work.may_have_written = False
+            work.ended()
             if not work.writes:
                 del info[_WORK]
         info[EXPECTED] = None
@@ -184,6 +202,8 @@ class Writes:
     def _goes_back(self, connection: DBAPIConnection, record: ConnectionPoolEntry, state: PoolResetState) -> None:
         work: _Work | None = record.info.pop(_WORK, None)
         record.info[EXPECTED] = None
+        if work is not None:
+            work.ended()
         if work is None or not work.writes or state.terminate_only or not state.asyncio_safe:
             return
         # On this connection the answer comes after the end of every commit that was sent, also of one that timed out.

@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import time
 import typing
+import weakref
 
 from modern_di_replicas.consistency.token import ConsistencyToken, later
 
@@ -18,22 +19,46 @@ DOUBT_SECONDS: typing.Final = 60.0
 """How long a commit without an answer may still be under way: a later position settles it only after this time."""
 
 
+SESSIONS: typing.Final = 64
+"""How many sessions of a client are noted before those that have ended are forgotten."""
+
+
+class Pending(typing.Protocol):
+    """A session: what it has not flushed yet, as SQLAlchemy names it."""
+
+    @property
+    def new(self) -> collections.abc.Collection[object]: ...
+    @property
+    def dirty(self) -> collections.abc.Collection[object]: ...
+    @property
+    def deleted(self) -> collections.abc.Collection[object]: ...
+
+
 class Client:
     """What one client has written.
 
     Args:
         token: what it brought along.
-        is_request: whether it is the client of a request, whose reads include its writes.
+        is_request: whether it is the client of a request or a job, whose reads include its writes.
+        position_unknown: whether what sent it may have written behind the position of its token.
 
     """
 
-    def __init__(self, *, token: ConsistencyToken | None = None, is_request: bool = False) -> None:
+    def __init__(
+        self, *, token: ConsistencyToken | None = None, is_request: bool = False, position_unknown: bool = False
+    ) -> None:
         self.token = token
         """The latest position that is known; it never goes back."""
         self.is_request = is_request
+        self.enclosing: Client | None = None
+        """The client that was the current one before this."""
+        self._uncommitted: weakref.WeakSet[object] | None = None
+        self._came_unknown = position_unknown
         self._open: set[Write] = set()
         self._has_news = False
         self._commits = 0
+        self._declares_write = False
+        self._sessions: list[weakref.ref[Pending]] = []
 
     @property
     def wrote(self) -> bool:
@@ -43,12 +68,61 @@ class Client:
     @property
     def position_unknown(self) -> bool:
         """Whether it may have written behind the position of its token."""
-        return bool(self._open)
+        return self._came_unknown or bool(self._open)
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether a commit may still be under way, because its answer was lost."""
-        return any(write.order is None for write in self._open)
+        """Whether a commit may still be under way, because its answer was lost, or because it was not sent yet."""
+        return self._came_unknown or any(write.order is None for write in self._open)
+
+    @property
+    def has_more_to_commit(self) -> bool:
+        """Whether it may commit something that the position of its token does not include.
+
+        Its unit of work declares a write and has not committed any, a transaction that has written is open, or a
+        session holds changes that are not flushed.
+        """
+        if (self._declares_write and not self._commits) or self._uncommitted:
+            return True
+        sessions = [session for reference in self._sessions if (session := reference()) is not None]
+        return any(session.new or session.dirty or session.deleted for session in sessions)
+
+    def begin_uncommitted(self, transaction: object) -> None:
+        """Note a transaction that may have written; it is not kept alive."""
+        if self._uncommitted is None:
+            self._uncommitted = weakref.WeakSet()
+        self._uncommitted.add(transaction)
+
+    def end_uncommitted(self, transaction: object) -> None:
+        """Note that a transaction was committed or rolled back."""
+        if self._uncommitted is not None:
+            self._uncommitted.discard(transaction)
+
+    def note_session(self, session: Pending, *, declares_write: bool) -> None:
+        """Note a session of its unit of work.
+
+        Args:
+            session: the session; it is not kept alive.
+            declares_write: whether its unit of work declares a write.
+
+        """
+        self._declares_write |= declares_write
+        if len(self._sessions) >= SESSIONS:
+            self._sessions = [reference for reference in self._sessions if reference() is not None]
+        self._sessions.append(weakref.ref(session))  # a list of these: a WeakSet takes ten times as long
+
+    def know(self, other: "Client") -> None:
+        """Read what another client may read: it is where this one comes from."""
+        if other.token is not None:
+            self.token = later(self.token, other.token)
+        self._came_unknown |= other.position_unknown
+
+    def tell(self, other: "Client") -> None:
+        """Have another client read what this one has written."""
+        if self._commits and self.token is not None:
+            other.written(self.token)
+        if self._open:
+            other.begin_write()
 
     def answered(self) -> None:
         """Note that the client is being told what it has written until now."""
@@ -139,16 +213,40 @@ def current_client() -> Client:
     return client
 
 
+def note_session(session: Pending, *, declares_write: bool) -> None:
+    """Note a session of the current client's unit of work, if there is a client; see `Client.note_session`."""
+    client = _current.get()
+    if client is not None:
+        client.note_session(session, declares_write=declares_write)
+
+
+def known_client() -> Client | None:
+    """Return the client of the current context; None where there is none, as nothing was written."""
+    return _current.get()
+
+
+def enter(client: Client) -> None:
+    """Make a client the current one, until `leave`: for callbacks before and after a job."""
+    client.enclosing = _current.get()
+    _current.set(client)
+
+
+def leave(client: Client) -> None:
+    """End what `enter` began; nothing is done in another context than that one's."""
+    if _current.get() is client:
+        _current.set(client.enclosing)
+
+
 @contextlib.contextmanager
 def request_of(client: Client) -> collections.abc.Iterator[None]:
-    """Make a client the one of the current request.
+    """Make a client the one of the current request, or of the current job.
 
     Args:
         client: who has sent the request.
 
     """
-    before = _current.set(client)
+    enter(client)
     try:
         yield
     finally:
-        _current.reset(before)
+        leave(client)

@@ -48,13 +48,21 @@ class TokenSerializer:
         self._remember(text, token)
         return text
 
-    def loads(self, text: str) -> ConsistencyToken | Rejection:
-        """Return the token of a text, or why it is not accepted."""
+    def loads(self, text: str, *, expires: bool = True) -> ConsistencyToken | Rejection:
+        """Return the token of a text, or why it is not accepted.
+
+        Args:
+            text: what a client has sent.
+            expires: whether its age counts.
+
+        """
         if len(text) > LONGEST_TEXT + LONGEST_SIGNATURE:
             return "oversized"
         # A client sends the text it was given here with each request, until it writes again.
         token = self._cache.get(text) or self._remember(text, self._verify(text))
         if not isinstance(token, ConsistencyToken):
+            return token
+        if not expires:
             return token
         is_current = -self._seconds <= time.time() - token.issued_at <= self._seconds  # hosts' clocks differ, both ways
         return token if is_current else "expired"

@@ -12,6 +12,7 @@ from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.consistency.client import note_session
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.observability.request import keeps_decisions, note_decision
@@ -78,6 +79,7 @@ class RoutedSession(AsyncSession):
         del self.sync_session_class
         if sync_session_class is not None:
             self.sync_session_class = typing.cast(type[Session], sync_session_class)
+        note_session(self.sync_session, declares_write=intent.is_write)
         if keeps_decisions():
             note_decision(self.decision)
 

@@ -1,0 +1,55 @@
+"""How a message carries what its sender has written: to a job, or in an outbox.
+
+A message carries the text of a token, as the cookie of a client does, signed where the settings have a secret. Two
+things differ. It says so when the position is unknown because its sender has not committed yet: the worker may be
+faster than that commit. And it does not expire: a message may wait in a queue for days, and still names a position.
+"""
+
+import typing
+
+from modern_di import Container
+
+from modern_di_replicas.asgi.tokens import Tokens
+from modern_di_replicas.consistency.client import Client, known_client
+from modern_di_replicas.consistency.token import ConsistencyToken
+
+
+POSITION_UNKNOWN: typing.Final = "unknown"
+"""What a message carries in place of a token when the position is unknown: its job reads the primary."""
+
+
+def carried_token(container: Container) -> str | None:
+    """Return what a message that is sent now has to carry, so that its job reads what was written here.
+
+    It is the text of a token; `"unknown"` while something is not committed yet; None when nothing was written.
+    `unit_of_work(token=...)` takes all three.
+
+    Args:
+        container: the application's, or one below it.
+
+    """
+    client = known_client()
+    if client is None:
+        return None
+    if client.position_unknown or client.has_more_to_commit:
+        return POSITION_UNKNOWN
+    return None if client.token is None else container.resolve(Tokens).encode(client.token)
+
+
+def client_of(container: Container, carried: object) -> Client:
+    """Return the client of a job, whose reads include what the sender of its message had written.
+
+    What cannot be believed, because it is forged or of another database, says nothing of what was written: such a job
+    reads the primary.
+
+    Args:
+        container: the application's, or one below it.
+        carried: what the message carries; None for nothing.
+
+    """
+    if carried is None or isinstance(carried, ConsistencyToken):
+        return Client(token=carried, is_request=True)
+    token = None
+    if isinstance(carried, str) and carried != POSITION_UNKNOWN:
+        token = container.resolve(Tokens).decode(carried, expires=False)
+    return Client(token=token, is_request=True, position_unknown=token is None)
