@@ -2,8 +2,8 @@
 
 A job is no client of the application, so nothing tells its reads what they have to include. The request does: it puts
 `carried_token()` into the job. The worker opens a `unit_of_work` with it, which reads from a replica that has the
-order, or, if none has it yet, from the primary. The worker is a program of its own; here the two share one process, and a
-queue in memory stands for yours, Redis for example: what goes through it is text.
+order, or, if none has it yet, from the primary. The worker is a program of its own; here the two share one process,
+and a queue in memory stands for yours, Redis for example: what goes through it is text.
 
 Run it:
 

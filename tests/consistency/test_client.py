@@ -3,7 +3,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from modern_di_replicas.consistency.client import DOUBT_SECONDS, Client, Write
+from modern_di_replicas.consistency.client import DOUBT_SECONDS, SESSIONS, Client, Write
 from modern_di_replicas.consistency.token import ConsistencyToken
 
 
@@ -123,3 +123,24 @@ def test_another_database_has_positions_of_its_own() -> None:
     client = Client(token=token((3, 900)))
     client.written(token((1, 5), database="1" * 16))
     assert client.token == token((1, 5), database="1" * 16)
+
+
+class Session:
+    """A session as a client sees it."""
+
+    def __init__(self, new: int = 0) -> None:
+        self.new = [object()] * new
+        self.dirty = self.deleted = ()
+
+
+def test_sessions_that_have_ended_are_forgotten() -> None:
+    """A long-lived job opens many; one that is still open, and has something to commit, is not overlooked."""
+    client = Client()
+    still_open = Session(new=1)
+    client.note_session(still_open, declares_write=False)
+    for _ in range(2 * SESSIONS):
+        client.note_session(Session(), declares_write=False)
+    assert len(client._sessions) <= SESSIONS  # noqa: SLF001  # no behaviour shows it
+    assert client.has_more_to_commit
+    del still_open
+    assert not client.has_more_to_commit
