@@ -49,7 +49,6 @@ def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
     ("field", "given", "hint"),
     [
         pytest.param("primary", {"primary": "postgresql://app:s3cret@db-1/shop"}, "asyncpg", id="no driver"),
-        pytest.param("primary", {"primary": "postgresql+psycopg2://app:s3cret@db-1/shop"}, "asyncpg", id="sync driver"),
         pytest.param("primary", {"primary": "postgresql+nope://app:s3cret@db-1/shop"}, "asyncpg", id="unknown driver"),
         pytest.param("primary", {"primary": "sqlite+aiosqlite:///shop.db"}, "asyncpg", id="another database system"),
         pytest.param(
@@ -63,6 +62,35 @@ def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
             {"primary": "postgresql+asyncpg://app:s3cret@/shop?host=db-1:5432,db-2:5432"},
             "ports are required",
             id="ports that SQLAlchemy does not find",
+        ),
+        pytest.param(
+            "primary",
+            {"primary": "postgres://app:s3cret@db-1/shop"},
+            "write postgresql+asyncpg://app:***@db-1/shop",
+            id="the scheme of others",
+        ),
+        pytest.param(
+            "primary",
+            {"primary": "postgresql+psycopg2://app:s3cret@db-1/shop"},
+            "write postgresql+psycopg://app:***@db-1/shop",
+            id="the driver before",
+        ),
+        pytest.param("primary", {"primary": None}, "environment variable unset", id="nothing"),
+        pytest.param("primary", {"primary": ""}, "environment variable unset", id="an empty text"),
+        pytest.param(
+            "primary", {"primary": "postgresql+asyncpg://app:p@s3cret@db-1/shop"}, "%40", id="a password with an @"
+        ),
+        pytest.param(
+            "primary",
+            {"primary": "postgres://app/x:s3cret@db-1/shop"},
+            "postgresql+asyncpg://app/***",
+            id="a password that became the database",
+        ),
+        pytest.param(
+            "primary",
+            {"primary": "postgresql+asyncpg://db-1/shop?PASSWORD=s3cret"},
+            "'PASSWORD'",
+            id="a password in the query",
         ),
         pytest.param("primary", {"primary": "app:s3cret@db-1"}, "postgresql+asyncpg://", id="not a URL"),
         pytest.param("primary", {"primary": "postgresql+asyncpg://app:s3cret@db:x/shop"}, "host:5432", id="bad port"),
@@ -201,11 +229,30 @@ def test_a_password_in_the_query_of_a_url_is_masked_too() -> None:
     assert "db-1" in str(caught.value)
 
 
-def test_a_repr_shows_no_url() -> None:
+def test_a_repr_shows_the_hosts_and_nothing_secret() -> None:
     """Settings end up in logs and tracebacks."""
-    settings = ReplicationSettings(primary=PRIMARY, replicas=[REPLICA, Replica(REPLICA, name="other")])
+    settings = ReplicationSettings(
+        primary=PRIMARY,
+        replicas=[REPLICA, Replica(REPLICA, name="other", weight=2, connect_args={"password": "s3cret"})],
+        token_secret="s3cret",  # of this test
+        shadow=True,
+    )
 
-    assert "s3cret" not in f"{settings!r} {settings.servers!r}"
+    assert repr(settings) == ("ReplicationSettings(primary='db-1:5432', replicas=['db-2:5433', 'other'], shadow=True)")
+    assert repr(settings.servers) == "(Replica('db-2:5433'), Replica('other', weight=2))"
+    assert repr(settings.declared_primary) == "Primary('db-1:5432')"
+
+
+@pytest.mark.parametrize("value", [None, 5, "no URL", "postgresql+asyncpg://app:s3cret@db:x/shop"])
+def test_a_repr_shows_what_is_no_url_as_such(value: typing.Any) -> None:
+    """A debugger shows settings and servers that were not checked yet."""
+    unchecked = object.__new__(ReplicationSettings)
+    for field in dataclasses.fields(ReplicationSettings):
+        object.__setattr__(unchecked, field.name, field.default)
+    object.__setattr__(unchecked, "primary", value)
+    object.__setattr__(unchecked, "replicas", value)
+    assert "primary='<no URL>', replicas=[]" in repr(unchecked)
+    assert repr(Replica(value)) == "Replica('<no URL>')"
 
 
 def test_settings_are_plain_data_that_pydantic_can_fill() -> None:

@@ -5,6 +5,10 @@ import datetime as dt
 from modern_di_replicas.errors import ConfigurationError
 
 
+# A test's report ends where the settings are made; what is wrong there is in the error.
+__tracebackhide__ = True
+
+
 def check(field: str, value: object, *, usable: bool, remedy: str) -> None:
     """Check one value."""
     if not usable:

@@ -13,8 +13,18 @@ from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.servers import DEFAULT_GROUP, Primary, Replica, address_remedy, database, redacted
 
 
+# URLs hold passwords, so a test's report leaves the frames of this module out.
+__tracebackhide__ = True
+
+_FORM: typing.Final = f"give a URL of the form {SCHEMES[0]}://user:password@host:5432/database"
+
+
 def check_url(field: str, value: object) -> URL:
     """Return the parsed URL. No text that could hold a password ever reaches the error."""
+    if value in (None, ""):
+        raise ConfigurationError(
+            field=field, value=value, remedy=f"{_FORM}; is an environment variable unset that should hold it?"
+        )
     try:
         url = make_url(typing.cast(str, value))
     except (sqlalchemy.exc.ArgumentError, ValueError):
@@ -24,13 +34,22 @@ def check_url(field: str, value: object) -> URL:
         raise ConfigurationError(
             field=field,
             value=f"<{type(value).__name__}, not shown: it may hold a password>",
-            remedy=f"give a URL of the form {SCHEMES[0]}://user:password@host:5432/database",
+            remedy=_FORM,
+        )
+    if url.drivername not in SCHEMES:
+        like = [scheme for scheme in SCHEMES if url.drivername.startswith(scheme)]  # psycopg2 is like psycopg
+        corrected = redacted(url.set(drivername=[*like, *SCHEMES][0]))
+        raise ConfigurationError(
+            field=field,
+            value=redacted(url),
+            remedy=f"write {corrected}: the driver has to be named, {' or '.join(SCHEMES)}",
         )
     check(
         field,
         redacted(url),
-        usable=url.drivername in SCHEMES,
-        remedy=f"write {SCHEMES[0]}:// or {SCHEMES[1]}:// in front: the driver has to be named",
+        usable="@" not in (url.host or ""),
+        remedy="percent-encode what separates the parts of a URL in the user and the password: %40 for @, %3A for :, "
+        "%2F for /",
     )
     _check_driver(field, url)
     # Else the driver would say so at each attempt to connect, which looks like a server that is down.

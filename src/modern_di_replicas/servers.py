@@ -4,10 +4,14 @@ import collections.abc
 import dataclasses
 import datetime as dt
 import typing
+import urllib.parse
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+
+# URLs hold passwords, so a test's report leaves the frames of this module out.
+__tracebackhide__ = True
 
 DEFAULT_GROUP: typing.Final = "default"
 
@@ -17,7 +21,8 @@ class Primary:
     """The primary.
 
     Args:
-        url: SQLAlchemy URL, `postgresql+asyncpg://user:password@host:port/database`.
+        url: SQLAlchemy URL, `postgresql+asyncpg://user:password@host:port/database`: a text, SQLAlchemy's `URL`, or
+            pydantic's `PostgresDsn` or `SecretStr`.
         name: how it is called in logs and errors; default `host:port`.
         connect_args: arguments of the driver's `connect`, over those of the settings.
         pooled: whether a pooler in transaction mode is in front of it; default: what the settings say.
@@ -34,6 +39,12 @@ class Primary:
     pooled: bool | None = None
     probe_url: str | None = dataclasses.field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        _set_urls(self)
+
+    def __repr__(self) -> str:
+        return _shown(self)
+
     @property
     def label(self) -> str:
         """The name, or what stands in for it: the host and port."""
@@ -45,7 +56,7 @@ class Replica:
     """One read replica.
 
     Args:
-        url: SQLAlchemy URL, `postgresql+asyncpg://user:password@host:port/database`.
+        url: SQLAlchemy URL, as that of a `Primary`.
         name: how it is called in logs and errors; default `host:port`.
         weight: its share of the reads, relative to the other replicas; a whole number from 1.
         groups: the groups of reads it serves; reads without a group are of the group `default`.
@@ -71,6 +82,12 @@ class Replica:
     probe_url: str | None = dataclasses.field(default=None, repr=False)
     promotable: bool = True
 
+    def __post_init__(self) -> None:
+        _set_urls(self)
+
+    def __repr__(self) -> str:
+        return _shown(self)
+
     @property
     def label(self) -> str:
         """The name, or what stands in for it: the host and port."""
@@ -78,6 +95,37 @@ class Replica:
 
 
 DeclaredServer = Primary | Replica
+
+
+def url_text(given: object) -> typing.Any:  # noqa: ANN401  # what is no URL is checked with the settings
+    """Return the text of a URL that is given as an object, with its password; anything else as it is."""
+    if isinstance(given, URL):
+        return given.render_as_string(hide_password=False)
+    for name in ("get_secret_value", "unicode_string"):  # pydantic's SecretStr, and its URLs
+        if (text := getattr(given, name, None)) is not None:
+            return url_text(text())
+    return given
+
+
+def _set_urls(server: DeclaredServer) -> None:
+    for field in ("url", "probe_url"):
+        object.__setattr__(server, field, url_text(getattr(server, field)))
+
+
+def _shown(server: DeclaredServer) -> str:
+    """Return a server as its `repr`: where it is, and what is not the default, without anything secret."""
+    fields = [field for field in dataclasses.fields(server) if field.repr and field.name != "name"]
+    values = [(field.name, getattr(server, field.name), field.default) for field in fields]
+    said = [repr(shown_label(server)), *(f"{name}={value!r}" for name, value, default in values if value != default)]
+    return f"{type(server).__name__}({', '.join(said)})"
+
+
+def shown_label(server: DeclaredServer) -> str:
+    """Return the label of a server; a text in its place where the URL is none, because it was not checked yet."""
+    try:
+        return server.label
+    except (ArgumentError, AttributeError, TypeError, ValueError):
+        return "<no URL>"
 
 
 def address(url: URL) -> str:
@@ -112,7 +160,21 @@ def database(url: URL) -> str | None:
     return url.database or url.username
 
 
+_HIDDEN: typing.Final = "***"
+_SEPARATORS: typing.Final = frozenset("@:?")
+
+
 def redacted(url: URL) -> str:
-    """Return a URL as text, without its password."""
-    secret = {key: "***" for key in url.query if "password" in key}
-    return url.update_query_dict(secret).render_as_string(hide_password=True)
+    """Return a URL as text, without its password, and without what a part of a password may have got into."""
+    hidden = url.set(
+        username=_unsuspicious(url.username),
+        host=_unsuspicious(url.host),
+        database=_unsuspicious(url.database),
+        query=dict.fromkeys(url.query, _HIDDEN),
+    )
+    return hidden.render_as_string(hide_password=True).replace(urllib.parse.quote(_HIDDEN), _HIDDEN)
+
+
+def _unsuspicious(part: str | None) -> str | None:
+    """Hide what looks as if a character of a password had ended it: `@`, `:` and `?` have to be percent-encoded."""
+    return _HIDDEN if part is not None and set(part) & _SEPARATORS else part

@@ -4,6 +4,7 @@ import collections.abc
 import dataclasses
 import datetime as dt
 import math
+import os
 import re
 import typing
 
@@ -14,8 +15,10 @@ from modern_di_replicas.consistency.levels import SESSION, Consistency, check_co
 from modern_di_replicas.drivers.driver import Driver
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.engine_options import check_engine_options
+from modern_di_replicas.environment import read_environment, variable_of
+from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.server_checks import check_connect_args, check_primary, check_replicas
-from modern_di_replicas.servers import Primary, Replica
+from modern_di_replicas.servers import Primary, Replica, shown_label, url_text
 
 
 if typing.TYPE_CHECKING:
@@ -31,6 +34,9 @@ ReadIsolation = typing.Literal["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"
 ISOLATION_REMEDY: typing.Final = (
     f"choose one of {', '.join(typing.get_args(ReadIsolation))} (a standby refuses SERIALIZABLE)"
 )
+
+# URLs and secrets are fields here, so a test's report leaves the frames of this module out.
+__tracebackhide__ = True
 
 _NAME: typing.Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
@@ -130,7 +136,51 @@ class ReplicationSettings:
     server_timing: bool = False
     hooks: collections.abc.Sequence[Hook] = ()
 
+    @classmethod
+    def from_env(
+        cls,
+        prefix: str = "DB_",
+        *,
+        environment: collections.abc.Mapping[str, str] | None = None,
+        **given: typing.Any,
+    ) -> typing.Self:
+        """Return settings that environment variables hold: `DB_PRIMARY`, `DB_REPLICAS`, `DB_MAX_LAG`, and so on.
+
+        Each is named like a field, in capitals. Durations are numbers of seconds; replicas are URLs with commas between
+        them, or a JSON list of URLs and objects; `none` turns a limit off. An empty variable counts as unset.
+
+        Args:
+            prefix: what their names begin with.
+            environment: names and texts; default: `os.environ`.
+            **given: fields that are given here, whatever the variables say; `hooks`, for instance.
+
+        Raises:
+            ConfigurationError: a value is not usable; its `field` is the name of the variable.
+
+        """
+        fields = {**read_environment(os.environ if environment is None else environment, prefix=prefix), **given}
+        try:
+            return cls(**{"primary": None, **fields})
+        except ConfigurationError as error:
+            if error.field.partition("[")[0].partition(".")[0] in given:
+                raise
+            found = error
+        raise ConfigurationError(field=variable_of(found.field, prefix=prefix), value=found.value, remedy=found.remedy)
+
+    def __repr__(self) -> str:
+        servers = self.servers if isinstance(self.replicas, tuple) else ()
+        said = f"primary={shown_label(self.declared_primary)!r}, replicas={[*map(shown_label, servers)]!r}"
+        fields = [field for field in dataclasses.fields(self) if field.repr]
+        changed = [
+            f"{one.name}={getattr(self, one.name)!r}" for one in fields if getattr(self, one.name) != one.default
+        ]
+        return f"ReplicationSettings({', '.join([said, *changed])})"
+
     def __post_init__(self) -> None:
+        # A URL as text, so that it is compared and passed on as what it says.
+        object.__setattr__(self, "primary", url_text(self.primary))
+        if isinstance(self.replicas, collections.abc.Sequence) and not isinstance(self.replicas, str | bytes):
+            object.__setattr__(self, "replicas", tuple(url_text(one) for one in self.replicas))
         primary = self.declared_primary
         url = check_primary(primary)
         check_flag("pooled", self.pooled)
