@@ -54,7 +54,10 @@ class Intent:
     isolation: ReadIsolation | None = None
     """The isolation of a read, instead of `ReplicationSettings.read_isolation`; on the primary as well."""
     wait: dt.timedelta | None = None
-    """How long a read may wait for a replica that is fresh enough, instead of `ReplicationSettings.catch_up_wait`."""
+    """How long a read may wait for a replica that is fresh enough, or that serves at all, before it uses the primary.
+
+    None for `ReplicationSettings.catch_up_wait`, and for no wait where no replica serves.
+    """
     reason: str = dataclasses.field(default="declared", compare=False)
     """Who said so, in words for logs and people; two intents that differ only here are equal."""
 
@@ -83,8 +86,8 @@ class Intent:
             after: a token, or its text: the read includes what was written when it was made.
             isolation: "READ COMMITTED" or "REPEATABLE READ" to read in one transaction, for a `SET LOCAL` or for one
                 snapshot; "AUTOCOMMIT" for statements that stand alone. Default: what the settings say.
-            wait: how long to wait for a replica that is fresh enough before the primary serves the read; default: what
-                the settings say.
+            wait: for a read that has time: how long to wait for a replica that is fresh enough, also while none serves,
+                before the primary serves the read; default: `catch_up_wait`, and no wait where none serves.
             reason: who said so, in words for people.
 
         Raises:

@@ -12,7 +12,10 @@ from modern_di_replicas.routing.positions import Freshness
 
 
 PAUSE: typing.Final = 0.001
-"""Seconds between two questions to a server that is not there yet."""
+"""Seconds between two questions to a server that is not there yet, at the least."""
+
+PAUSES: typing.Final = 20
+"""A pause is as long as all the time waited before it, divided by this: a long wait asks less and less often."""
 
 HEAD_START: typing.Final = 0.005
 """Seconds that the replica which was chosen has for its answer, at the most, before the others are asked as well."""
@@ -34,6 +37,8 @@ class FreshRead:
     """The same key gets the same replica, as long as that one serves."""
     wait: float
     """How many seconds it goes on asking when the first answers are not enough."""
+    has_time: bool = False
+    """Whether it rather waits for a replica than use the primary, also where none serves at the moment."""
     endpoint: str = ""
     """The handler it is for, as `module.name`."""
     at_least: float = 0.0
@@ -69,19 +74,20 @@ async def catch_up(read: FreshRead, *, first: str) -> Server | None:
         await _answers(topology.watcher, [first], seconds=HEAD_START)
         if (server := read.choose_server()) is not None:
             return server
-    deadline = time.monotonic() + FIRST_ANSWER
+    began = time.monotonic()
+    deadline = began + (max(FIRST_ANSWER, read.wait) if read.has_time else FIRST_ANSWER)
     has_asked = False
     while (watcher := topology.watcher) is not None and (left := deadline - time.monotonic()) > 0:
         asked = [server.name for server in topology.serving(read.group)]
-        if read.required is None:
+        if read.required is None or not asked:
             # Only the primary knows: what it had written a moment ago, or that another is the primary by now.
             asked = [server.name for server in topology.servers if not server.health.is_down]
         answered = await _answers(watcher, asked, seconds=left, return_when=asyncio.FIRST_COMPLETED)
         if (server := read.choose_server()) is not None:
             return server
         if answered and not has_asked:
-            has_asked, deadline = True, time.monotonic() + read.wait
-        await asyncio.sleep(PAUSE)
+            has_asked, deadline = True, (began if read.has_time else time.monotonic()) + read.wait
+        await asyncio.sleep(max(PAUSE, (time.monotonic() - began) / PAUSES))
     return None
 
 

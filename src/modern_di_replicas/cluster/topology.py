@@ -202,6 +202,10 @@ class Topology:
                 return [server for server in servers if not server.health.is_down]
         return servers
 
+    def declared(self, group: str | None) -> collections.abc.Sequence[Server]:
+        """Return the replicas that are declared for a group, whether they serve or not."""
+        return self._declared.get(group or DEFAULT_GROUP, ())
+
     def furthest(self, name: str) -> float:
         """Return how far a server was ever known to be on this timeline; 0 where nothing is known."""
         return self.positions.furthest.get(name, 0)

@@ -20,7 +20,9 @@ class Freshness:
     """Everything that was written longer ago than this, in seconds."""
 
     def __str__(self) -> str:
-        return "what its client has written" if self.max_age is None else f"the last {self.max_age:g} s"
+        if self.max_age is not None:
+            return f"the last {self.max_age:g} s"
+        return "what its client has written" if self.after else "caught up"
 
 
 @dataclasses.dataclass(slots=True)

@@ -155,7 +155,10 @@ class ReplicaEngine(AsyncEngine):
         own = None if client is None else client.token
         if intent.after is None and own is None and not isinstance(level, Bounded):
             server = topology.choose_server(intent.group, affinity=intent.affinity)
-            return topology.without_replica(intent.group) if server is None else server.engine
+            if server is not None:
+                return server.engine
+            if not intent.wait:
+                return topology.without_replica(intent.group)
         return self._choose_fresh(self._fresh_read(intent, level, own))
 
     def _fresh_read(
@@ -168,6 +171,7 @@ class ReplicaEngine(AsyncEngine):
             group=intent.group,
             affinity=intent.affinity,
             wait=self.settings.catch_up_wait if intent.wait is None else intent.wait.total_seconds(),
+            has_time=bool(intent.wait),
             endpoint=intent.endpoint,
             **limits,
         )
@@ -202,6 +206,8 @@ class ReplicaEngine(AsyncEngine):
         if (server := read.choose_server()) is not None:
             return server.engine
         candidate = topology.choose_server(read.group, affinity=read.affinity)
+        if candidate is None and read.has_time:
+            candidate = next(iter(topology.declared(read.group)), None)
         if candidate is None:
             return topology.without_replica(read.group)
         if topology.watcher is None or not isinstance(topology.primary, AsyncEngine):
