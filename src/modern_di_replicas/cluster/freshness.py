@@ -79,8 +79,9 @@ async def catch_up(read: FreshRead, *, first: str) -> Server | None:
     has_asked = False
     while (watcher := topology.watcher) is not None and (left := deadline - time.monotonic()) > 0:
         asked = [server.name for server in topology.serving(read.group)]
-        if read.required is None or not asked:
+        if read.required is None or (read.has_time and not asked):
             # Only the primary knows: what it had written a moment ago, or that another is the primary by now.
+            # And of a replica that is too far behind, only its answer tells when it no longer is.
             asked = [server.name for server in topology.servers if not server.health.is_down]
         answered = await _answers(watcher, asked, seconds=left, return_when=asyncio.FIRST_COMPLETED)
         if (server := read.choose_server()) is not None:
