@@ -185,6 +185,10 @@ def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
         pytest.param("replica_pool_timeout", {"replica_pool_timeout": float("nan")}, "seconds", id="no number"),
         pytest.param("primary_reads", {"primary_reads": "false"}, "True or False", id="a text for a flag"),
         pytest.param("connect_timeout", {"connect_timeout": 0}, "above 0", id="connect_timeout"),
+        *(
+            pytest.param("token_name", {"token_name": name}, "__Host-", id=f"the name {name} of HTTP")
+            for name in ("Host", "set-cookie", "content-length", "Content-Anything", "if-match", "Secure", "sec-gpc")
+        ),
         pytest.param("connect_timeout", {"connect_timeout": "5"}, "seconds", id="a text for a number"),
     ],
 )

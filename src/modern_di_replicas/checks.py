@@ -1,6 +1,8 @@
 """Checks of plain values that the operator declares; each raises `ConfigurationError`."""
 
 import datetime as dt
+import re
+import typing
 
 from modern_di_replicas.errors import ConfigurationError
 
@@ -43,4 +45,33 @@ def check_max_lag(field: str, value: object) -> None:
         value,
         usable=value is None or (isinstance(value, dt.timedelta) and value > dt.timedelta(0)),
         remedy="give a timedelta above zero, or None",
+    )
+
+
+_TOKEN_NAME: typing.Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_OF_HTTP: typing.Final = re.compile(
+    "age|allow|alt-svc|authorization|cache-control|connection|cookie|date|domain|etag|expect|expires|forwarded|from"
+    "|host|httponly|keep-alive|last-modified|link|location|max-age|origin|path|pragma|range|referer|refresh"
+    "|retry-after|samesite|secure|server|server-timing|set-cookie|te|trailer|transfer-encoding|upgrade|user-agent"
+    "|vary|via|warning|www-authenticate"
+    "|(accept|access-control|content|if|proxy|sec|strict|x-forwarded)(-.*)?",
+    re.IGNORECASE,
+)
+"""Names that HTTP gives to headers and to the attributes of cookies, and families of them."""
+
+
+def check_token_name(field: str, value: object) -> None:
+    """Check the name of a cookie or header."""
+    check(
+        field,
+        value,
+        usable=isinstance(value, str) and _TOKEN_NAME.fullmatch(value) is not None,
+        remedy="give letters, digits, `-` and `_`, as names of cookies and headers have them",
+    )
+    check(
+        field,
+        value,
+        usable=_OF_HTTP.fullmatch(typing.cast(str, value)) is None,
+        remedy="choose a name that HTTP does not use itself, such as consistency-token; for a cookie under https, "
+        "__Host-consistency-token, which no other subdomain can set",
     )

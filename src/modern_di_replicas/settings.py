@@ -5,12 +5,11 @@ import dataclasses
 import datetime as dt
 import math
 import os
-import re
 import typing
 
 from sqlalchemy.engine import make_url
 
-from modern_di_replicas.checks import check, check_flag, check_max_lag, check_number
+from modern_di_replicas.checks import check, check_flag, check_max_lag, check_number, check_token_name
 from modern_di_replicas.consistency.levels import SESSION, Consistency, check_consistency
 from modern_di_replicas.drivers.driver import Driver
 from modern_di_replicas.drivers.known import driver_of
@@ -37,8 +36,6 @@ ISOLATION_REMEDY: typing.Final = (
 
 # URLs and secrets are fields here, so a test's report leaves the frames of this module out.
 __tracebackhide__ = True
-
-_NAME: typing.Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -81,7 +78,8 @@ class ReplicationSettings:
         catch_up_wait: seconds a read waits for a replica to become fresh enough before it uses the primary.
         token_carrier: what carries a client's token from one request to the next: `cookie` or `header`; None for no
             tokens at all, so that SESSION promises nothing from one request to the next.
-        token_name: the name of the cookie or header.
+        token_name: the name of the cookie or header. Under https, a cookie may be called `__Host-consistency-token`: a
+            browser then takes it from this host alone, and from no other subdomain.
         token_lifetime: how long a token counts after its write; at least as long as the longest `max_lag`.
         token_secret: signs the tokens; of several, the last signs and all are accepted, so that secrets can be
             rotated. None for unsigned tokens, which are checked against what the primary has written.
@@ -253,12 +251,7 @@ class ReplicationSettings:
             usable=self.token_carrier is None or self.token_carrier in typing.get_args(TokenCarrier),
             remedy=f"choose one of {', '.join(typing.get_args(TokenCarrier))}, or None",
         )
-        check(
-            "token_name",
-            self.token_name,
-            usable=isinstance(self.token_name, str) and _NAME.fullmatch(self.token_name) is not None,
-            remedy="give letters, digits, `-` and `_`, as names of cookies and headers have them",
-        )
+        check_token_name("token_name", self.token_name)
         check(
             "token_lifetime",
             self.token_lifetime,

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from modern_di_replicas import ConsistencyToken, ReplicationSettings, Tokens
+from modern_di_replicas.asgi.tokens import MOST_TEXTS
 from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.consistency import serializer
 from modern_di_replicas.consistency.serializer import Rejection
@@ -98,7 +99,7 @@ async def test_every_kind_of_bad_token_is_ignored_and_counted(
             genuine = ConsistencyToken.parse(text)
             bad: dict[Rejection, str] = {
                 "ahead": f"{NAME}={dataclasses.replace(genuine, lsn=genuine.lsn + FAR)}",
-                "duplicated": f"{NAME}={text}; {NAME}={text}",
+                "duplicated": "; ".join(f"{NAME}={text[:-n]}" for n in range(1, MOST_TEXTS + 2)),
                 "expired": f"{NAME}={dataclasses.replace(genuine, issued_at=genuine.issued_at - 3600)}",
                 "foreign": f"{NAME}={dataclasses.replace(genuine, database='0' * 16)}",
                 "malformed": f"{NAME}={text[:-9]}",
@@ -117,6 +118,29 @@ async def test_every_kind_of_bad_token_is_ignored_and_counted(
             assert empty.json()["replica"]
             believed = await client.get("/read", headers={"Cookie": f"a=b; {NAME}={text} ;c=d"})
             assert not believed.json()["replica"]
+
+
+@pytest.mark.parametrize("secret", [None, "secret"])
+async def test_of_several_tokens_the_latest_that_is_believed_counts(
+    stock_cluster: LocalCluster, secret: str | None
+) -> None:
+    """INVARIANT: another subdomain that sets a cookie of the same name takes no write from the client's view."""
+    application = BUILDERS["fastapi"](settings_of(stock_cluster, token_secret=secret), {})
+    async with application.running(), application.client() as writer, application.client() as client:
+        await writer.post("/write/commit")
+        older = writer.cookies[NAME]
+        with paused(stock_cluster):
+            await writer.post("/write/commit")
+            latest = writer.cookies[NAME]
+            made_up = str(
+                dataclasses.replace(
+                    ConsistencyToken.parse(latest.rpartition(".")[0] if secret else latest), lsn=FAR * 9
+                )
+            )
+            for texts in ([older, latest], [latest, older], [made_up, latest], [latest, "x"], [latest, latest]):
+                cookie = "; ".join(f"{NAME}={text}" for text in texts)
+                assert not (await client.get("/read", headers={"Cookie": cookie})).json()["replica"], texts
+            assert (await client.get("/read", headers={"Cookie": f"{NAME}={made_up}; {NAME}=x"})).json()["replica"]
 
 
 async def test_made_up_tokens_do_not_have_the_primary_asked_more_than_once_in_a_probe_interval(

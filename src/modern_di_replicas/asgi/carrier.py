@@ -1,8 +1,15 @@
 """Where a request and a response carry a token: a cookie, or a header of its own."""
 
 import collections.abc
+import typing
 
 from modern_di_replicas.settings import ReplicationSettings
+
+
+Headers = collections.abc.Iterable[tuple[bytes, bytes]]
+
+_SECURE_NAMES: typing.Final = ("__host-", "__secure-")
+"""Browsers take a cookie whose name begins so only with the attribute `Secure`. RFC 6265bis, section 4.1.3."""
 
 
 class Carrier:
@@ -18,8 +25,9 @@ class Carrier:
         self._name = settings.token_name
         self._header = settings.token_name.lower().encode()
         self._is_cookie = settings.token_carrier == "cookie"  # noqa: S105  # a kind, not a secret
+        self._is_always_secure = settings.token_name.lower().startswith(_SECURE_NAMES)
 
-    def read(self, headers: collections.abc.Iterable[tuple[bytes, bytes]]) -> list[str]:
+    def read(self, headers: Headers) -> list[str]:
         """Return every text a request carries."""
         if not self._is_cookie:
             return [value.decode("latin-1") for name, value in headers if name == self._header]
@@ -32,8 +40,16 @@ class Carrier:
             if key.strip() == self._name
         ]
 
-    def write(self, text: str, *, scheme: str) -> tuple[bytes, bytes]:
-        """Return the header of a response that hands a token out."""
-        if not self._is_cookie:
-            return self._header, text.encode()
-        return b"set-cookie", f"{self._name}={text}; {self._attributes}{'; Secure' * (scheme == 'https')}".encode()
+    def write(self, headers: Headers, text: str, *, scheme: str) -> list[tuple[bytes, bytes]]:
+        """Return the headers of a response that hands a token out.
+
+        A cache that kept the response would hand the token to other clients. So it is told not to, unless the
+        application has said itself what a cache may do.
+        """
+        written = [*headers, (self._header, text.encode())]
+        if self._is_cookie:
+            secure = "; Secure" if scheme == "https" or self._is_always_secure else ""
+            written[-1] = (b"set-cookie", f"{self._name}={text}; {self._attributes}{secure}".encode())
+        if not any(name.lower() == b"cache-control" for name, _ in written):
+            written.append((b"cache-control", b"no-store"))
+        return written

@@ -58,8 +58,9 @@ class TokenMiddleware:
                 has_started = True
                 token = await tokens.of(client) if client.wrote else None
                 if token is not None:
-                    header = carrier.write(tokens.encode(token), scheme=scope["scheme"])
-                    message = {**message, "headers": [*message.get("headers", ()), header]}
+                    given = message.get("headers", ())
+                    headers = carrier.write(given, tokens.encode(token), scheme=scope["scheme"])
+                    message = {**message, "headers": headers}
                     tokens.note_sent()
                 client.answered()
             await send(message)

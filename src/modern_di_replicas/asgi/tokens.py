@@ -3,17 +3,22 @@
 import collections
 import dataclasses
 import time
+import typing
 
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.freshness import is_written
 from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.consistency.client import Client
 from modern_di_replicas.consistency.serializer import Rejection, TokenSerializer
-from modern_di_replicas.consistency.token import ConsistencyToken
+from modern_di_replicas.consistency.token import ConsistencyToken, later
 from modern_di_replicas.consistency.wal import LAST_LSN
 from modern_di_replicas.observability.events import TokenReceived, TokenSent
 from modern_di_replicas.observability.hook import Event
 from modern_di_replicas.settings import ReplicationSettings
+
+
+MOST_TEXTS: typing.Final = 4
+"""How many different tokens a request may carry; with more, none of them counts."""
 
 
 class Tokens:
@@ -67,20 +72,23 @@ class Tokens:
         a made-up position cannot send a client's reads to the primary for ever.
 
         Args:
-            texts: every text the request carries; of several, it is unknown which one is valid.
+            texts: every text the request carries. Of several, such as a cookie of the same name that another subdomain
+                has set, those that are believed count, and the latest of them: the client's own is among them.
 
         """
-        if not texts:
-            return None
-        if len(texts) > 1:
+        if len(different := set(texts)) > MOST_TEXTS:
             self._reject("duplicated")
             return None
-        token = self.decode(texts[0])
-        if token is not None and self._topology is not None:
-            token = await self._judge(token, self._topology)
-        if token is not None:
+        latest: ConsistencyToken | None = None
+        for text in different:
+            token = self.decode(text)
+            if token is not None and self._topology is not None:
+                token = await self._judge(token, self._topology)
+            if token is not None:
+                latest = later(latest, token)
+        if latest is not None:
             self._tell(TokenReceived(outcome="accepted"))
-        return token
+        return latest
 
     def _reject(self, reason: Rejection) -> None:
         self.rejected[reason] += 1
