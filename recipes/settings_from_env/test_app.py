@@ -20,7 +20,7 @@ async def answer(app: fastapi.FastAPI) -> object:
 
 @pytest.fixture
 def urls(database: ReplicationSettings) -> list[str]:
-    return [server.url for server in (database.declared_primary, *database.servers)]
+    return [database.declared_primary.url, *(replica.url for replica in database.servers)]
 
 
 @pytest.mark.parametrize(
