@@ -171,6 +171,18 @@ def test_each_read_is_a_mark_and_failures_are_counted() -> None:
     assert [line for line in paper.text.splitlines() if len(line) > COLUMNS] == []
 
 
+def test_the_result_of_an_act_is_wrapped_and_not_cut() -> None:
+    """With three servers that answer, it is longer than a line; the last count was lost."""
+    paper = Paper()
+    paper.screen.show_traffic(typing.cast(LocalCluster, Named()))
+    reads = [answer(1, f"GET, escalated: {'long ' * 15}reason"), *[answer(2)] * 123, *[answer(3)] * 45]
+    paper.screen.show_end_of_act(Act(title="replica-1 crashes", reads=reads, went_well=True))
+    shown = " ".join(paper.text.split())
+    assert "123 by replica-1, 45 by replica-2, 1 by primary 1 x GET, escalated: long" in shown
+    assert shown.endswith("long reason")
+    assert [line for line in paper.text.splitlines() if len(line) > COLUMNS] == []
+
+
 def test_a_log_line_does_not_continue_a_line_of_marks() -> None:
     """It begins a line of its own, and so does the next mark."""
     paper = Paper()

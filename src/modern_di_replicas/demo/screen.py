@@ -4,6 +4,7 @@ import collections.abc
 import contextlib
 import pathlib
 import sys
+import textwrap
 import time
 import typing
 
@@ -160,12 +161,12 @@ class Screen:
         answered = ", ".join(
             f"{count} by {self._names[port]}" for port, count in act.by_port.most_common() if port is not None
         )
-        self._say(
-            f"    {len(act.reads)} reads, {act.failed} failed, the slowest {act.slowest:.2f} s: {answered}"[:WIDTH],
+        self._say_in_lines(
+            f"{len(act.reads)} reads, {act.failed} failed, the slowest {act.slowest:.2f} s: {answered}",
             style="red" if act.failed else "green",
         )
         for reason, count in act.reasons.most_common(SHOWN_REASONS):
-            self._say(f"    {count} x {reason}"[:WIDTH], style="dim")
+            self._say_in_lines(f"{count} x {reason}", style="dim")
 
     def show_result(self, acts: collections.abc.Sequence[Act]) -> None:
         """Say how many of all reads failed."""
@@ -203,6 +204,10 @@ class Screen:
 
     def _heading(self, words: str) -> None:
         self._say(f"\n{words}", style="bold")
+
+    def _say_in_lines(self, words: str, *, style: str) -> None:
+        lines = textwrap.wrap(words, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 6)
+        self._say("\n".join(lines), style=style)
 
     def _say(self, words: str, *, style: str | None = None) -> None:
         # Without wrapping: a line that is too long for the terminal can still be copied as one.

@@ -22,7 +22,12 @@ async def test_a_server_is_frozen_and_thawed_with_the_buttons_of_the_page(dispos
         assert names == ["primary", "replica-1", "replica-2"]
         assert await page.evaluate(text("primary", "role")) == "primary"
         assert await page.evaluate(text("replica-1", "role")) == "standby"
-        assert await page.evaluate("document.documentElement.scrollWidth") <= 1000
+        await page.until("document.querySelectorAll('#decisions tr').length > 0")
+        for width in (1000, 390):  # of a phone
+            await page.send(
+                "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 1000
+            )
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width
 
         await page.click(f"{card('replica-1')} [data-fault=freeze]")
         await page.until(f"{text('replica-1', 'state')} === 'down, frozen'")
