@@ -11,6 +11,8 @@ export UV_PYTHON
 export UV_PYTHON_DOWNLOADS ?= never
 # The system's certificates, as pip uses them: behind a company's proxy, uv's own do not suffice.
 export UV_SYSTEM_CERTS ?= 1
+# Without compiled files, each process of the suite compiles all it imports: seconds for each.
+unexport PYTHONDONTWRITEBYTECODE
 RUN := $(UV) run --no-sync
 # All of them, as pyproject.toml has them now.
 EXTRAS = $(shell $(UV_PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"], sep=",")')
@@ -36,7 +38,7 @@ demo: install  ## a real application over a real primary and two replicas
 
 # Tests break real servers on machines that may be busy: one that fails is run again, and the summary says so.
 test: install  ## the whole suite, with the coverage gate
-	@$(RUN) pytest -n 2 --reruns 2 --cov --cov-report=term
+	@$(RUN) python -m pytest -n 2 -p tests.coverage_gate
 
 test-quick: install  ## the suite without faults and histories; under one minute
 	@$(RUN) pytest -n 2 -m 'not faults and not history'
