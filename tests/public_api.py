@@ -21,6 +21,7 @@ MODULES: typing.Final = (
     "modern_di_replicas.fastapi",
     "modern_di_replicas.litestar",
     "modern_di_replicas.observability",
+    "modern_di_replicas.sync",
     "modern_di_replicas.testing",
 )
 
@@ -65,8 +66,14 @@ def _is_made_by_us(cls: type) -> bool:
 
 
 def _bases(cls: type) -> str:
-    bases = [base.__name__ for base in cls.__mro__[1:] if base.__module__.startswith("modern_di_replicas")]
+    ours = [base for base in cls.__mro__[1:] if base.__module__.startswith("modern_di_replicas")]
+    bases = [base.__name__ for base in ours if not _is_role(base)]
     return f"[{', '.join(bases)}]" if bases else ""
+
+
+def _is_role(cls: type) -> bool:
+    """Whether it is a part that the engines of both halves are made of, whose members are theirs."""
+    return cls.__name__.endswith(("Role", "_Itself"))
 
 
 def _members(cls: type, *, indent: str) -> collections.abc.Iterator[str]:
@@ -75,7 +82,8 @@ def _members(cls: type, *, indent: str) -> collections.abc.Iterator[str]:
         return
     if dataclasses.is_dataclass(cls):
         yield from (f"{indent}.{field.name}" for field in dataclasses.fields(cls) if not field.name.startswith("_"))
-    for name, value in sorted(vars(cls).items()):
+    parts = [vars(part) for part in reversed(cls.__mro__) if _is_role(part)]
+    for name, value in sorted({key: value for part in (*parts, vars(cls)) for key, value in part.items()}.items()):
         if name.startswith("_"):
             continue
         if isinstance(value, classmethod | staticmethod | types.FunctionType):

@@ -7,13 +7,14 @@ import math
 import time
 import typing
 
-from sqlalchemy import AdaptedConnection, Engine, PoolProxiedConnection, event
+from sqlalchemy import Dialect, Engine, PoolProxiedConnection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExecutionContext
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from modern_di_replicas.cluster.direct_use import COMMIT, EXPECTED, Info, watch_driver
 from modern_di_replicas.cluster.failures import reason_of
 from modern_di_replicas.cluster.questions import find_missing, flushed, inserted, system, timeline_of_primary
+from modern_di_replicas.cluster.waiting import ask
 from modern_di_replicas.consistency.client import Client, Write, current_client
 from modern_di_replicas.consistency.token import ConsistencyToken, identify, later
 from modern_di_replicas.consistency.wal import last_record_end
@@ -129,6 +130,7 @@ class Writes:
         watch_driver(engine, self._used_directly)
         self._do_commit, self._do_rollback = engine.dialect.do_commit, engine.dialect.do_rollback
         self._driver = driver_of(engine)
+        self._dialect: Dialect = engine.dialect
         self._missing: frozenset[str] = frozenset()
         """What the server cannot be asked for."""
         dialect = typing.cast(typing.Any, engine.dialect)  # a method of one object is replaced, and mypy minds
@@ -227,7 +229,7 @@ class Writes:
         for write in work.writes.values():
             write.committed()
         try:
-            token = self._ask(typing.cast(AdaptedConnection, connection), info, lazily=work.commits_lazily)
+            token = self._ask(typing.cast(DBAPIConnection, connection), info, lazily=work.commits_lazily)
         except Exception as error:  # noqa: BLE001  # what was committed is committed, whatever becomes of the connection
             now = time.monotonic()
             is_news = now - self._complained_at >= COMPLAINTS
@@ -241,9 +243,13 @@ class Writes:
         for write in work.writes.values():
             write.known(token)
 
-    def _ask(self, connection: AdaptedConnection, info: Info, *, lazily: bool) -> ConsistencyToken:
+    def _ask(self, connection: DBAPIConnection, info: Info, *, lazily: bool) -> ConsistencyToken:
         database: str | None = info.get(_DATABASE)
-        row = connection.run_async(lambda opened: self._fetch_position(opened, info, with_identity=database is None))
+        row = ask(
+            self._dialect,
+            connection,
+            lambda opened: self._fetch_position(opened, info, with_identity=database is None),
+        )
         if database is None:
             database = info[_DATABASE] = identify(row["system"], row["database"])
         # A commit that did not wait for its flush may lie behind what is flushed, but not behind what is inserted.

@@ -4,7 +4,7 @@ import collections.abc
 import functools
 import typing
 
-from sqlalchemy import AdaptedConnection, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -42,7 +42,7 @@ def watch_driver(engine: Engine, noticed: Notice | None = None) -> None:
 
     @event.listens_for(engine, "connect")
     def _watch(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        opened = typing.cast(AdaptedConnection, connection).driver_connection
+        opened = engine.dialect.get_driver_connection(connection)
         if not driver.report(opened, functools.partial(_report, record.info, noticed)):
             raise ConfigurationError(
                 field="connect_args",

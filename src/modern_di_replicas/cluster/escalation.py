@@ -3,8 +3,10 @@
 import dataclasses
 import logging
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from modern_di_replicas.cluster.engines.either import AnyEngine
 from modern_di_replicas.cluster.failures import reason_of
 from modern_di_replicas.errors import WriteOnReplicaError
 from modern_di_replicas.settings import OnWrite
@@ -24,7 +26,7 @@ class EscalationPolicy:
 
     """
 
-    primary: AsyncEngine | AsyncConnection
+    primary: AnyEngine | AsyncConnection | Connection
     on_write: OnWrite = "escalate"
     primary_reads: bool = True
     _reported: set[str] = dataclasses.field(default_factory=set)
@@ -51,7 +53,7 @@ class EscalationPolicy:
             logger.warning(
                 "A replica is read and no monitor runs: lag is not measured, and a client may not see its own writes. "
                 "In an application, call setup_replicas(app, container) or use ReplicasPlugin, and run its lifespan; "
-                "elsewhere: async with Monitor(replica_engine)."
+                "elsewhere: async with Monitor(replica_engine), and with Monitor(replica_engine) in synchronous code."
             )
 
     def report_loss(self, *, server: str, error: BaseException, ejected: bool) -> None:

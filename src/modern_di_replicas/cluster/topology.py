@@ -6,13 +6,13 @@ import functools
 import typing
 
 from sqlalchemy import Engine, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from modern_di_replicas.cluster.commits import Writes
+from modern_di_replicas.cluster.engines.either import AnyEngine
 from modern_di_replicas.cluster.engines.limited import FallbackLimit
-from modern_di_replicas.cluster.engines.primary import PrimaryEngine
+from modern_di_replicas.cluster.engines.primary import PrimaryRole
 from modern_di_replicas.cluster.health import Health
-from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
+from modern_di_replicas.cluster.pools.replaceable import ReplaceableQueuePool
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.errors import NoReplicaAvailable, UnknownGroupError
 from modern_di_replicas.observability.emission import Hooks
@@ -37,7 +37,8 @@ class Server:
 
     name: str
     declared: Replica
-    engine: AsyncEngine
+    engine: typing.Any
+    """A `OneReplicaEngine` of either half."""
     health: Health
     weight: int
     groups: collections.abc.Set[str]
@@ -58,7 +59,7 @@ class Server:
 
     @property
     def in_use(self) -> int:
-        pool: ReplaceablePool = self.engine.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
+        pool: ReplaceableQueuePool = self.engine.sync_engine.pool
         return pool.in_use
 
     @property
@@ -98,7 +99,7 @@ class Topology:
     def __init__(  # noqa: PLR0913  # each is one fact, by its name
         self,
         *,
-        primary: AsyncEngine,
+        primary: AnyEngine,
         balancer: Balancer,
         primary_reads: bool = True,
         writes: Writes | None = None,
@@ -157,7 +158,7 @@ class Topology:
     def _pools(self) -> collections.abc.Iterator[PoolUse]:
         for server in self.servers:
             yield PoolUse(server=server.name, pool="replica", in_use=server.in_use, capacity=server.capacity)
-        if isinstance(self.primary, PrimaryEngine) and self.leader is not None:
+        if isinstance(self.primary, PrimaryRole) and self.leader is not None:
             yield PoolUse(
                 server=self.leader, pool="primary", in_use=self.primary.in_use, capacity=self._primary_capacity
             )
@@ -258,7 +259,7 @@ class Topology:
 
     def without_replica(
         self, group: str | None, cause: Cause = Cause.NO_REPLICA_SERVES, reason: str = "no replica to serve it"
-    ) -> AsyncEngine:
+    ) -> AnyEngine:
         """Return the primary's engine, for a read that no replica can serve.
 
         Args:
@@ -282,9 +283,9 @@ class Topology:
         """Return the primary's engine for a read: with a limit, where the read uses it for want of a replica."""
         return primary if self._fallback is None or cause not in _FALLBACK else self._fallback.applied_to(primary)
 
-    def primary_because(self, cause: Cause, reason: str) -> AsyncEngine:
+    def primary_because(self, cause: Cause, reason: str) -> AnyEngine:
         """Return the primary's engine, which carries why a read uses it."""
         primary = self.primary
-        if isinstance(primary, PrimaryEngine):
+        if isinstance(primary, PrimaryRole):
             return primary.because(on_primary(cause, reason), self.limited(primary.sync_engine, cause))
         return primary  # a test may put any engine or connection in its place

@@ -15,7 +15,10 @@ SCHEMES: typing.Final = ("postgresql+asyncpg", "postgresql+psycopg")
 
 def driver_of(where: URL | Engine) -> Driver:
     """Return the driver that a URL names, or that an engine uses."""
-    return _load((where.url if isinstance(where, Engine) else where).get_driver_name())
+    if isinstance(where, Engine):
+        name = where.url.get_driver_name()
+        return _load(name if where.dialect.is_async else f"{name}_sync")
+    return _load(where.get_driver_name())
 
 
 @functools.cache

@@ -51,8 +51,8 @@ class RoundRobin:
     def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
         """Return the one whose turn it is."""
         if _weigh_the_same(candidates):
-            self._turn = (self._turn + 1) % len(candidates)
-            return candidates[self._turn]
+            self._turn = turn = (self._turn + 1) % len(candidates)  # another thread may change it at any moment
+            return candidates[turn]
         credit, earned = self._credits, 0
         richest = candidates[0]
         for candidate in candidates:

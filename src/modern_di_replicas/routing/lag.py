@@ -21,8 +21,9 @@ class LsnHistory:
         if len(self._lsns) > self._capacity:
             # Thin out the older half: an old lag needs no precision.
             half = self._capacity // 2
-            self._times[:half] = self._times[:half:2]
+            # In this order: a thread that looks up a time in between finds a newer LSN, never an older one.
             self._lsns[:half] = self._lsns[:half:2]
+            self._times[:half] = self._times[:half:2]
 
     def clear(self) -> None:
         """Forget everything: another primary writes another history."""

@@ -5,11 +5,11 @@ import typing
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import SessionTransaction
-from sqlalchemy.util import await_only
 
-from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
+from modern_di_replicas.cluster.engines.one_replica import OneReplicaRole
 from modern_di_replicas.cluster.engines.read_connections import StatementNotForReplica
 from modern_di_replicas.cluster.failures import CONNECTS, RUNS, Failure, classify
+from modern_di_replicas.cluster.waiting import wait_for
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.observability.events import Escalated
@@ -39,7 +39,7 @@ class LeavingSession(GuardedSession):
     _primary: Engine | Connection
     _reading: dict[Engine, Connection]
 
-    def _read_from(self, replica: OneReplicaEngine) -> None:
+    def _read_from(self, replica: OneReplicaRole) -> None:
         self._replica = replica
         if self._intent.isolation is None:
             self._engine, isolation = replica.sync_engine, replica.isolation
@@ -115,9 +115,10 @@ class LeavingSession(GuardedSession):
         replica, primary_reads = self._replica, self._replica.policy.primary_reads
         self._failed |= {replica.label}
         if not primary_reads or replica.topology.has_lost_primary:
-            other = await_only(replica.another(self._intent, without=self._failed, has_read=self._has_read))
+            looking = replica.another(self._intent, without=self._failed, has_read=self._has_read)
+            other = wait_for(replica.sync_engine.dialect, looking)
             if other is not None:
-                self._read_from(typing.cast(OneReplicaEngine, other))
+                self._read_from(typing.cast(OneReplicaRole, other))
                 if self._unit is not None:
                     self._unit.replica = self._replica
                 self._leave_connections(*self._reading.values())

@@ -9,12 +9,12 @@ from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.session import JoinTransactionMode
 from sqlalchemy.pool import QueuePool
-from sqlalchemy.util import await_only
 
-from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
-from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
+from modern_di_replicas.cluster.engines.catch_up import CatchUpRole
+from modern_di_replicas.cluster.engines.one_replica import OneReplicaRole
 from modern_di_replicas.cluster.engines.read_connections import StatementNotForReplica, StatementStreams, asks_to_stream
 from modern_di_replicas.cluster.failures import Failure
+from modern_di_replicas.cluster.waiting import wait_for
 from modern_di_replicas.intent import Intent, is_primary_declared
 from modern_di_replicas.observability.events import ReRun
 from modern_di_replicas.observability.request import note_decision
@@ -47,16 +47,16 @@ class ReplicaSession(UnsentWritesSession):
     _is_provisioning: bool = False
     """Whether a task is taking the first connection."""
     _streams: bool = False
-    _catch_up: CatchUpEngine | None = None
+    _catch_up: CatchUpRole | None = None
     _given_join_mode: JoinTransactionMode
 
     def route(
         self,
         *,
-        replica: OneReplicaEngine,
+        replica: OneReplicaRole,
         primary: Engine | Connection,
         intent: Intent,
-        catch_up: CatchUpEngine | None,
+        catch_up: CatchUpRole | None,
         options: collections.abc.Mapping[str, typing.Any],
     ) -> None:
         """Say where the session reads and writes; called once, by who has made it.
@@ -338,20 +338,20 @@ class ReplicaSession(UnsentWritesSession):
         elif self._replica.health.is_down:
             self._leave_replica(Failure.DOWN, "went down")
 
-    def _wait_for_replica(self, catch_up: CatchUpEngine) -> None:
+    def _wait_for_replica(self, catch_up: CatchUpRole) -> None:
         """Read from a replica that is fresh enough by now; from the primary when none is."""
         unit = self._unit
         if unit is None or not unit.is_settled:
             self._check_provisioning()
             self._is_provisioning = True
             try:
-                found = await_only(catch_up.catch_up())
+                found = wait_for(catch_up.sync_engine.dialect, catch_up.catch_up())
             finally:
                 self._is_provisioning = False
         self._catch_up = None
         if unit is not None and unit.is_settled:  # another session of it was faster
             self.join_unit(unit)
-        elif isinstance(found, OneReplicaEngine):
+        elif isinstance(found, OneReplicaRole):
             self._read_from(found)
             if unit is not None:
                 unit.replica = found

@@ -4,11 +4,11 @@ import dataclasses
 import types
 import typing
 
-from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
+from modern_di_replicas.cluster.engines.either import sync_of
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
@@ -98,7 +98,7 @@ class RoutedSession(AsyncSession):
             on_primary = {**on_primary, **isolation}
         typing.cast(ReplicaSession, self.sync_session).route(
             replica=replica,
-            primary=_sync(primary or replica.policy.primary, on_primary),
+            primary=sync_of(primary or replica.policy.primary, **on_primary),
             intent=self._intent,
             catch_up=catch_up,
             options=options,
@@ -198,9 +198,3 @@ def _class_of(own: OwnClass, ours: type[Session]) -> type[Session]:
 def _isolation_of(intent: Intent) -> dict[str, typing.Any]:
     """Return the execution options for the primary; in autocommit nothing could be written together there."""
     return {"isolation_level": intent.isolation} if intent.isolation not in (None, "AUTOCOMMIT") else {}
-
-
-def _sync(bind: AsyncEngine | AsyncConnection, options: dict[str, typing.Any]) -> Engine | Connection:
-    if isinstance(bind, AsyncEngine):
-        return bind.sync_engine.execution_options(**options) if options else bind.sync_engine
-    return typing.cast(Connection, bind.sync_connection)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
+from modern_di_replicas.cluster.engines.one_replica import OneReplicaRole
 from modern_di_replicas.routing.decision import Decision
 
 
@@ -10,7 +10,7 @@ from modern_di_replicas.routing.decision import Decision
 class UnitOfWork:
     """Where the sessions of one unit of work read, so that all of them see the same state."""
 
-    replica: OneReplicaEngine | None = None
+    replica: OneReplicaRole | None = None
     """The replica they read from; None while none is known to be fresh enough."""
     escalation: Decision | None = None
     """Why one of them has moved to the primary; those that are opened after it begin there."""

@@ -18,7 +18,7 @@ async def test_a_replica_whose_name_is_not_found_is_down(monkeypatch: pytest.Mon
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr("modern_di_replicas.cluster.names.socket.getaddrinfo", look_up)
-    monkeypatch.setattr("modern_di_replicas.cluster.engines.one_replica.names", Names())
+    monkeypatch.setattr("modern_di_replicas.cluster.waiting.names", Names())
     url = "postgresql+asyncpg://app@{}/shop"
     settings = ReplicationSettings(primary=url.format("db-1"), replicas=[Replica(url.format("db-2"), "gone")])
     engine = create_replica_engine(settings, create_primary_engine(settings)).engines["gone"]

@@ -7,73 +7,62 @@ import typing
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from modern_di_replicas.cluster.engines.either import AnyEngine, Role
 from modern_di_replicas.cluster.freshness import FreshRead, catch_up
 from modern_di_replicas.cluster.topology import Server
 from modern_di_replicas.observability.events import CaughtUp, Decided
 from modern_di_replicas.routing.decision import Cause, Decision, decision_of, on_primary
 
 
-OneWithOptions = collections.abc.Callable[[AsyncEngine], AsyncEngine]
+OneWithOptions = collections.abc.Callable[[typing.Any], typing.Any]
+"""Returns the engine of one replica with the options of another engine; both are of one half."""
 
 
-class CatchUpEngine(AsyncEngine):
+class CatchUpRole(Role):
     """The primary's engine, where no replica is known to be fresh enough: used as it is, it reads there.
 
     A session asks the candidate at its first statement, then all replicas, and reads from the first that has caught up.
-
-    Args:
-        primary: the engine of the primary.
-        candidate: a replica that would serve, were it fresh enough.
-        read: what the unit of work asks for.
-        with_options: returns the engine of one replica with the execution options that this one has.
-
     """
 
-    def __init__(
-        self,
-        primary: Engine,
-        *,
-        candidate: Server,
-        read: FreshRead,
-        with_options: OneWithOptions | None = None,
-    ) -> None:
-        super().__init__(primary)
+    read: FreshRead
+    """What the unit of work asks for."""
+    decision: Decision
+    """Why a unit of work uses this engine, as long as no replica has caught up."""
+    _candidate: Server
+    _with_options: OneWithOptions
+
+    def _serve(self, *, candidate: Server, read: FreshRead, with_options: OneWithOptions | None) -> None:
         self.read = read
         self.decision = on_primary(Cause.NOT_FRESH, f"no replica has {read.freshness} yet")
-        """Why a unit of work uses this engine, as long as no replica has caught up."""
         self._candidate = candidate
         self._with_options = with_options or as_it_is
 
     @property
-    def candidate(self) -> AsyncEngine:
+    def candidate(self) -> typing.Any:  # noqa: ANN401  # an engine of the same half
         """The engine of the candidate."""
         return self._engine_of(self._candidate)
 
-    def execution_options(self, **options: typing.Any) -> "CatchUpEngine":
-        """Return the same with other execution options; see `AsyncEngine.execution_options`."""
+    def execution_options(self, **options: typing.Any) -> typing.Self:
+        """Return the same with other execution options; see `Engine.execution_options`."""
         return self.with_options(options, lambda one: self._with_options(one).execution_options(**options))
 
-    def with_options(self, options: dict[str, typing.Any], one_with_options: OneWithOptions) -> "CatchUpEngine":
+    def with_options(self, options: dict[str, typing.Any], one_with_options: OneWithOptions) -> typing.Self:
         """Return the same with other execution options, and the function that gives them to a replica's engine."""
-        return CatchUpEngine(
+        make = typing.cast(typing.Any, type(self))
+        optioned: typing.Self = make(
             self.sync_engine.execution_options(**options),
             candidate=self._candidate,
             read=self.read,
             with_options=one_with_options,
         )
+        return optioned
 
-    def connect(self) -> AsyncConnection:
-        """Return a connection to the primary; see `AsyncEngine.connect`.
-
-        Raises:
-            NoReplicaAvailable: the settings say `primary_reads=False`.
-
-        """
+    def _check_connect(self) -> None:
+        """Check that the primary is to read, and tell the hooks that it does."""
         self.read.topology.without_replica(self.read.group)
         self._announce(self.decision)
-        return super().connect()
 
-    async def catch_up(self) -> AsyncEngine | None:
+    async def catch_up(self) -> typing.Any:  # noqa: ANN401
         """Return the engine of a replica that has caught up; None when none has in time, and the primary is to read.
 
         Raises:
@@ -96,10 +85,43 @@ class CatchUpEngine(AsyncEngine):
         if (hooks := self.read.topology.hooks) is not None:
             hooks.emit(Decided(decision=decision, endpoint=self.read.endpoint))
 
-    def _engine_of(self, server: Server) -> AsyncEngine:
+    def _engine_of(self, server: Server) -> typing.Any:  # noqa: ANN401
         return self._with_options(server.engine)
 
 
-def as_it_is(one: AsyncEngine) -> AsyncEngine:
+class CatchUpEngine(CatchUpRole, AsyncEngine):
+    """See `CatchUpRole`.
+
+    Args:
+        primary: the engine of the primary.
+        candidate: a replica that would serve, were it fresh enough.
+        read: what the unit of work asks for.
+        with_options: returns the engine of one replica with the execution options that this one has.
+
+    """
+
+    def __init__(
+        self,
+        primary: Engine,
+        *,
+        candidate: Server,
+        read: FreshRead,
+        with_options: OneWithOptions | None = None,
+    ) -> None:
+        super().__init__(primary)
+        self._serve(candidate=candidate, read=read, with_options=with_options)
+
+    def connect(self) -> AsyncConnection:
+        """Return a connection to the primary; see `AsyncEngine.connect`.
+
+        Raises:
+            NoReplicaAvailable: the settings say `primary_reads=False`.
+
+        """
+        self._check_connect()
+        return super().connect()
+
+
+def as_it_is(one: AnyEngine) -> AnyEngine:
     """Return the engine of one replica without further options."""
     return one

@@ -1,7 +1,12 @@
 """From the settings to the engines of the two roles."""
 
+import collections.abc
+import dataclasses
 import functools
 import logging
+import typing
+
+from sqlalchemy import Engine, Pool
 
 # Looked up when it is called: instrumentation replaces `create_async_engine` after this module was imported.
 from sqlalchemy.ext import asyncio
@@ -9,10 +14,11 @@ from sqlalchemy.ext import asyncio
 from modern_di_replicas.cluster.commits import Writes
 from modern_di_replicas.cluster.connecting import connect_args, is_pooled, may_autocommit
 from modern_di_replicas.cluster.direct_use import watch_driver
+from modern_di_replicas.cluster.engines.either import AnyEngine, sync_of
 from modern_di_replicas.cluster.engines.limited import FallbackLimit
-from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
-from modern_di_replicas.cluster.engines.primary import PrimaryEngine
-from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine, OneReplicaRole
+from modern_di_replicas.cluster.engines.primary import PrimaryEngine, PrimaryRole
+from modern_di_replicas.cluster.engines.replica import ReplicaEngine, ReplicaRole
 from modern_di_replicas.cluster.engines.stale_plans import run_again_when_stale
 from modern_di_replicas.cluster.engines.undeclared_pooler import warn_of_undeclared_pooler
 from modern_di_replicas.cluster.escalation import EscalationPolicy
@@ -34,37 +40,38 @@ from modern_di_replicas.settings import ReplicationSettings
 logger = logging.getLogger("modern_di_replicas")
 
 
+Primary = typing.TypeVar("Primary", bound=PrimaryRole)
+Replicas = typing.TypeVar("Replicas", bound=ReplicaRole)
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class Half(typing.Generic[Primary, Replicas]):
+    """What differs between asynchronous and synchronous engines."""
+
+    create_engine: collections.abc.Callable[..., Engine]
+    """SQLAlchemy's, which returns the synchronous engine."""
+    primary_pool: type[Pool]
+    replica_pool: type[Pool]
+    # The engines of ours, made of those that SQLAlchemy has made.
+    primary: collections.abc.Callable[..., Primary]
+    replicas: collections.abc.Callable[..., Replicas]
+    one_replica: collections.abc.Callable[..., OneReplicaRole]
+    limit: type[FallbackLimit] = FallbackLimit
+
+
+ASYNCHRONOUS: typing.Final = Half(
+    create_engine=lambda url, **options: asyncio.create_async_engine(url, **options).sync_engine,
+    primary_pool=FencedPool,
+    replica_pool=ReplaceablePool,
+    primary=PrimaryEngine,
+    replicas=ReplicaEngine,
+    one_replica=OneReplicaEngine,
+)
+
+
 def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
     """Return the engine of the primary; nothing is connected yet."""
-    declared = settings.declared_primary
-    arguments = connect_args(settings, declared, "primary")
-    engine = asyncio.create_async_engine(
-        declared.url,
-        **settings.engine_options,
-        connect_args=arguments,
-        logging_name="primary",
-        pool_logging_name="primary",
-        poolclass=FencedPool,
-        pool_size=settings.primary_pool_size,
-        max_overflow=settings.primary_max_overflow,
-        pool_timeout=settings.primary_pool_timeout,
-    )
-    validate_idle(engine.sync_engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
-    run_again_when_stale(engine.sync_engine, in_transactions=True)
-    warn_of_undeclared_pooler(engine.sync_engine, "the primary")
-    if settings.replicas:
-        has_poolers = is_pooled(settings, declared) or any(is_pooled(settings, one) for one in settings.servers)
-        refuse_standbys(engine.sync_engine, always_ask=has_poolers)
-    # Without replicas, or without a token carrier, positions are never read.
-    notices_writes = settings.replicas and settings.token_carrier is not None
-    if not notices_writes:
-        watch_driver(engine.sync_engine)  # a commit that was rolled back is an error all the same
-    return PrimaryEngine(
-        engine.sync_engine,
-        writes=Writes(engine.sync_engine) if notices_writes else None,
-        connect_args=arguments,
-        hooks=Hooks.of(settings.hooks),
-    )
+    return create_primary(ASYNCHRONOUS, settings)
 
 
 def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine) -> ReplicaEngine:
@@ -75,6 +82,44 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         primary: serves the reads when there are no replicas.
 
     """
+    return create_replicas(ASYNCHRONOUS, settings, primary)
+
+
+def create_primary(half: Half[Primary, Replicas], settings: ReplicationSettings) -> Primary:
+    """Return the engine of the primary; see `create_primary_engine`."""
+    declared = settings.declared_primary
+    arguments = connect_args(settings, declared, "primary")
+    engine = half.create_engine(
+        declared.url,
+        **settings.engine_options,
+        connect_args=arguments,
+        logging_name="primary",
+        pool_logging_name="primary",
+        poolclass=half.primary_pool,
+        pool_size=settings.primary_pool_size,
+        max_overflow=settings.primary_max_overflow,
+        pool_timeout=settings.primary_pool_timeout,
+    )
+    validate_idle(engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
+    run_again_when_stale(engine, in_transactions=True)
+    warn_of_undeclared_pooler(engine, "the primary")
+    if settings.replicas:
+        has_poolers = is_pooled(settings, declared) or any(is_pooled(settings, one) for one in settings.servers)
+        refuse_standbys(engine, always_ask=has_poolers)
+    # Without replicas, or without a token carrier, positions are never read.
+    notices_writes = settings.replicas and settings.token_carrier is not None
+    if not notices_writes:
+        watch_driver(engine)  # a commit that was rolled back is an error all the same
+    return half.primary(
+        engine,
+        writes=Writes(engine) if notices_writes else None,
+        connect_args=arguments,
+        hooks=Hooks.of(settings.hooks),
+    )
+
+
+def create_replicas(half: Half[Primary, Replicas], settings: ReplicationSettings, primary: AnyEngine) -> Replicas:
+    """Return the engine that stands for all replicas; see `create_replica_engine`."""
     policy = EscalationPolicy(
         primary=primary, on_write=settings.on_write, primary_reads=settings.primary_reads or not settings.replicas
     )
@@ -84,16 +129,16 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         primary=primary,
         balancer=STRATEGIES[balancing]() if isinstance(balancing, str) else balancing(),
         primary_reads=settings.primary_reads,
-        fallback=None if limit is None else FallbackLimit(limit, timeout=settings.replica_pool_timeout),
-        writes=primary.writes if isinstance(primary, PrimaryEngine) else None,
+        fallback=None if limit is None else half.limit(limit, timeout=settings.replica_pool_timeout),
+        writes=primary.writes if isinstance(primary, PrimaryRole) else None,
         rollout=None if rollout.is_complete else rollout,
-        hooks=primary.hooks if isinstance(primary, PrimaryEngine) else Hooks.of(settings.hooks),
+        hooks=primary.hooks if isinstance(primary, PrimaryRole) else Hooks.of(settings.hooks),
         primary_capacity=settings.primary_pool_size + settings.primary_max_overflow,
     )
     # The declared primary is one of the servers: after a switchover it is a standby like the others.
     primary_as_replica = _as_replica(settings)
     for replica in (primary_as_replica, *settings.servers):
-        engine = _create_one_replica_engine(settings, replica, policy, topology)
+        engine = _create_one_replica(half, settings, replica, policy, topology)
         max_lag = settings.max_lag if replica.max_lag is None else replica.max_lag
         topology.add(
             Server(
@@ -109,7 +154,7 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
             )
         )
     options = settings.engine_options
-    engine_of_all = asyncio.create_async_engine(
+    engine_of_all = half.create_engine(
         # Only the kind of database is read from this URL: the servers have the addresses.
         settings.declared_primary.url,
         **{name: options[name] for name in options.keys() - POOL_OPTIONS},
@@ -117,8 +162,9 @@ def create_replica_engine(settings: ReplicationSettings, primary: PrimaryEngine)
         logging_name="replicas",
         pool=AllReplicasPool(topology),
     )
-    forward_listeners(engine_of_all.sync_engine, lambda: [server.engine.sync_engine for server in topology.servers])
-    return ReplicaEngine(engine_of_all.sync_engine, settings=settings, policy=policy, topology=topology)
+    receivers = [typing.cast(Engine, sync_of(server.engine)) for server in topology.servers]
+    forward_listeners(engine_of_all, lambda: receivers)
+    return half.replicas(engine_of_all, settings=settings, policy=policy, topology=topology)
 
 
 def _as_replica(settings: ReplicationSettings) -> Replica:
@@ -135,14 +181,18 @@ def _as_replica(settings: ReplicationSettings) -> Replica:
     )
 
 
-def _create_one_replica_engine(
-    settings: ReplicationSettings, replica: Replica, policy: EscalationPolicy, topology: Topology
-) -> OneReplicaEngine:
+def _create_one_replica(
+    half: Half[typing.Any, typing.Any],
+    settings: ReplicationSettings,
+    replica: Replica,
+    policy: EscalationPolicy,
+    topology: Topology,
+) -> OneReplicaRole:
     isolation, autocommits = settings.read_isolation, may_autocommit(settings, replica)
     if isolation == "AUTOCOMMIT" and not autocommits:
         isolation = "READ COMMITTED"
         logger.info("%s is read in %s: %s", replica.label, isolation, "this driver cannot autocommit behind a pooler.")
-    engine = asyncio.create_async_engine(
+    engine = half.create_engine(
         replica.url,
         **settings.engine_options,
         connect_args=connect_args(settings, replica, "replica"),
@@ -150,17 +200,17 @@ def _create_one_replica_engine(
         isolation_level=isolation,
         logging_name=replica.label,
         pool_logging_name=replica.label,
-        poolclass=ReplaceablePool,
+        poolclass=half.replica_pool,
         pool_size=settings.replica_pool_size,
         max_overflow=settings.replica_max_overflow,
         pool_timeout=settings.replica_pool_timeout,
     )
-    validate_idle(engine.sync_engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
-    run_again_when_stale(engine.sync_engine, in_transactions=False)
-    warn_of_undeclared_pooler(engine.sync_engine, replica.label)
-    refuse_setbacks(engine.sync_engine, functools.partial(topology.furthest, replica.label))
-    return OneReplicaEngine(
-        engine.sync_engine,
+    validate_idle(engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
+    run_again_when_stale(engine, in_transactions=False)
+    warn_of_undeclared_pooler(engine, replica.label)
+    refuse_setbacks(engine, functools.partial(topology.furthest, replica.label))
+    return half.one_replica(
+        engine,
         settings=settings,
         policy=policy,
         topology=topology,

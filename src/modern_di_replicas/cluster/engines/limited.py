@@ -2,13 +2,14 @@
 
 import asyncio
 import collections.abc
+import threading
 import typing
 
 from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.util import await_only
 
-from modern_di_replicas.cluster.pools.replaceable import ON_RETURN, ReplaceablePool
+from modern_di_replicas.cluster.pools.replaceable import ON_RETURN, ReplaceableQueuePool
 from modern_di_replicas.errors import NoReplicaAvailable
 
 
@@ -28,9 +29,13 @@ class FallbackLimit:
 
     def applied_to(self, primary: Engine) -> Engine:
         """Return the primary's engine for such reads; an engine with a pool of its own is not limited."""
-        if isinstance(primary, LimitedEngine) or not isinstance(primary.pool, ReplaceablePool):
+        if isinstance(primary, LimitedEngine) or not isinstance(primary.pool, ReplaceableQueuePool):
             return primary
         return LimitedEngine(primary, {}, self)
+
+    def take(self) -> None:
+        """Wait until one more read may use the primary; see `acquire`."""
+        await_only(self.acquire())
 
     async def acquire(self) -> None:
         """Wait until one more read may use the primary.
@@ -50,6 +55,21 @@ class FallbackLimit:
         self._permits.release()
 
 
+class ThreadedFallbackLimit(FallbackLimit):
+    """The same for the threads of a synchronous application."""
+
+    def __init__(self, limit: int, *, timeout: float) -> None:
+        super().__init__(limit, timeout=timeout)
+        self._places = threading.Semaphore(limit)
+
+    def take(self) -> None:
+        if not self._places.acquire(timeout=self._timeout):
+            raise NoReplicaAvailable(group=None, limit=self._limit)
+
+    def release(self) -> None:
+        self._places.release()
+
+
 class LimitedEngine(OptionEngine):
     """The primary's engine, as `execution_options()` returns it, whose connections count."""
 
@@ -65,7 +85,7 @@ class LimitedEngine(OptionEngine):
 
     def raw_connection(self) -> PoolProxiedConnection:
         """Return a connection, when one more read may use the primary; see `Engine.raw_connection`."""
-        await_only(self._limit.acquire())
+        self._limit.take()
         try:
             connection = super().raw_connection()
             typing.cast(dict[str, typing.Any], connection.record_info)[ON_RETURN] = self._limit.release

@@ -4,55 +4,54 @@ import copy
 import functools
 import typing
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.engines.read_connections import SessionReads
-from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.cluster.engines.replica import ReplicaEngine, ReplicaRole
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.failures import Failure, blame
 from modern_di_replicas.cluster.health import Health
-from modern_di_replicas.cluster.names import names
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 from modern_di_replicas.cluster.topology import Topology
+from modern_di_replicas.cluster.waiting import find_names
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.routing.decision import Cause, Decision
 from modern_di_replicas.settings import ReadIsolation, ReplicationSettings
 
 
-class OneReplicaEngine(ReplicaEngine):
-    """The engine of one replica: `ReplicaEngine.choose()` returns it, and it chooses itself."""
+class OneReplicaRole(ReplicaRole):
+    """What the engine of one replica is in both halves: `ReplicaEngine.choose()` returns it, and it chooses itself."""
 
-    def __init__(  # noqa: PLR0913  # each is one keyword
-        self,
-        sync_engine: Engine,
-        *,
-        settings: ReplicationSettings,
-        policy: EscalationPolicy,
-        topology: Topology,
-        isolation: ReadIsolation,
-        autocommits: bool,
-    ) -> None:
-        super().__init__(sync_engine, settings=settings, policy=policy, topology=topology)
+    isolation: ReadIsolation
+    """What it is read in, unless a unit of work asks for another."""
+    reads: SessionReads
+    """How sessions read."""
+    connections: OpenConnections
+    """Those that are open, to end them."""
+    health: Health
+    """Whether this replica is worth trying."""
+    decision: Decision
+    """Why a unit of work uses this engine."""
+    _autocommits: bool
+
+    def _serve_one(self, *, isolation: ReadIsolation, autocommits: bool) -> None:
+        """Begin to be the replica's; called after `_serve`."""
+        sync_engine = self.sync_engine
         self.isolation = isolation
-        """What it is read in, unless a unit of work asks for another."""
         self._autocommits = autocommits
-        self.reads = SessionReads(sync_engine, isolation=isolation)
-        """How sessions read."""
+        # First, because it may set up the dialect, around whose methods the next one stands.
         self.connections = OpenConnections(sync_engine)
-        """Those that are open, to end them."""
-        self.health = Health(self.connections, server=self.label, hooks=topology.hooks)
-        """Whether this replica is worth trying."""
+        self.reads = SessionReads(sync_engine, isolation=isolation)
+        self.health = Health(self.connections, server=self.label, hooks=self.topology.hooks)
         self.decision = Decision(server=self.label, cause=Cause.REPLICA, reason="")
-        """Why a unit of work uses this engine."""
         event.listen(sync_engine, "do_connect", self._check_health)
 
     # The signature is the event's.
-    def _check_health(self, dialect: object, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG002
+    def _check_health(self, dialect: Dialect, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG002
         self.health.check()
         try:
-            await_only(names.find(cparams.get("host"), timeout=cparams["timeout"]))
+            find_names(dialect, cparams.get("host"), timeout=cparams["timeout"])
         except OSError as error:
             blame(error, Failure.DOWN)
             raise
@@ -77,9 +76,31 @@ class OneReplicaEngine(ReplicaEngine):
             self._isolated[isolation] = self.sync_engine.execution_options(isolation_level=isolation)
         return self._isolated[isolation]
 
-    def choose_for(self, intent: Intent) -> AsyncEngine:  # noqa: ARG002  # the signature of ReplicaEngine
+    def choose_for(self, intent: Intent) -> typing.Any:  # noqa: ANN401, ARG002  # the signature of ReplicaRole
         """Return this engine: the choice was made."""
         return self
+
+    def take_options(self, options: dict[str, typing.Any]) -> None:
+        self.options = {**self.options, **options}
+        for name in ("streaming", "_isolated"):  # they have the options of the engine it was made from
+            vars(self).pop(name, None)
+
+
+class OneReplicaEngine(OneReplicaRole, ReplicaEngine):
+    """See `OneReplicaRole`."""
+
+    def __init__(  # noqa: PLR0913  # each is one keyword
+        self,
+        sync_engine: Engine,
+        *,
+        settings: ReplicationSettings,
+        policy: EscalationPolicy,
+        topology: Topology,
+        isolation: ReadIsolation,
+        autocommits: bool,
+    ) -> None:
+        super().__init__(sync_engine, settings=settings, policy=policy, topology=topology)
+        self._serve_one(isolation=isolation, autocommits=autocommits)
 
     def execution_options(self, **options: typing.Any) -> typing.Self:
         """Return the same replica with other execution options; see `AsyncEngine.execution_options`."""
@@ -92,10 +113,6 @@ class OneReplicaEngine(ReplicaEngine):
         """Change the execution options of its connections; see `AsyncEngine.update_execution_options`."""
         AsyncEngine.update_execution_options(self, **options)
         self.take_options(options)
-
-    def take_options(self, options: dict[str, typing.Any]) -> None:
-        self.options = {**self.options, **options}
-        vars(self).pop("streaming", None)  # it has the options of the engine it was made from
 
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
         """Close the pooled connections; see `AsyncEngine.dispose`."""

@@ -6,14 +6,14 @@ import typing
 
 from sqlalchemy import URL, Dialect, Engine, ExceptionContext, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.commits import Writes
+from modern_di_replicas.cluster.engines.either import Role
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
-from modern_di_replicas.cluster.names import names
-from modern_di_replicas.cluster.pools.fenced import Fence, FencedPool
+from modern_di_replicas.cluster.pools.fenced import Fence, FencedQueuePool
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
-from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
+from modern_di_replicas.cluster.pools.replaceable import ReplaceableQueuePool
+from modern_di_replicas.cluster.waiting import find_names
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.observability.emission import Hooks
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
@@ -23,28 +23,31 @@ _NAME_TIMEOUT: typing.Final = 5.0
 """Seconds for looking up a name, on an engine that the application has made without a timeout."""
 
 
-class PrimaryEngine(AsyncEngine):
-    """The engine of the current primary: `follow` moves it to another server.
+class PrimaryRole(Role):
+    """What the primary's engine is in both halves: `follow` moves it to another server."""
 
-    Args:
-        sync_engine: connects to the primary as it was declared.
-        writes: records the commits on it; default: none are recorded.
-        connect_args: arguments of the driver's `connect` besides those in the URL.
-        hooks: receive the events; None where there are none.
+    decision: Decision
+    """Why a unit of work uses this engine."""
+    writes: Writes | None
+    """Records the commits on it; None: none are recorded."""
+    hooks: Hooks | None
+    """Receive the events; None where there are none."""
+    _connections: OpenConnections
+    _connect_args: collections.abc.Mapping[str, typing.Any]
+    _trial_timeout: float
+    _moved_to: URL | None
+    _fence: Fence
 
-    """
-
-    def __init__(
+    def _serve(
         self,
-        sync_engine: Engine,
         *,
-        writes: Writes | None = None,
-        connect_args: collections.abc.Mapping[str, typing.Any] | None = None,
-        hooks: Hooks | None = None,
+        writes: Writes | None,
+        connect_args: collections.abc.Mapping[str, typing.Any] | None,
+        hooks: Hooks | None,
     ) -> None:
-        super().__init__(sync_engine)
+        """Begin to be the primary's; called once `sync_engine` is there."""
+        sync_engine = self.sync_engine
         self.decision = on_primary(Cause.WRITE, "")
-        """Why a unit of work uses this engine."""
         self.writes = writes
         self.hooks = hooks
         self._connections = OpenConnections(sync_engine)
@@ -52,7 +55,7 @@ class PrimaryEngine(AsyncEngine):
         self._trial_timeout = 0.0
         self._moved_to: URL | None = None
         self._fence = Fence(driver_of(sync_engine).lost_connection)
-        if isinstance(sync_engine.pool, FencedPool):
+        if isinstance(sync_engine.pool, FencedQueuePool):
             sync_engine.pool.fence = self._fence
         event.listen(sync_engine, "do_connect", self._redirect)
         event.listen(sync_engine, "connect", self._connected)
@@ -85,26 +88,12 @@ class PrimaryEngine(AsyncEngine):
             sync_engine: the same with a limit; default: without.
 
         """
-        chosen = copy.copy(self)
-        if sync_engine is not None and sync_engine is not self.sync_engine:
-            AsyncEngine.__init__(chosen, sync_engine)
-        chosen.decision = decision
-        return chosen
-
-    def execution_options(self, **options: typing.Any) -> typing.Self:
-        """Return the same engine with other execution options; see `AsyncEngine.execution_options`."""
-        optioned = copy.copy(self)
-        AsyncEngine.__init__(optioned, self.sync_engine.execution_options(**options))
-        return optioned
-
-    async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
-        """Close the pooled connections; see `AsyncEngine.dispose`."""
-        await self._connections.closed(super().dispose(close))
+        raise NotImplementedError
 
     @property
     def in_use(self) -> int:
         """How many connections are checked out."""
-        pool: ReplaceablePool = self.sync_engine.pool  # type: ignore[assignment]  # we made it
+        pool: ReplaceableQueuePool = self.sync_engine.pool  # type: ignore[assignment]  # we made it
         return pool.in_use
 
     def wait_for_changes(self, seconds: float) -> None:
@@ -166,7 +155,48 @@ class PrimaryEngine(AsyncEngine):
             driver_of(self.sync_engine).make_reporting(cparams)
         if is_trial:
             cparams["timeout"] = self._trial_timeout  # as `Driver.connect_args` names it
-        await_only(names.find(cparams.get("host"), timeout=cparams.get("timeout", _NAME_TIMEOUT)))
+        find_names(dialect, cparams.get("host"), timeout=cparams.get("timeout", _NAME_TIMEOUT))
+
+
+class PrimaryEngine(PrimaryRole, AsyncEngine):
+    """The engine of the current primary: `follow` moves it to another server.
+
+    Args:
+        sync_engine: connects to the primary as it was declared.
+        writes: records the commits on it; default: none are recorded.
+        connect_args: arguments of the driver's `connect` besides those in the URL.
+        hooks: receive the events; None where there are none.
+
+    """
+
+    def __init__(
+        self,
+        sync_engine: Engine,
+        *,
+        writes: Writes | None = None,
+        connect_args: collections.abc.Mapping[str, typing.Any] | None = None,
+        hooks: Hooks | None = None,
+    ) -> None:
+        super().__init__(sync_engine)
+        self._serve(writes=writes, connect_args=connect_args, hooks=hooks)
+
+    def because(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
+        """Return the same engine, which carries why it was chosen; see `PrimaryRole.because`."""
+        chosen = copy.copy(self)
+        if sync_engine is not None and sync_engine is not self.sync_engine:
+            AsyncEngine.__init__(chosen, sync_engine)
+        chosen.decision = decision
+        return chosen
+
+    def execution_options(self, **options: typing.Any) -> typing.Self:
+        """Return the same engine with other execution options; see `AsyncEngine.execution_options`."""
+        optioned = copy.copy(self)
+        AsyncEngine.__init__(optioned, self.sync_engine.execution_options(**options))
+        return optioned
+
+    async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
+        """Close the pooled connections; see `AsyncEngine.dispose`."""
+        await self._connections.closed(super().dispose(close))
 
 
 def _leave_former_primary(context: ExceptionContext) -> None:

@@ -8,10 +8,10 @@ import weakref
 from sqlalchemy import Connection, Engine, ExceptionContext, PoolProxiedConnection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExecutionContext
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, judge, judge_connecting
 from modern_di_replicas.cluster.pools.replaceable import OF_CHECKOUT
+from modern_di_replicas.cluster.waiting import ask
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.statements import Foreseen, Need, foresee
 from modern_di_replicas.settings import ReadIsolation
@@ -143,7 +143,8 @@ class SessionReads:
             return
         if self.driver.may_hold_a_statement(context.original_exception):
             with contextlib.suppress(OSError, *self.driver.errors):  # a lost connection has ended it
-                await_only(self.driver.end_statement(context.connection.connection.driver_connection))
+                pooled = context.connection.connection
+                ask(context.dialect, typing.cast(DBAPIConnection, pooled.dbapi_connection), self.driver.end_statement)
 
     def _is_autocommit(self, connection: Connection) -> bool:
         return bool(connection.get_execution_options().get("isolation_level", self._isolation) == "AUTOCOMMIT")

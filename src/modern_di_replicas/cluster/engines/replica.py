@@ -9,7 +9,8 @@ import typing
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine, OneWithOptions, as_it_is
+from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine, CatchUpRole, OneWithOptions, as_it_is
+from modern_di_replicas.cluster.engines.either import AnyEngine, Role, sync_of
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.freshness import FreshRead, catch_up
 from modern_di_replicas.cluster.listeners import forward_listeners_of_options
@@ -27,33 +28,32 @@ from modern_di_replicas.routing.snapshot import Snapshot
 from modern_di_replicas.settings import ReplicationSettings
 
 
-class ReplicaEngine(AsyncEngine):
-    """The engine of all replicas.
+class ReplicaRole(Role):
+    """What the engine of all replicas is in both halves.
 
     Each checkout comes from a replica that serves, and from the primary when there is none. `choose()` gives the
     engine of one replica, a `OneReplicaEngine`, so that a unit of work stays where it began.
-
-    Args:
-        sync_engine: its pool hands out the connections of the replicas' pools.
-        settings: the servers and how to use them.
-        policy: what happens when a unit of work leaves its replica.
-        topology: the servers, and what is known of them.
-
     """
 
-    def __init__(
-        self, sync_engine: Engine, *, settings: ReplicationSettings, policy: EscalationPolicy, topology: Topology
-    ) -> None:
-        super().__init__(sync_engine)
+    settings: ReplicationSettings
+    policy: EscalationPolicy
+    """What happens when a unit of work leaves its replica."""
+    topology: Topology
+    """The servers, and what is known of them."""
+    options: dict[str, typing.Any]
+    """The execution options given to it; they go along when a unit of work moves to the primary."""
+    one_with_options: OneWithOptions
+    """Returns the engine of one replica with these options: the same each time, for its listeners."""
+    catch_up_engine: typing.ClassVar[typing.Any] = CatchUpEngine
+    """The class of this half."""
+
+    def _serve(self, *, settings: ReplicationSettings, policy: EscalationPolicy, topology: Topology) -> None:
+        """Begin to be the replicas'; called once `sync_engine` is there."""
         self.settings = settings
         self.policy = policy
-        """What happens when a unit of work leaves its replica."""
         self.topology = topology
-        """The servers, and what is known of them."""
-        self.options: dict[str, typing.Any] = {}
-        """The execution options given to it; they go along when a unit of work moves to the primary."""
-        self.one_with_options: OneWithOptions = as_it_is
-        """Returns the engine of one replica with these options: the same each time, for its listeners."""
+        self.options = {}
+        self.one_with_options = as_it_is
 
     @property
     def label(self) -> str:
@@ -66,7 +66,7 @@ class ReplicaEngine(AsyncEngine):
         return self.topology.snapshot
 
     @property
-    def engines(self) -> collections.abc.Mapping[str, AsyncEngine]:
+    def engines(self) -> collections.abc.Mapping[str, typing.Any]:
         """The engine of each server that can serve reads, by name: for pool statistics, for instance."""
         return {server.name: self.one_with_options(server.engine) for server in self.topology.servers}
 
@@ -77,7 +77,7 @@ class ReplicaEngine(AsyncEngine):
         affinity: str | None = None,
         consistency: Consistency | None = None,
         after: ConsistencyToken | None = None,
-    ) -> AsyncEngine:
+    ) -> typing.Any:  # noqa: ANN401  # an engine of the same half
         """Return the engine of one replica for one unit of work, or the primary's when no replica can serve it.
 
         Args:
@@ -94,7 +94,7 @@ class ReplicaEngine(AsyncEngine):
         """
         return self.choose_for(Intent.read(group=group, affinity=affinity, consistency=consistency, after=after))
 
-    def choose_for(self, intent: Intent) -> AsyncEngine:
+    def choose_for(self, intent: Intent) -> typing.Any:  # noqa: ANN401
         """Return the engine for a read that was declared; it carries the decision. See `choose`.
 
         Where no replica is known to be fresh enough, it is a `CatchUpEngine`: the primary's, with which a session asks
@@ -102,19 +102,19 @@ class ReplicaEngine(AsyncEngine):
         """
         rollout = self.topology.rollout
         chosen = self._choose(intent) if rollout is None else self._choose_in_rollout(intent, rollout)
-        if (hooks := self.topology.hooks) is not None and not isinstance(chosen, CatchUpEngine):
+        if (hooks := self.topology.hooks) is not None and not isinstance(chosen, CatchUpRole):
             hooks.emit(Decided(decision=decision_of(chosen), endpoint=intent.endpoint))
-        if self.topology.watcher is None and isinstance(chosen, ReplicaEngine):
+        if self.topology.watcher is None and isinstance(chosen, ReplicaRole):
             self.policy.report_no_monitor()
         if not self.options:
             return chosen
-        if isinstance(chosen, ReplicaEngine):
+        if isinstance(chosen, ReplicaRole):
             return self.one_with_options(chosen)
-        if isinstance(chosen, CatchUpEngine):
+        if isinstance(chosen, CatchUpRole):
             return chosen.with_options(self.options, self.one_with_options)
         return chosen.execution_options(**self.options)
 
-    def _choose_in_rollout(self, intent: Intent, rollout: Rollout) -> AsyncEngine:
+    def _choose_in_rollout(self, intent: Intent, rollout: Rollout) -> AnyEngine:
         """Choose where replicas are not rolled out to all reads."""
         self.topology.check_group(intent.group)
         kept = rollout.kept_on_primary(intent.affinity)
@@ -137,7 +137,7 @@ class ReplicaEngine(AsyncEngine):
             )
         return self.topology.primary_because(Cause.SHADOW, f"shadow mode: it would read from {server}")
 
-    def _choose(self, intent: Intent) -> AsyncEngine:
+    def _choose(self, intent: Intent) -> AnyEngine:
         topology, group = self.topology, intent.group
         level = intent.consistency or self.settings.consistency
         if is_primary_declared():
@@ -176,7 +176,7 @@ class ReplicaEngine(AsyncEngine):
             **limits,
         )
 
-    async def another(self, intent: Intent, *, without: frozenset[str], has_read: bool) -> AsyncEngine | None:
+    async def another(self, intent: Intent, *, without: frozenset[str], has_read: bool) -> typing.Any:  # noqa: ANN401
         """Return the engine of another replica for a read that this one has failed; None when there is none.
 
         Args:
@@ -201,40 +201,82 @@ class ReplicaEngine(AsyncEngine):
             return None
         return server.engine.execution_options(**self.options) if self.options else server.engine
 
-    def _choose_fresh(self, read: FreshRead) -> AsyncEngine:
+    def _choose_fresh(self, read: FreshRead) -> AnyEngine:
         topology = self.topology
         if (server := read.choose_server()) is not None:
-            return server.engine
+            fresh: AnyEngine = server.engine
+            return fresh
         candidate = topology.choose_server(read.group, affinity=read.affinity)
         if candidate is None and read.has_time:
             candidate = next(iter(topology.declared(read.group)), None)
         if candidate is None:
             return topology.without_replica(read.group)
-        if topology.watcher is None or not isinstance(topology.primary, AsyncEngine):
+        if topology.watcher is None or not isinstance(topology.primary, AsyncEngine | Engine):
             return topology.without_replica(
                 read.group, Cause.NOT_FRESH, f"no replica is known to have {read.freshness}"
             )
-        return CatchUpEngine(
-            topology.limited(topology.primary.sync_engine, Cause.NOT_FRESH), candidate=candidate, read=read
+        primary = topology.limited(typing.cast(Engine, sync_of(topology.primary)), Cause.NOT_FRESH)
+        chosen: AnyEngine = self.catch_up_engine(primary, candidate=candidate, read=read)
+        return chosen
+
+    def _take_options(self, options: dict[str, typing.Any], of: "ReplicaRole") -> None:
+        """Stand for the same replicas as another engine, with more execution options."""
+        self.options = {**of.options, **options}
+        # For threads too: two that ask for the first time at once may get two engines, which listeners reach alike.
+        self.one_with_options = functools.cache(lambda one: of.one_with_options(one).execution_options(**options))
+        forward_listeners_of_options(
+            self.sync_engine,
+            lambda: [sync_of(engine) for engine in self.engines.values()],  # type: ignore[misc]  # no connection among them
         )
+
+    def _note_options(self, options: dict[str, typing.Any]) -> None:
+        self.options = {**self.options, **options}
+        for one in self.engines.values():
+            one.update_execution_options(**options)
+
+
+class ReplicaEngine(ReplicaRole, AsyncEngine):
+    """The engine of all replicas; see `ReplicaRole`.
+
+    Args:
+        sync_engine: its pool hands out the connections of the replicas' pools.
+        settings: the servers and how to use them.
+        policy: what happens when a unit of work leaves its replica.
+        topology: the servers, and what is known of them.
+
+    """
+
+    def __init__(
+        self, sync_engine: Engine, *, settings: ReplicationSettings, policy: EscalationPolicy, topology: Topology
+    ) -> None:
+        super().__init__(sync_engine)
+        self._serve(settings=settings, policy=policy, topology=topology)
+
+    if typing.TYPE_CHECKING:  # what is an engine of either half there is one of this half here
+
+        @property
+        def engines(self) -> collections.abc.Mapping[str, AsyncEngine]: ...
+        def choose(
+            self,
+            group: str | None = None,
+            *,
+            affinity: str | None = None,
+            consistency: Consistency | None = None,
+            after: ConsistencyToken | None = None,
+        ) -> AsyncEngine: ...
+        def choose_for(self, intent: Intent) -> AsyncEngine: ...
 
     def execution_options(self, **options: typing.Any) -> typing.Self:
         """Return the same replicas with other execution options; see `AsyncEngine.execution_options`."""
         optioned = copy.copy(self)
         AsyncEngine.__init__(optioned, self.sync_engine.execution_options(**options))
-        optioned.options = {**self.options, **options}
-        optioned.one_with_options = functools.cache(lambda one: self.one_with_options(one).execution_options(**options))
-        forward_listeners_of_options(
-            optioned.sync_engine, lambda: [engine.sync_engine for engine in optioned.engines.values()]
-        )
+        optioned._take_options(options, self)  # noqa: SLF001  # of the same class
         return optioned
 
     def update_execution_options(self, **options: typing.Any) -> None:
         """Change the execution options of every replica's connections; see `AsyncEngine.update_execution_options`."""
         super().update_execution_options(**options)
-        self.options = {**self.options, **options}
-        for one in self.engines.values():
-            one.update_execution_options(**options)
+        self._note_options(options)
 
     async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
         """Close the pooled connections of every replica; see `AsyncEngine.dispose`."""

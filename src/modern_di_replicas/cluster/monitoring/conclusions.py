@@ -8,7 +8,7 @@ import time
 import typing
 
 from modern_di_replicas.cluster.connecting import connect_args
-from modern_di_replicas.cluster.engines.primary import PrimaryEngine
+from modern_di_replicas.cluster.engines.primary import PrimaryRole
 from modern_di_replicas.cluster.monitoring.journal import Journal
 from modern_di_replicas.cluster.topology import Server, Topology
 from modern_di_replicas.routing.snapshot import Observation, Role, ServerState, Snapshot, assemble, find_primary
@@ -105,7 +105,7 @@ class Conclusions(abc.ABC):
             self._topology.publish(snapshot)
         self._concluded_at = time.monotonic()
         engine, is_former = self._topology.primary, snapshot.servers[self._primary].role in (Role.FENCED, Role.FOREIGN)
-        if is_former and isinstance(engine, PrimaryEngine):
+        if is_former and isinstance(engine, PrimaryRole):
             longest = self._succession_time + self._answer_time
             engine.fence(timeout=min(longest, self._settings.connect_timeout))
 
@@ -190,7 +190,7 @@ class Conclusions(abc.ABC):
 
     @property
     def _is_fenced(self) -> bool:
-        return isinstance(self._topology.primary, PrimaryEngine) and self._topology.primary.is_fenced
+        return isinstance(self._topology.primary, PrimaryRole) and self._topology.primary.is_fenced
 
     def _move_to(self, primary: str) -> None:
         logger.warning("The primary is %s now; it was %s. Writes follow.", primary, self._primary)
@@ -203,6 +203,6 @@ class Conclusions(abc.ABC):
 
     def _follow(self, primary: str) -> None:
         self._primary = primary
-        if isinstance(self._topology.primary, PrimaryEngine):
+        if isinstance(self._topology.primary, PrimaryRole):
             leader = self._leader.declared
             self._topology.primary.follow(leader.url, connect_args=connect_args(self._settings, leader, "primary"))

@@ -15,8 +15,8 @@ import typing
 from sqlalchemy import make_url
 
 from modern_di_replicas.cluster.connecting import connect_args
-from modern_di_replicas.cluster.engines.primary import PrimaryEngine
-from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.cluster.engines.primary import PrimaryRole
+from modern_di_replicas.cluster.engines.replica import ReplicaRole
 from modern_di_replicas.cluster.failures import reason_of
 from modern_di_replicas.cluster.monitoring.conclusions import JITTER, Conclusions
 from modern_di_replicas.cluster.monitoring.probe import Probe
@@ -60,7 +60,7 @@ class Monitor(Conclusions):
 
     """
 
-    def __init__(self, replicas: ReplicaEngine) -> None:
+    def __init__(self, replicas: ReplicaRole) -> None:
         topology, settings = replicas.topology, replicas.settings
         super().__init__(topology, settings)
         self._probes = {server.name: self._create_probe(server) for server in topology.servers}
@@ -91,7 +91,7 @@ class Monitor(Conclusions):
         self._tasks = [self._start_watch(server) for server in self._topology.servers]
         for server in self._topology.servers:
             server.health.start_watching()
-        if isinstance(self._topology.primary, PrimaryEngine):
+        if isinstance(self._topology.primary, PrimaryRole):
             self._topology.primary.wait_for_changes(min(self._answer_time, self._settings.connect_timeout))
         self._topology.watcher = self
         return self
@@ -154,7 +154,7 @@ class Monitor(Conclusions):
         self._topology.publish(None)
         for server in self._topology.servers:
             server.health.stop_watching()
-        if isinstance(self._topology.primary, PrimaryEngine):
+        if isinstance(self._topology.primary, PrimaryRole):
             self._topology.primary.wait_for_changes(0.0)
             self._topology.primary.declare_up()
         await asyncio.gather(*(probe.close() for probe in self._probes.values()))
@@ -226,13 +226,13 @@ class Monitor(Conclusions):
         """Take over what a probe found out about the connections to a server, and about its own account there."""
         probe = self._probes[server.name]
         engine = self._topology.primary if server.name == self._primary else None
-        if isinstance(engine, PrimaryEngine):
+        if isinstance(engine, PrimaryRole):
             engine.declare_up()
         if probe.has_replaced_silent:
             probe.has_replaced_silent = False
             logger.warning("A connection to %s was silent, and a new one works: all are made anew.", server.name)
             server.health.end_silent()
-            if isinstance(engine, PrimaryEngine):
+            if isinstance(engine, PrimaryRole):
                 engine.end_silent()
         if probe.missing != self._missing.get(server.name, frozenset()):
             self._missing[server.name] = probe.missing
@@ -329,7 +329,7 @@ class Monitor(Conclusions):
         self._observed.pop(server.name, None)
         server.health.declare_down()
         engine = self._topology.primary
-        if server.name == self._primary and isinstance(engine, PrimaryEngine):
+        if server.name == self._primary and isinstance(engine, PrimaryRole):
             engine.declare_down(timeout=min(self._settings.connect_timeout, self._settings.probe_timeout))
 
     def _ask_everybody(self) -> None:

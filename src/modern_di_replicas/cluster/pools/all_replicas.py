@@ -3,8 +3,9 @@
 import collections.abc
 import typing
 
-from sqlalchemy import Pool, PoolProxiedConnection
+from sqlalchemy import Engine, Pool, PoolProxiedConnection
 
+from modern_di_replicas.cluster.engines.either import AnyEngine, sync_of
 from modern_di_replicas.cluster.failures import CONNECTS, Failure, blame_checkout, classify
 from modern_di_replicas.cluster.listeners import on_listen
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
@@ -38,7 +39,8 @@ class AllReplicasPool(Pool):
         if (initialize := self._initialize_dialect) is not None:
             # The engine in front of this pool has a dialect of its own. All other listeners are called by the pool
             # whose connection it is.
-            initialize(connection.dbapi_connection, None)
+            # In the place of its record, which is not public, and of which the driver's connection is asked.
+            initialize(connection.dbapi_connection, connection)
             self._initialize_dialect = None
         return connection
 
@@ -47,19 +49,19 @@ class AllReplicasPool(Pool):
         if is_primary_declared():
             kept = (Cause.USE_PRIMARY, "use_primary()")
         if kept is not None:
-            return self._topology.primary_because(*kept).sync_engine.raw_connection()
+            return _engine(self._topology.primary_because(*kept)).raw_connection()
         failed: set[str] = set()
         losses = 0
         while (server := self._topology.choose_server(without=failed)) is not None:
             try:
-                return server.engine.sync_engine.raw_connection()
+                return _engine(server.engine).raw_connection()
             except Exception as error:  # noqa: BLE001  # raised again where it is the application's
                 losses += 1
                 if not self._passes_over(server, error, losses=losses):
                     continue
                 failed.add(server.name)
                 losses = 0
-        return self._topology.without_replica(None).sync_engine.raw_connection()
+        return _engine(self._topology.without_replica(None)).raw_connection()
 
     @staticmethod
     def _passes_over(server: Server, error: Exception, *, losses: int) -> bool:
@@ -92,3 +94,7 @@ class AllReplicasPool(Pool):
     def _no_creator() -> typing.NoReturn:  # pragma: no cover  # connect() never asks for it
         msg = "a AllReplicasPool makes no connections of its own"
         raise AssertionError(msg)
+
+
+def _engine(engine: AnyEngine) -> Engine:
+    return typing.cast(Engine, sync_of(engine))

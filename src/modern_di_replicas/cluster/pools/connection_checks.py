@@ -3,10 +3,11 @@
 import collections.abc
 import typing
 
-from sqlalchemy import AdaptedConnection, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from modern_di_replicas.cluster.failures import Failure, blame
+from modern_di_replicas.cluster.waiting import ask
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.errors import PrimaryUnavailable
 
@@ -33,10 +34,9 @@ def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float
         known = furthest()
         if not known:
             return
-        adapted = typing.cast(AdaptedConnection, connection)
-        replayed = adapted.run_async(lambda opened: driver.fetch_row(opened, REPLAYED))["replayed"]
+        replayed = ask(engine.dialect, connection, lambda opened: driver.fetch_row(opened, REPLAYED))["replayed"]
         if replayed is not None and replayed < known:
-            driver.terminate(adapted.driver_connection)
+            driver.terminate(engine.dialect.get_driver_connection(connection))
             error = ConnectionResetError("the standby has restarted, and has not replayed yet what it had shown before")
             blame(error, Failure.DOWN)
             raise error
@@ -54,12 +54,11 @@ def refuse_standbys(engine: Engine, *, always_ask: bool = False) -> None:
 
     @event.listens_for(engine, "connect")
     def _check(connection: DBAPIConnection, record: object) -> None:  # noqa: ARG001  # the event's signature
-        adapted = typing.cast(AdaptedConnection, connection)
-        opened = adapted.driver_connection
+        opened = engine.dialect.get_driver_connection(connection)
         # Reported by the server as it connects. A pooler may keep it to itself, or report what was true before a
         # promotion: so it is a hint, and the server is asked.
         if not always_ask and not driver.reports_standby(opened):
             return
-        if adapted.run_async(lambda asked: driver.fetch_row(asked, IN_RECOVERY))["in_recovery"]:
+        if ask(engine.dialect, connection, lambda asked: driver.fetch_row(asked, IN_RECOVERY))["in_recovery"]:
             driver.terminate(opened)
             raise PrimaryUnavailable(reason="it is a standby now, and no other primary is known yet")

@@ -1,13 +1,15 @@
 """A fence before the pool of a former primary, until the new primary is known."""
 
 import asyncio
+import collections.abc
 import time
 import typing
 
 from sqlalchemy import PoolProxiedConnection
 from sqlalchemy.util import await_only
 
-from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
+from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool, ReplaceableQueuePool
+from modern_di_replicas.cluster.waiting import Signal
 from modern_di_replicas.errors import PrimaryUnavailable
 
 
@@ -21,7 +23,11 @@ SILENT: typing.Final = "it does not answer the monitor"
 
 
 class Fence:
-    """While raised, checkouts wait briefly for the new primary, and then fail; initially lifted."""
+    """While raised, checkouts wait briefly for the new primary, and then fail; initially lifted.
+
+    In a synchronous application checkouts are in many threads and the monitor in one: each attribute is read once and
+    replaced as a whole, and what wakes those that wait is a `Signal`.
+    """
 
     def __init__(self, lost_connection: tuple[type[Exception], ...] = (OSError,)) -> None:
         self.lost_connection: tuple[type[Exception], ...] = (OSError, *lost_connection)
@@ -29,8 +35,8 @@ class Fence:
         self.patience = 0.0
         """Seconds for which checkouts wait for a change when the primary has just been lost; 0 without a monitor."""
         self._lost_at: float | None = None
-        self._changed = asyncio.Event()
-        self._is_down = asyncio.Event()
+        self._changed = Signal()
+        self._is_down = Signal()
         self._is_down.set()
         self._held_until = 0.0
         self._pause: float | None = None
@@ -38,12 +44,12 @@ class Fence:
 
     @property
     def is_up(self) -> bool:
-        return not self._is_down.is_set()
+        return not self._is_down.is_set
 
     def raise_fence(self, timeout: float) -> None:
         """Make checkouts wait; after `timeout` seconds they fail instead."""
-        self._is_down = asyncio.Event()
         self._held_until = time.monotonic() + timeout
+        self._is_down = Signal()
 
     def lift(self) -> None:
         """Let checkouts pass, including those that wait."""
@@ -51,14 +57,14 @@ class Fence:
         self._change()
 
     def _change(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        changed, self._changed = self._changed, Signal()
+        changed.set()
 
     async def may_try_again(self) -> bool:
         """Wait for a new primary, or for this one, where it has just been lost; return whether to connect again."""
         now = time.monotonic()
-        self._lost_at = self._lost_at or now
-        left = self._lost_at + self.patience - now
+        self._lost_at = lost_at = self._lost_at or now
+        left = lost_at + self.patience - now
         if self.is_up or left <= 0:
             return False
         try:
@@ -115,37 +121,45 @@ class Fence:
 
         """
         self.check()
-        if self._pause is None:
+        if (pause := self._pause) is None:
             return False
         now = time.monotonic()
         if now < self._next_attempt:
             raise PrimaryUnavailable(reason=SILENT)
-        self._next_attempt = now + self._pause
+        self._next_attempt = now + pause
         return True
 
 
-class FencedPool(ReplaceablePool):
+class FencedQueuePool(ReplaceableQueuePool):
     """A pool with a fence before it: checkouts that wait at the fence take no place in the pool's queue."""
 
     fence: Fence
     """Set by `PrimaryEngine`, before anything connects."""
+    wait: typing.ClassVar[collections.abc.Callable[..., typing.Any]]
+    """Returns the result of a coroutine; see `wait_for`."""
 
     def connect(self) -> PoolProxiedConnection:
         fence = self.fence
         if fence.is_up:
-            await_only(fence.passed())
+            self.wait(fence.passed())
         for _ in range(RETRIES):
             try:
                 return super().connect()
             except fence.lost_connection as error:
-                if await_only(fence.may_try_again()):
+                if self.wait(fence.may_try_again()):
                     continue
                 if not fence.is_down or isinstance(error, PrimaryUnavailable):
                     raise
                 raise PrimaryUnavailable(reason=SILENT) from error
         return super().connect()
 
-    def recreate(self) -> "FencedPool":
-        pool = typing.cast(FencedPool, super().recreate())
+    def recreate(self) -> "FencedQueuePool":
+        pool = typing.cast(FencedQueuePool, super().recreate())
         pool.fence = self.fence
         return pool
+
+
+class FencedPool(FencedQueuePool, ReplaceablePool):
+    """That of an asynchronous engine."""
+
+    wait = staticmethod(await_only)

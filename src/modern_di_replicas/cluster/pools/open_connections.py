@@ -2,11 +2,12 @@
 
 import asyncio
 import collections.abc
+import threading
 import time
 import typing
 import weakref
 
-from sqlalchemy import AdaptedConnection, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -43,6 +44,8 @@ class OpenConnections:
         self._driver.set_up(engine)
         self._open: weakref.WeakSet[typing.Any] = weakref.WeakSet()
         self._terminations = 0
+        self._lock = threading.Lock()
+        """In synchronous applications connections are opened in any thread, and terminated in the monitor's."""
         self._allowance = float(BURST)
         self._allowed_at = time.monotonic()
         event.listen(engine, "do_connect", self._begun)
@@ -54,14 +57,16 @@ class OpenConnections:
         record.info[_BEGUN] = self._terminations
 
     def _opened(self, connection: DBAPIConnection, record: ConnectionPoolEntry | None) -> None:
-        opened = typing.cast(AdaptedConnection, connection).driver_connection
+        opened = self._engine.dialect.get_driver_connection(connection)
         # Without a record it is shown by a AllReplicasPool, and belongs to the pool of another engine, which checks it.
-        if record is not None and record.info.get(_BEGUN, self._terminations) != self._terminations:
-            # While it was opened, or waited for the first one to learn the version, all were terminated.
-            self._driver.terminate(opened)
-            msg = "the connection was terminated while it was being opened"
-            raise TerminatedWhileOpeningError(msg)
-        self._open.add(opened)
+        with self._lock:
+            if record is None or record.info.get(_BEGUN, self._terminations) == self._terminations:
+                self._open.add(opened)
+                return
+        # While it was opened, or waited for the first one to learn the version, all were terminated.
+        self._driver.terminate(opened)
+        msg = "the connection was terminated while it was being opened"
+        raise TerminatedWhileOpeningError(msg)
 
     async def closed(self, closing: collections.abc.Coroutine[typing.Any, typing.Any, None]) -> None:
         """Close the pool within `CLOSE_TIMEOUT`; connections to a frozen server are terminated."""
@@ -87,8 +92,9 @@ class OpenConnections:
 
         The pool is replaced, so none of them is checked out again.
         """
-        connections, self._open = list(self._open), weakref.WeakSet()
-        self._terminations += 1
+        with self._lock:
+            connections, self._open = list(self._open), weakref.WeakSet()
+            self._terminations += 1
         for connection in connections:
             self._driver.terminate(connection)
         # They are closed already; closing them again would await, and let a checkout slip in.

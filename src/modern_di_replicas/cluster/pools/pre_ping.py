@@ -4,7 +4,7 @@ import asyncio
 import time
 import typing
 
-from sqlalchemy import AdaptedConnection, Engine, event
+from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -12,6 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from modern_di_replicas.cluster.pools.replaceable import RETURNED
 from modern_di_replicas.cluster.pools.sockets import Idle, IdleSocket, limit_silence
 from modern_di_replicas.cluster.punctual import wait_punctually
+from modern_di_replicas.cluster.waiting import Deadline, ask, complete
 from modern_di_replicas.drivers.driver import Driver
 from modern_di_replicas.drivers.known import driver_of
 
@@ -37,11 +38,12 @@ def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
         silence: seconds in which the other side of a connection in use has to acknowledge what was sent.
 
     """
-    driver = driver_of(engine)
+    driver, dialect = driver_of(engine), engine.dialect
+    ping = _ping if dialect.is_async else _ping_blocking
 
     @event.listens_for(engine, "connect")
     def _limit(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        descriptor = driver.descriptor(typing.cast(AdaptedConnection, connection).driver_connection)
+        descriptor = driver.descriptor(dialect.get_driver_connection(connection))
         if descriptor is not None:
             limit_silence(descriptor, seconds=silence)
             record.info[_SOCKET] = IdleSocket(descriptor)
@@ -52,8 +54,7 @@ def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
         returned = info.get(RETURNED)
         if returned is None:
             return  # it is new
-        adapted = typing.cast(AdaptedConnection, connection)
-        opened = adapted.driver_connection
+        opened = dialect.get_driver_connection(connection)
         connected: IdleSocket | None = info.get(_SOCKET)
         idle = Idle.DEAD if driver.is_closed(opened) else Idle.QUIET if connected is None else connected.look()
         if idle is Idle.DEAD:
@@ -61,7 +62,7 @@ def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
             raise DisconnectionError
         if idle is Idle.QUIET and time.monotonic() - returned < IDLE_SECONDS:
             return
-        error = adapted.run_async(lambda asked: _ping(driver, asked, timeout))
+        error = ask(dialect, connection, lambda asked: ping(driver, asked, timeout))
         if error is not None:
             raise InvalidatePoolError from error
 
@@ -81,3 +82,15 @@ async def _ping(driver: Driver, opened: object, timeout: float) -> Exception | N
     driver.terminate(opened)
     await asyncio.wait({asking})
     return TimeoutError(f"no answer to a ping within {timeout:g} s") if not answered else typing.cast(Exception, error)
+
+
+async def _ping_blocking(driver: Driver, opened: object, timeout: float) -> Exception | None:  # noqa: ASYNC109  # not of one await
+    """Do the same where the driver blocks: the background thread terminates a connection that does not answer."""
+    with Deadline(timeout, lambda: driver.terminate(opened)) as deadline:
+        try:
+            complete(driver.fetch_row(opened, _QUESTION))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the connection is not used
+            driver.terminate(opened)
+            return error
+    # It may have been terminated between its answer and now.
+    return TimeoutError(f"no answer to a ping within {timeout:g} s") if deadline.has_passed else None

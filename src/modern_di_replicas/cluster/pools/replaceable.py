@@ -1,9 +1,10 @@
 """A pool that forwards waiting checkouts to the pool that replaced it."""
 
+import threading
 import time
 import typing
 
-from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection
+from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection, QueuePool
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -20,21 +21,20 @@ ON_RETURN: typing.Final = "modern_di_replicas.on_return"
 """The key of a function in `record_info`, which is called once, when the connection comes back."""
 
 
-class ReplaceablePool(AsyncAdaptedQueuePool):
+class ReplaceableQueuePool(QueuePool):
     """A pool that makes no connection any more once it was replaced.
 
     An engine replaces its pool when all its connections are terminated. A checkout that waits for the old pool would
     connect there, beyond the limit of the new one, and its connection would belong to no pool.
     """
 
-    # SQLAlchemy names a pool's logger after its class, so it would log under our name; `_sqla_logger_namespace` is how
-    # its own classes say another. `tests/cluster/engines/test_create.py` fails when that changes.
-    _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"
     in_use: int = 0
     """How many of its connections are in use; `checkedout()` computes it from the queue, for each choice anew."""
     _waiting: int = 0
     """How many checkouts wait for a place."""
-    _successor: "ReplaceablePool | None" = None
+    _counting = threading.Lock()
+    """For `_waiting`: few checkouts wait at all, and one that does not takes no lock."""
+    _successor: "ReplaceableQueuePool | None" = None
 
     def connect(self) -> PoolProxiedConnection:
         if self._successor is not None:
@@ -44,17 +44,17 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
         except (_ReplacedError, TerminatedWhileOpeningError):
             return self._current().connect()
 
-    def recreate(self) -> "ReplaceablePool":
-        self._successor = typing.cast(ReplaceablePool, super().recreate())
+    def recreate(self) -> "ReplaceableQueuePool":
+        self._successor = typing.cast(ReplaceableQueuePool, super().recreate())
         self._wake_one()
         return self._successor
 
     def _wake_one(self) -> None:
         """Wake a waiting checkout, if any: it finds out itself why."""
         if not self.checkedin():
-            super()._do_return_conn(typing.cast(ConnectionPoolEntry, _WakeUp()))
+            super()._do_return_conn(typing.cast(ConnectionPoolEntry, WakeUp()))
 
-    def _current(self) -> "ReplaceablePool":
+    def _current(self) -> "ReplaceableQueuePool":
         pool = self
         while pool._successor is not None:
             pool = pool._successor
@@ -65,7 +65,8 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
     def _do_get(self) -> ConnectionPoolEntry:
         # As `QueuePool` decides it; that is not public. `tests/cluster/pools/test_replaceable.py` fails if it changes.
         waits = not self.checkedin() and self.overflow() >= self._max_overflow
-        self._waiting += waits
+        if waits:
+            self._count_waiting(1)
         try:
             entry = super()._do_get()
         except BaseException as error:
@@ -75,14 +76,19 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
                 self._wake_one()
             raise
         finally:
-            self._waiting -= waits
-        if isinstance(entry, _WakeUp) and self._successor is None:
+            if waits:
+                self._count_waiting(-1)
+        if isinstance(entry, WakeUp) and self._successor is None:
             return self._do_get()
         self.in_use += 1
         if self._successor is None:
             return entry
         self._do_return_conn(entry)  # to the next waiting checkout
         raise _ReplacedError
+
+    def _count_waiting(self, change: int) -> None:
+        with self._counting:
+            self._waiting += change
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         self.in_use -= 1
@@ -98,11 +104,19 @@ class ReplaceablePool(AsyncAdaptedQueuePool):
         super()._do_return_conn(record)
 
 
+class ReplaceablePool(ReplaceableQueuePool, AsyncAdaptedQueuePool):
+    """That of an asynchronous engine."""
+
+    # SQLAlchemy names a pool's logger after its class, so it would log under our name; `_sqla_logger_namespace` is how
+    # its own classes say another. `tests/cluster/engines/test_create.py` fails when that changes.
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"
+
+
 class _ReplacedError(Exception):
     """A waiting checkout has to go to the successor."""
 
 
-class _WakeUp:
+class WakeUp:
     """An entry without a connection: in the queue of a pool it only wakes a waiting checkout."""
 
     record_info = None

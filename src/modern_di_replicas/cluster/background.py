@@ -1,0 +1,98 @@
+"""The event loop of synchronous applications: it runs in a thread of its own, where the monitor and its probes live.
+
+One for each process, started when it is first needed. What waits for something with a time limit, such as a replica
+that has to catch up, is the same coroutine in both halves: an asynchronous application awaits it, a synchronous one
+has it run here and waits for its result.
+"""
+
+import asyncio
+import atexit
+import collections.abc
+import os
+import threading
+import typing
+
+
+Result = typing.TypeVar("Result")
+
+END_TIMEOUT: typing.Final = 2.0
+"""Seconds that the end of the program waits for the thread."""
+
+
+class Background:
+    """A daemon thread with an event loop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        # A child process has neither the thread nor its loop, and the lock may have been held by another thread.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, running."""
+        if (loop := self._loop) is not None:
+            return loop
+        with self._lock:
+            if self._loop is None:
+                loop, started = asyncio.new_event_loop(), threading.Event()
+                self._thread = threading.Thread(
+                    target=_serve, args=(loop, started), name="modern-di-replicas", daemon=True
+                )
+                self._thread.start()
+                started.wait()
+                self._loop = loop
+            return self._loop
+
+    def run(self, coroutine: collections.abc.Coroutine[typing.Any, typing.Any, Result]) -> Result:
+        """Run a coroutine in the loop, in the context of the caller, and return its result.
+
+        Raises:
+            RuntimeError: it is called in the loop's own thread, by a hook for instance, which would wait for ever.
+
+        """
+        loop = self.loop
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            msg = "this thread watches the servers: do not use a session or an engine in it, as in a hook"
+            raise RuntimeError(msg)
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            return future.result()
+        except BaseException:  # interrupted while it waits
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the thread, if there is one; it is started again when it is needed."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(END_TIMEOUT)
+
+
+def _serve(loop: asyncio.AbstractEventLoop, started: threading.Event) -> None:
+    asyncio.set_event_loop(loop)
+    loop.call_soon(started.set)
+    try:
+        loop.run_forever()
+    finally:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.close()
+
+
+background: typing.Final = Background()
+"""That of this process."""
+
+atexit.register(background.stop)

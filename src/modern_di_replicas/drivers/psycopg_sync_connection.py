@@ -1,0 +1,74 @@
+"""The same as `psycopg_connection` for synchronous connections: psycopg generates one of them from the other, too."""
+
+import collections.abc
+import contextlib
+import functools
+import types
+import typing
+
+import psycopg
+
+from modern_di_replicas.drivers.commit import COMMIT
+from modern_di_replicas.drivers.driver import Report
+from modern_di_replicas.errors import TransactionRolledBackError
+
+
+class ReportingCursor(psycopg.Cursor[typing.Any]):
+    """Reports the statements that are sent over psycopg's public methods, SQLAlchemy's among them."""
+
+    def _tell(self, query: object) -> None:
+        report = getattr(self.connection, "report", None)
+        if report is not None:
+            report(query if isinstance(query, str) else self._text(query))
+
+    def _text(self, query: object) -> str:
+        return query.decode() if isinstance(query, bytes) else typing.cast(typing.Any, query).as_string(self.connection)
+
+    def execute(self, query: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Self:  # noqa: ANN401
+        self._tell(query)
+        super().execute(query, *args, **options)
+        if self.statusmessage == "ROLLBACK" and COMMIT.fullmatch(str(query)):
+            raise TransactionRolledBackError
+        return self
+
+    def executemany(self, query: typing.Any, *args: typing.Any, **options: typing.Any) -> None:  # noqa: ANN401
+        self._tell(query)
+        super().executemany(query, *args, **options)
+
+    def stream(self, query: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+        self._tell(query)
+        return super().stream(query, *args, **options)
+
+    def copy(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+        self._tell(statement)
+        return super().copy(statement, *args, **options)
+
+
+class ReportingConnection(psycopg.Connection[typing.Any]):
+    """Its server-side cursors report nothing: they can only read."""
+
+    report: Report | None = None
+
+    def commit(self) -> None:
+        # PostgreSQL answers the COMMIT of a transaction that has failed with ROLLBACK, and libpq calls that a success.
+        has_failed = self.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+        super().commit()
+        if has_failed:
+            raise TransactionRolledBackError
+
+    @contextlib.contextmanager
+    def transaction(self, *args: typing.Any, **options: typing.Any) -> collections.abc.Iterator[psycopg.Transaction]:
+        is_outermost = self.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        with super().transaction(*args, **options) as transaction:
+            yield transaction
+            # Of a savepoint, PostgreSQL refuses the release.
+            if is_outermost and self.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+                raise TransactionRolledBackError
+
+
+@functools.cache
+def reporting(cursor_class: type) -> type:
+    """Return a cursor class that reports, and otherwise is the one given: an application may have its own."""
+    if cursor_class in ReportingCursor.__mro__:
+        return ReportingCursor
+    return types.new_class(f"Reporting{cursor_class.__name__}", (ReportingCursor, cursor_class))

@@ -1,0 +1,135 @@
+"""The providers of a synchronous application: from settings to the session of a unit of work."""
+
+import typing
+
+from modern_di import Group, Scope, providers
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.intent import NOTHING_DECLARED, Intent
+from modern_di_replicas.observability.events import Decided
+from modern_di_replicas.observability.request import note_decision
+from modern_di_replicas.routing.decision import decision_of
+from modern_di_replicas.settings import ReplicationSettings
+from modern_di_replicas.sync.engines import PrimaryEngine, ReplicaEngine, create_primary_engine, create_replica_engine
+from modern_di_replicas.sync.factory import SessionFactory
+from modern_di_replicas.sync.session import RoutedSession
+
+
+def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine) -> Engine:
+    """Return the engine a unit of work uses: the primary for a write, one replica for a read.
+
+    Args:
+        intent: what the unit of work declares.
+        primary: the engine of the primary.
+        replica: the engine of all replicas.
+
+    Raises:
+        UnknownGroupError: the intent names a group that no replica declares.
+        NoReplicaAvailable: no replica can serve the read, and the settings say `primary_reads=False`.
+
+    """
+    if intent.is_write:
+        note_decision(decision_of(primary))
+        if isinstance(primary, PrimaryEngine) and primary.hooks is not None:
+            primary.hooks.emit(Decided(decision=primary.decision, endpoint=intent.endpoint))
+        return primary
+    if not isinstance(replica, ReplicaEngine):
+        return replica  # a test may put any engine or connection in the place of the replicas
+    if not isinstance(primary, PrimaryEngine):
+        return primary  # or only in the place of the primary: the replicas have nothing that is written there
+    chosen = replica.choose_for(intent)
+    note_decision(decision_of(chosen))
+    return chosen
+
+
+def create_session(
+    engine: Engine,
+    primary: PrimaryEngine,
+    intent: Intent,
+    *,
+    session_class: type[RoutedSession] = RoutedSession,
+    **options: typing.Any,
+) -> Session:
+    """Return the session of a unit of work on the engine that was chosen for it.
+
+    Objects expire at a commit, as SQLAlchemy has it, and are loaded again where they are used.
+
+    Args:
+        engine: the engine that was chosen.
+        primary: where a unit of work on a replica escalates to.
+        intent: what the unit of work declared.
+        session_class: `RoutedSession`, or a subclass of it; one of `Session` as `class S(RoutedSession, Own)`.
+        **options: those of `Session`, such as `autoflush=False`.
+
+    Raises:
+        ConfigurationError: `session_class` is no subclass of `RoutedSession`, or an option cannot work.
+
+    """
+    if session_class is not RoutedSession and not issubclass(session_class, RoutedSession):
+        raise ConfigurationError(
+            field="session_class",
+            value=session_class,
+            remedy=f"combine it: class Session(RoutedSession, {getattr(session_class, '__name__', session_class)})",
+        )
+    return session_class(engine, primary=primary, intent=intent, **options)
+
+
+def close_session(session: Session) -> None:
+    """Give the session's connections back."""
+    session.close()
+
+
+def close_sessions(sessions: SessionFactory) -> None:
+    """Close the further sessions of a unit of work that are still open."""
+    sessions.close()
+
+
+def create_session_factory(session: Session) -> SessionFactory:
+    """Return what opens further sessions of the unit of work of a session."""
+    return SessionFactory(session)
+
+
+def dispose_engine(engine: Engine) -> None:
+    """Close the pooled connections of an engine."""
+    engine.dispose()
+
+
+class Dependencies(Group):
+    """The providers for scripts, jobs and synchronous applications without a framework.
+
+    The intent comes from `build_child_container(context={Intent: Intent.read()})`; without one, a unit of work
+    uses the primary. Everything is wired by type, so a subclass replaces a provider by redefining its attribute.
+    """
+
+    settings = providers.ContextProvider(ReplicationSettings, scope=Scope.APP)
+    primary = providers.Factory(
+        create_primary_engine, scope=Scope.APP, cache=providers.CacheSettings(finalizer=dispose_engine)
+    )
+    replica = providers.Factory(
+        create_replica_engine, scope=Scope.APP, cache=providers.CacheSettings(finalizer=dispose_engine)
+    )
+    intent: providers.AbstractProvider[Intent] = providers.ContextProvider(
+        Intent, scope=Scope.REQUEST, default=NOTHING_DECLARED
+    )
+    engine = providers.Factory(choose_engine, scope=Scope.REQUEST, cache=True)
+    session: providers.AbstractProvider[typing.Any] = providers.Factory(
+        create_session, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=close_session)
+    )
+    routed_session: providers.AbstractProvider[typing.Any] | None = providers.Alias(Session, bound_type=RoutedSession)
+    sessions = providers.Factory(
+        create_session_factory, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=close_sessions)
+    )
+
+    def __init_subclass__(cls, **options: typing.Any) -> None:
+        """Resolve the subclass's `session` as `Session` and as `RoutedSession`, whichever it is bound to."""
+        super().__init_subclass__(**options)
+        bound = {
+            provider.bound_type for name, provider in cls.get_named_providers().items() if name != "routed_session"
+        }
+        if RoutedSession in bound:
+            bridges = cls.session.bound_type is RoutedSession and Session not in bound
+            cls.routed_session = providers.Alias(RoutedSession, bound_type=Session) if bridges else None
+        elif Session not in bound:
+            cls.routed_session = None

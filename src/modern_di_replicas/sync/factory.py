@@ -1,0 +1,74 @@
+"""More sessions for one unit of work: one for each of its threads."""
+
+import collections.abc
+import contextlib
+import typing
+
+from sqlalchemy.orm import Session
+
+from modern_di_replicas.consistency.client import current_client, request_of
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.session.unit_of_work import UnitOfWork
+from modern_di_replicas.sync.session import RoutedSession
+
+
+class SessionFactory:
+    """Opens further sessions of a unit of work: `with sessions() as session`, one for each of its threads.
+
+    They are like the session that is injected: of the same class, with the same options, intent and client, on the same
+    server. Once one of the unit of work has moved to the primary, those that are opened after it begin there; those
+    that are open stay where they are. What is not closed is closed with the unit of work.
+
+    Args:
+        session: the session that is injected.
+
+    Raises:
+        ConfigurationError: the session is no `RoutedSession`.
+
+    """
+
+    def __init__(self, session: Session) -> None:
+        if not isinstance(session, RoutedSession):
+            raise ConfigurationError(
+                field="session", value=session, remedy="the provider `session` has to return a RoutedSession"
+            )
+        self._client = current_client()
+        self._session = session
+        self._unit = UnitOfWork()
+        session.join_unit(self._unit)
+        self._open: set[RoutedSession] = set()
+
+    def __call__(self, **options: typing.Any) -> RoutedSession:
+        """Return another session of the unit of work.
+
+        Args:
+            **options: those of `Session` that are to differ, such as `autoflush=False`.
+
+        """
+        session = self._session.another(**options)
+        session.join_unit(self._unit, self._open)
+        return session
+
+    @contextlib.contextmanager
+    def in_thread(self, **options: typing.Any) -> collections.abc.Iterator[RoutedSession]:
+        """Open a session in another thread: what it commits there is noted for the client of this unit of work.
+
+        A thread has a context of its own, where the client is not known: `contextvars.copy_context().run(...)` does the
+        same for all that a thread runs.
+
+        Args:
+            **options: those of `Session` that are to differ.
+
+        """
+        with request_of(self._client), self(**options) as session:
+            yield session
+
+    @property
+    def has_open(self) -> bool:
+        """Whether any of its sessions is still open."""
+        return bool(self._open)
+
+    def close(self) -> None:
+        """Close the sessions that are still open."""
+        while self._open:
+            self._open.pop().close()

@@ -1,0 +1,206 @@
+"""The session that is injected."""
+
+import collections.abc
+import dataclasses
+import typing
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session
+
+from modern_di_replicas.cluster.engines.catch_up import CatchUpRole
+from modern_di_replicas.cluster.engines.either import sync_of
+from modern_di_replicas.cluster.engines.one_replica import OneReplicaRole
+from modern_di_replicas.cluster.engines.primary import PrimaryRole
+from modern_di_replicas.cluster.engines.replica import ReplicaRole
+from modern_di_replicas.consistency.client import note_session
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.intent import NOTHING_DECLARED, Intent
+from modern_di_replicas.observability.request import keeps_decisions, note_decision
+from modern_di_replicas.routing.decision import Cause, Decision, on_primary
+from modern_di_replicas.session.in_flight import InFlightSession
+from modern_di_replicas.session.replica import ReplicaSession
+from modern_di_replicas.session.shadow import report_writes
+from modern_di_replicas.session.unit_of_work import UnitOfWork
+
+
+class RoutedSession(ReplicaSession):
+    """The `Session` that is injected: its unit of work stays on one server, or moves to the primary for good.
+
+    On a replica, statements run in autocommit (see `ReplicationSettings.read_isolation`). A write that can be
+    foreseen moves to the primary before it is sent; what a replica refuses, cancels or loses is run again there.
+
+    A session class of the application is combined with it as `class S(RoutedSession, Own)`.
+
+    Args:
+        engine: the engine that was chosen; in a test, a connection.
+        bind: the same, under the name that `Session` has for it.
+        primary: where a unit of work on a replica escalates to; default: the primary of the replica's settings.
+        intent: what the unit of work declared.
+        **options: those of `Session`.
+
+    Raises:
+        ConfigurationError: an option cannot work here: `twophase`.
+
+    """
+
+    _is_routed: bool = False
+    """Whether it began on a replica."""
+    _opened: "set[RoutedSession] | None" = None
+    """Where it is listed until it is closed."""
+    _own: typing.ClassVar[dict[str, typing.Any]] = {}
+    """The methods that run a statement: those of `Session`, or of the class of the application that comes after."""
+
+    def __init_subclass__(cls, **options: typing.Any) -> None:
+        """Find what the application's own classes override."""
+        super().__init_subclass__(**options)
+        cls._own = {name: _after_ours(cls, name) for name in ("execute", "scalar", "scalars", "get", "get_bind")}
+        if "get_bind" in vars(cls):
+            cls.get_bind = _noting(cls.get_bind)  # type: ignore[method-assign]  # it is the application's
+        if cls._own["get_bind"] is not Session.get_bind:
+            cls.has_binds = True  # it may send some statements elsewhere
+
+    def __init__(
+        self,
+        engine: Engine | Connection | None = None,
+        *,
+        bind: Engine | Connection | None = None,
+        primary: Engine | Connection | None = None,
+        intent: Intent = NOTHING_DECLARED,
+        **options: typing.Any,
+    ) -> None:
+        if engine is None:
+            engine = bind
+        elif bind is not None:
+            raise ConfigurationError(field="bind", value=bind, remedy="give it once, as `engine` or as `bind`")
+        if options.get("twophase"):
+            raise ConfigurationError(
+                field="twophase", value=True, remedy="a transaction over two servers cannot be escalated nor tracked"
+            )
+        if isinstance(engine, ReplicaRole) and not isinstance(engine, OneReplicaRole):
+            engine = engine.choose_for(intent)
+        self._intent = intent
+        self._made_with = engine, primary, options
+        if isinstance(engine, OneReplicaRole | CatchUpRole):
+            self._read_from_replica(engine, primary, options)
+        else:
+            self._use(engine, options)
+        note_session(self, declares_write=intent.is_write)
+        if keeps_decisions():
+            note_decision(self.decision)
+
+    def _read_from_replica(
+        self, engine: OneReplicaRole | CatchUpRole, primary: Engine | Connection | None, options: dict[str, typing.Any]
+    ) -> None:
+        catch_up = engine if isinstance(engine, CatchUpRole) else None
+        replica = typing.cast(OneReplicaRole, engine if catch_up is None else catch_up.candidate)
+        self._is_routed = True
+        super().__init__(replica.sync_engine, **options)
+        self.route(
+            replica=replica,
+            primary=sync_of(primary or replica.policy.primary, **{**replica.options, **_isolation_of(self._intent)}),
+            intent=self._intent,
+            catch_up=catch_up,
+            options=options,
+        )
+
+    def _use(self, chosen: Engine | Connection | None, options: dict[str, typing.Any]) -> None:
+        """Use the primary, or what the application has chosen: to its end the session is an ordinary one."""
+        intent, decision = self._intent, getattr(chosen, "decision", None)
+        if decision is None or (decision.cause is Cause.WRITE and not intent.is_write):
+            decision = on_primary(Cause.CHOSEN, "" if intent.is_write else "an engine chosen by the application")
+        self._decision: Decision = decision
+        self.escalation = decision
+        self._reading = {}
+        if isinstance(chosen, Engine) and (isolation := _isolation_of(intent)):
+            chosen = chosen.execution_options(**isolation)
+        super().__init__(chosen, **options)
+        if decision.cause is Cause.SHADOW and isinstance(chosen, PrimaryRole) and chosen.hooks is not None:
+            report_writes(self, chosen.hooks, endpoint=intent.endpoint)
+
+    def get_bind(self, mapper: typing.Any = None, **options: typing.Any) -> Engine | Connection:  # noqa: ANN401
+        """Return where a statement goes; see `Session.get_bind`."""
+        if self._is_routed:
+            return super().get_bind(mapper, **options)
+        return super(ReplicaSession, self).get_bind(mapper, **options)
+
+    def execute(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+        """Execute a statement; see `Session.execute`."""
+        return self._run(self._own["execute"], statement, args, options)
+
+    def scalar(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+        """Return the first value; see `Session.scalar`."""
+        return self._run(self._own["scalar"], statement, args, options)
+
+    def scalars(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+        """Return the first values; see `Session.scalars`."""
+        return self._run(self._own["scalars"], statement, args, options)
+
+    def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+        """Return the object of a primary key; see `Session.get`."""
+        if self._own["get"] is Session.get:
+            return super().get(entity, ident, **options)
+        return self.get_as_asked(entity, ident, options)
+
+    def another(self, **options: typing.Any) -> typing.Self:
+        """Return a session that is made like this one, on the same engine.
+
+        Args:
+            **options: those that differ.
+
+        """
+        engine, primary, given = self._made_with
+        return type(self)(**{"engine": engine, "primary": primary, "intent": self._intent, **given, **options})
+
+    def join_unit(self, unit: UnitOfWork, opened: "set[RoutedSession] | None" = None) -> None:
+        """Share a unit of work with other sessions.
+
+        Args:
+            unit: what they share.
+            opened: where the session is listed until it is closed.
+
+        """
+        if self._is_routed:
+            super().join_unit(unit)
+        if opened is not None:
+            opened.add(self)
+            self._opened = opened
+
+    def close(self) -> None:
+        """Close the session; see `Session.close`."""
+        super().close()
+        if self._opened is not None:
+            self._opened.discard(self)
+
+    @property
+    def decision(self) -> Decision:
+        """Where this unit of work runs now, and why."""
+        if self._is_routed:
+            return super().decision
+        chosen, declared = self._decision, self._intent.reason
+        return dataclasses.replace(chosen, reason=f"{declared}, {chosen.reason}" if chosen.reason else declared)
+
+
+RoutedSession._own = {name: vars(Session)[name] for name in ("execute", "scalar", "scalars", "get", "get_bind")}  # noqa: SLF001
+
+
+def _after_ours(cls: type, name: str) -> typing.Any:  # noqa: ANN401  # a method
+    """Return the method that `super()` finds after the library's own classes."""
+    following = cls.__mro__[cls.__mro__.index(InFlightSession) + 1 :]
+    return next(vars(base)[name] for base in following if name in vars(base))
+
+
+def _noting(own: collections.abc.Callable[..., typing.Any]) -> collections.abc.Callable[..., typing.Any]:
+    """Tell the routing where a `get_bind()` of the application sends a statement."""
+
+    def get_bind(self: RoutedSession, *args: typing.Any, **options: typing.Any) -> Engine | Connection:
+        found: Engine | Connection = own(self, *args, **options)
+        if self._is_routed:
+            self.note_bind(found)
+        return found
+
+    return get_bind
+
+
+def _isolation_of(intent: Intent) -> dict[str, typing.Any]:
+    """Return the execution options for the primary; in autocommit nothing could be written together there."""
+    return {"isolation_level": intent.isolation} if intent.isolation not in (None, "AUTOCOMMIT") else {}
