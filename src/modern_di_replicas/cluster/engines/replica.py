@@ -156,7 +156,8 @@ class ReplicaRole(Role):
         if intent.after is None and own is None and not isinstance(level, Bounded):
             server = topology.choose_server(intent.group, affinity=intent.affinity)
             if server is not None:
-                return server.engine
+                chosen: AnyEngine = server.engine
+                return chosen
             if not intent.wait:
                 return topology.without_replica(intent.group)
         return self._choose_fresh(self._fresh_read(intent, level, own))
