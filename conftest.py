@@ -27,6 +27,7 @@ from modern_di_replicas.consistency import client
 from modern_di_replicas.testing import LocalCluster, empty_database, routing_log
 from modern_di_replicas.testing.cluster import DRIVER_VARIABLE
 from tests.disposable import Disposable
+from tests.redis_server import redis_server
 
 
 # A shell's background job ignores these, and so does all that it starts: tests that send them would wait in vain.
@@ -84,6 +85,13 @@ def disposable() -> collections.abc.Iterator[Disposable]:
     disposable = Disposable()
     yield disposable
     disposable.end()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> collections.abc.Iterator[str]:
+    """Give the URL of a Redis, whose queues are to have names of their own."""
+    with redis_server() as url:
+        yield url
 
 
 @pytest.fixture

@@ -6,11 +6,22 @@ import contextlib
 import contextvars
 import typing
 
+import fastapi
+import httpx
 from modern_di import Container, Group
+from modern_di_fastapi import FromDI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modern_di_replicas import Dependencies, Monitor, PrimaryEngine, ReplicaEngine, ReplicationSettings
+import modern_di_replicas.fastapi
+from modern_di_replicas import (
+    Dependencies,
+    Monitor,
+    PrimaryEngine,
+    ReplicaEngine,
+    ReplicationSettings,
+    read_intent,
+)
 from modern_di_replicas.testing import LocalCluster
 
 
@@ -86,3 +97,74 @@ async def caught_up(cluster: LocalCluster) -> None:
 async def in_own_task(job: collections.abc.Coroutine[typing.Any, typing.Any, Result]) -> Result:
     """Run a job as a client of its own, which has written nothing."""
     return await asyncio.create_task(job, context=contextvars.Context())
+
+
+Queue = collections.abc.Callable[[str], collections.abc.Awaitable[tuple[int, bool]]]
+"""Queues a job by its name, and gives what it has read."""
+
+
+@contextlib.asynccontextmanager
+async def web_application(
+    settings: ReplicationSettings, queue: Queue
+) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
+    """Run an application whose requests queue a job, and answer with what that has read; give a client of it."""
+    app = fastapi.FastAPI()
+    session_of = typing.Annotated[AsyncSession, FromDI(AsyncSession)]
+
+    @app.post("/write-and-queue/{job}")
+    async def write_and_queue(job: str, session: session_of) -> tuple[int, bool]:
+        await write(session)
+        return await queue(job)
+
+    @app.post("/queue-and-write/{job}")
+    async def queue_and_write(job: str, session: session_of) -> tuple[int, bool]:
+        seen = await queue(job)
+        await write(session)
+        return seen
+
+    @app.post("/queue-in-transaction/{job}")
+    @read_intent
+    async def queue_in_transaction(job: str, session: session_of) -> tuple[int, bool]:
+        await session.execute(WRITE)
+        seen = await queue(job)
+        await session.commit()
+        return seen
+
+    @app.get("/queue/{job}")
+    async def only_queue(job: str) -> tuple[int, bool]:
+        return await queue(job)
+
+    container = Container(groups=[modern_di_replicas.fastapi.Dependencies], context={ReplicationSettings: settings})
+    modern_di_replicas.fastapi.setup_replicas(app, container)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+    ):
+        yield client
+
+
+async def check_jobs(cluster: LocalCluster, queue: Queue, **options: typing.Any) -> None:
+    """Check what is asked of every kind of job: `reads` is marked with `@read_intent`, `unmarked` is not.
+
+    A job shows what the request that queued it has written, and reads a replica again once that has caught up. One that
+    is queued before its request's commit, where no replica can be known to have it, reads the primary.
+    """
+    async with web_application(settings_of(cluster, **options), queue) as client:
+
+        async def ask(method: str, path: str) -> list[typing.Any]:
+            answer = await client.request(method, path)
+            answer.raise_for_status()
+            return typing.cast(list[typing.Any], answer.json())
+
+        assert await ask("GET", "/queue/reads") == [0, REPLICA]
+        with replay_paused(cluster):
+            assert await ask("POST", "/write-and-queue/reads") == [1, PRIMARY]
+            assert await ask("GET", "/queue/reads") == [1, PRIMARY], "its client has written before"
+        await caught_up(cluster)
+        assert await ask("GET", "/queue/reads") == [1, REPLICA]
+        assert await ask("GET", "/queue/unmarked") == [1, PRIMARY]
+        assert await ask("POST", "/queue-and-write/reads") == [1, PRIMARY]
+        await caught_up(cluster)
+        assert await ask("POST", "/queue-in-transaction/reads") == [2, PRIMARY]
+        await caught_up(cluster)
+        assert await ask("GET", "/queue/reads") == [3, REPLICA]

@@ -9,7 +9,10 @@ from tests.public_api import FILE, describe
 
 
 ROOT = pathlib.Path(__file__).parent.parent
-PUBLIC = ("", ".errors", ".fastapi", ".litestar", ".observability", ".sync", ".testing", ".testing.fixtures")
+PUBLIC = (
+    *("", ".errors", ".fastapi", ".litestar", ".observability", ".sync", ".taskiq"),
+    *(".testing", ".testing.fixtures"),
+)
 # Assertions in blocks that are invisible where Markdown is rendered; users do not copy them.
 INVISIBLE = re.compile(r"<!-- invisible-code-block.*?-->", re.DOTALL)
 IMPORTED = re.compile(r"(?:from|import) modern_di_replicas((?:\.\w+)*)")

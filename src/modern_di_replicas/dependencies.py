@@ -188,6 +188,37 @@ class Dependencies(Group):
 
 
 @contextlib.asynccontextmanager
+async def watched(
+    container: Container, marked: collections.abc.Iterable[Intent]
+) -> collections.abc.AsyncIterator[ReplicaEngine | None]:
+    """Watch the servers of an application while it runs, and give the engine of the replicas.
+
+    It gives None, and watches nothing, where a test put something else in the place of the replicas, and where there
+    are none. What another part of the program watches already, it leaves to that.
+
+    Args:
+        container: the application's container, opened.
+        marked: the intents its endpoints are marked with.
+
+    Raises:
+        ConfigurationError: a server refuses the user, the password or the database of its URL.
+        UnknownGroupError: a marker names a group that no replica declares.
+
+    """
+    replica = container.resolve(ReplicaEngine)
+    if not isinstance(replica, ReplicaEngine) or not replica.settings.replicas:
+        yield None
+        return
+    for intent in marked:
+        replica.topology.check_group(intent.group)
+    if replica.topology.watcher is not None:
+        yield replica
+        return
+    async with Monitor(replica):
+        yield replica
+
+
+@contextlib.asynccontextmanager
 async def monitored(
     container: Container, marked: collections.abc.Iterable[Intent], state: TokenState
 ) -> collections.abc.AsyncIterator[None]:
@@ -205,15 +236,15 @@ async def monitored(
         UnknownGroupError: a marker names a group that no replica declares.
 
     """
-    async with contextlib.AsyncExitStack() as stack:
-        replica = container.resolve(ReplicaEngine)
-        if isinstance(replica, ReplicaEngine) and replica.settings.replicas:
-            for intent in marked:
-                replica.topology.check_group(intent.group)
-            await stack.enter_async_context(Monitor(replica))
-            state.open(replica.settings, container.resolve(Tokens))
-            stack.callback(state.close)
-        yield
+    async with watched(container, marked) as replica:
+        if replica is None:
+            yield
+            return
+        state.open(replica.settings, container.resolve(Tokens))
+        try:
+            yield
+        finally:
+            state.close()
 
 
 def check_container(container: Container, group: type[Dependencies]) -> None:

@@ -2,14 +2,23 @@
 
 import collections.abc
 import contextlib
+import dataclasses
+import datetime as dt
 import typing
 
 from modern_di import Container, Scope
 
 from modern_di_replicas.consistency.carrying import client_of
-from modern_di_replicas.consistency.client import client_of_request, current_client, known_client, request_of
+from modern_di_replicas.consistency.client import (
+    client_of_request,
+    current_client,
+    enter,
+    known_client,
+    leave,
+    request_of,
+)
 from modern_di_replicas.consistency.token import ConsistencyToken
-from modern_di_replicas.intent import Intent
+from modern_di_replicas.intent import NOTHING_DECLARED, Intent, marked_intent, resolve_intent
 
 
 @contextlib.asynccontextmanager
@@ -52,3 +61,42 @@ def _client(container: Container, token: ConsistencyToken | str | None) -> colle
             yield
     finally:
         own.tell(current_client())
+
+
+def begin_job(container: Container, carried: object, *functions: object, wait: dt.timedelta | None) -> None:
+    """Begin a job in the current context, until `end_job`: its reads include what the sender of its message wrote.
+
+    Args:
+        container: the worker's container.
+        carried: what its message carries.
+        *functions: where its marker may be: what a framework has made of the function, and the function itself.
+        wait: how long its reads wait for a replica, where the marker does not say so.
+
+    """
+    client = client_of(container, carried)
+    marked = next(filter(None, map(marked_intent, functions)), None)
+    if marked is not None and not marked.is_write and marked.wait is None:
+        marked = dataclasses.replace(marked, wait=wait)
+    client.intent = resolve_intent(declared=None, endpoint=functions[-1], marked=marked)
+    enter(client)
+
+
+def end_job() -> None:
+    """End the job of the current context, if there is one."""
+    client = known_client()
+    if client is not None and client.intent is not None:
+        leave(client)
+
+
+def job_intent(declared: Intent | None, *, is_of_job: bool) -> Intent:
+    """Return the intent of a unit of work: what its context declares, or the marker of its job's function.
+
+    A job without a marker, and a unit of work of no job, writes.
+
+    Args:
+        declared: what the context of the unit of work declares.
+        is_of_job: whether the unit of work is that of the current job.
+
+    """
+    client = known_client() if is_of_job else None
+    return declared or (None if client is None else client.intent) or NOTHING_DECLARED

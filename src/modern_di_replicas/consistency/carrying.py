@@ -5,6 +5,7 @@ things differ. It says so when the position is unknown because its sender has no
 faster than that commit. And it does not expire: a message may wait in a queue for days, and still names a position.
 """
 
+import collections.abc
 import typing
 
 from modern_di import Container
@@ -16,6 +17,10 @@ from modern_di_replicas.consistency.token import ConsistencyToken
 
 POSITION_UNKNOWN: typing.Final = "unknown"
 """What a message carries in place of a token when the position is unknown: its job reads the primary."""
+
+
+CARRIED: typing.Final = "consistency-token"
+"""The name of the label or header of a message."""
 
 
 def carried_token(container: Container) -> str | None:
@@ -34,6 +39,19 @@ def carried_token(container: Container) -> str | None:
     if client.position_unknown or client.has_more_to_commit:
         return POSITION_UNKNOWN
     return None if client.token is None else container.resolve(Tokens).encode(client.token)
+
+
+def carry(container: Container, headers: collections.abc.MutableMapping[str, typing.Any]) -> None:
+    """Put what a message has to carry into its headers.
+
+    Args:
+        container: the application's.
+        headers: those of the message; what is in them stays, where nothing was written here.
+
+    """
+    carried = carried_token(container)
+    if carried is not None:
+        headers[CARRIED] = carried
 
 
 def client_of(container: Container, carried: object) -> Client:

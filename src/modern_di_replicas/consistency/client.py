@@ -13,6 +13,7 @@ import typing
 import weakref
 
 from modern_di_replicas.consistency.token import ConsistencyToken, later
+from modern_di_replicas.intent import Intent
 
 
 DOUBT_SECONDS: typing.Final = 60.0
@@ -50,6 +51,8 @@ class Client:
         self.token = token
         """The latest position that is known; it never goes back."""
         self.is_request = is_request
+        self.intent: Intent | None = None
+        """What the job of this client declares; None for the client of a request, which has endpoints."""
         self.enclosing: Client | None = None
         """The client that was the current one before this."""
         self._uncommitted: weakref.WeakSet[object] | None = None
