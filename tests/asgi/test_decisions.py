@@ -10,7 +10,7 @@ from modern_di_replicas import Cause, Decision
 from modern_di_replicas.asgi.decisions import DecisionMiddleware
 from modern_di_replicas.observability import TokenReceived, TokenSent
 from modern_di_replicas.testing import LocalCluster
-from tests.asgi.conftest import BUILDERS, paused, settings_of
+from tests.asgi.application import BUILDERS, paused, settings_of
 from tests.observability.recorder import Recorder
 
 

@@ -6,7 +6,8 @@ import time
 
 from modern_di_replicas import ConsistencyToken
 from modern_di_replicas.testing import LocalCluster
-from tests.asgi.conftest import BUILDERS, Application, create_stock, settings_of
+from tests.asgi.application import BUILDERS, Application, settings_of
+from tests.asgi.conftest import create_stock
 from tests.waiting import until
 
 

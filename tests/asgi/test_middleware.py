@@ -23,7 +23,7 @@ from modern_di_replicas import (
 from modern_di_replicas.consistency.levels import Level
 from modern_di_replicas.fastapi import Dependencies, setup_replicas
 from modern_di_replicas.testing import LocalCluster
-from tests.asgi.conftest import BUILDERS, NOT_WAYS, WAYS, Application, paused, settings_of
+from tests.asgi.application import BUILDERS, NOT_WAYS, WAYS, Application, paused, settings_of
 from tests.waiting import until
 
 

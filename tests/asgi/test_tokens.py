@@ -16,7 +16,7 @@ from modern_di_replicas.consistency import serializer
 from modern_di_replicas.consistency.serializer import Rejection
 from modern_di_replicas.routing.snapshot import Observation
 from modern_di_replicas.testing import LocalCluster
-from tests.asgi.conftest import BUILDERS, Application, paused, settings_of
+from tests.asgi.application import BUILDERS, Application, paused, settings_of
 
 
 FAR = 1 << 40

@@ -229,3 +229,20 @@ async def test_writes_follow_a_promotion(disposable_shop: LocalCluster) -> None:
             session.add(Item(id=902, shop_id=1, amount=1))
             await session.commit()
             assert await port_of(session) == first.port
+
+
+async def test_a_migration_costs_no_read_in_autocommit(replicated_cluster: LocalCluster) -> None:
+    """Psycopg prepares what it has seen five times, and by itself would send the invalid plan again and again."""
+    replicated_cluster.primary.execute("CREATE TABLE migrated (n int); INSERT INTO migrated VALUES (1)")
+    replicated_cluster.catch_up()
+    async with served(replicated_cluster, replicas=[on_psycopg(replicated_cluster.replicas[0].url)]) as servers:
+        expected: object = 1
+        for number in range(12):
+            async with servers.session() as session:
+                assert await session.scalar(text("SELECT * FROM migrated")) == expected
+                assert session.decision.server != "primary"
+            if number == 7:
+                replicated_cluster.primary.execute("ALTER TABLE migrated ALTER n TYPE text")
+                replicated_cluster.catch_up()
+                expected = "1"
+    replicated_cluster.primary.execute("DROP TABLE migrated")

@@ -30,7 +30,8 @@ from modern_di_replicas.observability import (
     TokenSent,
 )
 from modern_di_replicas.testing import LocalCluster
-from tests.asgi.conftest import BUILDERS, create_stock, settings_of
+from tests.asgi.application import BUILDERS, settings_of
+from tests.asgi.conftest import create_stock
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
 

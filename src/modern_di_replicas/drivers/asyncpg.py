@@ -9,6 +9,7 @@ import weakref
 
 import asyncpg
 from sqlalchemy import URL, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from modern_di_replicas.drivers.asyncpg_connection import ReportingConnection, reporting
 from modern_di_replicas.drivers.driver import Driver, Report, Row
@@ -122,6 +123,9 @@ class Asyncpg:
 
     def is_stale_plan(self, error: BaseException) -> bool:
         return isinstance(error.__cause__, asyncpg.InvalidCachedStatementError)
+
+    def forget_plans(self, connection: DBAPIConnection) -> None:
+        """Do nothing: asyncpg and SQLAlchemy's adapter do so when they see the error."""
 
     def is_in_transaction(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
         # asyncpg has no protocol any more on one that was terminated.

@@ -4,6 +4,7 @@ import collections.abc
 import typing
 
 from sqlalchemy import URL, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 
 Row = collections.abc.Mapping[str, typing.Any]
@@ -71,6 +72,9 @@ class Driver(typing.Protocol):
 
     def is_stale_plan(self, error: BaseException) -> bool:
         """Return whether a prepared statement failed because the schema has changed since, and can be prepared anew."""
+
+    def forget_plans(self, connection: DBAPIConnection) -> None:
+        """Have the driver prepare anew what it has prepared on a connection, SQLAlchemy's adapter of it here."""
 
     # Connections
 

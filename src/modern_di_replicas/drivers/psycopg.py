@@ -12,6 +12,7 @@ import typing
 import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy import URL, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from modern_di_replicas.drivers.driver import Driver, Report, Row
 from modern_di_replicas.drivers.psycopg_connection import ReportingConnection, reporting
@@ -122,8 +123,18 @@ class Psycopg:
     def may_hold_a_statement(self, error: BaseException) -> bool:  # noqa: ARG002  # the protocol's signature
         return False  # parameters are adapted before anything is sent
 
-    def is_stale_plan(self, error: BaseException) -> bool:  # noqa: ARG002  # the protocol's signature
-        return False  # psycopg would use the same prepared statement again
+    def is_stale_plan(self, error: BaseException) -> bool:
+        # The message is translated; the function of PostgreSQL that raises it is what asyncpg looks at as well.
+        return (
+            isinstance(error, psycopg.errors.FeatureNotSupported)
+            and error.diag.source_function == "RevalidateCachedQuery"
+        )
+
+    def forget_plans(self, connection: DBAPIConnection) -> None:
+        # psycopg keeps a prepared statement that fails, but forgets all of them when it sees this succeed.
+        cursor = connection.cursor()
+        cursor.execute("DEALLOCATE ALL")
+        cursor.close()
 
     def is_in_transaction(self, connection: Connection) -> bool:
         return connection.info.transaction_status in (

@@ -1,7 +1,8 @@
 """Running a statement again whose plan a change of the schema has made invalid.
 
 After an `ALTER TABLE`, a statement that was prepared before fails once on each server: the driver and SQLAlchemy learn
-of it by the error, and prepare it anew the next time. Here that next time is now, where nothing is lost by it.
+of it by the error, and prepare it anew the next time; psycopg does so after a rollback only, which autocommit has none
+of. Here that next time is now, where nothing is lost by it.
 """
 
 import typing
@@ -39,6 +40,7 @@ def run_again_when_stale(engine: Engine, *, in_transactions: bool) -> None:
                 pooled.dbapi_connection.rollback()
             elif driver.is_in_transaction(pooled.driver_connection):
                 raise
+            driver.forget_plans(pooled.dbapi_connection)
             context.handle_dbapi_exception(error)  # by this SQLAlchemy learns of it
             context.pre_exec()
             do_execute(cursor, statement, parameters, context)
