@@ -19,7 +19,7 @@ EXTRAS = $(shell $(UV_PYTHON) -c 'import tomllib; print(*tomllib.load(open("pypr
 
 .DEFAULT_GOAL := help
 # The folder docs/ exists.
-.PHONY: docs test-docker help install demo test test-quick test-all test-lowest history soak lint format clean
+.PHONY: docs faults-in-threads test-docker help install demo test test-quick test-all test-lowest history soak lint format clean
 .PHONY: bench bench-quick bench-render release-check
 
 help:  ## this list
@@ -67,6 +67,9 @@ bench bench-quick bench-render: $(UV)
 bench:  ## compare with the alternatives and write the results; under ten minutes, on a quiet machine only
 bench-quick:  ## the same in under a minute; shows the results and writes nothing
 bench-render:  ## measure nothing: write tables, pictures and README figures from benchmarks/results.json
+
+faults-in-threads: install  ## thirty threads of a synchronous application, while servers freeze, crash, lag and move
+	@$(RUN) python -m tests.sync.load
 
 test-docker: install  ## the tests of clusters in containers; DOCKER_IMAGE names another image than postgres:18
 	@TESTCONTAINERS_RYUK_DISABLED=true $(RUN) pytest -q -rs tests/testing/test_docker.py

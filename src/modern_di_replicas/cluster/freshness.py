@@ -54,10 +54,14 @@ class FreshRead:
 
     def choose_server(self) -> Server | None:
         """Return a replica that is known to be fresh enough now."""
+        positions, epoch = self.topology.positions, self.topology.positions.epoch
         lsn = self.required
         if lsn is None:
             return None
-        return self.topology.choose_server(self.group, affinity=self.affinity, lsn=lsn, without=self.without)
+        server = self.topology.choose_server(self.group, affinity=self.affinity, lsn=lsn, without=self.without)
+        # Otherwise a promotion was noted meanwhile, in another thread: a position of before may be compared with one
+        # of after it.
+        return server if positions.epoch == epoch and not epoch % 2 else None
 
 
 async def catch_up(read: FreshRead, *, first: str) -> Server | None:

@@ -1,6 +1,7 @@
 """Whether a server is worth trying: what its users have seen of it, and what the monitor has."""
 
 import collections.abc
+import threading
 import time
 import typing
 
@@ -43,6 +44,8 @@ class Health:
         self._connections = connections
         self._clock = clock
         self._is_watched = False
+        # In a synchronous application sessions fail in many threads at once; hooks may ask for the health they change.
+        self._lock = threading.RLock()
         self._ejection = 0.0
         self._ejected_until = 0.0
         self._declared_down = False
@@ -100,14 +103,15 @@ class Health:
         now = self._clock()
         if self._is_watched and any(isinstance(one, TimeoutError) for one in _chain(error)):
             return False
-        if self._declared_down or now < self._ejected_until:
-            return False  # of many who fail at once, one counts; and of a server that is out, probes alone tell
-        if now - self._ejected_until > self._ejection:
-            self._ejection = 0.0  # it has served well since
-        self._successes = 0
-        self._ejection = min(self._ejection * 2 or FIRST_EJECTION, LONGEST_EJECTION)
-        self._ejected_until = now + self._ejection
-        self._note_ejection("session")
+        with self._lock:
+            if self._declared_down or now < self._ejected_until:
+                return False  # of many who fail at once, one counts; and of a server that is out, probes alone tell
+            if now - self._ejected_until > self._ejection:
+                self._ejection = 0.0  # it has served well since
+            self._successes = 0
+            self._ejection = min(self._ejection * 2 or FIRST_EJECTION, LONGEST_EJECTION)
+            self._ejected_until = now + self._ejection
+            self._note_ejection("session")
         return True
 
     def declare_down(self) -> None:
@@ -115,8 +119,9 @@ class Health:
 
         A statement that waits for a frozen host fails now, and is run again on the primary.
         """
-        self._successes = 0
-        self._declared_down = True
+        with self._lock:
+            self._successes = 0
+            self._declared_down = True
         self._connections.end_silent()
         self._note_ejection("probe")
 
@@ -126,11 +131,12 @@ class Health:
 
     def probe_succeeded(self) -> None:
         """Count a probe that was answered; enough of them in a row bring the server back."""
-        self._successes += 1
-        if self._successes >= SUCCESSES_NEEDED:
-            self._declared_down = False
-            self._ejected_until = self._ejection = 0.0
-            self._note_return()
+        with self._lock:
+            self._successes += 1
+            if self._successes >= SUCCESSES_NEEDED:
+                self._declared_down = False
+                self._ejected_until = self._ejection = 0.0
+                self._note_return()
 
     def stop_watching(self) -> None:
         """Forget what probes have seen: without probes, nothing would bring the server back."""

@@ -30,7 +30,13 @@ class Positions:
     """How far the servers are, at the least; and how far the primary was when.
 
     All of it is about one timeline. When a promotion begins another, everything is learnt anew.
+
+    In a synchronous application one thread writes, and many read: what a reader has put together from several of these
+    is of one timeline if `epoch` was the same even number before and after.
     """
+
+    epoch: int = 0
+    """Grows whenever positions begin to be learnt anew, and when those of before are forgotten; odd in between."""
 
     timeline: int = 0
     began: int | None = None
@@ -65,10 +71,9 @@ class Positions:
     def follow(self, leader: Observation) -> None:
         """Take over what the primary said of itself."""
         if leader.timeline != self.timeline or self.began is None or self.is_set_back(leader):
+            self.epoch += 1
             self.timeline, self.began, self.written, self.written_at = leader.timeline, leader.lsn, 0, 0.0
-            self.reached.clear()
-            self.furthest.clear()
-            self.history.clear()
+            self._clear()
         self.database = leader.identity
         self.former.discard(self.database)
         self.note_written(leader)
@@ -90,10 +95,15 @@ class Positions:
         """Forget what was written: another cluster, or a restored backup, has taken the place of this one."""
         if self.database is not None:
             self.former.add(self.database)
+        self.epoch += 1
         self.timeline, self.began, self.written, self.written_at, self.database = 0, None, 0, 0.0, None
+        self._clear()
+
+    def _clear(self) -> None:
         self.reached.clear()
         self.furthest.clear()
         self.history.clear()
+        self.epoch += 1
 
     def assume(self, standbys: collections.abc.Iterable[Observation]) -> None:
         """Take over where the standbys are, as long as no primary was ever seen, and they agree.

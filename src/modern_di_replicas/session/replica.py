@@ -1,6 +1,7 @@
 """Where each statement of a session runs: on its replica, or on the primary once it has moved there."""
 
 import collections.abc
+import contextlib
 import time
 import typing
 
@@ -349,15 +350,16 @@ class ReplicaSession(UnsentWritesSession):
             finally:
                 self._is_provisioning = False
         self._catch_up = None
-        if unit is not None and unit.is_settled:  # another session of it was faster
-            self.join_unit(unit)
-        elif isinstance(found, OneReplicaRole):
-            self._read_from(found)
-            if unit is not None:
-                unit.replica = found
-            note_decision(self.decision)
-        else:
-            self.escalate(Cause.NOT_FRESH, catch_up.decision.reason)
+        with contextlib.nullcontext() if unit is None else unit.lock:
+            if unit is not None and unit.is_settled:  # another session of it was faster
+                self.join_unit(unit)
+            elif isinstance(found, OneReplicaRole):
+                self._read_from(found)
+                if unit is not None:
+                    unit.replica = found
+                note_decision(self.decision)
+            else:
+                self.escalate(Cause.NOT_FRESH, catch_up.decision.reason)
 
     @property
     def ends_at_once(self) -> bool:

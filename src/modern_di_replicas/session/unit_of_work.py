@@ -1,6 +1,7 @@
 """What the sessions of one unit of work share."""
 
 import dataclasses
+import threading
 
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaRole
 from modern_di_replicas.routing.decision import Decision
@@ -14,6 +15,9 @@ class UnitOfWork:
     """The replica they read from; None while none is known to be fresh enough."""
     escalation: Decision | None = None
     """Why one of them has moved to the primary; those that are opened after it begin there."""
+
+    lock: threading.RLock = dataclasses.field(default_factory=threading.RLock, repr=False)
+    """Held while that is settled: in a synchronous application its sessions are in several threads."""
 
     @property
     def is_settled(self) -> bool:
