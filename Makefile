@@ -37,11 +37,11 @@ demo: install  ## a real application over a real primary and two replicas
 	@$(RUN) python -m modern_di_replicas demo
 
 # Tests break real servers on machines that may be busy: one that fails is run again, and the summary says so.
-test: install  ## the whole suite, with the coverage gate
-	@$(RUN) python -m pytest -n 2 -p tests.coverage_gate
+test: install  ## the suite but for the slow tests, with the coverage gate; under three minutes
+	@$(RUN) python -m pytest -n 2 -p tests.coverage_gate -m 'not slow'
 
 test-quick: install  ## the suite without faults and histories; under one minute
-	@$(RUN) pytest -n 2 -m 'not faults and not history'
+	@$(RUN) pytest -n 2 -m 'not faults and not history and not slow'
 
 test-all: $(UV)  ## the suite on Python 3.11, 3.12, 3.13 and the lowest versions; VERSIONS="3.13 lowest" for some
 	@UV=$(UV) EXTRAS=$(EXTRAS) .ci/test-all $(VERSIONS)

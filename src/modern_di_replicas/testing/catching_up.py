@@ -15,8 +15,7 @@ def catch_up(servers: collections.abc.Sequence[Server], *, timeout: float) -> No
 
     """
     candidates = [server for server in servers if server.is_running() and not server.is_frozen()]
-    source = _find_source(candidates)
-    target = source.execute("SELECT pg_current_wal_flush_lsn()")
+    source, target = _find_source(candidates)
     question = (
         "SELECT NOT pg_is_in_recovery() OR pg_is_wal_replay_paused() "
         f"OR coalesce(pg_last_wal_replay_lsn() >= '{target}', false)"
@@ -36,16 +35,19 @@ def catch_up(servers: collections.abc.Sequence[Server], *, timeout: float) -> No
         )
 
 
-def _find_source(servers: collections.abc.Sequence[Server]) -> Server:
-    primaries: list[tuple[str, Server]] = []
+def _find_source(servers: collections.abc.Sequence[Server]) -> tuple[Server, str]:
+    """Return the primary, and what it has flushed."""
+    primaries: list[tuple[str, str, Server]] = []
     for server in servers:
-        timeline = server.execute(
-            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
-        )
+        timeline, _, flushed = server.execute(
+            "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8), pg_current_wal_flush_lsn() "
+            "WHERE NOT pg_is_in_recovery()"
+        ).partition("|")
         if timeline and server.name == "primary":
-            return server
+            return server, flushed
         if timeline:
-            primaries.append((timeline, server))
+            primaries.append((timeline, flushed, server))
     if not primaries:
         raise ServerFailedError(server="primary", action="tell its position", output="No primary is running.")
-    return max(primaries, key=lambda pair: pair[0])[1]
+    _, flushed, source = max(primaries, key=lambda found: found[0])
+    return source, flushed
