@@ -50,8 +50,8 @@ async def serving(cluster: LocalCluster, **settings: typing.Any) -> collections.
         await servers.primary.dispose()
 
 
-async def create_shop(cluster: LocalCluster) -> None:
-    engine = create_async_engine(cluster.primary.url)
+async def create_shop(cluster: LocalCluster, url: str | None = None) -> None:
+    engine = create_async_engine(cluster.primary.url if url is None else url)
     async with engine.begin() as connection:
         await connection.execute(text("DROP SCHEMA public CASCADE"))
         await connection.execute(text("CREATE SCHEMA public"))

@@ -1,15 +1,16 @@
 import asyncio
 import collections.abc
 import contextlib
+import dataclasses
 import typing
 
 import pytest
 from sqlalchemy import make_url
 
-from modern_di_replicas import Intent, ReplicationSettings
+from modern_di_replicas import Intent, Replica, ReplicationSettings
 from modern_di_replicas.sync import PrimaryEngine, ReplicaEngine, RoutedSession
 from modern_di_replicas.sync.engines import create_primary_engine, create_replica_engine
-from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing import LocalCluster, create_database
 from tests.session.conftest import create_shop
 
 
@@ -18,10 +19,15 @@ def synchronous(url: str) -> str:
     return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
-def settings_of(cluster: LocalCluster, **options: typing.Any) -> ReplicationSettings:
+def settings_of(where: LocalCluster | ReplicationSettings, **options: typing.Any) -> ReplicationSettings:
+    """Return the settings of synchronous applications, for a cluster, or for a database as others have it."""
+    if isinstance(where, LocalCluster):
+        primary, replicas = where.primary.url, [Replica(server.url) for server in where.replicas]
+    else:
+        primary, replicas = where.declared_primary.url, list(where.servers)
     urls = {
-        "primary": synchronous(cluster.primary.url),
-        "replicas": [synchronous(server.url) for server in cluster.replicas],
+        "primary": synchronous(primary),
+        "replicas": [dataclasses.replace(replica, url=synchronous(replica.url)) for replica in replicas],
     }
     return ReplicationSettings(**{**urls, **options})
 
@@ -29,8 +35,7 @@ def settings_of(cluster: LocalCluster, **options: typing.Any) -> ReplicationSett
 class Servers:
     """A primary and its replicas as a synchronous session sees them."""
 
-    def __init__(self, cluster: LocalCluster, settings: ReplicationSettings) -> None:
-        self.cluster = cluster
+    def __init__(self, settings: ReplicationSettings) -> None:
         self.settings = settings
         self.primary: PrimaryEngine = create_primary_engine(settings)
         self.replica: ReplicaEngine = create_replica_engine(settings, self.primary)
@@ -49,9 +54,9 @@ class Servers:
 
 
 @contextlib.contextmanager
-def serving(cluster: LocalCluster, **settings: typing.Any) -> collections.abc.Iterator[Servers]:
+def serving(where: LocalCluster | ReplicationSettings, **settings: typing.Any) -> collections.abc.Iterator[Servers]:
     """Give the servers of a cluster, and check at the end that every connection came back."""
-    servers = Servers(cluster, settings_of(cluster, **settings))
+    servers = Servers(settings_of(where, **settings))
     try:
         yield servers
         assert servers.checked_out() == 0
@@ -61,16 +66,16 @@ def serving(cluster: LocalCluster, **settings: typing.Any) -> collections.abc.It
 
 
 @pytest.fixture(scope="session")
-def sync_shop_cluster(replicated_cluster: LocalCluster) -> collections.abc.Iterator[LocalCluster]:
-    """Give the shared cluster with the shop in it; tests leave its rows as they found them."""
-    asyncio.run(create_shop(replicated_cluster))
-    yield replicated_cluster
-    replicated_cluster.primary.execute("DROP SCHEMA tenant CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+def shop(replicated_cluster: LocalCluster) -> ReplicationSettings:
+    """Give a database on the shared cluster with the shop in it; tests leave its rows as they found them."""
+    settings = create_database(replicated_cluster, "shop_of_threads")
+    asyncio.run(create_shop(replicated_cluster, settings.declared_primary.url))
+    return settings_of(settings)
 
 
 @pytest.fixture
-def servers(sync_shop_cluster: LocalCluster) -> collections.abc.Iterator[Servers]:
-    with serving(sync_shop_cluster) as servers:
+def servers(shop: ReplicationSettings) -> collections.abc.Iterator[Servers]:
+    with serving(shop) as servers:
         yield servers
 
 

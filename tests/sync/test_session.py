@@ -12,6 +12,7 @@ from modern_di_replicas import (
     STRONG,
     ConfigurationError,
     Intent,
+    ReplicationSettings,
     StaleWriteError,
     WriteOnReplicaError,
     current_token,
@@ -19,7 +20,6 @@ from modern_di_replicas import (
 )
 from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.sync import Monitor, RoutedSession
-from modern_di_replicas.testing import LocalCluster
 from tests.session.models import Account, Item, Shop, numbers
 from tests.sync.conftest import Servers, serving
 
@@ -109,9 +109,9 @@ def test_a_stale_object_is_not_written(servers: Servers) -> None:
         session.commit()
 
 
-def test_a_write_is_refused_where_the_settings_say_so(sync_shop_cluster: LocalCluster) -> None:
+def test_a_write_is_refused_where_the_settings_say_so(shop: ReplicationSettings) -> None:
     """With `on_write="raise"` nothing is sent to the primary."""
-    with serving(sync_shop_cluster, on_write="raise") as servers, servers.session() as session:
+    with serving(shop, on_write="raise") as servers, servers.session() as session:
         with pytest.raises(WriteOnReplicaError):
             session.execute(text("DELETE FROM item"))
         session.rollback()

@@ -10,6 +10,7 @@ from modern_di_replicas.sync.engines import PrimaryEngine, ReplicaEngine
 from modern_di_replicas.sync.factory import SessionFactory
 from modern_di_replicas.sync.monitor import Monitor
 from modern_di_replicas.sync.session import RoutedSession
+from modern_di_replicas.sync.units import unit_of_work
 
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "choose_engine",
     "close_session",
     "create_session",
+    "unit_of_work",
 ]

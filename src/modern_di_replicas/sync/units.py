@@ -1,0 +1,51 @@
+"""Units of work outside a request: scripts, jobs, command-line tools."""
+
+import collections.abc
+import contextlib
+import typing
+
+from modern_di import Container, Scope
+
+from modern_di_replicas.consistency.client import Client, client_of_request, current_client, known_client, request_of
+from modern_di_replicas.consistency.token import ConsistencyToken
+from modern_di_replicas.intent import Intent
+
+
+@contextlib.contextmanager
+def unit_of_work(
+    container: Container,
+    *,
+    intent: Intent | None = None,
+    token: ConsistencyToken | None = None,
+    context: collections.abc.Mapping[type[typing.Any], typing.Any] | None = None,
+) -> collections.abc.Iterator[Container]:
+    """Open a unit of work: a REQUEST-scoped container, which gives the session, and is closed at the end.
+
+    Its reads include its own writes, and those of the units of work before it in the same thread. Inside a request,
+    they include those of the request, and the response carries the token of what is written here.
+
+    Args:
+        container: the application's container.
+        intent: what the unit of work declares; default: nothing, so that it may write.
+        token: the reads include what it says.
+        context: more values for the container.
+
+    """
+    values = {**(context or {}), **({} if intent is None else {Intent: intent})}
+    with _client(token), container.build_child_container(scope=Scope.REQUEST, context=values) as unit:
+        yield unit
+
+
+@contextlib.contextmanager
+def _client(token: ConsistencyToken | None) -> collections.abc.Iterator[None]:
+    if token is None and client_of_request() is not None:
+        yield
+        return
+    own = Client(token=token, is_request=True)
+    if (enclosing := known_client()) is not None:
+        own.know(enclosing)
+    try:
+        with request_of(own):
+            yield
+    finally:
+        own.tell(current_client())
