@@ -10,10 +10,15 @@ from modern_di_replicas.testing.faults import FaultName
 
 
 @pytest.fixture(scope="module")
-def replica() -> typing.Iterator[LocalServer]:
-    """Give one replica to all these tests: each mends what it breaks."""
+def cluster() -> typing.Iterator[LocalCluster]:
+    """Give one cluster to all these tests: each mends what it breaks."""
     with LocalCluster(replicas=1) as cluster:
-        yield cluster.replicas[0]
+        yield cluster
+
+
+@pytest.fixture
+def replica(cluster: LocalCluster) -> LocalServer:
+    return cluster.replicas[0]
 
 
 def is_broken(replica: LocalServer, name: FaultName) -> bool:
@@ -42,4 +47,10 @@ def test_a_fault_lasts_as_long_as_its_block(replica: LocalServer, name: FaultNam
 def test_a_fault_that_does_not_exist_is_refused(replica: LocalServer) -> None:
     """The error names those that do."""
     with pytest.raises(ConfigurationError, match="freeze"), fault(typing.cast(FaultName, "flood"), replica):
+        pytest.fail("nothing was provoked")
+
+
+def test_a_primary_cannot_lag(cluster: LocalCluster) -> None:
+    """The error says so, instead of what PostgreSQL says of a replay that it does not have."""
+    with pytest.raises(ConfigurationError, match="give a replica: primary is none"), fault("lag", cluster.primary):
         pytest.fail("nothing was provoked")

@@ -1,4 +1,8 @@
-from modern_di_replicas.testing import LocalCluster
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from modern_di_replicas import ReplicationSettings
+from modern_di_replicas.testing import LocalCluster, empty_database
 
 
 def test_the_shared_cluster_replicates(replicated_cluster: LocalCluster) -> None:
@@ -19,3 +23,22 @@ def test_the_disposable_cluster_is_another_one(
 
     assert not disposable_cluster.primary.is_running()
     assert replicated_cluster.primary.execute("SELECT 1") == "1"
+
+
+async def test_an_emptied_database_has_no_schemas_of_the_application(database: ReplicationSettings) -> None:
+    """A schema for each tenant, of any name, would reach the next test."""
+    schemas = text(
+        "SELECT string_agg(nspname, ' ' ORDER BY 1) FROM pg_namespace WHERE nspname !~ '^(pg_|information_)'"
+    )
+    engine = create_async_engine(database.declared_primary.url)
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text('CREATE SCHEMA "tenant: ""Äpfel"""'))
+            await connection.execute(text('CREATE TABLE "tenant: ""Äpfel""".item (id int)'))
+            await connection.execute(text("CREATE TABLE item (id int)"))
+        await empty_database(database)
+        async with engine.connect() as connection:
+            assert await connection.scalar(schemas) == "public"
+            assert await connection.scalar(text("SELECT to_regclass('item')")) is None
+    finally:
+        await engine.dispose()

@@ -1,6 +1,7 @@
 """Settings and empty databases for tests."""
 
 import dataclasses
+import typing
 
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -8,6 +9,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from modern_di_replicas.servers import Replica
 from modern_di_replicas.settings import ReplicationSettings
 from modern_di_replicas.testing.cluster import LocalCluster
+
+
+_SCHEMAS: typing.Final = """
+SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace
+WHERE nspname OPERATOR(pg_catalog.<>) 'information_schema' AND NOT pg_catalog.starts_with(nspname::text, 'pg_')
+"""
 
 
 def create_database(cluster: LocalCluster, name: str) -> ReplicationSettings:
@@ -29,11 +36,12 @@ def create_database(cluster: LocalCluster, name: str) -> ReplicationSettings:
 
 
 async def empty_database(settings: ReplicationSettings) -> None:
-    """Drop everything in the schema `public`: tables, types, functions, and what depends on them."""
+    """Drop all schemas but PostgreSQL's own, with their tables, types and functions, and create an empty `public`."""
     owner = create_async_engine(settings.declared_primary.url)
     try:
         async with owner.begin() as connection:
-            await connection.execute(text("DROP SCHEMA public CASCADE"))
+            for schema in await connection.scalars(text(_SCHEMAS)):
+                await connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
             await connection.execute(text("CREATE SCHEMA public"))
     finally:
         await owner.dispose()

@@ -30,12 +30,16 @@ def fault(name: FaultName, *servers: Server) -> collections.abc.Iterator[None]:
         servers: of a `LocalCluster` or a `DockerCluster`.
 
     Raises:
-        ConfigurationError: there is no fault of that name.
+        ConfigurationError: there is no fault of that name, or a server that is to lag is no replica.
         ServerFailedError: a server did not do what it was told.
 
     """
     if name not in _FAULTS:
         raise ConfigurationError(field="fault", value=name, remedy=f"choose one of {', '.join(_FAULTS)}")
+    if name == "lag":
+        for server in servers:
+            if server.execute("SELECT pg_is_in_recovery()") == "f":
+                raise ConfigurationError(field="fault", value=name, remedy=f"give a replica: {server.name} is none")
     provoke, mend = _FAULTS[name]
     with contextlib.ExitStack() as stack:
         for server in servers:
