@@ -194,13 +194,13 @@ def _marker(handler: object, intent: Intent) -> object:
         # What a staticmethod or a classmethod has is not seen where it is called; its function's is.
         function = getattr(target, "__func__", target)
         is_group = isinstance(target, type) or hasattr(target, "routes")  # a router can be called, and is no endpoint
-        if is_group or not (isinstance(opt, dict) or callable(function)):
+        if is_group or not (isinstance(opt, dict) or (callable(function) and hasattr(function, "__dict__"))):
             raise ConfigurationError(
                 field="the handler of a marker",
                 value=target,
-                remedy="mark a function; give a group or a level by its name, as in @read_intent(group='analytics'); a "
-                "router or controller of Litestar takes opt={'intent': Intent.write()}, and a router of FastAPI "
-                "mark_routes(router, write_intent)",
+                remedy="mark a function, below the decorators that make something else of it; give a group or a level "
+                "by its name, as in @read_intent(group='analytics'); a router or controller of Litestar takes "
+                "opt={'intent': Intent.write()}, and a router of FastAPI mark_routes(router, write_intent)",
             )
         place = opt if isinstance(opt, dict) else vars(function)
         key = INTENT_OPT if place is opt else _MARKER

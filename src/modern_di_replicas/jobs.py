@@ -10,6 +10,7 @@ from modern_di import Container, Scope
 
 from modern_di_replicas.consistency.carrying import client_of
 from modern_di_replicas.consistency.client import (
+    Client,
     client_of_request,
     current_client,
     enter,
@@ -63,17 +64,21 @@ def _client(container: Container, token: ConsistencyToken | str | None) -> colle
         own.tell(current_client())
 
 
-def begin_job(container: Container, carried: object, *functions: object, wait: dt.timedelta | None) -> None:
+def begin_job(
+    container: Container, carried: collections.abc.Iterable[object], *functions: object, wait: dt.timedelta | None
+) -> None:
     """Begin a job in the current context, until `end_job`: its reads include what the sender of its message wrote.
 
     Args:
         container: the worker's container.
-        carried: what its message carries.
+        carried: what its message carries, or each of its messages; None for nothing.
         *functions: where its marker may be: what a framework has made of the function, and the function itself.
         wait: how long its reads wait for a replica, where the marker does not say so.
 
     """
-    client = client_of(container, carried)
+    client = Client(is_request=True)
+    for each in carried:
+        client.know(client_of(container, each))
     marked = next(filter(None, map(marked_intent, functions)), None)
     if marked is not None and not marked.is_write and marked.wait is None:
         marked = dataclasses.replace(marked, wait=wait)

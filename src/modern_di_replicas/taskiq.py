@@ -86,7 +86,7 @@ class ReplicasMiddleware(TaskiqMiddleware):
         task = self.broker.find_task(message.task_name)
         begin_job(
             self._container,
-            message.labels.get(CARRIED),
+            [message.labels.get(CARRIED)],
             task,
             getattr(task, "original_func", None),
             wait=self._wait,

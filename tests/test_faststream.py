@@ -1,0 +1,242 @@
+"""FastStream: subscribers read what was written by what has sent their message."""
+
+import asyncio
+import collections
+import collections.abc
+import contextlib
+import datetime as dt
+import typing
+import uuid
+
+import faststream
+import faststream.redis
+import pytest
+from modern_di import Container, Group
+from modern_di_faststream import FromDI
+from sqlalchemy.ext.asyncio import AsyncSession
+
+import modern_di_replicas
+import modern_di_replicas.faststream
+from modern_di_replicas import (
+    ConfigurationError,
+    Intent,
+    ReplicationSettings,
+    UnknownGroupError,
+    carried_token,
+    read_intent,
+    unit_of_work,
+)
+from modern_di_replicas.consistency.carrying import CARRIED
+from modern_di_replicas.consistency.client import known_client
+from modern_di_replicas.testing import LocalCluster
+from tests.carrying import (
+    PRIMARY,
+    REPLICA,
+    check_jobs,
+    create_stock,
+    in_own_task,
+    read,
+    replay_paused,
+    settings_of,
+    watched,
+    write,
+    write_with_core,
+)
+
+
+Session = typing.Annotated[AsyncSession, FromDI(AsyncSession)]
+LONG = dt.timedelta(seconds=30)
+
+
+class Worker:
+    """Subscribers that note what they have read, by the text of the message."""
+
+    def __init__(self, broker: faststream.redis.RedisBroker, prefix: str) -> None:
+        self.seen: dict[str, asyncio.Queue[typing.Any]] = collections.defaultdict(asyncio.Queue)
+        self.prefix = prefix
+        self.broker = broker
+        sent = faststream.Header(CARRIED, default="nothing")
+
+        @broker.subscriber(f"{prefix}reads")
+        @read_intent
+        async def reads(text: str, session: Session) -> None:
+            await self.seen[text].put(await read(session))
+
+        @broker.subscriber(f"{prefix}unmarked")
+        async def unmarked(text: str, session: Session) -> None:
+            await self.seen[text].put(await read(session))
+
+        @broker.subscriber(f"{prefix}writes")
+        @broker.publisher(f"{prefix}answers")
+        async def writes(text: str, session: Session) -> str:
+            await write(session)
+            return text
+
+        @broker.subscriber(f"{prefix}answers")
+        async def answers(text: str, carried: typing.Annotated[str, sent]) -> None:
+            await self.seen[text].put(carried)
+
+        @broker.subscriber(list=faststream.redis.ListSub(f"{prefix}batch", batch=True))
+        @read_intent
+        async def batch(texts: list[str], session: Session) -> None:
+            for text in texts:
+                await self.seen[text].put(await read(session))
+
+        @broker.subscriber(f"{prefix}fails")
+        async def fails(text: str) -> None:
+            raise ZeroDivisionError(text)
+
+    async def send(self, broker: typing.Any, name: str, **options: typing.Any) -> typing.Any:
+        """Publish a message, and return what its subscriber has read."""
+        text = f"text {uuid.uuid4()}"  # which is no JSON of anything else
+        await broker.publish(text, f"{self.prefix}{name}", **options)
+        return await asyncio.wait_for(self.seen[text].get(), 30)
+
+
+def create_container(settings: ReplicationSettings) -> Container:
+    return Container(groups=[modern_di_replicas.faststream.Dependencies], context={ReplicationSettings: settings})
+
+
+@contextlib.asynccontextmanager
+async def in_memory(
+    settings: ReplicationSettings, **options: typing.Any
+) -> collections.abc.AsyncIterator[tuple[Worker, Container]]:
+    """Run an application on a broker in memory."""
+    broker = faststream.redis.RedisBroker()
+    worker = Worker(broker, "")
+    app = faststream.FastStream(broker)
+    container = modern_di_replicas.faststream.setup_replicas(app, create_container(settings), **options)
+    async with faststream.redis.TestRedisBroker(broker), faststream.TestApp(app):
+        yield worker, container
+
+
+@pytest.fixture
+def stock(disposable_cluster: LocalCluster) -> LocalCluster:
+    create_stock(disposable_cluster)
+    return disposable_cluster
+
+
+@pytest.mark.parametrize("secret", [None, "a secret"], ids=["unsigned", "signed"])
+async def test_a_subscriber_shows_what_the_request_has_written(stock: LocalCluster, secret: str | None) -> None:
+    """With the broker in memory: the header carries it all the same."""
+    async with in_memory(settings_of(stock, token_secret=secret)) as (worker, _):
+        await check_jobs(stock, lambda name: worker.send(worker.broker, name), token_secret=secret)
+
+
+async def test_a_subscriber_in_a_worker_shows_what_the_request_has_written(stock: LocalCluster, redis_url: str) -> None:
+    """Through a real Redis; what publishes has only the middleware."""
+    settings = settings_of(stock)
+    broker = faststream.redis.RedisBroker(redis_url)
+    worker = Worker(broker, uuid.uuid4().hex)
+    app = faststream.FastStream(broker)
+    modern_di_replicas.faststream.setup_replicas(app, create_container(settings))
+    await app.start()
+    try:
+        async with watched(settings) as container:
+            middleware = modern_di_replicas.faststream.ReplicasMiddleware(container)
+            async with faststream.redis.RedisBroker(redis_url, middlewares=[middleware]) as web:
+                await check_jobs(stock, lambda name: worker.send(web, name))
+    finally:
+        await app.stop()
+
+
+async def test_a_message_whose_token_says_nothing_is_read_on_the_primary(stock: LocalCluster) -> None:
+    """Forged or not committed yet: its subscriber runs. Delivered twice, it does the same twice."""
+    async with in_memory(settings_of(stock, token_secret="a secret")) as (worker, _):
+        for carried in ("forged", "unknown"):
+            for _ in range(2):
+                seen = worker.send(worker.broker, "reads", headers={CARRIED: carried})
+                assert await in_own_task(seen) == (0, PRIMARY)
+        assert await in_own_task(worker.send(worker.broker, "reads")) == (0, REPLICA)
+
+
+async def test_what_a_subscriber_publishes_carries_what_it_has_written(stock: LocalCluster) -> None:
+    """An answer is published after the unit of work has ended; the headers that the sender gave stay as they are."""
+    async with in_memory(settings_of(stock)) as (worker, container):
+        headers = {"a": "b"}
+        carried = await in_own_task(worker.send(worker.broker, "writes", headers=headers))
+        assert headers == {"a": "b"}
+        with replay_paused(stock):
+            carried = await in_own_task(worker.send(worker.broker, "writes"))
+            async with unit_of_work(container, intent=Intent.read(), token=carried) as unit:
+                assert await read(unit.resolve(AsyncSession)) == (2, PRIMARY)
+
+
+async def test_a_batch_reads_what_all_its_senders_have_written(stock: LocalCluster) -> None:
+    """The latest of their positions counts, and one that is unknown."""
+    async with in_memory(settings_of(stock)) as (worker, container):
+
+        async def publish(*texts: str) -> None:
+            await worker.broker.publish_batch(*texts, list="batch")
+
+        assert await in_own_task(worker.send(worker.broker, "reads")) == (0, REPLICA)
+        await in_own_task(publish("a", "b"))
+        assert await worker.seen["b"].get() == (0, REPLICA)
+
+        async def write_and_publish() -> None:
+            await write_with_core(container)
+            assert carried_token(container) is not None
+            await publish("c")
+
+        with replay_paused(stock):
+            await in_own_task(write_and_publish())
+            assert await worker.seen["c"].get() == (1, PRIMARY)
+
+
+async def test_subscribers_wait_for_a_replica_as_long_as_the_application_says(stock: LocalCluster) -> None:
+    """Where their marker does not."""
+    async with in_memory(settings_of(stock), wait=LONG) as (worker, container):
+
+        async def write_and_send() -> typing.Any:
+            await write_with_core(container)
+            return await worker.send(worker.broker, "reads")
+
+        with replay_paused(stock):
+            task = asyncio.create_task(in_own_task(write_and_send()))
+            assert not (await asyncio.wait([task], timeout=0.4))[0]
+        assert await task == (1, REPLICA)
+
+
+async def test_a_subscriber_leaves_nothing_in_the_context_it_was_run_in(stock: LocalCluster) -> None:
+    """Whether it succeeds or fails; a broker in memory runs it in that of the sender."""
+    async with in_memory(settings_of(stock)) as (worker, _):
+        before = known_client()
+        await worker.send(worker.broker, "reads")
+        with pytest.raises(ZeroDivisionError):
+            await worker.send(worker.broker, "fails")
+        assert known_client() is before
+
+
+def test_a_marker_above_a_subscriber_is_refused() -> None:
+    """What FastStream makes of a function can hold no marker; the function below it can."""
+    broker = faststream.redis.RedisBroker()
+
+    @broker.subscriber("a")
+    async def reads() -> None: ...
+
+    with pytest.raises(ConfigurationError, match="below"):
+        read_intent(reads)
+
+
+async def test_an_application_does_not_start_with_a_group_that_is_not_declared(database: ReplicationSettings) -> None:
+    """As a web application does not."""
+    broker = faststream.redis.RedisBroker()
+
+    @broker.subscriber("a")
+    @read_intent(group="analytics")
+    async def report() -> None: ...
+
+    app = faststream.FastStream(broker)
+    modern_di_replicas.faststream.setup_replicas(app, create_container(database))
+    with pytest.raises(UnknownGroupError):
+        async with faststream.redis.TestRedisBroker(broker), faststream.TestApp(app):
+            pass
+
+
+def test_a_container_without_our_providers_is_refused(database: ReplicationSettings) -> None:
+    """The framework-neutral ones know no messages."""
+    given: list[list[type[Group]]] = [[], [modern_di_replicas.Dependencies]]
+    for groups in given:
+        container = Container(groups=groups, context={ReplicationSettings: database})
+        with pytest.raises(ConfigurationError, match=r"modern_di_replicas\.faststream\.Dependencies"):
+            modern_di_replicas.faststream.setup_replicas(faststream.FastStream(), container)
