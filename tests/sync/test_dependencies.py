@@ -143,20 +143,21 @@ def test_a_session_class_of_the_application_is_injected(shop: ReplicationSetting
 
 def test_a_test_may_put_other_engines_in_place_of_ours(shop: ReplicationSettings) -> None:
     """Both roles, or only the primary, may be any engine."""
-    other = typing.cast(typing.Any, create_engine(shop.declared_primary.url))
+    engine = create_engine(shop.declared_primary.url)
+    other = typing.cast(typing.Any, engine)
     with container_of(shop) as container:
         primary, replica = container.resolve(PrimaryEngine), container.resolve(ReplicaEngine)
-        assert choose_engine(Intent.read(), primary, other) is other
-        assert choose_engine(Intent.read(), other, replica) is other
-        assert choose_engine(Intent.write(), other, replica) is other
-        with RoutedSession(other, intent=Intent.write()) as session, other.connect() as connection:
+        assert choose_engine(Intent.read(), primary, other) is engine
+        assert choose_engine(Intent.read(), other, replica) is engine
+        assert choose_engine(Intent.write(), other, replica) is engine
+        with RoutedSession(engine, intent=Intent.write()) as session, engine.connect() as connection:
             assert session.scalar(IN_RECOVERY) is False
             assert session.decision.cause is Cause.CHOSEN
             assert RoutedSession(connection).scalar(IN_RECOVERY) is False
-    other.dispose()
+    engine.dispose()
 
 
-def test_the_driver_must_be_psycopg(shop: ReplicationSettings) -> None:
+def test_the_driver_must_be_psycopg() -> None:
     """URLs of asyncpg are refused before anything connects."""
     asynchronous = ReplicationSettings(primary="postgresql+asyncpg://localhost/db")
     with container_of(asynchronous) as container, pytest.raises(ConfigurationError, match=r"postgresql\+psycopg"):
