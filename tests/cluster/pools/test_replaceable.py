@@ -3,7 +3,8 @@
 import asyncio
 import typing
 
-from sqlalchemy import event, text
+import pytest
+from sqlalchemy import QueuePool, event, text
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from modern_di_replicas.testing import LocalCluster
@@ -95,3 +96,43 @@ async def test_checkouts_that_wait_are_woken_when_a_connection_cannot_be_made(re
             answers = await asyncio.gather(*clients, return_exceptions=True)
         assert sum(isinstance(answer, BaseException) for answer in answers) == LIMIT
         assert await count_opened(servers, began) <= LIMIT
+
+
+async def test_checkouts_that_are_cancelled_together_leave_the_pool_empty(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: a waiting checkout that was woken and cancelled leaves nothing that counts as an idle connection."""
+    async with serving(replicated_cluster, **POOL) as servers:
+
+        @event.listens_for(servers.primary.sync_engine, "do_connect")
+        def _wait(*_: object) -> None:
+            await_only(asyncio.Event().wait())
+
+        clients = await come(servers, "")
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+
+        assert servers.checked_out() == 0
+
+
+@pytest.mark.parametrize("idle", [True, False])
+async def test_a_checkout_that_is_cancelled_while_it_connects_takes_no_idle_connection(
+    replicated_cluster: LocalCluster, idle: bool
+) -> None:
+    """Only what wakes checkouts is removed."""
+    async with serving(replicated_cluster, **POOL) as servers:
+        held = await servers.primary.connect()
+
+        @event.listens_for(servers.primary.sync_engine, "do_connect")
+        def _wait(*_: object) -> None:
+            await_only(asyncio.Event().wait())
+
+        client = asyncio.create_task(count_opened(servers, ""))
+        await asyncio.sleep(0)
+        if idle:
+            await held.close()
+        client.cancel()
+        await asyncio.gather(client, return_exceptions=True)
+
+        assert servers.checked_out() == (not idle)
+        await held.close()
+        assert typing.cast(QueuePool, servers.primary.pool).checkedin() == 1

@@ -1,5 +1,6 @@
 """A pool that forwards waiting checkouts to the pool that replaced it."""
 
+import asyncio
 import threading
 import time
 import typing
@@ -74,6 +75,8 @@ class ReplaceableQueuePool(QueuePool):
             # one: all of them would wait to the end of their time.
             if self._waiting > waits and not isinstance(error, PoolTimeoutError):
                 self._wake_one()
+            elif isinstance(error, asyncio.CancelledError):
+                self._take_wake_up_back()
             raise
         finally:
             if waits:
@@ -85,6 +88,13 @@ class ReplaceableQueuePool(QueuePool):
             return entry
         self._do_return_conn(entry)  # to the next waiting checkout
         raise _ReplacedError
+
+    def _take_wake_up_back(self) -> None:
+        """Remove what woke the last waiting checkout, which was cancelled: it would count as an idle connection."""
+        if self.checkedin():
+            entry = super()._do_get()  # does not wait: only an asynchronous checkout can be cancelled
+            if not isinstance(entry, WakeUp):
+                super()._do_return_conn(entry)
 
     def _count_waiting(self, change: int) -> None:
         with self._counting:
