@@ -1,0 +1,227 @@
+"""The engines of synchronous applications: options, listeners, groups, levels and limits, as the asynchronous ones."""
+
+import dataclasses
+import datetime as dt
+import threading
+import time
+import typing
+
+import pytest
+from sqlalchemy import Engine, event, make_url, text
+from sqlalchemy.orm import sessionmaker
+
+from modern_di_replicas import (
+    Bounded,
+    Intent,
+    NoReplicaAvailable,
+    PrimaryUnavailable,
+    Replica,
+    ReplicationSettings,
+    UnknownGroupError,
+    use_primary,
+)
+from modern_di_replicas.cluster.engines.catch_up import CatchUpRole
+from modern_di_replicas.consistency.client import current_client
+from modern_di_replicas.routing.decision import Cause
+from modern_di_replicas.sync import Monitor, RoutedSession
+from modern_di_replicas.testing import LocalCluster
+from tests.sync.conftest import Servers, serving
+
+
+IN_RECOVERY = text("SELECT pg_is_in_recovery()")
+
+
+def gone_of(shop: ReplicationSettings) -> Replica:
+    """Return a replica that refuses connections."""
+    url = make_url(shop.declared_primary.url).set(port=1)
+    return Replica(url.render_as_string(hide_password=False), "gone")
+
+
+def test_options_give_engines_of_the_same_type_and_pool(servers: Servers) -> None:
+    """`execution_options()` of each engine keeps its role, its pool and its listeners."""
+    with_option = servers.replica.execution_options(note="ours")
+    assert type(with_option).__mro__[1] is type(servers.replica)
+    assert with_option.pool is servers.replica.pool
+    with RoutedSession(with_option) as session:
+        assert session.scalar(IN_RECOVERY)
+        bind = session.get_bind()
+        assert isinstance(bind, Engine)
+        assert bind.get_execution_options()["note"] == "ours"
+        session.execute(text("UPDATE account SET balance = balance"))  # leaves for the primary, with the option
+        bind = session.get_bind()
+        assert isinstance(bind, Engine)
+        assert bind.get_execution_options()["note"] == "ours"
+    primary = servers.primary.execution_options(stream_results=True)
+    assert isinstance(primary, type(servers.primary))
+    assert primary.in_use == 0
+    with primary.connect() as connection:
+        assert connection.get_execution_options()["stream_results"]
+        assert servers.primary.in_use == primary.in_use == 1
+    one = servers.replica.choose().execution_options(note="one")
+    with RoutedSession(one) as session:
+        assert session.scalar(IN_RECOVERY)
+
+
+def test_options_can_be_changed_in_place(servers: Servers) -> None:
+    """`update_execution_options()` of the engine of all replicas reaches every replica."""
+    servers.replica.update_execution_options(note="all")
+    for engine in servers.replica.engines.values():
+        assert engine.get_execution_options()["note"] == "all"
+    with servers.session() as session:
+        assert session.scalar(IN_RECOVERY)
+
+
+def test_listeners_on_the_replicas_engine_reach_every_replica(servers: Servers) -> None:
+    """Whoever listens to `ReplicaEngine`, or to what its `execution_options()` returned, hears each statement once."""
+    heard: list[str] = []
+    with_option = servers.replica.execution_options(note="heard")
+    for target, name in ((servers.replica, "all"), (with_option, "with option")):
+        event.listen(target, "before_cursor_execute", lambda *_, name=name: heard.append(name))
+    connects: list[object] = []
+    event.listen(servers.replica, "connect", lambda *_: connects.append(_))
+    with servers.session() as session:
+        session.scalar(IN_RECOVERY)
+    assert heard == ["all"]
+    assert len(connects) == 1
+    with RoutedSession(with_option) as session:
+        session.scalar(IN_RECOVERY)
+    assert sorted(heard) == ["all", "all", "with option"]
+
+
+def test_groups_and_levels_choose_the_server(shop: ReplicationSettings) -> None:
+    """A group has its own replicas; one that does not exist is an error; a bounded read has a replica within it."""
+    first, second = (dataclasses.replace(one, groups={name}) for one, name in zip(shop.servers, "ab", strict=True))
+    with serving(shop, replicas=[first, second]) as servers, Monitor(servers.replica):
+        for server, group in ((first, "a"), (second, "b")):
+            intent = Intent.read(group=group)
+            with RoutedSession(servers.replica, intent=intent) as session:
+                assert session.scalar(IN_RECOVERY)
+                assert session.decision.server == server.label
+        with pytest.raises(UnknownGroupError):
+            servers.replica.choose("c")
+        bounded = Intent.read(group="a", consistency=Bounded(lag=dt.timedelta(seconds=30)))
+        with RoutedSession(servers.replica, intent=bounded) as session:
+            assert session.scalar(IN_RECOVERY)
+
+
+def test_a_read_waits_for_its_replica_in_the_background_thread(
+    replicated_cluster: LocalCluster, shop: ReplicationSettings
+) -> None:
+    """Where no replica has a write yet, the primary reads; with time to wait, the replica that has caught up."""
+    with serving(shop) as servers, Monitor(servers.replica):
+        for replica in replicated_cluster.replicas:
+            replica.pause_replay()
+        try:
+            with servers.primary.begin() as connection:
+                connection.execute(text("UPDATE account SET balance = balance"))
+            token = current_client().token
+            chosen = servers.replica.choose(after=token)
+            assert isinstance(chosen, CatchUpRole)
+            with chosen.connect() as connection:
+                assert not connection.scalar(IN_RECOVERY)
+            optioned = chosen.execution_options(note="caught up")
+            with RoutedSession(optioned) as session:
+                assert not session.scalar(IN_RECOVERY)
+                assert session.decision.cause is Cause.NOT_FRESH
+            raw = optioned.raw_connection()
+            raw.close()
+            resume = threading.Timer(0.3, replicated_cluster.replicas[0].resume_replay)
+            resume.start()
+            patient = Intent.read(after=token, wait=dt.timedelta(seconds=30))
+            with RoutedSession(servers.replica, intent=patient) as session:
+                assert session.scalar(IN_RECOVERY)
+            resume.join()
+        finally:
+            for replica in replicated_cluster.replicas:
+                replica.resume_replay()
+
+
+def test_without_a_replica_the_primary_reads_unless_it_is_not_to(shop: ReplicationSettings) -> None:
+    """`primary_reads=False` makes that an error, in sessions and in Core."""
+    gone = [gone_of(shop)]
+    with serving(shop, replicas=gone) as servers:
+        with servers.session() as session:
+            assert not session.scalar(IN_RECOVERY)
+            assert session.decision.cause is Cause.REPLICA_FAILED
+        with servers.replica.connect() as connection:
+            assert not connection.scalar(IN_RECOVERY)
+    with serving(shop, replicas=gone, primary_reads=False) as servers:
+        with servers.session() as session, pytest.raises(NoReplicaAvailable):
+            session.scalar(IN_RECOVERY)
+        with pytest.raises(NoReplicaAvailable), servers.replica.connect():
+            pytest.fail("there is no replica")
+
+
+def test_the_fallback_limit_counts_threads(shop: ReplicationSettings) -> None:
+    """Of the reads that no replica can serve only so many use the primary at once; one more waits, and then fails."""
+    gone = [gone_of(shop)]
+    with serving(shop, replicas=gone, primary_fallback_limit=1, replica_pool_timeout=0.2) as servers:
+        with servers.session() as session:
+            session.scalar(IN_RECOVERY)
+            with servers.session() as another, pytest.raises(NoReplicaAvailable):
+                another.scalar(IN_RECOVERY)
+            release = threading.Timer(0.05, session.close)
+            release.start()
+            with servers.session() as third:
+                assert not third.scalar(IN_RECOVERY)
+            release.join()
+        with servers.replica.choose().connect() as connection:
+            assert not connection.scalar(IN_RECOVERY)
+        with use_primary(), RoutedSession(servers.replica) as session:  # it is not limited
+            assert not session.scalar(IN_RECOVERY)
+
+
+def test_statements_are_read_behind_a_pooler_without_names(shop: ReplicationSettings) -> None:
+    """With `pooled=True` psycopg prepares nothing, and reads stay in autocommit."""
+    with serving(shop, pooled=True) as servers:
+        for _ in range(10):
+            with servers.session() as session:
+                assert session.scalar(IN_RECOVERY)
+                prepared = session.scalar(text("SELECT count(*) FROM pg_prepared_statements"))
+                assert prepared == 0
+
+
+def test_a_former_primary_is_fenced_until_another_is_followed(servers: Servers) -> None:
+    """A checkout waits at the fence, fails after its time, and passes once a primary is named."""
+    servers.primary.fence(timeout=30.0)
+    assert servers.primary.is_fenced
+    passed: list[bool] = []
+
+    def check_out() -> None:
+        with servers.primary.connect() as connection:
+            passed.append(connection.scalar(IN_RECOVERY) is False)
+
+    waiting = threading.Thread(target=check_out)
+    waiting.start()
+    time.sleep(0.05)
+    servers.primary.follow(servers.settings.declared_primary.url)
+    waiting.join(30)
+    assert passed == [True]
+    servers.primary.fence(timeout=0.1)
+    with pytest.raises(PrimaryUnavailable), servers.primary.connect():
+        pytest.fail("it is fenced")
+    servers.primary.follow(servers.settings.declared_primary.url)
+    with servers.primary.connect() as connection:
+        assert connection.scalar(IN_RECOVERY) is False
+
+
+def test_isolation_of_the_intent_counts_on_both_roles(servers: Servers) -> None:
+    """A unit of work that asks for an isolation has it on the replica and on the primary."""
+    level = text("SHOW transaction_isolation")
+    for engine in (servers.replica, servers.primary):
+        intent = Intent.read(isolation="REPEATABLE READ")
+        with RoutedSession(engine, intent=intent) as session:
+            assert session.scalar(level) == "repeatable read"
+    with RoutedSession(servers.replica, intent=Intent.read(isolation="REPEATABLE READ")) as session:
+        session.execute(text("UPDATE account SET balance = balance"))
+        assert session.scalar(level) == "repeatable read"
+
+
+def test_a_transaction_of_a_sessionmaker_commits_on_the_primary(servers: Servers) -> None:
+    """`sessionmaker.begin()` on the primary's engine is an ordinary session."""
+    factory: typing.Any = sessionmaker(servers.primary, class_=RoutedSession)
+    with factory.begin() as session:
+        session.execute(text("UPDATE account SET balance = balance"))
+        assert session.decision.cause is Cause.WRITE
+    with factory() as session:
+        assert session.another().decision == session.decision

@@ -1,0 +1,121 @@
+"""The pools of synchronous engines, used by many threads."""
+
+import threading
+import time
+import typing
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from modern_di_replicas import ReplicationSettings
+from modern_di_replicas.cluster.pools import pre_ping
+from modern_di_replicas.cluster.pools.open_connections import OpenConnections
+from modern_di_replicas.cluster.pools.replaceable import RETURNED
+from modern_di_replicas.cluster.pools.threaded import ThreadedPool
+from tests.sync.conftest import Servers
+
+
+def test_threads_that_wait_go_on_to_the_pool_that_replaced_theirs(shop: ReplicationSettings) -> None:
+    """INVARIANT: no thread waits for a pool whose connections were all terminated."""
+    engine = create_engine(shop.declared_primary.url, poolclass=ThreadedPool, pool_size=1, max_overflow=0)
+    connections = OpenConnections(engine)
+    taken = engine.connect()
+    answers: list[int | None] = []
+
+    def read() -> None:
+        with engine.connect() as connection:
+            answers.append(connection.scalar(text("SELECT 1")))
+
+    waiting = [threading.Thread(target=read) for _ in range(5)]
+    for thread in waiting:
+        thread.start()
+    pool = typing.cast(typing.Any, engine.pool)
+    deadline = time.monotonic() + 30
+    while pool._waiting < len(waiting) and time.monotonic() < deadline:  # noqa: SLF001  # nothing else tells
+        time.sleep(0.01)
+    connections.terminate()
+    for thread in waiting:
+        thread.join(10)
+    assert answers == [1] * len(waiting)
+    with pytest.raises(OperationalError):
+        taken.execute(text("SELECT 1"))
+    taken.close()
+    assert typing.cast(ThreadedPool, engine.pool).in_use == 0
+    engine.dispose()
+
+
+def test_threads_that_wait_are_told_when_no_connection_can_be_made() -> None:
+    """One that fails to connect frees its place, and wakes another that waits for it."""
+    engine = create_engine(
+        "postgresql+psycopg://", poolclass=ThreadedPool, pool_size=1, max_overflow=0, pool_timeout=30
+    )
+    OpenConnections(engine)
+    connecting, failing = threading.Event(), threading.Event()
+
+    def fail(*_: object, **__: object) -> typing.NoReturn:
+        connecting.set()
+        failing.wait(10)
+        raise ConnectionRefusedError
+
+    typing.cast(typing.Any, engine.dialect).connect = fail
+    errors: list[BaseException] = []
+
+    def check_out() -> None:
+        try:
+            engine.raw_connection()
+        except ConnectionRefusedError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=check_out) for _ in range(3)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+        connecting.wait(10)
+    failing.set()
+    for thread in threads:
+        thread.join(20)
+    assert len(errors) == len(threads)
+    assert time.monotonic() - began < 15
+
+
+def test_a_wake_up_leaves_the_counts_of_the_pool_alone(shop: ReplicationSettings) -> None:
+    """INVARIANT: SQLAlchemy's queue takes an entry of ours, or refuses it; the pool's overflow never changes by it."""
+    engine = create_engine(shop.declared_primary.url, poolclass=ThreadedPool, pool_size=1, max_overflow=0)
+    OpenConnections(engine)
+    pool = typing.cast(ThreadedPool, engine.pool)
+    before = pool.overflow()
+    for _ in range(2):
+        pool._wake_one()  # noqa: SLF001  # a failed checkout calls it
+    assert pool.overflow() == before
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    pool._wake_one()  # noqa: SLF001  # a connection is there: nothing waits
+    assert (pool.checkedin(), pool.in_use) == (1, 0)
+    engine.dispose()
+
+
+def test_an_idle_connection_is_pinged_and_kept_or_replaced(servers: Servers) -> None:
+    """One that answers is used again; one that does not is ended in the background thread, and another is made."""
+    engine = servers.replica.choose()
+
+    def checked_out() -> tuple[typing.Any, dict[typing.Any, typing.Any]]:
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+            return connection.connection.driver_connection, connection.info
+
+    first, info = checked_out()
+    info[RETURNED] -= 10
+    again, info = checked_out()
+    assert again is first
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pre_ping, "_QUESTION", "SELECT pg_sleep(60) AS alive")
+        info[RETURNED] -= 10
+        began = time.monotonic()
+        replaced, info = checked_out()
+        assert replaced is not first
+        assert first.closed
+        assert time.monotonic() - began < 30
+        patch.setattr(pre_ping, "_QUESTION", "SELECT nonsense")
+        info[RETURNED] -= 10
+        assert checked_out()[0] is not replaced
