@@ -1,4 +1,3 @@
-from modern_di_replicas.asgi.tokens import Tokens
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.monitoring.monitor import Monitor
@@ -32,6 +31,7 @@ from modern_di_replicas.servers import Primary, Replica
 from modern_di_replicas.session.factory import SessionFactory
 from modern_di_replicas.session.routed import RoutedSession
 from modern_di_replicas.settings import Balancing, OnWrite, ReplicationSettings
+from modern_di_replicas.tokens.validation import Tokens
 
 
 __all__ = [

@@ -10,7 +10,6 @@ from modern_di import Container, Group, Scope, providers
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from modern_di_replicas.asgi.middleware import TokenState
-from modern_di_replicas.asgi.tokens import Tokens, create_tokens
 from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
@@ -23,6 +22,7 @@ from modern_di_replicas.routing.decision import decision_of
 from modern_di_replicas.session.factory import SessionFactory
 from modern_di_replicas.session.routed import RoutedSession
 from modern_di_replicas.settings import ReplicationSettings
+from modern_di_replicas.tokens.validation import Tokens
 
 
 class PerUnitOfWork(abc.ABC):
@@ -116,6 +116,11 @@ def close_sessions(sessions: SessionFactory) -> collections.abc.Awaitable[None] 
 def create_session_factory(session: AsyncSession) -> SessionFactory:
     """Return what opens further sessions of the unit of work of a session."""
     return SessionFactory(session)
+
+
+def create_tokens(settings: ReplicationSettings, replica: ReplicaEngine) -> Tokens:
+    """Return what judges the tokens of an application's clients."""
+    return Tokens(settings, replica.topology if isinstance(replica, ReplicaEngine) else None)
 
 
 async def dispose_engine(engine: AsyncEngine) -> None:

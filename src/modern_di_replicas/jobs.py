@@ -8,16 +8,8 @@ import typing
 
 from modern_di import Container, Scope
 
-from modern_di_replicas.consistency.carrying import client_of
-from modern_di_replicas.consistency.client import (
-    Client,
-    client_of_request,
-    current_client,
-    enter,
-    known_client,
-    leave,
-    request_of,
-)
+from modern_di_replicas.consistency.carrying import client_of, unit_of_work_client
+from modern_di_replicas.consistency.client import Client, enter, known_client, leave
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent, marked_intent, resolve_intent
 
@@ -44,24 +36,9 @@ async def unit_of_work(
 
     """
     values = {**(context or {}), **({} if intent is None else {Intent: intent})}
-    with _client(container, token):
+    with unit_of_work_client(container, token):
         async with container.build_child_container(scope=Scope.REQUEST, context=values) as unit:
             yield unit
-
-
-@contextlib.contextmanager
-def _client(container: Container, token: ConsistencyToken | str | None) -> collections.abc.Iterator[None]:
-    if token is None and client_of_request() is not None:
-        yield
-        return
-    own = client_of(container, token)
-    if (enclosing := known_client()) is not None:
-        own.know(enclosing)
-    try:
-        with request_of(own):
-            yield
-    finally:
-        own.tell(current_client())
 
 
 def begin_job(

@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from modern_di_replicas import ConsistencyToken, ReplicationSettings, Tokens
-from modern_di_replicas.asgi.tokens import MOST_TEXTS
 from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.consistency import serializer
 from modern_di_replicas.consistency.serializer import Rejection
 from modern_di_replicas.routing.snapshot import Observation
 from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.tokens.validation import MOST_TEXTS
 from tests.asgi.application import BUILDERS, Application, paused, settings_of
 
 

@@ -1,7 +1,7 @@
 """The decision of a request, in its state and, if the settings say so, in a header of its response."""
 
 from modern_di_replicas.asgi.protocol import App, Message, Receive, Scope, Send
-from modern_di_replicas.observability.request import DECISION, decisions_in
+from modern_di_replicas.observability.request import DECISION, decisions_in, timing_of
 
 
 class DecisionMiddleware:
@@ -26,9 +26,7 @@ class DecisionMiddleware:
         async def send_with_header(message: Message) -> None:
             decision = state.get(DECISION)
             if message["type"] == "http.response.start" and decision is not None:
-                # https://www.w3.org/TR/server-timing/: browsers show it beside the request.
-                words = f"{decision.server} ({decision.cause.value})".replace("\\", "").replace('"', "")
-                header = (b"server-timing", f'db;desc="{words}"'.encode("latin-1", "replace"))
+                header = (b"server-timing", timing_of(decision).encode("latin-1"))
                 message = {**message, "headers": [*message.get("headers", ()), header]}
             await send(message)
 

@@ -1,11 +1,11 @@
 """Token in, token out: one ASGI middleware for every framework."""
 
-from modern_di_replicas.asgi.carrier import Carrier
 from modern_di_replicas.asgi.decisions import DecisionMiddleware
 from modern_di_replicas.asgi.protocol import App, Message, Receive, Scope, Send
-from modern_di_replicas.asgi.tokens import Tokens
 from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.settings import ReplicationSettings
+from modern_di_replicas.tokens.carrier import Carrier
+from modern_di_replicas.tokens.validation import Tokens
 
 
 class TokenState:

@@ -10,6 +10,7 @@ import collections.abc
 import contextlib
 import dataclasses
 import ipaddress
+import os
 import socket
 import threading
 import time
@@ -35,6 +36,13 @@ class Names:
     """The look-ups of one process."""
 
     def __init__(self) -> None:
+        self.forget()
+        # A forked process has no thread that looks up, and the lock may have been held by one.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Forget what is known."""
         self._lock = threading.Lock()
         self._known: dict[str, _LookUp] = {}
 

@@ -148,6 +148,11 @@ class Topology:
         if self.hooks is not None:
             self._announce(self.hooks, snapshot)
 
+    def forget_process(self) -> None:
+        """Forget what the monitor of the process knows that this one was forked from; the hooks are not told."""
+        self.watcher = self.snapshot = None
+        self.positions, self._serving, self._last_primary = Positions(), self._declared, LastPrimary()
+
     def _announce(self, hooks: Hooks, snapshot: Snapshot | None) -> None:
         if snapshot is None:
             self._last_primary = LastPrimary()

@@ -6,13 +6,20 @@ faster than that commit. And it does not expire: a message may wait in a queue f
 """
 
 import collections.abc
+import contextlib
 import typing
 
 from modern_di import Container
 
-from modern_di_replicas.asgi.tokens import Tokens
-from modern_di_replicas.consistency.client import Client, known_client
+from modern_di_replicas.consistency.client import (
+    Client,
+    client_of_request,
+    current_client,
+    known_client,
+    request_of,
+)
 from modern_di_replicas.consistency.token import ConsistencyToken
+from modern_di_replicas.tokens.validation import Tokens
 
 
 POSITION_UNKNOWN: typing.Final = "unknown"
@@ -71,3 +78,25 @@ def client_of(container: Container, carried: object) -> Client:
     if isinstance(carried, str) and carried != POSITION_UNKNOWN:
         token = container.resolve(Tokens).decode(carried, expires=False)
     return Client(token=token, is_request=True, position_unknown=token is None)
+
+
+@contextlib.contextmanager
+def unit_of_work_client(container: Container, token: ConsistencyToken | str | None) -> collections.abc.Iterator[None]:
+    """Give a unit of work outside a request a client of its own, which knows what was written around it.
+
+    Args:
+        container: the application's, or one below it.
+        token: what a message carried here; None for nothing.
+
+    """
+    if token is None and client_of_request() is not None:
+        yield
+        return
+    own = client_of(container, token)
+    if (enclosing := known_client()) is not None:
+        own.know(enclosing)
+    try:
+        with request_of(own):
+            yield
+    finally:
+        own.tell(current_client())

@@ -40,3 +40,17 @@ def decisions_in(state: State) -> collections.abc.Iterator[None]:
         yield
     finally:
         _state.reset(before)
+
+
+def keep_decisions_in(state: State) -> None:
+    """Note decisions in this state, for as long as the current context lives."""
+    _state.set(state)
+
+
+def timing_of(decision: Decision) -> str:
+    """Return a decision as the value of a `Server-Timing` header, which browsers show beside the request.
+
+    https://www.w3.org/TR/server-timing/
+    """
+    words = f"{decision.server} ({decision.cause.value})".replace("\\", "").replace('"', "")
+    return f'db;desc="{words}"'.encode("latin-1", "replace").decode("latin-1")

@@ -15,6 +15,7 @@ from modern_di_replicas.settings import ReplicationSettings
 from modern_di_replicas.sync.engines import PrimaryEngine, ReplicaEngine, create_primary_engine, create_replica_engine
 from modern_di_replicas.sync.factory import SessionFactory
 from modern_di_replicas.sync.session import RoutedSession
+from modern_di_replicas.tokens.validation import Tokens
 
 
 def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine) -> Engine:
@@ -91,9 +92,18 @@ def create_session_factory(session: Session) -> SessionFactory:
     return SessionFactory(session)
 
 
+def create_tokens(settings: ReplicationSettings, replica: ReplicaEngine) -> Tokens:
+    """Return what judges the tokens of an application's clients."""
+    return Tokens(settings, replica.topology if isinstance(replica, ReplicaEngine) else None)
+
+
 def dispose_engine(engine: Engine) -> None:
     """Close the pooled connections of an engine."""
     engine.dispose()
+
+
+declared_intent = providers.ContextProvider(Intent, scope=Scope.REQUEST, bound_type=None, default=None)
+"""What the context of a unit of work declares, if anything: a framework's `intent` provider looks here first."""
 
 
 class Dependencies(Group):
@@ -110,6 +120,7 @@ class Dependencies(Group):
     replica = providers.Factory(
         create_replica_engine, scope=Scope.APP, cache=providers.CacheSettings(finalizer=dispose_engine)
     )
+    tokens = providers.Factory(create_tokens, scope=Scope.APP, cache=True)
     intent: providers.AbstractProvider[Intent] = providers.ContextProvider(
         Intent, scope=Scope.REQUEST, default=NOTHING_DECLARED
     )

@@ -26,6 +26,7 @@ from modern_di_replicas.intent import Intent
 from modern_di_replicas.observability.emission import Hooks
 from modern_di_replicas.routing.decision import Decision
 from modern_di_replicas.settings import ReadIsolation, ReplicationSettings
+from modern_di_replicas.sync.processes import forget_in_children
 
 
 SCHEME: typing.Final = "postgresql+psycopg"
@@ -73,6 +74,11 @@ class PrimaryEngine(_Itself, PrimaryRole):
         chosen = _OptionedPrimaryEngine(self if sync_engine is None else sync_engine, {}, self)
         chosen.decision = decision
         return typing.cast(typing.Self, chosen)
+
+    def forget_process(self) -> None:
+        """Leave the connections to the process that this one was forked from."""
+        self._connections.forget()
+        self._fence.forget_waiting()
 
     def execution_options(self, **options: typing.Any) -> typing.Self:  # type: ignore[override]  # SQLAlchemy says OptionEngine, which it is
         """Return the same engine with other execution options; see `Engine.execution_options`."""
@@ -151,6 +157,12 @@ class ReplicaEngine(_Itself, ReplicaRole):
             server.engine.dispose(close)
         super().dispose(close)
 
+    def forget_process(self) -> None:
+        """Leave the connections, and what is known of the servers, to the process that this one was forked from."""
+        self.topology.forget_process()
+        for server in self.topology.servers:
+            typing.cast(OneReplicaEngine, server.engine).connections.forget()
+
 
 class _OptionedReplicaEngine(ReplicaEngine, _Optioned):
     pass
@@ -200,6 +212,7 @@ def _primary(
 ) -> PrimaryEngine:
     primary = _become(engine, PrimaryEngine)
     primary._serve(writes=writes, connect_args=connect_args, hooks=hooks)  # noqa: SLF001  # this is its constructor
+    forget_in_children(primary)
     return primary
 
 
@@ -208,6 +221,7 @@ def _replicas(
 ) -> ReplicaEngine:
     replicas = _become(engine, ReplicaEngine)
     replicas._serve(settings=settings, policy=policy, topology=topology)  # noqa: SLF001
+    forget_in_children(replicas)
     return replicas
 
 

@@ -6,7 +6,7 @@ import typing
 
 from modern_di import Container, Scope
 
-from modern_di_replicas.consistency.client import Client, client_of_request, current_client, known_client, request_of
+from modern_di_replicas.consistency.carrying import unit_of_work_client
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.intent import Intent
 
@@ -16,7 +16,7 @@ def unit_of_work(
     container: Container,
     *,
     intent: Intent | None = None,
-    token: ConsistencyToken | None = None,
+    token: ConsistencyToken | str | None = None,
     context: collections.abc.Mapping[type[typing.Any], typing.Any] | None = None,
 ) -> collections.abc.Iterator[Container]:
     """Open a unit of work: a REQUEST-scoped container, which gives the session, and is closed at the end.
@@ -27,25 +27,14 @@ def unit_of_work(
     Args:
         container: the application's container.
         intent: what the unit of work declares; default: nothing, so that it may write.
-        token: the reads include what it says.
+        token: what a message carried here (see `carried_token`), or a token: the reads include what it says. Of a text
+            that is not accepted, nothing is known, and the primary reads.
         context: more values for the container.
 
     """
     values = {**(context or {}), **({} if intent is None else {Intent: intent})}
-    with _client(token), container.build_child_container(scope=Scope.REQUEST, context=values) as unit:
+    with (
+        unit_of_work_client(container, token),
+        container.build_child_container(scope=Scope.REQUEST, context=values) as unit,
+    ):
         yield unit
-
-
-@contextlib.contextmanager
-def _client(token: ConsistencyToken | None) -> collections.abc.Iterator[None]:
-    if token is None and client_of_request() is not None:
-        yield
-        return
-    own = Client(token=token, is_request=True)
-    if (enclosing := known_client()) is not None:
-        own.know(enclosing)
-    try:
-        with request_of(own):
-            yield
-    finally:
-        own.tell(current_client())

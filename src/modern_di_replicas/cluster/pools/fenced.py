@@ -56,6 +56,12 @@ class Fence:
         self._is_down.set()
         self._change()
 
+    def forget_waiting(self) -> None:
+        """Forget who waits: in a forked process, that is its parent's."""
+        is_up, self._changed, self._is_down = self.is_up, Signal(), Signal()
+        if not is_up:
+            self._is_down.set()
+
     def _change(self) -> None:
         changed, self._changed = self._changed, Signal()
         changed.set()

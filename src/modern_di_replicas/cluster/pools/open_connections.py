@@ -87,6 +87,13 @@ class OpenConnections:
             self._allowance -= 1
             self.terminate()
 
+    def forget(self) -> None:
+        """Leave all of them to the process that this one was forked from: neither close nor end them."""
+        self._lock = threading.Lock()  # another thread may have held it
+        self._open = weakref.WeakSet()
+        self._terminations += 1
+        self._engine.dispose(close=False)
+
     def terminate(self) -> None:
         """Terminate all of them, also those that are being opened; a statement that waits for its server fails now.
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from modern_di_replicas import ReplicationSettings
-from modern_di_replicas.asgi.carrier import Carrier
+from modern_di_replicas.tokens.carrier import Carrier
 
 
 SETTINGS = ReplicationSettings(primary="postgresql+asyncpg://db-1/shop")

@@ -5,7 +5,6 @@ import dataclasses
 import time
 import typing
 
-from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.freshness import is_written
 from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.consistency.client import Client
@@ -163,8 +162,3 @@ class Tokens:
         return ConsistencyToken(
             lsn=LAST_LSN, timeline=positions.timeline, database=positions.database, issued_at=int(time.time())
         )
-
-
-def create_tokens(settings: ReplicationSettings, replica: ReplicaEngine) -> Tokens:
-    """Return what judges the tokens of an application's clients."""
-    return Tokens(settings, replica.topology if isinstance(replica, ReplicaEngine) else None)

@@ -1,0 +1,185 @@
+"""Flask: the intent comes from the request, and one call sets the application up."""
+
+import atexit
+import collections.abc
+import functools
+import threading
+import typing
+import weakref
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import flask
+import modern_di_flask
+from modern_di import Container, Scope, integrations, providers
+
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.intent import Intent, marked_intent, read_intent, resolve_intent
+from modern_di_replicas.sync import dependencies
+from modern_di_replicas.sync.engines import ReplicaEngine
+from modern_di_replicas.sync.units import unit_of_work
+from modern_di_replicas.sync.watch import Watch, create_watch, stop_watch
+from modern_di_replicas.tokens.validation import Tokens
+from modern_di_replicas.wsgi.middleware import TokenMiddleware
+
+
+Function = typing.TypeVar("Function", bound=collections.abc.Callable[..., typing.Any])
+
+
+def request_intent(
+    container: Container,  # noqa: ARG001  # what it depends on may be replaced by a subclass
+    declared: Intent | None,
+    watch: Watch,
+    request: flask.Request | None = None,
+) -> Intent:
+    """Return the intent of a unit of work: what its context declares, its view's marker, or its HTTP method.
+
+    A unit of work outside any request, as of a command-line tool, writes unless declared otherwise.
+    """
+    watch.start()
+    view = None if request is None else _view(request)
+    return resolve_intent(
+        declared=declared,
+        endpoint=view,
+        marked=marked_intent(view),
+        method=None if request is None else request.method,
+    )
+
+
+def _view(request: flask.Request) -> object:
+    """Return what serves a request: of a class-based view, the method."""
+    view = flask.current_app.view_functions.get(request.endpoint or "")
+    name = request.method.lower()
+    methods = getattr(view, "view_class", None)
+    for method in (name, "get") if name == "head" else (name,):
+        found = getattr(methods, method, None)
+        if found is not None and (marked_intent(found) is not None or marked_intent(view) is None):
+            return found
+    return view
+
+
+class Dependencies(dependencies.Dependencies):
+    """The providers for Flask; see `modern_di_replicas.sync.Dependencies`."""
+
+    watch = providers.Factory(create_watch, scope=Scope.APP, cache=providers.CacheSettings(finalizer=stop_watch))
+    intent = providers.Factory(
+        request_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": dependencies.declared_intent}
+    )
+
+
+def setup_replicas(app: flask.Flask, container: Container) -> Container:
+    """Set an application up: `modern_di_flask.setup_di`, the servers watched, and the tokens of clients taken.
+
+    The servers are watched from the first request of each process on, so that a server may load the application before
+    it forks its workers. The container is closed when the process exits.
+
+    Args:
+        app: the application.
+        container: holds `Dependencies` (or a subclass) and `context={ReplicationSettings: ...}`.
+
+    Raises:
+        ConfigurationError: the container does not hold `Dependencies`; or, at the first request, a server refuses the
+            user, the password or the database of its URL.
+        UnknownGroupError: at the first request, a marker names a group that no replica declares.
+
+    """
+    if container.find_provider(Intent) in (None, dependencies.Dependencies.intent):
+        raise ConfigurationError(
+            field="container",
+            value=container,
+            remedy="register modern_di_replicas.flask.Dependencies, or a subclass: Container(groups=[Dependencies])",
+        )
+    app.wsgi_app = _Replicas(app, app.wsgi_app, container)  # type: ignore[method-assign]  # as Flask's documentation has it
+    modern_di_flask.setup_di(app, container)
+    flask.appcontext_pushed.connect(_open_unit_of_work, app)
+    atexit.register(_close_container, weakref.ref(app))
+    return container
+
+
+def _close_container(app: weakref.ref[flask.Flask]) -> None:
+    if (known := app()) is not None and not (container := modern_di_flask.fetch_di_container(known)).closed:
+        container.close_sync()
+
+
+class _Replicas:
+    """What stands in front of an application: it starts the monitor, and takes the tokens of clients."""
+
+    def __init__(self, app: flask.Flask, wsgi_app: WSGIApplication, container: Container) -> None:
+        self._flask = app
+        self._app = wsgi_app
+        self._container = container
+        self._lock = threading.Lock()
+        self._made: tuple[ReplicaEngine, WSGIApplication] | None = None
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> collections.abc.Iterable[bytes]:
+        replica = self._container.resolve(ReplicaEngine)
+        made = self._made
+        if made is None or made[0] is not replica:  # or a test has put another in its place
+            with self._lock:
+                made = self._made = replica, self._serving(replica)
+        self._container.resolve(Watch).start()
+        return made[1](environ, start_response)
+
+    def _serving(self, replica: ReplicaEngine) -> WSGIApplication:
+        if not isinstance(replica, ReplicaEngine):
+            return self._app
+        for view in self._flask.view_functions.values():
+            for intent in _marked_intents(view):
+                replica.topology.check_group(intent.group)
+        return typing.cast(
+            WSGIApplication, TokenMiddleware(self._app, replica.settings, self._container.resolve(Tokens))
+        )
+
+
+def _marked_intents(view: object) -> collections.abc.Iterator[Intent]:
+    methods = getattr(view, "view_class", None)
+    for function in (view, *(getattr(methods, name.lower(), None) for name in getattr(methods, "methods", None) or ())):
+        if (intent := marked_intent(function)) is not None:
+            yield intent
+
+
+def _open_unit_of_work(app: flask.Flask, **_: object) -> None:
+    """Give an application context outside of a request a unit of work: that of a command, or of `flask shell`.
+
+    modern-di-flask closes it with the context. The name of its attribute is not public; `tests/test_flask.py` fails if
+    it changes.
+    """
+    if not flask.has_request_context():
+        child = modern_di_flask.fetch_di_container(app).build_child_container(scope=Scope.REQUEST)
+        setattr(flask.g, modern_di_flask.main._CHILD_CONTAINER_ATTR, child)  # noqa: SLF001
+
+
+@typing.overload
+def with_replica(target: Container, **options: typing.Any) -> collections.abc.Callable[[Function], Function]: ...
+@typing.overload
+def with_replica(target: Function) -> Function: ...
+@typing.overload
+def with_replica(target: None = None, **options: typing.Any) -> collections.abc.Callable[[Function], Function]: ...
+def with_replica(
+    target: typing.Any = None,  # see the overloads
+    **options: typing.Any,
+) -> typing.Any:
+    """Declare that a view reads from a replica, as `read_intent` does; or wrap another function.
+
+    `@with_replica` and `@with_replica(group=...)` mark a view. `@with_replica(container)` wraps any function: each call
+    is a unit of work that reads, and gets what its parameters ask for by `FromDI`.
+
+    Args:
+        target: a view, or the application's container.
+        **options: those of `Intent.read`.
+
+    """
+    if not isinstance(target, Container):
+        return read_intent(**options) if target is None else read_intent(target, **options)
+    intent, container = Intent.read(**{"reason": "with_replica", **options}), target
+
+    def wrap(function: collections.abc.Callable[..., typing.Any]) -> collections.abc.Callable[..., typing.Any]:
+        markers = integrations.parse_markers(function)
+
+        @functools.wraps(function)
+        def run(*args: typing.Any, **given: typing.Any) -> typing.Any:  # noqa: ANN401
+            with unit_of_work(container, intent=intent) as unit:
+                return function(*args, **{**integrations.resolve_markers(unit, markers), **given})
+
+        return run
+
+    return wrap

@@ -1,0 +1,1 @@
+"""WSGI: the tokens of clients, in and out. See PEP 3333."""

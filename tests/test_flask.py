@@ -1,0 +1,411 @@
+"""A Flask application over real replication, through the public contract."""
+
+import asyncio
+import collections.abc
+import contextlib
+import threading
+import typing
+
+import click
+import flask
+import flask.views
+import pytest
+from modern_di import Container, Group
+from modern_di_flask import FromDI, inject
+from sqlalchemy import event, text
+from sqlalchemy.orm import Session
+
+from modern_di_replicas import (
+    STRONG,
+    ConfigurationError,
+    Intent,
+    ReplicationSettings,
+    UnknownGroupError,
+    read_intent,
+    sync,
+    write_intent,
+)
+from modern_di_replicas.flask import Dependencies, setup_replicas, with_replica
+from modern_di_replicas.sync import PrimaryEngine, ReplicaEngine, RoutedSession
+from modern_di_replicas.sync.watch import Watch
+from modern_di_replicas.testing import LocalCluster
+from tests.sync.conftest import settings_of
+from tests.waiting import until
+
+
+NAME = "consistency-token"
+STANDBY = text("SELECT pg_is_in_recovery()")
+Injected = typing.Annotated[Session, FromDI(Session)]
+
+
+def where(session: Session) -> dict[str, typing.Any]:
+    routed = typing.cast(RoutedSession, session)
+    count = session.scalar(text("SELECT count(*) FROM visits"))
+    return {"replica": session.scalar(STANDBY), "count": count, "server": routed.decision.server}
+
+
+def visit(session: Session) -> None:
+    session.execute(text("INSERT INTO visits DEFAULT VALUES"))
+
+
+class ByClass(flask.views.MethodView):
+    @inject
+    def get(self, session: Injected) -> dict[str, typing.Any]:
+        return where(session)
+
+    @read_intent
+    @inject
+    def post(self, session: Injected) -> dict[str, typing.Any]:
+        return where(session)
+
+    @inject
+    def put(self, session: Injected) -> dict[str, typing.Any]:
+        return where(session)
+
+
+def create_app(container: Container) -> flask.Flask:
+    app = flask.Flask(__name__)
+    setup_replicas(app, container)
+    add_reads(app)
+    add_writes(app)
+    add_commands(app, container)
+    app.add_url_rule("/class", view_func=ByClass.as_view("by_class"))
+    return app
+
+
+def add_reads(app: flask.Flask) -> None:
+    blueprint = flask.Blueprint("shop", __name__, url_prefix="/shop")
+
+    @app.get("/read")
+    @inject
+    def read(session: Injected) -> dict[str, typing.Any]:
+        return where(session)
+
+    @app.post("/search")
+    @with_replica
+    @inject
+    def search(session: Injected) -> dict[str, typing.Any]:
+        return where(session)
+
+    @app.get("/strong")
+    @with_replica(consistency=STRONG)
+    @inject
+    def strong(session: Injected) -> dict[str, typing.Any]:
+        return where(session)
+
+    @app.get("/forced")
+    @write_intent
+    @inject
+    def forced(session: Injected) -> dict[str, typing.Any]:
+        return where(session)
+
+    @app.get("/asynchronous")
+    @inject
+    async def asynchronous(session: Injected) -> dict[str, typing.Any]:
+        await asyncio.sleep(0)
+        return where(session)
+
+    @blueprint.get("/read")
+    @inject
+    def of_blueprint(session: Injected) -> dict[str, typing.Any]:
+        return where(session)
+
+    app.register_blueprint(blueprint)
+
+
+def add_writes(app: flask.Flask) -> None:
+    @app.post("/write")
+    @inject
+    def write(session: Injected) -> dict[str, typing.Any]:
+        visit(session)
+        session.commit()
+        return {}
+
+    @app.get("/undeclared")
+    @inject
+    def undeclared(session: Injected) -> dict[str, typing.Any]:
+        visit(session)
+        session.commit()
+        return where(session)
+
+    @app.post("/fails")
+    @inject
+    def fails(session: Injected) -> dict[str, typing.Any]:
+        visit(session)
+        session.commit()
+        raise RuntimeError
+
+    @app.post("/stream")
+    @inject
+    def stream(session: Injected) -> flask.Response:
+        visit(session)
+        session.commit()
+        return flask.Response(flask.stream_with_context(str(session.scalar(STANDBY)) for _ in range(2)))
+
+    @app.post("/late")
+    @inject
+    def late(session: Injected) -> flask.Response:
+        def parts() -> collections.abc.Iterator[str]:
+            yield "first"
+            visit(session)
+            session.commit()
+            yield "last"
+
+        return flask.Response(flask.stream_with_context(parts()))
+
+    @app.post("/at-teardown")
+    @inject
+    def at_teardown(session: Injected) -> dict[str, typing.Any]:
+        visit(session)
+        flask.g.commits = session
+        return {}
+
+    @app.teardown_request
+    def commit(_: BaseException | None) -> None:
+        if (session := flask.g.pop("commits", None)) is not None:
+            session.commit()
+
+
+def add_commands(app: flask.Flask, container: Container) -> None:
+    @app.cli.command("count")
+    @inject
+    def command(session: Injected) -> None:
+        click.echo(f"{where(session)['replica']} {flask.has_request_context()}")
+
+    @app.cli.command("report")
+    @with_replica(container)
+    def report(session: Injected) -> None:
+        click.echo(str(where(session)["replica"]))
+
+
+@pytest.fixture(scope="module")
+def cluster(replicated_cluster: LocalCluster) -> collections.abc.Iterator[LocalCluster]:
+    replicated_cluster.primary.execute("CREATE TABLE visits (n serial PRIMARY KEY)")
+    replicated_cluster.catch_up()
+    yield replicated_cluster
+    replicated_cluster.primary.execute("DROP TABLE visits")
+    replicated_cluster.catch_up()
+
+
+@contextlib.contextmanager
+def running(cluster: LocalCluster, **options: typing.Any) -> collections.abc.Iterator[flask.Flask]:
+    settings = settings_of(cluster, **options)
+    with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
+        app = create_app(container)
+        yield app
+        for engine in (container.resolve(PrimaryEngine), *container.resolve(ReplicaEngine).engines.values()):
+            assert typing.cast(typing.Any, engine.pool).checkedout() == 0
+
+
+@pytest.fixture(scope="module")
+def app(cluster: LocalCluster) -> collections.abc.Iterator[flask.Flask]:
+    with running(cluster) as app:
+        yield app
+
+
+@contextlib.contextmanager
+def paused(cluster: LocalCluster) -> collections.abc.Iterator[None]:
+    for replica in cluster.replicas:
+        replica.pause_replay()
+    try:
+        yield
+    finally:
+        for replica in cluster.replicas:
+            replica.resume_replay()
+        cluster.catch_up()
+
+
+def read(client: typing.Any, path: str = "/read") -> dict[str, typing.Any]:  # Flask's test client
+    response = client.get(path)
+    assert response.status_code == 200, response.text
+    answer: dict[str, typing.Any] = response.json
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "replica"),
+    [
+        ("get", "/read", True),
+        ("get", "/shop/read", True),
+        ("post", "/search", True),
+        ("get", "/strong", False),
+        ("get", "/forced", False),
+        ("get", "/class", True),
+        ("post", "/class", True),
+        ("put", "/class", False),
+        ("get", "/asynchronous", True),
+    ],
+)
+def test_the_method_and_the_marker_choose_the_server(app: flask.Flask, method: str, path: str, replica: bool) -> None:
+    """A view's marker, or that of a method of a class, wins over the HTTP method."""
+    response = getattr(app.test_client(), method)(path)
+    assert response.json["replica"] is replica
+
+
+def test_a_head_request_is_served_as_a_get(app: flask.Flask) -> None:
+    """Of a class-based view as well."""
+    for path in ("/read", "/class"):
+        assert app.test_client().head(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/write", "/undeclared", "/fails", "/stream", "/at-teardown"])
+def test_a_client_sees_what_it_has_written(app: flask.Flask, cluster: LocalCluster, path: str) -> None:
+    """INVARIANT: no replica has it yet, so the primary reads; a client that wrote nothing is served by a replica."""
+    writer, other = app.test_client(), app.test_client()
+    before = read(other)["count"]
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    with paused(cluster):
+        response = writer.get(path) if path == "/undeclared" else writer.post(path)
+        assert response.headers["Set-Cookie"].startswith(f"{NAME}=1.")
+        assert response.headers["Cache-Control"] == "no-store"
+        response.close()  # as a server does; a streamed one holds its connection until then
+        own, of_others = read(writer), read(other)
+        assert (own["count"], own["replica"]) == (before + 1, False)
+        assert (of_others["count"], of_others["replica"]) == (before, True)
+    until_sync(lambda: read(writer)["replica"])
+    assert read(writer)["count"] == before + 1
+
+
+def until_sync(condition: collections.abc.Callable[[], object]) -> None:
+    asyncio.run(until(lambda: bool(condition())))
+
+
+def test_the_token_may_be_a_header(cluster: LocalCluster) -> None:
+    """For clients that are no browsers."""
+    with running(cluster, token_carrier="header", token_secret="a secret") as app, paused(cluster):
+        client = app.test_client()
+        token = client.post("/write").headers[NAME]
+        assert read(client)["replica"]
+        assert client.get("/read", headers={NAME: token}).get_json()["replica"] is False
+        forged = client.get("/read", headers={NAME: f"{token}x"})
+        assert forged.get_json()["replica"] is True, "it is ignored"
+
+
+def test_without_a_carrier_there_are_no_tokens(cluster: LocalCluster) -> None:
+    """As the settings say."""
+    with running(cluster, token_carrier=None, server_timing=True) as app:
+        response = app.test_client().post("/write")
+        assert "Set-Cookie" not in response.headers
+        assert response.headers["Server-Timing"] == 'db;desc="primary (write)"'
+
+
+def test_a_write_after_the_response_has_begun_is_counted(app: flask.Flask) -> None:
+    """Its client cannot be told any more."""
+    client = app.test_client()
+    response = client.post("/late")
+    assert response.get_data() == b"firstlast"
+    response.close()
+    assert "Set-Cookie" not in response.headers
+    container = app.extensions["modern_di_container"]
+    assert container.resolve(Dependencies.tokens.bound_type).too_late == 1
+
+
+def test_a_command_is_a_unit_of_work(app: flask.Flask) -> None:
+    """It writes, unless it says that it reads."""
+    runner = app.test_cli_runner()
+    assert runner.invoke(args=["count"]).output == "False False\n"
+    assert runner.invoke(args=["report"]).output == "True\n"
+
+
+def test_an_application_context_has_a_session(app: flask.Flask) -> None:
+    """`flask shell` runs in one."""
+
+    @inject
+    def in_shell(session: Injected) -> object:
+        return session.scalar(STANDBY)
+
+    with app.app_context():
+        assert in_shell() is False
+
+
+def test_the_monitor_starts_with_the_first_request_and_ends_with_the_container(cluster: LocalCluster) -> None:
+    """Loading the application connects nothing."""
+    container = Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)})
+    app = create_app(container)
+    topology = container.resolve(ReplicaEngine).topology
+    assert topology.watcher is None
+    results: list[dict[str, typing.Any]] = []
+    threads = [threading.Thread(target=lambda: results.append(read(app.test_client()))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 5
+    assert topology.watcher is not None
+    container.close_sync()
+    assert topology.watcher is None
+
+
+def test_a_container_without_our_providers_is_refused(cluster: LocalCluster) -> None:
+    """With the framework-neutral ones everything would go to the primary."""
+    groups: list[list[type[Group]]] = [[], [sync.Dependencies]]
+    for given in groups:
+        container = Container(groups=given, context={ReplicationSettings: settings_of(cluster)})
+        with pytest.raises(ConfigurationError, match=r"modern_di_replicas\.flask\.Dependencies"):
+            setup_replicas(flask.Flask(__name__), container)
+
+
+def test_a_marker_with_an_unknown_group_is_refused_at_the_first_request(cluster: LocalCluster) -> None:
+    """Views are added after the set-up, so it cannot be earlier."""
+    with Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)}) as container:
+        app = flask.Flask(__name__)
+        setup_replicas(app, container)
+        app.get("/")(read_intent(group="nowhere")(lambda: ""))
+        with pytest.raises(UnknownGroupError):
+            app.test_client().get("/")
+
+
+def test_without_replicas_nothing_is_watched(cluster: LocalCluster) -> None:
+    """Development on one database."""
+    with running(cluster, replicas=[]) as app:
+        assert not read(app.test_client())["replica"]
+        assert "Set-Cookie" not in app.test_client().post("/write").headers
+        assert app.extensions["modern_di_container"].resolve(ReplicaEngine).topology.watcher is None
+
+
+def test_a_test_may_put_a_connection_in_the_place_of_the_engines(cluster: LocalCluster) -> None:
+    """Everything of a test in one transaction that is rolled back."""
+    with Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)}) as container:
+        app = create_app(container)
+        engine = container.resolve(PrimaryEngine)
+        with engine.connect() as connection:
+            transaction = connection.begin()
+            container.override(Dependencies.primary, connection)
+            container.override(Dependencies.replica, connection)
+            client = app.test_client()
+            before = read(client)["count"]
+            client.post("/write")
+            assert read(client)["count"] == before + 1
+            container.reset_override()
+            transaction.rollback()
+
+
+def test_a_listener_sees_statements_of_requests(app: flask.Flask) -> None:
+    """On the engine of all replicas, as anywhere in SQLAlchemy."""
+    engine = app.extensions["modern_di_container"].resolve(ReplicaEngine)
+    seen: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:  # noqa: ARG001  # the event's
+        seen.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        read(app.test_client())
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert "SELECT pg_is_in_recovery()" in seen
+
+
+def test_a_function_with_replica_may_be_given_what_it_asks_for(cluster: LocalCluster) -> None:
+    """As its test does."""
+    with Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)}) as container:
+
+        @with_replica(container, consistency=STRONG)
+        def strong(factor: int, session: Injected) -> tuple[int, object]:
+            return factor, session.scalar(STANDBY)
+
+        assert strong(2) == (2, False)  # type: ignore[call-arg]  # modern-di gives it the session
+        own = container.build_child_container(scope=Dependencies.session.scope, context={Intent: Intent.read()})
+        with own:
+            assert strong(3, session=own.resolve(Session)) == (3, True)
+        container.resolve(Watch).stop()
