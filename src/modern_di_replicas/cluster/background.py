@@ -9,14 +9,24 @@ import asyncio
 import atexit
 import collections.abc
 import os
+import sys
 import threading
 import typing
+
+from modern_di_replicas.errors import ConfigurationError
 
 
 Result = typing.TypeVar("Result")
 
 END_TIMEOUT: typing.Final = 2.0
 """Seconds that the end of the program waits for the thread."""
+
+
+_REPLACES_THREADS: typing.Final = (
+    ("gevent.monkey", "is_module_patched", "threading"),
+    ("eventlet.patcher", "is_monkey_patched", "thread"),
+)
+"""A module, a function in it, and an argument with which it returns whether threads are no threads any more."""
 
 
 class Background:
@@ -36,9 +46,15 @@ class Background:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, running."""
+        """The loop, running.
+
+        Raises:
+            ConfigurationError: gevent or eventlet has replaced the threads of this process.
+
+        """
         if (loop := self._loop) is not None:
             return loop
+        check_threads()
         with self._lock:
             if self._loop is None:
                 loop, started = asyncio.new_event_loop(), threading.Event()
@@ -77,6 +93,23 @@ class Background:
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(END_TIMEOUT)
+
+
+def check_threads() -> None:
+    """Check that threads are threads: an event loop beside those that gevent puts in their place would block them all.
+
+    Raises:
+        ConfigurationError: they are not.
+
+    """
+    for module, function, argument in _REPLACES_THREADS:
+        if module in sys.modules and getattr(sys.modules[module], function)(argument):
+            raise ConfigurationError(
+                field=module.partition(".")[0],
+                value="monkey-patched threads",
+                remedy="serve with threads or processes, such as gunicorn --worker-class gthread --threads 8, or write "
+                "an asynchronous application",
+            )
 
 
 def _serve(loop: asyncio.AbstractEventLoop, started: threading.Event) -> None:
