@@ -20,6 +20,7 @@ MODULES: typing.Final = (
     "modern_di_replicas.errors",
     "modern_di_replicas.fastapi",
     "modern_di_replicas.faststream",
+    "modern_di_replicas.httpx",
     "modern_di_replicas.litestar",
     "modern_di_replicas.observability",
     "modern_di_replicas.sync",

@@ -1,11 +1,22 @@
 """Which server ran which statement, asked of the servers."""
 
+import asyncio
+import contextvars
+
 import pytest
 from modern_di import Container, Scope
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modern_di_replicas import Dependencies, Intent, ReplicationSettings, WriteOnReplicaError
+from modern_di_replicas import (
+    STRONG,
+    Dependencies,
+    Intent,
+    ReplicationSettings,
+    WriteOnReplicaError,
+    carried_token,
+    unit_of_work,
+)
 from modern_di_replicas.testing import RoutingLog, routing_log, strict
 
 
@@ -59,3 +70,16 @@ async def test_strict_settings_raise_where_a_read_writes(database: ReplicationSe
     """In a test that is wanted; in production it moves to the primary."""
     with pytest.raises(WriteOnReplicaError):
         await run(strict(database), Intent.read(), "CREATE TABLE word (text text)")
+
+
+async def test_the_log_makes_no_write_of_a_read(database: ReplicationSettings, routing_log: RoutingLog) -> None:
+    """What it asks the primary is nothing that a client has to read again."""
+
+    async def read() -> None:
+        async with unit_of_work(container, intent=Intent.read(consistency=STRONG)) as unit:
+            await unit.resolve(AsyncSession).scalar(text("SELECT 1"))
+            routing_log.assert_only_primary()
+            assert carried_token(container) is None
+
+    async with Container(groups=[Dependencies], context={ReplicationSettings: database}) as container:
+        await asyncio.create_task(read(), context=contextvars.Context())

@@ -58,7 +58,7 @@ class Client:
         self._uncommitted: weakref.WeakSet[object] | None = None
         self._came_unknown = position_unknown
         self._open: set[Write] = set()
-        self._has_news = False
+        self._has_news = self._has_learned = False
         self._commits = 0
         self._declares_write = False
         self._sessions: list[weakref.ref[Pending]] = []
@@ -120,10 +120,15 @@ class Client:
             self.token = later(self.token, other.token)
         self._came_unknown |= other.position_unknown
 
+    def learn(self, token: ConsistencyToken) -> None:
+        """Note that another service has written for it: it reads that, and is told of it."""
+        self.token = later(self.token, token)
+        self._has_learned = self._has_news = True
+
     def tell(self, other: "Client") -> None:
         """Have another client read what this one has written."""
-        if self._commits and self.token is not None:
-            other.written(self.token)
+        if self.token is not None and (self._commits or self._has_learned):
+            other.learn(self.token)
         if self._open:
             other.begin_write()
 

@@ -7,6 +7,7 @@ import typing
 
 from sqlalchemy import Connection, Engine, event
 
+from modern_di_replicas.cluster.direct_use import EXPECTED
 from modern_di_replicas.routing.statements import Need, foresee
 
 
@@ -78,6 +79,8 @@ def routing_log() -> collections.abc.Iterator[RoutingLog]:
     log = RoutingLog()
 
     def ask(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        info = connection.connection.info
+        info[EXPECTED] = _WHO  # past SQLAlchemy, and no write of the application
         cursor = connection.connection.cursor()
         cursor.execute(_WHO)
         is_replica, name, has_written = cursor.fetchall()[0]

@@ -128,9 +128,9 @@ class Tokens:
         another one begins, or the token ends, only the primary has that.
         """
         if client.is_in_doubt:
-            return self._everything() or await self.now()
+            return self.everything() or await self.now()
         if client.position_unknown:
-            return await self.now() or self._everything()
+            return await self.now() or self.everything()
         latest = None if self._topology is None else self._topology.own_write
         return (
             latest
@@ -155,7 +155,8 @@ class Tokens:
                 )
         return None
 
-    def _everything(self) -> ConsistencyToken | None:
+    def everything(self) -> ConsistencyToken | None:
+        """Return a token of all that will ever be on this timeline: only the primary has that; None when not known."""
         positions = None if self._topology is None else self._topology.positions
         if positions is None or positions.database is None:
             return None
