@@ -1,11 +1,16 @@
 """A synchronous session that can be awaited like an asynchronous one: so both halves are held to the same claims."""
 
 import collections.abc
+import contextlib
+import functools
 import typing
 
+from modern_di_replicas import ReplicationSettings
 from modern_di_replicas import RoutedSession as AsyncRoutedSession
 from modern_di_replicas.cluster.waiting import complete
 from modern_di_replicas.sync import RoutedSession
+from modern_di_replicas.testing import LocalCluster
+from tests.sync.conftest import Servers, serving
 
 
 AWAITED: typing.Final = frozenset(
@@ -62,6 +67,13 @@ class AwaitableRows:
         return self._result.all()
 
 
+def _read_at_once(
+    run: collections.abc.Callable[..., typing.Any], *args: typing.Any, **options: typing.Any
+) -> typing.Any:
+    given = options.pop("execution_options", None) or {}
+    return run(*args, execution_options={"prebuffer_rows": True, **given}, **options)
+
+
 class AwaitableSession:
     """A session, or a connection, whose methods are awaited."""
 
@@ -70,7 +82,21 @@ class AwaitableSession:
 
     def __getattr__(self, name: str) -> typing.Any:
         value = getattr(self._session, name)
+        if name in ("execute", "scalars"):
+            # As `AsyncSession` does: what is loaded does not depend on how much of a result is read.
+            value = functools.partial(_read_at_once, value)
         return (lambda *args, **options: Awaitable(lambda: value(*args, **options))) if name in AWAITED else value
+
+    @property
+    def sync_session(self) -> typing.Any:
+        return self._session
+
+    async def __aenter__(self) -> typing.Self:
+        self._session.__enter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> typing.Any:
+        return self._session.__exit__(*error)
 
     async def connection(self) -> typing.Any:
         return AwaitableSession(self._session.connection())
@@ -90,3 +116,33 @@ def run(
 ) -> typing.Any:
     """Run what was written for an asynchronous session on a synchronous one."""
     return complete(typing.cast(typing.Any, work(typing.cast(AsyncRoutedSession, AwaitableSession(session)))))
+
+
+class AwaitableEngine(AwaitableSession):
+    """An engine whose connections are awaited."""
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> collections.abc.AsyncIterator[typing.Any]:
+        with self._session.begin() as connection:
+            yield AwaitableSession(connection)
+
+
+class AwaitableServers:
+    """The servers as tests of asynchronous sessions have them."""
+
+    def __init__(self, servers: Servers, cluster: object) -> None:
+        self._servers = servers
+        self.cluster = cluster
+        self.primary = AwaitableEngine(servers.primary)
+
+    def session(self, **options: typing.Any) -> AwaitableSession:
+        return AwaitableSession(self._servers.session(**{"expire_on_commit": False, **options}))
+
+
+@contextlib.asynccontextmanager
+async def serving_awaitable(
+    cluster: LocalCluster | ReplicationSettings, **settings: typing.Any
+) -> collections.abc.AsyncIterator[AwaitableServers]:
+    """Stand for `tests.session.conftest.serving` in tests that were written for asynchronous sessions."""
+    with serving(cluster, **settings) as servers:
+        yield AwaitableServers(servers, cluster)
