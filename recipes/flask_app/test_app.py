@@ -1,6 +1,7 @@
 import collections.abc
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 
@@ -13,7 +14,6 @@ from sqlalchemy import make_url, text
 from modern_di_replicas import ReplicationSettings
 from modern_di_replicas.sync import PrimaryEngine
 from modern_di_replicas.testing import RoutingLog
-from modern_di_replicas.testing.server import free_port
 from recipes.flask_app.app import Base, create_app
 from tests.waiting import until
 
@@ -59,6 +59,12 @@ def test_commands_are_units_of_work(app: flask.Flask) -> None:
     assert runner.invoke(args=["report"]).output in ("1 entries\n", "0 entries\n"), "a replica may not have it yet"
     assert runner.invoke(args=["book", "clean"]).output == "All entries are deleted.\n"
     assert app.test_client().get("/count").json == {"entries": 0}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 @contextlib.contextmanager
