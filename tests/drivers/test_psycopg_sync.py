@@ -1,0 +1,238 @@
+"""psycopg's synchronous connections: connecting in time, ending what waits, and what they report."""
+
+import contextlib
+import socket
+import threading
+import time
+import typing
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from modern_di_replicas import ConfigurationError, TransactionRolledBackError
+from modern_di_replicas.cluster.waiting import complete
+from modern_di_replicas.consistency.client import Client, request_of
+from modern_di_replicas.drivers.known import driver_of
+from modern_di_replicas.drivers.psycopg_sync import PsycopgSync
+from modern_di_replicas.drivers.psycopg_sync_connection import ReportingCursor, reporting
+from modern_di_replicas.sync.engines import create_primary_engine
+from modern_di_replicas.testing import LocalCluster
+from tests.sync.conftest import settings_of, synchronous
+
+
+class OwnCursor(psycopg.Cursor[typing.Any]):
+    """A cursor class of an application."""
+
+
+@contextlib.contextmanager
+def connected(cluster: LocalCluster, **options: typing.Any) -> typing.Iterator[typing.Any]:
+    """Give a connection as an engine of ours has it."""
+    driver = PsycopgSync()
+    arguments = driver.connect_args(
+        {"cursor_factory": OwnCursor, **options}, application_name="x", timeout=10, pooled=False
+    )
+    driver.make_reporting(arguments)
+    engine = create_engine(synchronous(cluster.primary.url), connect_args=arguments)
+    driver.set_up(engine)
+    raw = engine.raw_connection()
+    connection = typing.cast(psycopg.Connection, raw.driver_connection)
+    connection.autocommit = True
+    yield connection
+    raw.invalidate()
+    engine.dispose()
+
+
+def test_an_engine_has_the_driver_of_its_half() -> None:
+    """The same URL names both."""
+    assert isinstance(driver_of(create_engine("postgresql+psycopg://")), PsycopgSync)
+    assert not isinstance(driver_of(make_url("postgresql+psycopg://")), PsycopgSync)
+
+
+def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> None:
+    """By each of psycopg's ways, and in each kind of text."""
+    reported: list[str | None] = []
+    with connected(replicated_cluster) as connection:
+        connection.execute("SELECT 0")  # before anybody listens
+        assert PsycopgSync().report(connection, reported.append)
+        connection.execute("CREATE TEMPORARY TABLE t (n int)")
+        with connection.cursor() as cursor:
+            assert isinstance(cursor, OwnCursor)
+            cursor.execute(b"SELECT 1")
+            cursor.execute(sql.SQL("SELECT {}").format(sql.Literal(2)))
+            cursor.executemany("INSERT INTO t VALUES (%s)", [(1,), (2,)])
+            assert list(cursor.stream("SELECT 3")) == [(3,)]
+            with cursor.copy("COPY t FROM STDIN") as copy:
+                copy.write("4\n")
+    assert reported == [
+        "CREATE TEMPORARY TABLE t (n int)",
+        "SELECT 1",
+        "SELECT 2",
+        "INSERT INTO t VALUES (%s)",
+        "SELECT 3",
+        "COPY t FROM STDIN",
+    ]
+    assert reporting(psycopg.Cursor) is ReportingCursor
+    assert not PsycopgSync().report(object(), reported.append)
+
+
+@pytest.mark.parametrize("way", ["commit()", "COMMIT", "transaction()"])
+def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: LocalCluster, way: str) -> None:
+    """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK; libpq calls that a success."""
+
+    def fail(connection: typing.Any) -> None:
+        with contextlib.suppress(psycopg.errors.DivisionByZero):
+            connection.execute("SELECT 1 / 0")
+
+    with connected(replicated_cluster) as connection:
+        for lose in (True, False):
+            with pytest.raises(TransactionRolledBackError) if lose else contextlib.nullcontext():
+                if way == "transaction()":
+                    with connection.transaction():
+                        if lose:
+                            fail(connection)
+                    continue
+                connection.execute("BEGIN")
+                if lose:
+                    fail(connection)
+                connection.commit() if way == "commit()" else connection.execute(way)
+
+
+def test_commits_past_sqlalchemy_are_noticed(replicated_cluster: LocalCluster) -> None:
+    """A write on the driver's connection has its token when the connection goes back."""
+    primary = create_primary_engine(settings_of(replicated_cluster))
+    client = Client(is_request=True)
+    with request_of(client), primary.connect() as connection:
+        driver = typing.cast(typing.Any, connection.connection.driver_connection)
+        with driver.transaction():
+            driver.execute("CREATE TEMPORARY TABLE noted (n int)")
+    assert client.token is not None
+    assert not client.position_unknown
+    with primary.connect() as connection:
+        connection.execute(text("CREATE TEMPORARY TABLE lost (n int)"))
+        with contextlib.suppress(DBAPIError):
+            connection.execute(text("SELECT 1 / 0"))
+        with pytest.raises(TransactionRolledBackError):
+            connection.commit()
+    primary.dispose()
+
+
+def test_what_does_not_answer_is_given_up_in_time() -> None:
+    """psycopg counts whole seconds, from two on; a replica that hangs must not cost so much."""  # noqa: D403  # its name
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        engine = create_engine(f"postgresql+psycopg://u@127.0.0.1:{port}/db", connect_args={"timeout": 0.2})
+        PsycopgSync().set_up(engine)
+        began = time.monotonic()
+        with pytest.raises(TimeoutError, match="no connection within"):
+            engine.connect()
+        assert time.monotonic() - began < 1.9
+
+
+def test_a_connection_that_comes_too_late_is_closed(replicated_cluster: LocalCluster) -> None:
+    """The thread that made it has nobody to give it to."""
+    came, given_up = threading.Event(), threading.Event()
+
+    def password() -> str | None:
+        given_up.wait(10)
+        return make_url(replicated_cluster.primary.url).password
+
+    class Late(psycopg.Connection[typing.Any]):
+        def close(self) -> None:
+            super().close()
+            came.set()
+
+    url = make_url(synchronous(replicated_cluster.primary.url)).set(password=None)
+    engine = create_engine(url, connect_args={"timeout": 0.1, "password": password, "connection_class": Late})
+    PsycopgSync().set_up(engine)
+    with pytest.raises(TimeoutError):
+        engine.connect()
+    given_up.set()
+    assert came.wait(10)
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_a_password_is_asked_for_at_each_connection(replicated_cluster: LocalCluster, is_async: bool) -> None:
+    """By a function, or by a coroutine function."""
+    asked: list[bool] = []
+
+    def plain() -> str | None:
+        asked.append(True)
+        return make_url(replicated_cluster.primary.url).password
+
+    async def coroutine() -> str | None:
+        return plain()
+
+    settings = settings_of(replicated_cluster, connect_args={"password": coroutine if is_async else plain})
+    primary = create_primary_engine(settings)
+    with primary.connect() as first, primary.connect() as second:
+        assert first.scalar(text("SELECT 1")) == second.scalar(text("SELECT 1")) == 1
+    assert len(asked) == 2
+    primary.dispose()
+
+
+def test_a_password_that_cannot_be_had_is_an_error_where_it_is_wanted(replicated_cluster: LocalCluster) -> None:
+    """What the function raises is raised to who connects."""
+
+    def fail() -> str:
+        msg = "the vault is sealed"
+        raise LookupError(msg)
+
+    primary = create_primary_engine(settings_of(replicated_cluster, connect_args={"password": fail}))
+    with pytest.raises(LookupError, match="sealed"):
+        primary.connect()
+
+
+def test_terminating_wakes_the_thread_that_waits(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: its socket is shut down, and not closed: the number could be another connection's at once."""
+    driver = PsycopgSync()
+    with connected(replicated_cluster) as connection:
+        errors: list[Exception] = []
+
+        def wait() -> None:
+            try:
+                connection.execute("SELECT pg_sleep(60)")
+            except psycopg.OperationalError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while not connection.lock.locked():
+            time.sleep(0.001)
+        driver.terminate(connection)
+        thread.join(10)
+        assert len(errors) == 1
+        assert driver.is_lost(errors[0])
+        driver.terminate(connection)  # what is closed stays closed
+        with connection.lock:
+            driver.terminate(connection)
+        assert connection.closed
+
+
+def test_an_own_question_leaves_no_transaction_open(replicated_cluster: LocalCluster) -> None:
+    """Nor does it end one."""
+    driver = PsycopgSync()
+    idle = psycopg.pq.TransactionStatus.IDLE
+    with connected(replicated_cluster) as connection:
+        connection.autocommit = False
+        assert complete(driver.fetch_row(connection, "SELECT 1 AS n")) == {"n": 1}
+        assert connection.info.transaction_status == idle
+        connection.execute("SELECT 1")
+        assert complete(driver.fetch_row(connection, "SELECT 2 AS n")) == {"n": 2}
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+        connection.rollback()
+        with pytest.raises(psycopg.OperationalError):
+            complete(driver.fetch_row(connection, "SELECT pg_terminate_backend(pg_backend_pid()) AS n"))
+        complete(driver.close(connection, within=1))
+        assert connection.closed
+
+
+def test_connections_that_do_not_report_are_refused(replicated_cluster: LocalCluster) -> None:
+    """A `do_connect` listener that makes its own connection would hide lost commits."""
+    primary = create_primary_engine(settings_of(replicated_cluster))
+    url = make_url(replicated_cluster.primary.url).set(drivername="postgresql").render_as_string(hide_password=False)
+    event.listen(primary, "do_connect", lambda *_: psycopg.connect(url))
+    with pytest.raises(ConfigurationError, match="connect_args"):
+        primary.connect()
