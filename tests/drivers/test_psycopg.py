@@ -137,6 +137,24 @@ async def test_a_connection_is_terminated_while_another_task_waits_on_it(replica
     await driver.end_statement(connection)
 
 
+async def test_a_connection_whose_server_is_gone_is_terminated_twice(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: its socket is not connected any more, and the monitor must not fail at that."""
+    driver = Psycopg()
+    arguments = driver.connect_args({}, application_name="x", timeout=10, pooled=False)
+    connection = await driver.connect(make_url(on_psycopg(replicated_cluster.primary.url)), arguments)
+    waiting = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
+    await until(connection.lock.locked)
+    # The event loop waits for it, so that the waiting task learns nothing yet.
+    replicated_cluster.primary.execute(f"SELECT pg_terminate_backend({connection.info.backend_pid}, 10000)")
+
+    driver.terminate(connection)
+    driver.terminate(connection)
+
+    with pytest.raises(driver.lost_connection):
+        await waiting
+    assert driver.is_closed(connection)
+
+
 async def test_a_question_begins_no_transaction(replicated_cluster: LocalCluster) -> None:
     """Psycopg would begin one for each statement, and it would stay open."""
     driver = Psycopg()

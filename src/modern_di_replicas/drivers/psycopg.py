@@ -2,6 +2,7 @@
 
 import asyncio
 import collections.abc
+import contextlib
 import inspect
 import os
 import pathlib
@@ -188,7 +189,8 @@ class Psycopg:
             connection.pgconn.finish()
             return
         # Another task waits on it, and must not lose its socket meanwhile: it reads the end of the stream now.
-        with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+        # A socket that has been reset, or terminated before, is not connected: that task is about to see it.
+        with socket.socket(fileno=os.dup(connection.fileno())) as duplicate, contextlib.suppress(OSError):
             duplicate.shutdown(socket.SHUT_RDWR)
         # Where that task is cancelled as well, it closes nothing.
         _finish(connection, asyncio.get_running_loop())
