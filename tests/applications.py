@@ -16,13 +16,20 @@ import httpx
 import litestar
 import modern_di_fastapi
 import modern_di_litestar
+import modern_di_starlette
 from litestar.di import NamedDependency
 from modern_di import Container, Group, Scope, providers
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 import modern_di_replicas.fastapi
 import modern_di_replicas.litestar
+import modern_di_replicas.starlette
 from modern_di_replicas import Intent, ReplicationSettings, RoutedSession, read_intent, write_intent
 
 
@@ -70,14 +77,14 @@ class Repositories(Group):
 class Application:
     """One application under test, with its container and a client."""
 
-    asgi: fastapi.FastAPI | litestar.Litestar
+    asgi: Starlette | litestar.Litestar
     container: Container
 
     @contextlib.asynccontextmanager
     async def running(self) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
         """Start the application, give a client, and stop the application."""
         app = self.asgi
-        lifespan = app.router.lifespan_context(app) if isinstance(app, fastapi.FastAPI) else app.lifespan()
+        lifespan = app.router.lifespan_context(app) if isinstance(app, Starlette) else app.lifespan()
         transport = httpx.ASGITransport(typing.cast(typing.Any, app), raise_app_exceptions=False)
         async with lifespan, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield client
@@ -320,6 +327,112 @@ def build_litestar(  # noqa: C901  # one function for each route, and the routes
     return Application(asgi=app, container=container)
 
 
+def build_starlette(settings: ReplicationSettings, group: type[Group] | None = None) -> Application:  # noqa: C901  # one function for each route, and the routes are the point
+    container = Container(
+        groups=[group or modern_di_replicas.starlette.Dependencies, Repositories],
+        context={ReplicationSettings: settings},
+    )
+    visitors = Annotated[Places, modern_di_starlette.FromDI(Places)]
+    inject = modern_di_starlette.inject
+
+    @inject
+    async def root(_: Request, places: visitors) -> Response:
+        return Response(headers=headers(await places.visit(3)))
+
+    @inject
+    @write_intent
+    async def marked_below(_: Request, places: visitors) -> Response:
+        return Response(headers=headers(await places.visit()))
+
+    @write_intent
+    @inject
+    async def marked_above(_: Request, places: visitors) -> Response:
+        return Response(headers=headers(await places.visit()))
+
+    engine_of = Annotated[AsyncEngine, modern_di_starlette.FromDI(AsyncEngine)]
+
+    @inject
+    @read_intent
+    def marked_sync_below(_: Request, engine: engine_of) -> Response:
+        return JSONResponse(str(engine.sync_engine.logging_name))
+
+    @read_intent()
+    @inject
+    def marked_sync_above(_: Request, engine: engine_of) -> Response:
+        return JSONResponse(str(engine.sync_engine.logging_name))
+
+    @inject
+    @read_intent(group="analytics")
+    async def search(_: Request, places: visitors) -> Response:
+        return Response(headers=headers(await places.visit()))
+
+    @inject
+    async def fail(_: Request, places: visitors) -> Response:
+        await places.fail()
+        return Response()
+
+    @inject
+    async def dawdle(_: Request, places: visitors) -> Response:
+        await places.dawdle()
+        return Response()
+
+    @inject
+    async def time_out(_: Request, places: visitors) -> Response:
+        async with asyncio.timeout(0.01):
+            await places.dawdle()
+        return Response()
+
+    @inject
+    async def types(
+        _: Request,
+        engine: engine_of,
+        session: Annotated[AsyncSession, modern_di_starlette.FromDI(AsyncSession)],
+    ) -> Response:
+        assert isinstance(session, RoutedSession)
+        return JSONResponse([type(engine).__name__, type(session).__name__])
+
+    @inject
+    async def websocket(
+        socket: WebSocket, connection: Annotated[Container, modern_di_starlette.FromDI(Container)]
+    ) -> None:
+        await socket.accept()
+        await socket.send_json(await visit_in_child(connection))
+        await socket.send_json(await visit_in_child(connection, Intent.read()))
+        await socket.close()
+
+    @inject
+    @read_intent
+    async def marked_websocket(
+        socket: WebSocket, connection: Annotated[Container, modern_di_starlette.FromDI(Container)]
+    ) -> None:
+        await socket.accept()
+        await socket.send_json(await visit_in_child(connection))
+        await socket.close()
+
+    sub = Starlette(routes=[Route("/get", root), Route("/marked", marked_below)])
+    both = ["GET", "POST"]
+    app = Starlette(
+        routes=[
+            Route("/", root, methods=list(METHODS)),
+            Route("/marked-below", marked_below),
+            Route("/marked-above", marked_above),
+            Route("/marked-sync-below", marked_sync_below, methods=["POST"]),
+            Route("/marked-sync-above", marked_sync_above, methods=["POST"]),
+            Mount("/router", routes=[Route("/search", search, methods=["POST"])]),
+            Mount("/sub", sub),
+            Route("/fail", fail, methods=both),
+            Route("/dawdle", dawdle, methods=both),
+            Route("/timeout", time_out, methods=both),
+            Route("/types", types),
+            WebSocketRoute("/ws", websocket),
+            WebSocketRoute("/ws-marked", marked_websocket),
+        ]
+    )
+    modern_di_replicas.starlette.setup_replicas(sub, container)
+    modern_di_replicas.starlette.setup_replicas(app, container)
+    return Application(asgi=app, container=container)
+
+
 async def visit_in_child(container: Container, intent: Intent | None = None) -> dict[str, typing.Any]:
     """Visit in a unit of work of its own, below the container of a websocket connection."""
     context = {} if intent is None else {Intent: intent}
@@ -327,4 +440,4 @@ async def visit_in_child(container: Container, intent: Intent | None = None) -> 
         return await unit_of_work.resolve(Places).visit()
 
 
-BUILDERS = {"fastapi": build_fastapi, "litestar": build_litestar}
+BUILDERS = {"fastapi": build_fastapi, "litestar": build_litestar, "starlette": build_starlette}

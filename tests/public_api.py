@@ -23,6 +23,7 @@ MODULES: typing.Final = (
     "modern_di_replicas.httpx",
     "modern_di_replicas.litestar",
     "modern_di_replicas.observability",
+    "modern_di_replicas.starlette",
     "modern_di_replicas.sync",
     "modern_di_replicas.taskiq",
     "modern_di_replicas.testing",

@@ -17,7 +17,7 @@ from tests.applications import BUILDERS, Application
 from tests.waiting import until
 
 
-@pytest.fixture(params=["fastapi", "litestar"])
+@pytest.fixture(params=["fastapi", "litestar", "starlette"])
 def application(
     request: pytest.FixtureRequest, replicated_cluster: LocalCluster, worker_application_name: str
 ) -> Application:

@@ -11,10 +11,12 @@ import pytest
 from modern_di import Container, Group, Scope, providers
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from starlette.applications import Starlette
 
 import modern_di_replicas
 import modern_di_replicas.fastapi
 import modern_di_replicas.litestar
+import modern_di_replicas.starlette
 from modern_di_replicas import (
     ConfigurationError,
     Intent,
@@ -32,10 +34,11 @@ READS = ("GET", "HEAD", "OPTIONS")
 GROUPS: dict[str, type[modern_di_replicas.Dependencies]] = {
     "fastapi": modern_di_replicas.fastapi.Dependencies,
     "litestar": modern_di_replicas.litestar.Dependencies,
+    "starlette": modern_di_replicas.starlette.Dependencies,
 }
 
 
-@pytest.fixture(params=["fastapi", "litestar"])
+@pytest.fixture(params=["fastapi", "litestar", "starlette"])
 def framework(request: pytest.FixtureRequest) -> str:
     return typing.cast(str, request.param)
 
@@ -189,6 +192,8 @@ def test_a_container_without_the_dependencies_is_refused(framework: str, groups:
     def set_up() -> None:
         if framework == "fastapi":
             modern_di_replicas.fastapi.setup_replicas(fastapi.FastAPI(), container)
+        elif framework == "starlette":
+            modern_di_replicas.starlette.setup_replicas(Starlette(), container)
         else:
             modern_di_replicas.litestar.ReplicasPlugin(container)
 

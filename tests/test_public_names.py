@@ -10,7 +10,17 @@ from tests.public_api import FILE, describe
 
 ROOT = pathlib.Path(__file__).parent.parent
 PUBLIC = (
-    *("", ".errors", ".fastapi", ".faststream", ".flask", ".httpx", ".litestar", ".observability", ".sync", ".taskiq"),
+    "",
+    ".errors",
+    ".fastapi",
+    ".faststream",
+    ".flask",
+    ".httpx",
+    ".litestar",
+    ".observability",
+    ".starlette",
+    ".sync",
+    ".taskiq",
     *(".testing", ".testing.fixtures"),
 )
 # Assertions in blocks that are invisible where Markdown is rendered; users do not copy them.

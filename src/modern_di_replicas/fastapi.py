@@ -1,42 +1,23 @@
 """FastAPI: the intent comes from the request, and one call sets the application up."""
 
 import collections.abc
-import contextlib
 import typing
 
 import fastapi
 import modern_di_fastapi
-from modern_di import Container, Scope, providers
-from starlette.routing import BaseRoute
-from starlette.types import Lifespan
+from modern_di import Container
 
-from modern_di_replicas import dependencies
-from modern_di_replicas.asgi.middleware import TokenMiddleware, TokenState
+from modern_di_replicas import starlette
 from modern_di_replicas.errors import ConfigurationError
-from modern_di_replicas.intent import Intent, marked_intent, resolve_intent
+from modern_di_replicas.intent import marked_intent
+from modern_di_replicas.starlette import mark_routes, request_intent
 
 
-def request_intent(container: Container, declared: Intent | None, request: fastapi.Request | None = None) -> Intent:
-    """Return the intent of a unit of work: what its context declares, its endpoint's marker, or its HTTP method.
-
-    A websocket, and a unit of work outside any request, writes unless declared otherwise.
-    """
-    connection = dependencies.enclosing_connection(container, fastapi.WebSocket) if request is None else request
-    endpoint = connection.scope.get("endpoint") if connection is not None else None
-    return resolve_intent(
-        declared=declared,
-        endpoint=endpoint,
-        marked=marked_intent(endpoint),
-        method=request.method if request is not None else None,
-    )
+__all__ = ["Dependencies", "mark_routes", "request_intent", "setup_replicas"]
 
 
-class Dependencies(dependencies.Dependencies):
+class Dependencies(starlette.Dependencies):
     """The providers for FastAPI; see `modern_di_replicas.Dependencies`."""
-
-    intent = providers.Factory(
-        request_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": dependencies.declared_intent}
-    )
 
 
 def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
@@ -52,71 +33,8 @@ def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
         UnknownGroupError: when the application starts, a marker names a group that no replica declares.
 
     """
-    dependencies.check_container(container, Dependencies)
-    state = TokenState()
-    app.router.lifespan_context = _watch_servers(app.router.lifespan_context, container, state)
-    _add_outermost(app, state)
+    starlette.prepare(app, container, Dependencies, check=_check_dependencies)
     return modern_di_fastapi.setup_di(app, container)
-
-
-def _add_outermost(app: fastapi.FastAPI, state: TokenState) -> None:
-    """Add the middleware outside of Starlette's own, which answers exceptions that no handler takes with a 500."""
-    if app.middleware_stack is not None:
-        raise ConfigurationError(
-            field="app", value=app, remedy="call setup_replicas before the application starts, or serves a request"
-        )
-    build = app.build_middleware_stack
-    # A method of one object is replaced: `add_middleware` adds inside of that one.
-    typing.cast(typing.Any, app).build_middleware_stack = lambda: TokenMiddleware(build(), state)
-
-
-def _watch_servers(
-    original: Lifespan[fastapi.FastAPI], container: Container, state: TokenState
-) -> Lifespan[fastapi.FastAPI]:
-    @contextlib.asynccontextmanager
-    async def watched(
-        app: fastapi.FastAPI,
-    ) -> collections.abc.AsyncIterator[collections.abc.Mapping[str, typing.Any] | None]:
-        async with (
-            dependencies.monitored(container, list(_marked_intents(app.routes)), state),
-            original(app) as lifespan_state,
-        ):
-            yield lifespan_state
-
-    # A lifespan yields nothing or a mapping; the union of the two has no name of its own in Starlette.
-    return typing.cast(Lifespan[fastapi.FastAPI], watched)
-
-
-def mark_routes(router: fastapi.APIRouter, marker: collections.abc.Callable[[typing.Any], object]) -> None:
-    """Mark the endpoints that a router has now, those of the routers included in it too.
-
-    An endpoint that has a marker of its own keeps it.
-
-    Args:
-        router: the router; call this once its routes are declared.
-        marker: `read_intent`, `write_intent`, or what `read_intent(group=...)` returns.
-
-    """
-    for route in _all_routes(router.routes):
-        endpoint = getattr(route, "endpoint", None)
-        if endpoint is not None and marked_intent(endpoint) is None:
-            marker(endpoint)
-
-
-def _marked_intents(routes: collections.abc.Iterable[BaseRoute]) -> collections.abc.Iterator[Intent]:
-    for route in _all_routes(routes):
-        _check_dependencies(route)
-        intent = marked_intent(getattr(route, "endpoint", None))
-        if intent is not None:
-            yield intent
-
-
-def _all_routes(routes: collections.abc.Iterable[BaseRoute]) -> collections.abc.Iterator[typing.Any]:
-    for route in routes:
-        yield route
-        # A mount has routes of its own; a router that FastAPI includes lazily is behind its `original_router`.
-        inner = getattr(route, "original_router", route)
-        yield from _all_routes(getattr(inner, "routes", None) or ())
 
 
 def _check_dependencies(route: typing.Any) -> None:  # noqa: ANN401  # routes of FastAPI and Starlette
