@@ -79,7 +79,7 @@ docs: $(UV)  ## the documentation site, into site/; broken links are errors
 	@$(UV) pip install --quiet --python .venv-docs --group docs
 	@.venv-docs/bin/mkdocs build --strict
 
-history: install  ## 100,000 operations while everything fails: checks what each client may see
+history: install  ## 100,000 operations on FastAPI and 50,000 on Flask while everything fails
 	@$(RUN) python -m tests.history
 
 soak: install  ## ten minutes with faults, beside plain SQLAlchemy: memory, tasks, descriptors and objects

@@ -30,7 +30,10 @@ from tests.history.interrupted import InterruptedConnection, Interruption, inter
 from tests.history.recipe import Recipe
 
 
-VARIANTS: typing.Final = ("ours", "naive", "pin")
+FLASK: typing.Final = "flask"
+"""Ours in synchronous code: see `threaded`."""
+OURS: typing.Final = ("ours", FLASK)
+VARIANTS: typing.Final = (*OURS, "naive", "pin")
 FORGETFUL: typing.Final = "forgetful"
 """Ours with a planted bug: a commit that raised an error counts as one that did not happen."""
 

@@ -105,13 +105,13 @@ class Clients:
         path = f"/{'bounded' if operation is Operation.BOUNDED else 'registers'}/{key}"
         if operation is Operation.WRITE and key == visitor.name and self._random.random() < INTERRUPTED:
             path += f"?commit={self._history.interruption}"
-        worker = self._random.choice(self._history.workers)
+        port_of_worker = self._random.choice(self._history.ports)
         began = time.monotonic()
         value = port = by_replica = None
         failure = ""
         try:
             async with asyncio.timeout(PATIENCE):
-                status, body = await visitor.request(worker, method, path)
+                status, body = await visitor.request(port_of_worker, method, path)
         except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
             failure = type(error).__name__
         else:
@@ -125,7 +125,7 @@ class Clients:
             began=began,
             ended=time.monotonic(),
             value=value,
-            worker=worker,
+            worker=visitor.worker,
             port=port,
             by_replica=by_replica,
             failure=failure,

@@ -25,7 +25,7 @@ class Event:
     value: int | None
     """What was written or read; None when it failed: of a write, nobody knows then whether it happened."""
     worker: int = 0
-    """The port of the worker that was asked."""
+    """The worker that was asked."""
     port: int | None = None
     """The server that answered."""
     by_replica: bool | None = None
@@ -57,8 +57,10 @@ class Disturbance:
 class History:
     """Everything that happened in one run."""
 
+    ports: list[int] = dataclasses.field(default_factory=list)
+    """Where requests are sent to: at one port, all workers of a server may listen."""
     workers: list[int] = dataclasses.field(default_factory=list)
-    """The ports of all workers."""
+    """What tells the workers apart: their ports, or their process ids."""
     events: list[Event] = dataclasses.field(default_factory=list)
     disturbances: list[Disturbance] = dataclasses.field(default_factory=list)
     interruption: str = ""

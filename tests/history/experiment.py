@@ -55,8 +55,8 @@ async def record(  # noqa: PLR0913  # each is one fact, by its name
         pin=PIN,
     )
     deadline = time.monotonic() + seconds
-    async with working(settings, count=WORKERS, log=log) as ports, asyncio.TaskGroup() as group:
-        history.workers = ports
+    async with working(settings, count=WORKERS, log=log) as found, asyncio.TaskGroup() as group:
+        history.ports, history.workers = found
         clients = Clients(history, faults.look)
         group.create_task(clients.work())
         reporter = group.create_task(_report(history, progress))

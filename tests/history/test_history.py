@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from modern_di_replicas.testing import LocalCluster
-from tests.history.application import FORGETFUL
+from tests.history.application import FLASK, FORGETFUL
 from tests.history.checker import bounded_staleness, check, read_your_writes
 from tests.history.events import History, Operation
 from tests.history.experiment import GRACE, LAG, record
@@ -54,9 +54,12 @@ async def something_of_everything(faults: Faults) -> None:
     await until(answered(faults.history, 100))
 
 
-async def test_clients_of_ours_see_what_they_were_promised(faults: Faults, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("variant", ["ours", pytest.param(FLASK, marks=pytest.mark.slow)])
+async def test_clients_of_ours_see_what_they_were_promised(
+    faults: Faults, tmp_path: pathlib.Path, variant: str
+) -> None:
     """INVARIANT: two workers, a replica that lags, a pause, a crash and a primary that moves: not one wrong answer."""
-    history = await recorded("ours", faults, something_of_everything, tmp_path)
+    history = await recorded(variant, faults, something_of_everything, tmp_path)
 
     assert check(history, lag=LAG, grace=GRACE) == []
     places = collections.Counter(

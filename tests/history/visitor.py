@@ -15,6 +15,8 @@ class Visitor:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.worker = 0
+        """Who was asked last: what the answer says, or its port."""
         self._cookies: dict[str, str] = {}
         self._connections: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
 
@@ -26,6 +28,7 @@ class Visitor:
             asyncio.IncompleteReadError: it closed the connection half-way.
 
         """
+        self.worker = port
         try:
             return await self._exchange(port, method, path)
         except BaseException:
@@ -47,8 +50,10 @@ class Visitor:
         for name, value in headers:
             if name == "set-cookie":
                 self._keep(value)
+            elif name == "x-worker":
+                self.worker = int(value)
         status = int(head[0].split(" ")[1])
-        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or ("connection", "close") in headers:
             self._close(port)  # as uvicorn does, after an error that nobody handled
         return status, body
 

@@ -10,7 +10,9 @@ import pathlib
 import sys
 import typing
 
-from tests.history.application import WorkerSettings
+from tests.history.application import FLASK, WorkerSettings
+from tests.history.visitor import Visitor
+from tests.waiting import until
 
 
 ROOT: typing.Final = pathlib.Path(__file__).parents[2]
@@ -21,8 +23,8 @@ END_SECONDS: typing.Final = 15.0
 @contextlib.asynccontextmanager
 async def working(
     settings: WorkerSettings, *, count: int, log: typing.IO[bytes]
-) -> collections.abc.AsyncIterator[list[int]]:
-    """Start workers and give their ports; leaving the block ends them.
+) -> collections.abc.AsyncIterator[tuple[list[int], list[int]]]:
+    """Start workers and give their ports, and what tells them apart; leaving the block ends them.
 
     Args:
         settings: what each of them has to know.
@@ -31,18 +33,37 @@ async def working(
 
     """
     async with contextlib.AsyncExitStack() as stack:
-        processes = [await stack.enter_async_context(_process(settings, log)) for _ in range(count)]
+        given = json.dumps(dataclasses.asdict(settings))
+        is_forked = settings.variant == FLASK
+        commands = [["threaded", given, str(count)]] if is_forked else [["application", given]] * count
+        processes = [await stack.enter_async_context(_process(command, log)) for command in commands]
         async with asyncio.timeout(START_SECONDS):
             ports = [await _port(process) for process in processes]
-        yield ports
+            found = ports, await _forked(ports[0], count) if is_forked else ports
+        yield found
+
+
+async def _forked(port: int, count: int) -> list[int]:
+    """Return the process ids of all workers that listen at a port."""
+    found: set[int] = set()
+
+    async def have_answered() -> bool:
+        async with Visitor("starter") as visitor:
+            await visitor.request(port, "GET", "/registers/shared")
+            found.add(visitor.worker)
+        return len(found) == count
+
+    await until(have_answered)
+    return sorted(found)
 
 
 @contextlib.asynccontextmanager
 async def _process(
-    settings: WorkerSettings, log: typing.IO[bytes]
+    command: list[str], log: typing.IO[bytes]
 ) -> collections.abc.AsyncIterator[asyncio.subprocess.Process]:
+    module, *arguments = command
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.history.application", json.dumps(dataclasses.asdict(settings))),
+        *(sys.executable, "-m", f"tests.history.{module}", *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=log,
