@@ -60,11 +60,14 @@ class Proxy:
             self._tasks.add(asyncio.create_task(self._pump(source, sink)))
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
+        try:
             while data := await source.read(65536):
                 sink.write(data)
                 await sink.drain()
-        sink.close()
+        except ConnectionError:
+            pass
+        finally:
+            sink.close()
 
 
 @contextlib.asynccontextmanager

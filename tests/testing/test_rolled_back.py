@@ -135,6 +135,9 @@ async def test_autocommit_keeps_what_it_did(container: Container) -> None:
         engine = container.resolve(PrimaryEngine).execution_options(isolation_level="AUTOCOMMIT")
         async with engine.connect() as core:
             await core.execute(text("INSERT INTO rolled_back_note VALUES ('at once')"))
+        read_only = engine.execution_options(postgresql_readonly=True, postgresql_deferrable=True)
+        async with read_only.connect() as connection:
+            assert await connection.scalar(text("SELECT count(*) FROM rolled_back_note")) == 1
         async with engine.connect() as idle:
             adapted = typing.cast(typing.Any, (await idle.get_raw_connection()).dbapi_connection)
             assert adapted.dbapi is idle.dialect.dbapi

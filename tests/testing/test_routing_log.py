@@ -17,6 +17,7 @@ from modern_di_replicas import (
     carried_token,
     unit_of_work,
 )
+from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.testing import RoutingLog, routing_log, strict
 
 
@@ -54,6 +55,15 @@ async def test_reads_of_a_replica_are_told_apart_from_the_primarys(
         routing_log.assert_nothing_written()
     with pytest.raises(AssertionError, match="the primary ran statements"):
         routing_log.assert_only_replicas()
+
+
+async def test_the_question_of_the_log_is_not_a_write(database: ReplicationSettings) -> None:
+    """INVARIANT: it is sent past SQLAlchemy; counted as a write, it would keep the next read off the replicas."""
+    client = Client(is_request=True)
+    with routing_log() as log, request_of(client):
+        await run(database, Intent.write(), "SELECT 1")
+    log.assert_only_primary()
+    assert not client.wrote
 
 
 async def test_an_empty_log_proves_nothing() -> None:

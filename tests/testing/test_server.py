@@ -14,6 +14,7 @@ from modern_di_replicas.errors import ClusterStateError, ServerFailedError
 from modern_di_replicas.testing import LocalCluster, LocalServer, operations, processes, server
 from modern_di_replicas.testing.programs import Programs
 from modern_di_replicas.testing.waiting import wait_until
+from tests.driver import DRIVER
 
 
 def rows(of: LocalServer, table: str) -> str:
@@ -27,7 +28,7 @@ async def test_the_addresses_work_and_the_password_is_needed(replicated_cluster:
     async with engine.connect() as connection:
         assert await connection.scalar(sa.text("SELECT current_setting('cluster_name')")) == "replica-1"
     await engine.dispose()
-    assert replica.dsn == replica.url.replace("+asyncpg", "")
+    assert replica.dsn == replica.url.replace(f"+{DRIVER}", "")
     assert repr(replica) == f"LocalServer(name='replica-1', port={replica.port})"
 
     wrong = create_async_engine(sa.make_url(replica.url).set(password="wrong"))

@@ -32,6 +32,9 @@ CATCH_UP: typing.Final = 2.0
 
 PAUSE: typing.Final = 0.05
 
+REPETITIONS: typing.Final = 6
+"""How often a driver executes a statement before it prepares it, at the most: psycopg five times, asyncpg not once."""
+
 Clock = collections.abc.Callable[[], float]
 Span = tuple[float, float]
 """The time of this machine before a question and after its answer."""
@@ -170,6 +173,8 @@ class Patient:
 
     async def _execute_elsewhere(self, other: typing.Any) -> None:  # noqa: ANN401  # the driver's own type
         """Have a prepared statement executed by a process that has not prepared it: the one that has is busy."""
+        for _ in range(REPETITIONS):
+            await self._driver.fetch_row(other, PROCESS)
         busy = asyncio.create_task(self._ask("busy", BUSY))
         while not busy.done():
             await asyncio.sleep(PAUSE)  # first of all, so that the other one has the process

@@ -97,20 +97,20 @@ _PURE_FUNCTIONS: typing.Final = _words(
     array_to_string array_upper avg bool_and bool_or btrim cardinality cast ceil ceiling char_length character_length
     clock_timestamp coalesce concat concat_ws corr count cume_dist current_database current_schema current_setting
     current_user date date_bin date_part date_trunc decode dense_rank encode every exp extract first_value floor format
-    generate_series generate_subscripts gen_random_uuid greatest inet_server_addr inet_server_port initcap
-    isfinite json_agg json_array_elements json_array_elements_text json_array_length json_build_array json_build_object
+    generate_series generate_subscripts gen_random_uuid greatest host inet_server_addr inet_server_port initcap isfinite
+    json_agg json_array_elements json_array_elements_text json_array_length json_build_array json_build_object
     json_object_agg jsonb_agg jsonb_array_elements jsonb_array_elements_text jsonb_array_length jsonb_build_array
     jsonb_build_object jsonb_each jsonb_each_text jsonb_object_agg jsonb_object_keys jsonb_set jsonb_typeof
     jsonb_path_exists jsonb_path_query jsonb_path_query_array jsonb_strip_nulls justify_interval lag last_value lead
     least length ln log lower lpad ltrim make_date make_interval make_time make_timestamp make_timestamptz max md5 min
     mod mode now nth_value ntile nullif num_nonnulls num_nulls octet_length overlay percent_rank percentile_cont
-    percentile_disc pg_backend_pid pg_column_size pg_is_in_recovery pg_relation_size pg_size_pretty pg_table_size
-    pg_total_relation_size phraseto_tsquery plainto_tsquery position pow power random range_agg rank regexp_match
-    regexp_matches regexp_replace regexp_split_to_array repeat replace reverse round row_number row_to_json rpad rtrim
-    set_config sha256 sign split_part sqrt starts_with statement_timestamp stddev string_agg string_to_array
-    string_to_table strpos substr substring sum to_char to_date to_json to_jsonb to_number to_timestamp to_tsquery
-    to_tsvector transaction_timestamp translate treat trim trunc ts_headline ts_rank ts_rank_cd unnest upper variance
-    version websearch_to_tsquery width_bucket
+    percentile_disc pg_backend_pid pg_column_size pg_current_xact_id_if_assigned pg_is_in_recovery pg_relation_size
+    pg_size_pretty pg_table_size pg_total_relation_size phraseto_tsquery plainto_tsquery position pow power random
+    range_agg rank regexp_match regexp_matches regexp_replace regexp_split_to_array repeat replace reverse round
+    row_number row_to_json rpad rtrim set_config sha256 sign split_part sqrt starts_with statement_timestamp stddev
+    string_agg string_to_array string_to_table strpos substr substring sum to_char to_date to_json to_jsonb to_number
+    to_timestamp to_tsquery to_tsvector transaction_timestamp translate treat trim trunc ts_headline ts_rank ts_rank_cd
+    unnest upper variance version websearch_to_tsquery width_bucket
     """
 )
 """Built-in functions that write nothing. PostgreSQL, chapter 9, "Functions and Operators"."""

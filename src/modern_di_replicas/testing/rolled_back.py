@@ -128,9 +128,19 @@ class SharedConnection(AdaptedConnection):
         if name is not None:
             self._run(self._savepoints.roll_back(name))
 
-    def set_isolation_level(self, level: str) -> None:
+    def set_isolation_level(self, level: object) -> None:
         """Note whether statements are committed one by one; any other isolation is that of the shared transaction."""
-        self._commits_itself = level == "autocommit"
+        if isinstance(level, str):  # asyncpg's; psycopg says autocommit apart, and gives an `IsolationLevel`, or None
+            self._commits_itself = level == "autocommit"
+
+    def set_autocommit(self, value: bool) -> None:  # noqa: FBT001  # psycopg's signature
+        """Note the same, as psycopg says it."""
+        self._commits_itself = value
+
+    def set_read_only(self, value: object) -> None:
+        """Do nothing, as asyncpg's would: the shared transaction has begun."""
+
+    set_deferrable = set_read_only
 
     def close(self) -> None:
         try:
