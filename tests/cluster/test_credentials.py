@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import URL, make_url, text
 
-from modern_di_replicas import Monitor, RoutedSession
+from modern_di_replicas import EVENTUAL, Intent, Monitor, RoutedSession
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
@@ -47,7 +47,8 @@ async def test_a_password_is_rotated_under_load(disposable_cluster: LocalCluster
                     async with RoutedSession(servers.primary) as session:
                         await session.execute(text("INSERT INTO written DEFAULT VALUES"))
                         await session.commit()
-                    async with servers.session() as session:
+                    # On a busy machine, the replicas may always lag behind what was just written.
+                    async with servers.session(intent=Intent.read(consistency=EVENTUAL)) as session:
                         assert await session.scalar(text("SELECT 1")) == 1
                         answered.add(session.decision.server)
                 except Exception as error:  # noqa: BLE001  # whatever it is, a user would see it

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from modern_di_replicas import ConsistencyToken, Monitor, RoutedSession
+from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.cluster.questions import SOURCES, Source, find_missing
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.snapshot import Role
@@ -194,3 +195,19 @@ async def test_a_server_that_shuts_down_while_it_is_asked_lacks_nothing() -> Non
     driver = driver_of(make_url("postgresql+asyncpg://app@db-1/shop"))
     with pytest.raises(SaidError, match="57P01"):
         await find_missing(driver, fetch, SaidError("42501"))
+
+
+async def test_a_new_connection_may_ask_for_what_the_last_one_could_not(cluster: LocalCluster) -> None:
+    """When the server was started, for instance: the privilege may have been granted meanwhile."""
+    server, source = cluster.primary, SOURCES["pg_postmaster_start_time"]
+    url = make_url(server.url).set(username="app", password="app")
+    probe = Probe(url=url.render_as_string(hide_password=False), timeout=10)
+    server.execute(revoked(source))
+    try:
+        assert (await probe.ask()).started is None
+    finally:
+        server.execute(source.grant("public").replace('"', ""))
+    server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
+
+    assert (await probe.ask()).started is not None
+    await probe.close()

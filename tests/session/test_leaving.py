@@ -1,6 +1,9 @@
 """A session that leaves its replica, or gives its connections back."""
 
-from sqlalchemy import text
+import asyncio
+
+import pytest
+from sqlalchemy import event, text
 
 from modern_di_replicas import SessionFactory
 from modern_di_replicas.testing import LocalCluster
@@ -21,3 +24,20 @@ async def test_a_unit_of_work_goes_on_with_the_replica_that_one_of_its_sessions_
         async with sessions() as later:
             assert await later.scalar(text("SELECT 1")) == 1
             assert later.decision.server == moved_to
+
+
+async def test_a_session_that_is_cancelled_while_it_gives_its_connection_back_keeps_none(
+    shop_cluster: LocalCluster,
+) -> None:
+    """INVARIANT: the connection returns to its pool at once, also when the rollback before that was cut short."""
+    async with serving(shop_cluster) as servers:
+        session = servers.session()
+        await session.execute(text("SELECT 1"))
+
+        @event.listens_for(servers.replica.sync_engine, "reset")
+        def _cancel(*_: object) -> None:
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await session.close()
+        assert servers.checked_out() == 0

@@ -1,9 +1,11 @@
 """A session that leaves its replica: for the primary, to its end, or for another replica."""
 
+import contextlib
 import dataclasses
 import typing
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.orm import SessionTransaction
 
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaRole
@@ -176,9 +178,11 @@ class LeavingSession(GuardedSession):
 def _give_back(connection: Connection) -> None:
     try:
         connection.close()
-    except BaseException:  # cancelled in the middle, and nothing else refers to it
-        connection.invalidate()
-        connection.close()
+    except BaseException:
+        # Cancelled in the middle, and nothing else refers to it: older versions of SQLAlchemy leave it open.
+        for end in (connection.invalidate, connection.close):
+            with contextlib.suppress(ResourceClosedError):
+                end()
         raise
 
 

@@ -9,12 +9,17 @@ from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.driver import only_on
+from tests.proxy import Proxy
 
 
 def probe_of(server: LocalServer, *, timeout: float = 0.3) -> Probe:
     driver = driver_of(make_url(server.url))
     arguments = driver.connect_args({}, application_name="probe", timeout=timeout, pooled=False)
     return Probe(url=server.url, timeout=timeout, connect_args=arguments)
+
+
+def at_port(server: LocalServer, port: int) -> str:
+    return make_url(server.url).set(port=port).render_as_string(hide_password=False)
 
 
 async def test_a_probe_tells_what_a_server_says_of_itself(replicated_cluster: LocalCluster) -> None:
@@ -76,6 +81,39 @@ async def test_a_brief_answer_is_as_full_as_the_others(replicated_cluster: Local
     assert (elsewhere.system, elsewhere.timeline) == (full.system, full.timeline)
     assert elsewhere.database != full.database
     await probe.close()
+
+
+@pytest.mark.parametrize("refused", [True, False])
+async def test_an_answer_that_was_slow_counts_when_no_other_is_there_first(
+    replicated_cluster: LocalCluster, refused: bool
+) -> None:
+    """The new connection, which is tried meanwhile, is refused, or gets no answer either."""
+    tried = asyncio.Event()
+    silent: list[asyncio.StreamWriter] = []
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if refused:
+            writer.close()
+        silent.append(writer)
+        tried.set()
+
+    server = replicated_cluster.primary
+    async with Proxy(server.port) as proxy, await asyncio.start_server(accept, "127.0.0.1") as other:
+        probe = probe_of(server, timeout=10)
+        probe.url = at_port(server, proxy.port)
+        await probe.ask()
+        proxy.hold(b"")  # the next message, whatever it is
+        probe.timeout = 1.0
+        probe.url = at_port(server, other.sockets[0].getsockname()[1])
+        asking = asyncio.create_task(probe.ask())
+        await tried.wait()
+        proxy.release()
+
+        assert not (await asking).in_recovery
+        assert not probe.has_replaced_silent
+        await probe.close()
+        for writer in silent:
+            writer.close()
 
 
 @pytest.mark.parametrize("connected", [True, False])

@@ -13,6 +13,9 @@ from tests.session.conftest import Servers, serving
 from tests.waiting import until
 
 
+REPLACED = "was silent, and a new one works"
+
+
 async def read_after_write(servers: Servers) -> object:
     async with RoutedSession(servers.primary) as session:
         await session.execute(text("INSERT INTO written DEFAULT VALUES"))
@@ -47,6 +50,11 @@ async def test_a_client_sees_its_write_behind_a_reader_endpoint(
                 proxy.targets = [first.port]  # its next connection leads to the other one
                 proxy.forget()
             await until(lambda: "leads to several servers" in caplog.text)
+            for target in (second, first):  # at least one of these leads to another server again
+                proxy.targets = [target.port]
+                replaced = caplog.text.count(REPLACED)
+                proxy.forget()
+                await until(lambda replaced=replaced: caplog.text.count(REPLACED) > replaced)  # type: ignore[misc]  # a default of a lambda
             await asyncio.to_thread(first.pause_replay)
             for _ in range(10):
                 assert await read_after_write(servers) == "primary"
