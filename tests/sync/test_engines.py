@@ -22,6 +22,9 @@ from modern_di_replicas import (
 )
 from modern_di_replicas.cluster.engines.catch_up import CatchUpRole
 from modern_di_replicas.consistency.client import current_client
+from modern_di_replicas.observability.events import Decided, Shadowed, ShadowWrote
+from modern_di_replicas.observability.hook import Event
+from modern_di_replicas.observability.request import decisions_in
 from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.sync import Monitor, RoutedSession
 from modern_di_replicas.testing import LocalCluster
@@ -225,3 +228,34 @@ def test_a_transaction_of_a_sessionmaker_commits_on_the_primary(servers: Servers
         assert session.decision.cause is Cause.WRITE
     with factory() as session:
         assert session.another().decision == session.decision
+
+
+def test_without_reads_of_the_primary_another_replica_goes_on(shop: ReplicationSettings) -> None:
+    """A unit of work whose replica fails looks for another one, as fresh as it needs."""
+    replicas = [gone_of(shop), shop.servers[0]]
+    with serving(shop, replicas=replicas, primary_reads=False, balancing="round-robin") as servers:
+        with Monitor(servers.replica):
+            pass  # it knows that one is gone, and forgets it
+        served = set()
+        for _ in range(4):
+            with servers.session() as session:
+                assert session.scalar(IN_RECOVERY)
+                served.add(session.decision.server)
+        assert served == {shop.servers[0].label}
+
+
+def test_in_shadow_mode_the_primary_serves_and_the_writes_are_counted(shop: ReplicationSettings) -> None:
+    """The hooks are told what a replica would have done; the decision is in the state of the request."""
+    events: list[Event] = []
+
+    class Recorder:
+        def on_event(self, event: Event) -> None:
+            events.append(event)
+
+    state: dict[str, typing.Any] = {}
+    with serving(shop, shadow=True, hooks=[Recorder()]) as servers, decisions_in(state), servers.session() as session:
+        assert not session.scalar(IN_RECOVERY)
+        session.execute(text("UPDATE account SET balance = balance"))
+        session.rollback()
+        assert state["decision"].cause is Cause.SHADOW
+    assert [type(one) for one in events] == [Shadowed, Decided, ShadowWrote]
