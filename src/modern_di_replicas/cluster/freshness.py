@@ -8,6 +8,7 @@ import typing
 
 from modern_di_replicas.cluster.topology import Server, Topology, Watcher
 from modern_di_replicas.consistency.token import ConsistencyToken
+from modern_di_replicas.drivers.driver import Row
 from modern_di_replicas.routing.positions import Freshness
 
 
@@ -62,6 +63,11 @@ class FreshRead:
         # Otherwise a promotion was noted meanwhile, in another thread: a position of before may be compared with one
         # of after it.
         return server if positions.epoch == epoch and not epoch % 2 else None
+
+    def is_shown_by(self, row: Row) -> bool:
+        """Return whether a server that has answered `about_server` is fresh enough."""
+        required = self.required
+        return required is not None and row["timeline"] == self.topology.positions.timeline and row["lsn"] >= required
 
 
 async def catch_up(read: FreshRead, *, first: str) -> Server | None:

@@ -216,6 +216,10 @@ class Topology:
         """Return how far a server was ever known to be on this timeline; 0 where nothing is known."""
         return self.positions.furthest.get(name, 0)
 
+    def leads_to_several(self, name: str) -> bool:
+        """Return whether there are several servers behind a name, so that each connection may lead to another one."""
+        return name in self.positions.several
+
     @property
     def leader(self) -> str | None:
         """The name of the server that is the primary; None when none is known."""

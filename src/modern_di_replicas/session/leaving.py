@@ -9,8 +9,9 @@ from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.orm import SessionTransaction
 
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaRole
-from modern_di_replicas.cluster.engines.read_connections import StatementNotForReplica
+from modern_di_replicas.cluster.engines.read_connections import ConnectionNotFresh, StatementNotForReplica
 from modern_di_replicas.cluster.failures import CONNECTS, RUNS, Failure, classify
+from modern_di_replicas.cluster.freshness import FreshRead
 from modern_di_replicas.cluster.waiting import wait_for
 from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
 from modern_di_replicas.intent import Intent
@@ -35,6 +36,8 @@ class LeavingSession(GuardedSession):
     _failed: frozenset[str] = frozenset()
     """The replicas that this unit of work has left."""
     _unit: UnitOfWork | None = None
+    _must_have: FreshRead | None = None
+    """What each connection has to show, where the name of the replica leads to several servers."""
 
     # Set by `ReplicaSession.route`.
     _intent: Intent
@@ -88,6 +91,10 @@ class LeavingSession(GuardedSession):
             else:
                 self.escalate(Cause.NEEDS_TRANSACTION, f"{error.foreseen.kind} needs a transaction")
             return True
+        if isinstance(error, ConnectionNotFresh):
+            self._replica.topology.without_replica(self._intent.group)
+            self.escalate(Cause.NOT_FRESH, f"the connection to {self.label} leads to a server that is behind")
+            return True
         failure = classify(error)
         if failure is Failure.OWN:
             raise error
@@ -105,12 +112,18 @@ class LeavingSession(GuardedSession):
             # Its place in the pool is free already; a load inside this statement may have replaced it.
             connection = self._reading.pop(engine, None)
             self._leave_connections(*filter(None, [connection]))
-            if losses < (CONNECTS if connection is None else RUNS) and not health.is_down:
+            tries = CONNECTS if connection is None else RUNS
+            if losses < tries and not health.is_down and not self._may_be_set_back:
                 return False
             ejected = connection is None and health.failed()
         self._replica.policy.report_loss(server=self.label, error=error, ejected=ejected)
         self._leave_replica(failure, f"failed ({type(error).__name__})", error)
         return True
+
+    @property
+    def _may_be_set_back(self) -> bool:
+        """Whether the next connection may show less than the last one: the name leads to several servers."""
+        return self._has_read and self._replica.topology.leads_to_several(self.label)
 
     def _leave_replica(self, failure: Failure, reason: str, error: Exception | None = None) -> None:
         """Move to the primary; or to another replica, where the primary is not to read or is not known."""
@@ -150,7 +163,9 @@ class LeavingSession(GuardedSession):
                 self._unit.escalation = self.escalation
             self.guard.left_replica(self)
             note_decision(self.decision)
-            if (hooks := self._replica.topology.hooks) is not None and cause is not Cause.NOT_FRESH:
+            if (hooks := self._replica.topology.hooks) is not None and (
+                cause is not Cause.NOT_FRESH or self._must_have is not None
+            ):
                 hooks.emit(Escalated(server=self.label, cause=cause, reason=reason, endpoint=self._intent.endpoint))
 
     def escalate_write(self, statement: str) -> None:

@@ -13,7 +13,12 @@ from sqlalchemy.pool import QueuePool
 
 from modern_di_replicas.cluster.engines.catch_up import CatchUpRole
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaRole
-from modern_di_replicas.cluster.engines.read_connections import StatementNotForReplica, StatementStreams, asks_to_stream
+from modern_di_replicas.cluster.engines.read_connections import (
+    ConnectionNotFresh,
+    NotSent,
+    StatementStreams,
+    asks_to_stream,
+)
 from modern_di_replicas.cluster.failures import Failure
 from modern_di_replicas.cluster.waiting import wait_for
 from modern_di_replicas.intent import Intent, is_primary_declared
@@ -100,6 +105,7 @@ class ReplicaSession(UnsentWritesSession):
         elif unit.replica is not None:
             self._catch_up = None
             self._read_from(unit.replica)
+            self._must_have = unit.must_have
         elif self._catch_up is None:
             unit.replica = self._replica
 
@@ -156,6 +162,9 @@ class ReplicaSession(UnsentWritesSession):
                 autocommit=self._autocommit,
                 streams=engine is not self._engine,
             )
+            if self._must_have is not None and not self._replica.reads.is_fresh(connection, self._must_have):
+                self._leave_connections(self._reading.pop(engine))
+                raise ConnectionNotFresh
         finally:
             self._is_provisioning = False
         return connection
@@ -264,10 +273,10 @@ class ReplicaSession(UnsentWritesSession):
                 losses += 1
                 if self._leave_after(error, engine, stands_alone=stands_alone, losses=losses):
                     losses = 0
-                if not isinstance(error, StatementNotForReplica):
+                if not isinstance(error, NotSent):
                     attempt = self._reporting(run, server=failed_on, error=type(error).__name__)
-                elif error.foreseen.locks_rows:
-                    self._read_anew(options)  # rows are locked to be changed
+                elif error.locks_rows:
+                    self._read_anew(options)
             else:
                 if self.escalation is not None:
                     rows_of_replica.clear()  # by a flush before it, it has moved, and was run on the primary
@@ -355,8 +364,10 @@ class ReplicaSession(UnsentWritesSession):
                 self.join_unit(unit)
             elif isinstance(found, OneReplicaRole):
                 self._read_from(found)
+                if catch_up.read.topology.leads_to_several(self.label):
+                    self._must_have = catch_up.read
                 if unit is not None:
-                    unit.replica = found
+                    unit.replica, unit.must_have = found, self._must_have
                 note_decision(self.decision)
             else:
                 self.escalate(Cause.NOT_FRESH, catch_up.decision.reason)

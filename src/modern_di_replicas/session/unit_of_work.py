@@ -4,6 +4,7 @@ import dataclasses
 import threading
 
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaRole
+from modern_di_replicas.cluster.freshness import FreshRead
 from modern_di_replicas.routing.decision import Decision
 
 
@@ -15,6 +16,9 @@ class UnitOfWork:
     """The replica they read from; None while none is known to be fresh enough."""
     escalation: Decision | None = None
     """Why one of them has moved to the primary; those that are opened after it begin there."""
+
+    must_have: FreshRead | None = None
+    """What each connection has to show, where the name of the replica leads to several servers."""
 
     lock: threading.RLock = dataclasses.field(default_factory=threading.RLock, repr=False)
     """Held while that is settled: in a synchronous application its sessions are in several threads."""

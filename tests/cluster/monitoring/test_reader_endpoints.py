@@ -1,12 +1,14 @@
 """One name for several replicas: a proxy, or the reader endpoint of a managed service."""
 
 import asyncio
+import collections.abc
+import contextlib
 import typing
 
 import pytest
 from sqlalchemy import make_url, text
 
-from modern_di_replicas import Monitor, RoutedSession
+from modern_di_replicas import Monitor, NoReplicaAvailable, RoutedSession, SessionFactory
 from modern_di_replicas.testing import LocalCluster
 from tests.proxies import SilentProxy
 from tests.session.conftest import Servers, serving
@@ -62,6 +64,105 @@ async def test_a_client_sees_its_write_behind_a_reader_endpoint(
                 await session.execute(text("SELECT 1"))
                 assert session.decision.server != "primary"
     assert caplog.text.count("leads to several servers") == 1
+
+
+@contextlib.asynccontextmanager
+async def endpoint(
+    cluster: LocalCluster, *targets: int, **settings: typing.Any
+) -> collections.abc.AsyncIterator[tuple[SilentProxy, Servers]]:
+    """Give the servers behind a name that leads to several, and its proxy, which has these targets then."""
+    primary, _, second = cluster.servers
+    primary.execute("CREATE TABLE IF NOT EXISTS written (n serial PRIMARY KEY)")
+    cluster.catch_up()
+    async with SilentProxy.before(second.port) as proxy:
+        url = make_url(proxy.url(second.url)).set(host="localhost").render_as_string(hide_password=False)
+        async with serving(cluster, replicas=[url], **settings) as servers, Monitor(servers.replica):
+            positions = servers.replica.topology.positions
+            positions.several.add(servers.settings.servers[0].label)
+            positions.reached.clear()
+            proxy.targets = list(targets)
+            yield proxy, servers
+
+
+async def test_a_connection_that_leads_to_a_fresh_server_is_used(disposable_cluster: LocalCluster) -> None:
+    """Each session asks on its own: behind the one name, one server has the write and the other has not."""
+    _, first, second = disposable_cluster.servers
+    async with endpoint(disposable_cluster, second.port) as (proxy, servers):
+        await asyncio.to_thread(first.pause_replay)
+        label = servers.settings.servers[0].label
+
+        async def is_served() -> bool:
+            return await read_after_write(servers) == label
+
+        await until(is_served)  # a replica has the write a moment after it
+        proxy.targets = [first.port]
+        proxy.forget()
+        await servers.replica.engines[label].dispose()
+        assert [await read_after_write(servers) for _ in range(3)] == ["primary"] * 3
+
+
+async def test_siblings_of_a_unit_of_work_ask_for_the_same(disposable_cluster: LocalCluster) -> None:
+    """Each has a connection of its own."""
+    _, first, second = disposable_cluster.servers
+    async with endpoint(disposable_cluster, second.port) as (proxy, servers):
+        await asyncio.to_thread(first.pause_replay)
+        label = servers.settings.servers[0].label
+
+        async def sibling_reads() -> str:
+            async with RoutedSession(servers.primary) as session:
+                await session.execute(text("INSERT INTO written DEFAULT VALUES"))
+                await session.commit()
+            token = servers.replica.topology.own_write
+            async with RoutedSession(servers.replica.choose(after=token), primary=servers.primary) as session:
+                sessions = SessionFactory(session)
+                await session.scalar(text("SELECT 1"))
+                if session.decision.server != label:
+                    return "not yet"
+                proxy.targets = [first.port]  # where the next connection leads
+                async with sessions() as sibling:
+                    await sibling.scalar(text("SELECT 1"))
+                    return sibling.decision.server
+
+        found = "not yet"
+        while found == "not yet":
+            found = await sibling_reads()
+        assert found == "primary"
+
+
+async def test_a_server_that_cannot_say_how_far_it_is_is_not_fresh(
+    disposable_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a managed one, or lost: the primary reads, and no error is seen."""
+    *_, second = disposable_cluster.servers
+    async with endpoint(disposable_cluster, second.port) as (_, servers):
+        question = "modern_di_replicas.cluster.engines.read_connections.about_server"
+        monkeypatch.setattr(question, lambda *_, **__: "SELECT no_such_function()")
+        assert await read_after_write(servers) == "primary"
+
+
+async def test_a_unit_of_work_that_has_read_is_not_set_back(disposable_cluster: LocalCluster) -> None:
+    """INVARIANT: it has lost its connection, and the next one may lead to an older server."""
+    _, first, second = disposable_cluster.servers
+    async with endpoint(disposable_cluster, second.port) as (proxy, servers):
+        await asyncio.to_thread(first.pause_replay)
+        async with servers.session() as session:
+            pid = await session.scalar(text("SELECT pg_backend_pid()"))
+            proxy.targets = [first.port]
+            await asyncio.to_thread(second.execute, f"SELECT pg_terminate_backend({pid})")
+            assert await session.scalar(text("SELECT pg_is_in_recovery()")) is False
+            assert session.decision.server == "primary"
+
+
+async def test_a_connection_that_is_behind_is_refused_where_the_primary_is_not_to_read(
+    disposable_cluster: LocalCluster,
+) -> None:
+    """`primary_reads=False` has no exception."""
+    _, first, _ = disposable_cluster.servers
+    async with endpoint(disposable_cluster, first.port, primary_reads=False) as (_, servers):
+        await servers.replica.engines[servers.settings.servers[0].label].dispose()
+        await asyncio.to_thread(first.pause_replay)
+        with pytest.raises(NoReplicaAvailable):
+            await read_after_write(servers)
 
 
 async def test_a_name_of_one_server_is_no_reader_endpoint(

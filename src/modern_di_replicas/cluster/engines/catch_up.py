@@ -65,11 +65,17 @@ class CatchUpRole(Role):
     async def catch_up(self) -> typing.Any:  # noqa: ANN401
         """Return the engine of a replica that has caught up; None when none has in time, and the primary is to read.
 
+        Behind a name that leads to several servers, a session has to ask on its own connection whether it has.
+
         Raises:
             NoReplicaAvailable: none has, and the settings say `primary_reads=False`.
 
         """
         read, began = self.read, time.monotonic()
+        if read.topology.leads_to_several(self._candidate.name):
+            # What one of its servers answers says nothing of the next connection: the session asks on its own.
+            self._announce(decision_of(self._candidate.engine))
+            return self.candidate
         server = await catch_up(read, first=self._candidate.name)
         if (hooks := read.topology.hooks) is not None:
             name = None if server is None else server.name

@@ -10,23 +10,37 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, ExecutionContext
 from sqlalchemy.exc import DBAPIError
 
 from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, judge, judge_connecting
+from modern_di_replicas.cluster.freshness import FreshRead
 from modern_di_replicas.cluster.pools.replaceable import OF_CHECKOUT
+from modern_di_replicas.cluster.questions import about_server
 from modern_di_replicas.cluster.waiting import ask
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.statements import Foreseen, Need, foresee
 from modern_di_replicas.settings import ReadIsolation
 
 
-class StatementNotForReplica(Exception):  # noqa: N818  # a signal to the session, never seen outside
-    """A session's statement was about to be sent to a replica, and needs something a replica cannot give."""
+class NotSent(Exception):  # noqa: N818  # a signal to the session, never seen outside
+    """A session's statement was not sent to a replica, and has to run on the primary."""
+
+    locks_rows = False
+    """Whether it locks rows, which are then read anew: they are locked to be changed."""
+
+
+class StatementNotForReplica(NotSent):
+    """It needs something that a replica cannot give."""
 
     def __init__(self, foreseen: Foreseen) -> None:
         super().__init__(foreseen)
         self.foreseen = foreseen
+        self.locks_rows = foreseen.locks_rows
 
 
-class StatementStreams(Exception):  # noqa: N818  # as above
+class StatementStreams(Exception):  # noqa: N818  # a signal as well
     """A session's statement was about to be sent in autocommit, and asks for a server-side cursor."""
+
+
+class ConnectionNotFresh(NotSent):
+    """The connection for it leads to a server that has not what the session has to read."""
 
 
 class _Use(typing.NamedTuple):
@@ -82,6 +96,18 @@ class SessionReads:
             raise
         connection.info[OF_CHECKOUT] = _Use(autocommit, streams, weakref.ref(connection))
         return connection
+
+    def is_fresh(self, connection: Connection, read: FreshRead) -> bool:
+        """Return whether the server that a connection leads to is fresh enough; one that cannot say so is not."""
+        question = about_server(frozenset(), briefly=True)
+        opened = typing.cast(DBAPIConnection, connection.connection.dbapi_connection)
+        unknown: tuple[type[Exception], ...] = (OSError, *self.driver.errors)
+        try:
+            row = ask(connection.dialect, opened, lambda driven: self.driver.fetch_row(driven, question))
+        except unknown:  # nothing is known of that server now, so the primary is to read
+            connection.invalidate()
+            return False
+        return read.is_shown_by(row)
 
     @staticmethod
     def _check_statement(context: ExecutionContext, use: _Use) -> None:

@@ -130,8 +130,8 @@ class Monitor(Conclusions):
         self._topology.positions.reached.pop(server.name, None)
         self._topology.positions.furthest.pop(server.name, None)
         logger.warning(
-            "%s leads to several servers: its lag is that of one of them, and reads after a write use other replicas "
-            "or the primary. Declare each replica by its own address.",
+            "%s leads to several servers: its lag is that of one of them, and a read after a write asks on its own "
+            "connection whether that one has it. Declare each replica by its own address.",
             server.name,
         )
 
