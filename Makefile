@@ -20,7 +20,7 @@ EXTRAS = $(shell $(UV_PYTHON) -c 'import tomllib; print(*tomllib.load(open("pypr
 .DEFAULT_GOAL := help
 # The folder docs/ exists.
 .PHONY: docs faults-in-threads test-docker help install demo test test-quick test-all test-lowest history soak lint format clean
-.PHONY: bench bench-quick bench-render release-check
+.PHONY: bench bench-flask bench-quick bench-render release-check
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
@@ -67,6 +67,11 @@ bench bench-quick bench-render: $(UV)
 bench:  ## compare with the alternatives and write the results; under ten minutes, on a quiet machine only
 bench-quick:  ## the same in under a minute; shows the results and writes nothing
 bench-render:  ## measure nothing: write tables, pictures and README figures from benchmarks/results.json
+
+bench-flask: $(UV)  ## compare Flask applications and synchronous sessions with the alternatives; shows the results
+	@$(UV) venv --quiet --allow-existing .venv-bench-sqlalchemy20
+	@$(UV) pip install --quiet --python .venv-bench-sqlalchemy20 --upgrade --group bench -e '.[flask,testing]' 'sqlalchemy<2.1'
+	@.venv-bench-sqlalchemy20/bin/python -m benchmarks.synchronous
 
 faults-in-threads: install  ## thirty threads of a synchronous application, while servers freeze, crash, lag and move
 	@$(RUN) python -m tests.sync.load
