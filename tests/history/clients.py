@@ -42,13 +42,15 @@ class Clients:
     Args:
         history: knows the workers, and takes what happened.
         look: returns what is in a register of the primary, past the application.
+        pause: seconds between two operations of a client; none keeps the processors busy.
         seed: makes the choices the same in each run.
 
     """
 
-    def __init__(self, history: History, look: Look, *, seed: int = 0) -> None:
+    def __init__(self, history: History, look: Look, *, pause: float = 0.0, seed: int = 0) -> None:
         self._history = history
         self._look = look
+        self._pause = pause
         self._random = random.Random(seed)  # noqa: S311  # for variety
         self._is_over = False
 
@@ -77,6 +79,7 @@ class Clients:
                 self._history.events.append(event)
                 if event.failure and event.operation is Operation.WRITE and event.key == name:
                     await self._find(event)
+                await asyncio.sleep(self._pause)
                 if event.failure:
                     await asyncio.sleep(FAILURE_PAUSE)
                 elif writes == 1.0:

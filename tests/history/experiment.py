@@ -31,6 +31,7 @@ async def record(  # noqa: PLR0913  # each is one fact, by its name
     log: typing.IO[bytes],
     operations: int = 0,
     seconds: float = 60.0,
+    pause: float = 0.0,
     progress: collections.abc.Callable[[int], None] = lambda _: None,
 ) -> History:
     """Return what happened.
@@ -41,6 +42,7 @@ async def record(  # noqa: PLR0913  # each is one fact, by its name
         schedule: what is done to them; again and again until there are enough operations.
         log: takes what the workers print.
         operations: how many there are to be at the least.
+        pause: seconds between two operations of a client.
         seconds: after which time no further round of the schedule is begun.
         progress: is called with the number of operations so far, now and then.
 
@@ -57,7 +59,7 @@ async def record(  # noqa: PLR0913  # each is one fact, by its name
     deadline = time.monotonic() + seconds
     async with working(settings, count=WORKERS, log=log) as found, asyncio.TaskGroup() as group:
         history.ports, history.workers = found
-        clients = Clients(history, faults.look)
+        clients = Clients(history, faults.look, pause=pause)
         group.create_task(clients.work())
         reporter = group.create_task(_report(history, progress))
         while True:

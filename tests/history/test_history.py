@@ -16,6 +16,7 @@ from tests.history.interrupted import Interruption
 from tests.waiting import until
 
 
+PAUSE = 0.03
 INTERRUPTIONS: tuple[Interruption, ...] = ("lost", "cancelled")
 
 
@@ -28,7 +29,7 @@ def faults() -> collections.abc.Iterator[Faults]:
 
 async def recorded(variant: str, faults: Faults, schedule: Schedule, folder: pathlib.Path) -> History:
     with (folder / "workers.log").open("wb") as log:
-        return await record(variant, faults, schedule, log=log)
+        return await record(variant, faults, schedule, log=log, pause=PAUSE)
 
 
 def answered(history: History, operations: int) -> collections.abc.Callable[[], bool]:
@@ -91,7 +92,7 @@ async def test_a_commit_whose_answer_was_lost_is_missed_if_it_is_not_counted_as_
     assert read_your_writes(await recorded(FORGETFUL, faults, interrupted_until_it_shows, tmp_path))
 
 
-@pytest.mark.parametrize("variant", ["naive", "pin"])
+@pytest.mark.parametrize("variant", [pytest.param("naive", marks=pytest.mark.slow), "pin"])
 async def test_clients_of_what_people_write_by_hand_do_not(
     faults: Faults, tmp_path: pathlib.Path, variant: str
 ) -> None:
