@@ -129,7 +129,7 @@ async def test_a_replica_that_fails_leaves_the_rotation_and_returns(
     hit = three_replicas.replicas[:victims]
     ports = {server.port for server in hit}
     try:
-        async with load(three_replicas) as (servers, running):
+        async with load(three_replicas) as (_, running):
             await asyncio.gather(*(asyncio.to_thread(fault, server) for server in hit))
             await running.until(lambda: not ports & set(running.recent), within=OFF_WITHIN)
             await asyncio.gather(*(asyncio.to_thread(recovery, server) for server in hit))
