@@ -3,12 +3,15 @@
 import collections.abc
 import contextlib
 import functools
+import types
 import typing
+
+import pytest
 
 from modern_di_replicas import ReplicationSettings
 from modern_di_replicas import RoutedSession as AsyncRoutedSession
 from modern_di_replicas.cluster.waiting import complete
-from modern_di_replicas.sync import RoutedSession
+from modern_di_replicas.sync import PrimaryEngine, RoutedSession
 from modern_di_replicas.testing import LocalCluster
 from tests.sync.conftest import Servers, serving
 
@@ -66,6 +69,9 @@ class AwaitableRows:
     async def all(self) -> typing.Any:
         return self._result.all()
 
+    async def fetchone(self) -> typing.Any:
+        return self._result.fetchone()
+
 
 def _read_at_once(
     run: collections.abc.Callable[..., typing.Any], *args: typing.Any, **options: typing.Any
@@ -121,10 +127,29 @@ def run(
 class AwaitableEngine(AwaitableSession):
     """An engine whose connections are awaited."""
 
+    @property
+    def sync_engine(self) -> typing.Any:
+        return self._session
+
     @contextlib.asynccontextmanager
     async def begin(self) -> collections.abc.AsyncIterator[typing.Any]:
         with self._session.begin() as connection:
             yield AwaitableSession(connection)
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> collections.abc.AsyncIterator[typing.Any]:
+        with self._session.connect() as connection:
+            yield AwaitableSession(connection)
+
+    async def dispose(self) -> None:
+        self._session.dispose()
+
+    def execution_options(self, **options: typing.Any) -> "AwaitableEngine":
+        return AwaitableEngine(self._session.execution_options(**options))
+
+    @property
+    def engines(self) -> collections.abc.Mapping[str, typing.Any]:
+        return {name: AwaitableEngine(engine) for name, engine in self._session.engines.items()}
 
 
 class AwaitableServers:
@@ -134,15 +159,61 @@ class AwaitableServers:
         self._servers = servers
         self.cluster = cluster
         self.primary = AwaitableEngine(servers.primary)
+        self.replica = AwaitableEngine(servers.replica)
 
     def session(self, **options: typing.Any) -> AwaitableSession:
-        return AwaitableSession(self._servers.session(**{"expire_on_commit": False, **options}))
+        return AwaitableSession(self._servers.session(**_synchronous(options)))
+
+
+class Shop:
+    """A database of a cluster that other tests use too, in the place of that cluster."""
+
+    def __init__(self, settings: ReplicationSettings) -> None:
+        self.settings = settings
+        self.replicas = settings.servers
 
 
 @contextlib.asynccontextmanager
 async def serving_awaitable(
-    cluster: LocalCluster | ReplicationSettings, **settings: typing.Any
+    cluster: LocalCluster | Shop, **settings: typing.Any
 ) -> collections.abc.AsyncIterator[AwaitableServers]:
     """Stand for `tests.session.conftest.serving` in tests that were written for asynchronous sessions."""
-    with serving(cluster, **settings) as servers:
+    with serving(cluster.settings if isinstance(cluster, Shop) else cluster, **settings) as servers:
         yield AwaitableServers(servers, cluster)
+
+
+def routed(engine: AwaitableEngine, **options: typing.Any) -> AwaitableSession:
+    """Stand for the asynchronous `RoutedSession`."""
+    return AwaitableSession(RoutedSession(engine.sync_engine, **_synchronous(options)))
+
+
+def _synchronous(options: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    given = {name: getattr(value, "sync_session", value) for name, value in options.items()}
+    return {"expire_on_commit": False, **given}
+
+
+def hold_to(claims: types.ModuleType, namespace: dict[str, typing.Any], *, without: tuple[str, ...] = ()) -> None:
+    """Have a test module collect the tests of another, and run them on synchronous sessions.
+
+    Args:
+        claims: the tests of asynchronous sessions, which have `serving` among their names.
+        namespace: the `globals()` of the module.
+        without: the names of tests that are about an asynchronous driver.
+
+    """
+
+    @pytest.fixture(autouse=True)
+    def on_synchronous_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(claims, "serving", serving_awaitable)
+        monkeypatch.setattr(claims, "RoutedSession", routed, raising=False)
+        monkeypatch.setattr(claims, "PrimaryEngine", PrimaryEngine, raising=False)
+
+    @pytest.fixture
+    def shop_cluster(shop: ReplicationSettings) -> Shop:
+        return Shop(shop)
+
+    tests = {name: test for name, test in vars(claims).items() if name.startswith("test_") and name not in without}
+    # A stream that is not read to its end leaves its cursor to the end of the transaction; psycopg minds.
+    mark = pytest.mark.filterwarnings("ignore:.*ServerCursorMixin:pytest.PytestUnraisableExceptionWarning")
+    fixtures = {"on_synchronous_sessions": on_synchronous_sessions, "shop_cluster": shop_cluster}
+    namespace.update(**tests, **fixtures, pytestmark=mark)

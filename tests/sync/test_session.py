@@ -231,3 +231,17 @@ def test_what_cannot_work_is_refused(servers: Servers) -> None:
         RoutedSession(servers.replica, bind=servers.primary)
     with pytest.raises(ConfigurationError, match="twophase"):
         RoutedSession(servers.replica, twophase=True)
+
+
+def test_a_transaction_of_a_test_is_joined_by_a_savepoint(servers: Servers) -> None:
+    """A session that escalates to a connection commits its savepoint only; the test rolls everything back."""
+    with servers.primary.connect() as connection:
+        transaction = connection.begin()
+        with servers.session(primary=connection, join_transaction_mode="create_savepoint") as session:
+            assert session.scalar(IN_RECOVERY)
+            session.execute(text("UPDATE account SET balance = 7"))
+            session.commit()
+            assert session.scalar(select(Account.balance)) == 7
+        assert transaction.is_active
+        transaction.rollback()
+        assert connection.scalar(select(Account.balance)) == 100
