@@ -17,6 +17,7 @@ import typing
 FILE: typing.Final = pathlib.Path(__file__).parent / "public_api.txt"
 MODULES: typing.Final = (
     "modern_di_replicas",
+    "modern_di_replicas.celery",
     "modern_di_replicas.errors",
     "modern_di_replicas.fastapi",
     "modern_di_replicas.faststream",

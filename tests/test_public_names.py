@@ -11,6 +11,7 @@ from tests.public_api import FILE, describe
 ROOT = pathlib.Path(__file__).parent.parent
 PUBLIC = (
     "",
+    ".celery",
     ".errors",
     ".fastapi",
     ".faststream",

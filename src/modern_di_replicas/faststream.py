@@ -13,8 +13,8 @@ from modern_di import Container, Scope, providers
 
 from modern_di_replicas import dependencies
 from modern_di_replicas.consistency.carrying import CARRIED, carry
+from modern_di_replicas.consistency.job import begin_job, end_job, job_intent
 from modern_di_replicas.intent import Intent, marked_intent
-from modern_di_replicas.jobs import begin_job, end_job, job_intent
 
 
 CallNext = collections.abc.Callable[[typing.Any], collections.abc.Awaitable[typing.Any]]

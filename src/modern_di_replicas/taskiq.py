@@ -10,8 +10,8 @@ from taskiq import AsyncBroker, TaskiqEvents, TaskiqMessage, TaskiqMiddleware, T
 
 from modern_di_replicas import dependencies
 from modern_di_replicas.consistency.carrying import CARRIED, carry
+from modern_di_replicas.consistency.job import begin_job, end_job, job_intent
 from modern_di_replicas.intent import Intent, marked_intent
-from modern_di_replicas.jobs import begin_job, end_job, job_intent
 
 
 def task_intent(declared: Intent | None, message: TaskiqMessage | None = None) -> Intent:

@@ -8,7 +8,7 @@ from modern_di import Container, Scope
 
 from modern_di_replicas.consistency.carrying import unit_of_work_client
 from modern_di_replicas.consistency.token import ConsistencyToken
-from modern_di_replicas.intent import Intent
+from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 
 
 @contextlib.contextmanager
@@ -32,7 +32,9 @@ def unit_of_work(
         context: more values for the container.
 
     """
-    values = {**(context or {}), **({} if intent is None else {Intent: intent})}
+    values: dict[type[typing.Any], typing.Any] = {Intent: NOTHING_DECLARED, **(context or {})}
+    if intent is not None:
+        values[Intent] = intent
     with (
         unit_of_work_client(container, token),
         container.build_child_container(scope=Scope.REQUEST, context=values) as unit,

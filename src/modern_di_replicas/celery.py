@@ -1,0 +1,105 @@
+"""Celery: a task reads what the request that queued it has written, and declares what it is going to do.
+
+Celery is synchronous, and so is everything here: the providers are those of `modern_di_replicas.sync`.
+"""
+
+import dataclasses
+import datetime as dt
+import typing
+import weakref
+
+import modern_di_celery
+from celery import Celery, Task, current_app, signals
+from modern_di import Container, Scope, providers
+
+from modern_di_replicas.consistency.carrying import CARRIED, carried_token, carry
+from modern_di_replicas.consistency.job import begin_job, end_job, job_intent
+from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.intent import Intent
+from modern_di_replicas.sync import dependencies
+from modern_di_replicas.sync.watch import Watch, create_watch, stop_watch
+
+
+def task_intent(declared: Intent | None, watch: Watch) -> Intent:
+    """Return the intent of a unit of work: what its context declares, or the marker of the task that runs.
+
+    A task without a marker, and a unit of work outside any task, writes.
+    """
+    watch.start()
+    return job_intent(declared, is_of_job=True)
+
+
+class Dependencies(dependencies.Dependencies):
+    """The providers for workers of Celery; see `modern_di_replicas.sync.Dependencies`."""
+
+    watch = providers.Factory(create_watch, scope=Scope.APP, cache=providers.CacheSettings(finalizer=stop_watch))
+    intent = providers.Factory(
+        task_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": dependencies.declared_intent}
+    )
+
+
+def setup_replicas(app: Celery, container: Container, *, wait: dt.timedelta | None = None) -> Container:
+    """Set an application of Celery up: modern-di, the tokens in messages, and in a worker the servers watched.
+
+    Call it in the worker, and in what queues tasks: there the container is that of the web application. Each process
+    of a worker begins to watch the servers with its first unit of work.
+
+    Args:
+        app: the application of Celery.
+        container: holds `Dependencies` (or a subclass), in a web application those of its framework.
+        wait: how long the reads of tasks wait for a replica before they use the primary, where `@read_intent` does not
+            say so; default: `ReplicationSettings.catch_up_wait`.
+
+    Raises:
+        ConfigurationError: the container does not hold `Dependencies`.
+
+    """
+    if container.find_provider(Intent) in (None, dependencies.Dependencies.intent):
+        raise ConfigurationError(
+            field="container",
+            value=container,
+            remedy="register modern_di_replicas.celery.Dependencies, or a subclass: Container(groups=[Dependencies])",
+        )
+    _known[app] = _Replicas(container=container, wait=wait)
+    return modern_di_celery.setup_di(app, container)
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class _Replicas:
+    """What an application of Celery was set up with."""
+
+    container: Container
+    wait: dt.timedelta | None
+
+
+_known: "weakref.WeakKeyDictionary[Celery, _Replicas]" = weakref.WeakKeyDictionary()
+
+
+def _send(sender: str, headers: dict[str, typing.Any] | None = None, **_: object) -> None:
+    """Put a token into the headers of a message; the signal says the task's name, and not whose it is."""
+    # Celery's own proxies have no other way to what they stand for, as which it is known here.
+    current = current_app._get_current_object()  # noqa: SLF001
+    owners = [app for app in _known if app is current or sender in app.tasks]
+    if owners and headers is not None:
+        carry(_known[current if current in owners else owners[0]].container, headers)
+
+
+def _begin(task: Task, **_: object) -> None:
+    replicas = _known.get(task.app)
+    if replicas is None:
+        return
+    # An eager task has no message; it runs where it is called.
+    carried = carried_token(replicas.container) if task.request.is_eager else task.request.get(CARRIED)
+    function = getattr(task, "__wrapped__", type(task).run)  # `run` itself is wrapped by `DITask`
+    begin_job(replicas.container, [carried], task, function, wait=replicas.wait)
+
+
+def _end(task: Task, **_: object) -> None:
+    if task.app in _known:
+        end_job()
+
+
+# Celery has its signals for the whole process, and forgets receivers that nothing else holds.
+signals.before_task_publish.connect(_send, weak=False)
+signals.task_prerun.connect(_begin, weak=False)
+signals.task_postrun.connect(_end, weak=False)

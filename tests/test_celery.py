@@ -1,0 +1,235 @@
+"""Celery: tasks read what was written by what has queued them."""
+
+import asyncio
+import collections.abc
+import contextlib
+import datetime as dt
+import functools
+import threading
+import typing
+import uuid
+
+import celery
+import celery.contrib.testing.worker
+import pytest
+from modern_di import Container, Group
+from modern_di_celery import DITask, FromDI, fetch_di_container
+from sqlalchemy.orm import Session
+
+import modern_di_replicas.celery
+import modern_di_replicas.sync
+from modern_di_replicas import ConfigurationError, Intent, carried_token, read_intent
+from modern_di_replicas.consistency.carrying import CARRIED
+from modern_di_replicas.consistency.client import known_client
+from modern_di_replicas.sync import unit_of_work
+from modern_di_replicas.testing import LocalCluster
+from tests.carrying import PRIMARY, READ, REPLICA, WRITE, check_jobs, create_stock, replay_paused
+from tests.sync.conftest import settings_of
+
+
+InSession = typing.Annotated[Session, FromDI(Session)]
+LONG = dt.timedelta(seconds=30)
+
+
+def read(session: Session) -> tuple[int, bool]:
+    amount, is_replica = session.execute(READ).one()
+    return amount, is_replica
+
+
+class Reads(DITask):
+    """A task that is a class."""
+
+    name = "reads_as_a_class"
+
+    @read_intent
+    def run(self, session: InSession) -> tuple[int, bool]:
+        return read(session)
+
+
+def create_app(cluster: LocalCluster, url: str = "memory://", **options: typing.Any) -> celery.Celery:
+    """Return an application of Celery with its tasks, as the worker and what queues them both have it."""
+    app = celery.Celery(uuid.uuid4().hex, broker=url, backend=url if url.startswith("redis") else None)
+    app.conf.task_default_queue = app.main
+    app.conf.worker_hijack_root_logger = False
+    task = functools.partial(app.task, base=DITask, shared=False)
+    wait = options.pop("wait", None)
+
+    @task(name="reads")  # type: ignore[untyped-decorator]
+    @read_intent
+    def reads(session: InSession) -> tuple[int, bool]:
+        return read(session)
+
+    @read_intent
+    @task(name="marked_above")  # type: ignore[untyped-decorator]
+    def marked_above(session: InSession) -> tuple[int, bool]:
+        return read(session)
+
+    @task(name="unmarked")  # type: ignore[untyped-decorator]
+    def unmarked(session: InSession) -> tuple[int, bool]:
+        return read(session)
+
+    @task(name="writes")  # type: ignore[untyped-decorator]
+    def writes(session: InSession) -> None:
+        session.execute(WRITE)
+        session.commit()
+
+    @task(name="another_unit")  # type: ignore[untyped-decorator]
+    @read_intent
+    def another_unit(intent: typing.Annotated[Intent, FromDI(Intent)]) -> tuple[bool, bool]:
+        with unit_of_work(container) as unit:
+            return intent.is_write, unit.resolve(Intent).is_write
+
+    @task(name="fails")  # type: ignore[untyped-decorator]
+    def fails(session: InSession) -> None:
+        read(session)
+        raise ZeroDivisionError
+
+    app.register_task(Reads())
+    container = Container(
+        groups=[modern_di_replicas.celery.Dependencies],
+        context={modern_di_replicas.ReplicationSettings: settings_of(cluster, **options)},
+    )
+    modern_di_replicas.celery.setup_replicas(app, container, wait=wait)
+    return app
+
+
+@contextlib.contextmanager
+def eager(cluster: LocalCluster, **options: typing.Any) -> collections.abc.Iterator[celery.Celery]:
+    """Give an application whose tasks run where they are called."""
+    app = create_app(cluster, **options)
+    app.conf.task_always_eager = True
+    app.conf.task_eager_propagates = True
+    with fetch_di_container(app):
+        yield app
+
+
+@contextlib.contextmanager
+def working(app: celery.Celery) -> collections.abc.Iterator[None]:
+    """Run a worker in a thread."""
+    worker = celery.contrib.testing.worker.start_worker(app, pool="solo", perform_ping_check=False, loglevel="ERROR")
+    with fetch_di_container(app), worker:
+        yield
+
+
+@pytest.fixture
+def stock(disposable_cluster: LocalCluster) -> LocalCluster:
+    create_stock(disposable_cluster)
+    return disposable_cluster
+
+
+@pytest.fixture
+def app(stock: LocalCluster) -> collections.abc.Iterator[celery.Celery]:
+    with eager(stock) as app:
+        yield app
+
+
+def in_own_thread(function: collections.abc.Callable[[], typing.Any]) -> typing.Any:
+    """Run it as a client of its own, which has written nothing."""
+    results: list[typing.Any] = []
+    thread = threading.Thread(target=lambda: results.append(function()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+async def test_a_task_in_a_worker_shows_what_its_request_has_written(stock: LocalCluster, redis_url: str) -> None:
+    """Through a real Redis; the request is asynchronous, and the worker is not."""
+    app = create_app(stock, redis_url, token_secret="a secret")
+
+    async def queue(name: str) -> tuple[int, bool]:
+        result = app.tasks[name].delay()
+        return tuple(await asyncio.to_thread(result.get, 30))
+
+    with working(app):
+        await check_jobs(stock, queue, token_secret="a secret")
+
+
+def test_a_task_whose_token_says_nothing_reads_the_primary(stock: LocalCluster, redis_url: str) -> None:
+    """Forged or not committed yet: it runs. Delivered twice, as after a worker was killed, it does the same twice."""
+    app = create_app(stock, redis_url, token_secret="a secret")
+    with working(app):
+        for carried in ("forged", "unknown", 7):
+            for _ in range(2):
+                result = app.tasks["reads"].apply_async(headers={CARRIED: carried}, task_id=f"of {carried}")
+                assert result.get(30) == [0, PRIMARY]
+                result.forget()
+        for name in ("reads", "marked_above", "reads_as_a_class"):
+            assert app.tasks[name].delay().get(30) == [0, REPLICA]
+        assert app.tasks["another_unit"].delay().get(30) == [False, True]
+
+
+def test_an_eager_task_reads_what_was_written_before_it(stock: LocalCluster, app: celery.Celery) -> None:
+    """It has no message, and runs where it is called; it leaves nothing there, whether it succeeds or fails."""
+
+    def run() -> list[typing.Any]:
+        seen = [app.tasks["reads"].delay().get()]
+        with replay_paused(stock), unit_of_work(container) as unit:
+            session = unit.resolve(Session)
+            session.execute(WRITE)
+            client = known_client()
+            assert carried_token(container) == "unknown"
+            seen.append(app.tasks["reads"].delay().get())
+            session.commit()
+            seen.append(app.tasks["reads"].delay().get())
+            with pytest.raises(ZeroDivisionError):
+                app.tasks["fails"].delay()
+            assert known_client() is client
+        return seen
+
+    container = fetch_di_container(app)
+    assert in_own_thread(run) == [(0, REPLICA), (0, PRIMARY), (1, PRIMARY)]
+
+
+def test_the_next_task_of_a_chain_reads_what_the_one_before_it_has_written(stock: LocalCluster, redis_url: str) -> None:
+    """It is queued by the worker, when the task before it has ended."""
+    app = create_app(stock, redis_url)
+    with working(app):
+        app.tasks["reads"].delay().get(30)  # the servers are watched from here on
+        with replay_paused(stock):
+            chain = celery.chain(app.tasks["writes"].si(), app.tasks["reads"].si())
+            assert chain.delay().get(30) == [1, PRIMARY]
+
+
+def test_tasks_wait_for_a_replica_as_long_as_the_application_says(stock: LocalCluster) -> None:
+    """Where their marker does not."""
+    with eager(stock, wait=LONG) as app:
+        container = fetch_di_container(app)
+        seen: list[typing.Any] = []
+
+        def run() -> None:
+            app.tasks["writes"].delay().get()
+            with unit_of_work(container) as unit:
+                unit.resolve(Session).execute(WRITE)
+                unit.resolve(Session).commit()
+                seen.append(app.tasks["reads"].delay().get())
+
+        with replay_paused(stock):
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join(0.5)
+            assert not seen
+        thread.join(30)
+        assert seen == [(2, REPLICA)]
+
+
+def test_a_container_without_our_providers_is_refused() -> None:
+    """The framework-neutral ones know no tasks."""
+    given: list[list[type[Group]]] = [[], [modern_di_replicas.sync.Dependencies]]
+    for groups in given:
+        with pytest.raises(ConfigurationError, match=r"modern_di_replicas\.celery\.Dependencies"):
+            modern_di_replicas.celery.setup_replicas(celery.Celery(), Container(groups=groups))
+
+
+def test_an_application_that_was_not_set_up_is_left_alone() -> None:
+    """The signals of Celery are for all applications of a process."""
+    app = celery.Celery(set_as_current=False)
+    app.conf.task_always_eager = True
+
+    @app.task(shared=False)  # type: ignore[untyped-decorator]
+    def plain() -> bool:
+        return known_client() is None
+
+    assert in_own_thread(lambda: plain.delay().get())
+    headers: dict[str, typing.Any] = {}
+    celery.signals.before_task_publish.send(sender="of another", headers=headers)
+    assert headers == {}
