@@ -12,7 +12,7 @@ from modern_di_replicas import Intent, ReplicationSettings
 from modern_di_replicas.cluster.background import background
 from modern_di_replicas.flask import Dependencies
 from modern_di_replicas.sync import ReplicaEngine, RoutedSession, unit_of_work
-from modern_di_replicas.sync.watch import Watch
+from modern_di_replicas.sync.watch import Watch, stop_started
 from modern_di_replicas.testing import LocalCluster
 from tests.sync.conftest import settings_of, synchronous
 
@@ -80,3 +80,17 @@ def test_a_watch_starts_once_and_may_start_again(replicated_cluster: LocalCluste
             watch.stop()
             assert topology.watcher is None
         assert background.loop.is_running()
+
+
+def test_at_the_end_of_a_process_the_monitors_are_stopped(
+    replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A forked worker closes no container; its monitor must not say that it has ended by mistake."""
+    settings = settings_of(replicated_cluster)
+    with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
+        container.resolve(Watch).start()
+        caplog.clear()
+        stop_started()
+        background.stop()
+        assert container.resolve(ReplicaEngine).topology.watcher is None
+        assert caplog.messages == []

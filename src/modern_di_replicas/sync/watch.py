@@ -1,6 +1,9 @@
 """The monitor of an application that has no start of its own: it begins with the first unit of work of each process."""
 
+import atexit
 import threading
+import typing
+import weakref
 
 from modern_di_replicas.sync.engines import ReplicaEngine
 from modern_di_replicas.sync.monitor import Monitor
@@ -39,6 +42,7 @@ class Watch:
                 monitor = Monitor(self._replicas)
                 monitor.__enter__()
                 self._monitor, self._has_started = monitor, True
+                _started.add(self)
 
     def stop(self) -> None:
         """Stop the monitor, if it runs."""
@@ -53,6 +57,19 @@ class Watch:
         self._lock = threading.Lock()
         if self._monitor is not None:
             self._monitor, self._has_started = None, False
+
+
+_started: typing.Final[weakref.WeakSet[Watch]] = weakref.WeakSet()
+
+
+def stop_started() -> None:
+    """Stop the monitors at the end of a process that has not closed its container, as a forked worker does not."""
+    for watch in list(_started):
+        watch.stop()
+
+
+# After the background's own, so that it is called before.
+atexit.register(stop_started)
 
 
 def create_watch(replicas: ReplicaEngine) -> Watch:
