@@ -12,7 +12,7 @@ from tests.waiting import until
 
 
 async def test_after_a_failover_a_token_asks_for_what_the_new_primary_knows(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: what was lost with the old primary is waited for by nobody; what was kept, everybody sees."""
+    """INVARIANT: no read waits for what was lost with the old primary; each read sees what was kept."""
     create_stock(disposable_cluster)
     former, promoted, standby = disposable_cluster.servers
     # Signed, so that a token of what is lost can be made up.
@@ -48,7 +48,7 @@ async def test_after_a_failover_a_token_asks_for_what_the_new_primary_knows(disp
         await until_read_by(first, renewed, replica=True)
 
 
-async def test_a_token_of_a_promotion_nobody_here_has_seen_has_the_servers_asked(
+async def test_for_a_token_of_an_unknown_promotion_the_servers_are_asked(
     disposable_cluster: LocalCluster,
 ) -> None:
     """INVARIANT: another worker knows more; its token is no forgery, and the primary it was given by is found."""

@@ -65,7 +65,7 @@ async def test_a_client_reads_what_it_has_written_however_it_was_committed(
             assert await seen(writer, "/core") == {"amount": before + 1, "replica": False}
             assert await seen(other) == {"amount": before, "replica": True}
             assert await seen(other, "/core") == {"amount": before, "replica": True}
-        async with asyncio.timeout(10):  # a commit that did not wait for its flush reaches nobody before it
+        async with asyncio.timeout(10):  # before its flush, a commit that did not wait for it is on no replica
             read = {"replica": False}
             while not read["replica"]:
                 read = await seen(writer)
@@ -73,7 +73,7 @@ async def test_a_client_reads_what_it_has_written_however_it_was_committed(
 
 
 @pytest.mark.parametrize("way", list(NOT_WAYS))
-async def test_who_wrote_nothing_gets_no_token(application: Application, way: str) -> None:
+async def test_a_request_that_wrote_nothing_gets_no_token(application: Application, way: str) -> None:
     """A token would only keep reads off the replicas."""
     async with application.running(), application.client() as client:
         response = await client.post(f"/write/{way}")
@@ -129,7 +129,7 @@ async def test_a_response_that_is_no_plain_success_carries_the_token_as_well(
 
 
 async def test_a_write_after_the_response_has_begun_is_counted(application: Application) -> None:
-    """Its client cannot be told any more; whoever watches the application can."""
+    """Its client cannot be told any more; a counter tells the operator."""
     async with application.running(), application.client() as client:
         response = await client.post("/write-late")
         assert response.content == b"firstlast"
@@ -158,7 +158,7 @@ async def test_a_header_carries_the_token_where_the_settings_say_so(
 
 
 async def test_without_a_carrier_there_are_no_tokens(stock_cluster: LocalCluster) -> None:
-    """Nobody asks the primary for what nobody will ever bring back."""
+    """The primary is not asked for positions that no client would send back."""
     application = BUILDERS["fastapi"](settings_of(stock_cluster, token_carrier=None), {})
     async with application.running(), application.client() as client:
         with paused(stock_cluster):

@@ -112,7 +112,7 @@ async def test_made_up_tokens_do_not_have_the_primary_asked_more_than_once_in_a_
     assert asked.count(stock_cluster.primary.url) <= 2 * (intervals / 0.9 + 1)
 
 
-async def test_a_token_that_nobody_can_check_has_the_benefit_of_the_doubt(disposable_cluster: LocalCluster) -> None:
+async def test_a_token_that_cannot_be_checked_is_believed(disposable_cluster: LocalCluster) -> None:
     """The primary is frozen: a read that may have to include a write must not be served without it."""
     disposable_cluster.primary.execute("CREATE TABLE stock (id int PRIMARY KEY, amount int)")
     disposable_cluster.catch_up()

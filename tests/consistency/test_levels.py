@@ -11,7 +11,7 @@ from modern_di_replicas.intent import marked_intent
 
 @pytest.mark.parametrize("lag", [dt.timedelta(0), dt.timedelta(seconds=-1), 5, None])
 def test_a_bound_is_a_time_above_zero(lag: typing.Any) -> None:
-    """Who wants no lag at all reads with STRONG, as the error says."""
+    """For no lag at all there is STRONG, which the error names."""
     with pytest.raises(ConfigurationError, match="STRONG") as caught:
         Bounded(lag)
     assert caught.value.field == "Bounded.lag"

@@ -34,7 +34,7 @@ def test_over_the_sum_of_the_weights_each_is_chosen_as_often_as_its_weight(topol
 
 @hypothesis.given(servers)
 def test_equal_weights_take_strict_turns(topology: list[Server]) -> None:
-    """Without weights it is a plain round-robin: nobody is chosen twice before everybody was chosen once."""
+    """Without weights it is a plain round-robin: each is chosen once before any is chosen twice."""
     turns = RoundRobin()
     equals = [dataclasses.replace(server, weight=3) for server in topology]
 
@@ -51,7 +51,7 @@ def test_the_heavy_server_does_not_get_its_share_in_one_burst() -> None:
 
 @hypothesis.given(servers, st.data())
 def test_candidates_may_come_and_go(topology: list[Server], data: st.DataObject) -> None:
-    """INVARIANT: the choice is one of the candidates, whoever was there before."""
+    """INVARIANT: the choice is one of the current candidates, also after others have left."""
     turns = RoundRobin()
 
     for _ in range(5):
@@ -70,7 +70,7 @@ def test_the_least_used_for_its_weight_is_chosen(topology: list[Server], data: s
 
 
 def test_of_very_many_all_have_their_turn() -> None:
-    """Only a few are compared at a time, but never the same few for long; a thousand rounds leave nobody out."""
+    """Only a few are compared at a time, but never the same few for long: in a thousand rounds, each is chosen."""
     topology, balancer = [Server(str(number), 1) for number in range(64)], LeastInUse()
 
     chosen = collections.Counter(balancer.choose(topology).name for _ in range(64 * 100))

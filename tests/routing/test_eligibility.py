@@ -36,7 +36,7 @@ def topologies(draw: st.DrawFn) -> tuple[list[Server], Snapshot]:
 
 
 @hypothesis.given(topologies())
-def test_nobody_serves_who_is_down_too_far_behind_or_of_another_group(
+def test_a_server_that_is_down_too_far_behind_or_of_another_group_does_not_serve(
     given: tuple[list[Server], Snapshot],
 ) -> None:
     """INVARIANT: never an unhealthy, too stale or wrong-group server; nor one that may have been written to alone."""

@@ -49,7 +49,7 @@ def test_nothing_is_known_before_the_primary_was_seen() -> None:
 
 
 def test_standbys_that_agree_say_where_they_are_before_a_primary_was_seen() -> None:
-    """INVARIANT: of an older timeline nobody knows then what survived, and standbys on two of them say nothing."""
+    """INVARIANT: what survived of an older timeline is unknown then, and standbys on two of them say nothing."""
     positions = Positions()
     first, second = said(90, timeline=2, in_recovery=True), said(100, timeline=2, in_recovery=True)
 
@@ -76,7 +76,7 @@ def test_a_token_requires_its_own_lsn() -> None:
     assert positions.database == identify(7, "app")
 
 
-def test_what_a_token_of_another_database_requires_nobody_knows() -> None:
+def test_what_a_token_of_another_database_requires_is_unknown() -> None:
     """Its LSN is one of another log."""
     positions = following(said(100))
     foreign = dataclasses.replace(token(1), database=identify(8, "app"))
@@ -86,7 +86,7 @@ def test_what_a_token_of_another_database_requires_nobody_knows() -> None:
 
 
 def test_of_a_token_of_an_older_timeline_only_what_survived_is_required() -> None:
-    """INVARIANT: nobody will ever reach an LSN that a promotion left behind, so nobody waits for it."""
+    """INVARIANT: an LSN that a promotion left behind is never reached, so nothing waits for it."""
     positions = following(said(100), said(60, timeline=2), said(80, timeline=2))
 
     assert positions.required(after(50), now=0.0) == 50
@@ -136,7 +136,7 @@ def test_only_standbys_are_read_from_and_the_primary_by_another_name_has_everyth
 def test_a_bounded_read_includes_everything_written_before_its_bound(
     steps: list[tuple[float, int]], age: float, waited: float
 ) -> None:
-    """INVARIANT: whoever has reached what is required lacks nothing that was written longer ago than the bound."""
+    """INVARIANT: a replica that has reached what is required lacks nothing that was written longer ago than the bound."""
     samples, at, lsn = [], 0.0, 0
     for pause, grown in steps:
         at, lsn = at + pause, lsn + grown

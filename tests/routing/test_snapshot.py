@@ -32,11 +32,11 @@ observations = st.builds(
 servers = st.dictionaries(st.sampled_from("abcdef"), observations, max_size=6)
 
 
-# Who is the primary
+# Which server is the primary
 
 
 @hypothesis.given(servers, st.sampled_from("abcdefx"), st.integers(0, 4))
-def test_the_primary_is_never_on_an_older_timeline_than_anybody(
+def test_the_primary_is_never_on_an_older_timeline_than_another_server(
     observed: dict[str, Observation], current: str, timeline: int
 ) -> None:
     """INVARIANT: a server that missed a promotion is never written to, whatever it believes."""
