@@ -136,7 +136,7 @@ def test_only_standbys_are_read_from_and_the_primary_by_another_name_has_everyth
 def test_a_bounded_read_includes_everything_written_before_its_bound(
     steps: list[tuple[float, int]], age: float, waited: float
 ) -> None:
-    """INVARIANT: a replica that has reached what is required lacks nothing that was written longer ago than the bound."""
+    """INVARIANT: a replica that has reached what is required lacks nothing written longer ago than the bound."""
     samples, at, lsn = [], 0.0, 0
     for pause, grown in steps:
         at, lsn = at + pause, lsn + grown
