@@ -1,6 +1,5 @@
 """The providers: from settings to the session of a unit of work."""
 
-import abc
 import collections.abc
 import contextlib
 import typing
@@ -11,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from modern_di_replicas.asgi.middleware import TokenState
 from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
+from modern_di_replicas.cluster.engines.either import PerUnitOfWork
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.monitoring.monitor import Monitor
@@ -23,14 +23,6 @@ from modern_di_replicas.session.factory import SessionFactory
 from modern_di_replicas.session.routed import RoutedSession
 from modern_di_replicas.settings import ReplicationSettings
 from modern_di_replicas.tokens.validation import Tokens
-
-
-class PerUnitOfWork(abc.ABC):
-    """What a test may put in the place of the primary: it gives each unit of work an engine of its own."""
-
-    @abc.abstractmethod
-    def for_unit_of_work(self, intent: Intent) -> AsyncEngine:
-        """Return the engine of one unit of work, whatever its intent."""
 
 
 def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine) -> AsyncEngine:
@@ -47,7 +39,7 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
 
     """
     if isinstance(primary, PerUnitOfWork):
-        return primary.for_unit_of_work(intent)
+        return typing.cast(AsyncEngine, primary.for_unit_of_work(intent))
     if intent.is_write:
         note_decision(decision_of(primary))
         if isinstance(primary, PrimaryEngine) and primary.hooks is not None:

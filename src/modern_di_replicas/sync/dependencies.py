@@ -6,6 +6,7 @@ from modern_di import Group, Scope, providers
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from modern_di_replicas.cluster.engines.either import PerUnitOfWork
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.observability.events import Decided
@@ -31,6 +32,8 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
         NoReplicaAvailable: no replica can serve the read, and the settings say `primary_reads=False`.
 
     """
+    if isinstance(primary, PerUnitOfWork):
+        return typing.cast(Engine, primary.for_unit_of_work(intent))
     if intent.is_write:
         note_decision(decision_of(primary))
         if isinstance(primary, PrimaryEngine) and primary.hooks is not None:

@@ -3,28 +3,27 @@
 import collections.abc
 import contextlib
 import copy
+import types
 import typing
 
 import modern_di
-from sqlalchemy import AdaptedConnection, Engine, NullPool
+from sqlalchemy import AdaptedConnection, Connection, Dialect, Engine, NullPool
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.util import await_only
 
+from modern_di_replicas.cluster.engines.either import AnyEngine, PerUnitOfWork
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
-from modern_di_replicas.dependencies import PerUnitOfWork
 from modern_di_replicas.intent import Intent
-from modern_di_replicas.testing.turns import Savepoints, Turns
+from modern_di_replicas.testing.turns import GivenBack, Savepoints, Turns
 
 
-@contextlib.asynccontextmanager
-async def rolled_back(
-    container: modern_di.Container,
-    *,
-    timeout: float = 10.0,  # noqa: ASYNC109  # of each wait in it, not of the whole
-) -> collections.abc.AsyncIterator[AsyncConnection]:
+def rolled_back(container: modern_di.Container, *, timeout: float = 10.0) -> "RolledBack":
     """Run everything of a test in one transaction on the primary, and roll it back at the end.
+
+    `async with rolled_back(container) as connection`; with the providers of `modern_di_replicas.sync`,
+    `with rolled_back(container) as connection`.
 
     Reads and writes of every unit of work of the container use one connection. What one unit of work commits, the next
     one sees; a rollback undoes its own changes only. Units of work take turns, from their first statement until they
@@ -34,22 +33,83 @@ async def rolled_back(
         container: the application's container, opened.
         timeout: seconds a unit of work waits for another one to end.
 
-    Yields:
-        the connection, to prepare and to check rows with.
+    Returns:
+        a context that gives the connection, to prepare and to check rows with.
 
     Raises:
         SharedConnectionBusyError: in a unit of work whose turn does not come within `timeout`.
 
     """
+    return RolledBack(container, timeout)
+
+
+class RolledBack:
+    """The context that `rolled_back` returns, for either half."""
+
+    def __init__(self, container: modern_di.Container, timeout: float) -> None:
+        self._given = container, timeout
+
+    async def __aenter__(self) -> AsyncConnection:
+        self._asynchronous = _rolled_back(*self._given)
+        return await self._asynchronous.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
+        await self._asynchronous.__aexit__(kind, error, traceback)
+
+    def __enter__(self) -> Connection:
+        # Only a synchronous application needs the synchronous half.
+        from modern_di_replicas.testing.rolled_back_sync import rolled_back_sync  # noqa: PLC0415
+
+        self._synchronous = rolled_back_sync(*self._given)
+        return self._synchronous.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
+        self._synchronous.__exit__(kind, error, traceback)
+
+
+@contextlib.asynccontextmanager
+async def _rolled_back(
+    container: modern_di.Container,
+    timeout: float,  # noqa: ASYNC109  # of each wait in it, not of the whole
+) -> collections.abc.AsyncIterator[AsyncConnection]:
     primary = container.resolve(PrimaryEngine)
     async with primary.connect() as connection, connection.begin() as transaction:
         shared = SharedEngine(connection, timeout=timeout)
-        with contextlib.ExitStack() as overrides:
-            for role in (PrimaryEngine, ReplicaEngine):
-                provider = typing.cast(typing.Any, container.find_provider(role))
-                overrides.enter_context(container.override(provider, shared))
+        with overridden(container, (PrimaryEngine, ReplicaEngine), shared):
             yield connection
         await transaction.rollback()
+
+
+@contextlib.contextmanager
+def overridden(
+    container: modern_di.Container, roles: tuple[type[AnyEngine], ...], shared: AnyEngine
+) -> collections.abc.Iterator[None]:
+    """Put one engine in the place of both roles."""
+    with contextlib.ExitStack() as overrides:
+        for role in roles:
+            provider = typing.cast(typing.Any, container.find_provider(role))
+            overrides.enter_context(container.override(provider, shared))
+        yield
+
+
+def dialect_of(connection: Connection) -> Dialect:
+    """Return the dialect of a connection without what the primary's engine does at a commit: it has no place here."""
+    dialect = copy.copy(connection.dialect)
+    for method in ("do_commit", "do_rollback"):
+        vars(dialect).pop(method, None)
+    return dialect
+
+
+def name_of(intent: Intent) -> str:
+    """Return what a unit of work is called in an error."""
+    return f"{intent.endpoint} ({intent.reason})" if intent.endpoint else f"a unit of work ({intent.reason})"
+
+
+ON_THE_ENGINE: typing.Final = "Core on the engine itself"
 
 
 class SharedEngine(AsyncEngine, PerUnitOfWork):
@@ -62,20 +122,17 @@ class SharedEngine(AsyncEngine, PerUnitOfWork):
     """
 
     def __init__(self, connection: AsyncConnection, *, timeout: float) -> None:
-        self._dialect = copy.copy(connection.dialect)
-        for method in ("do_commit", "do_rollback"):
-            vars(self._dialect).pop(method, None)  # what the primary's engine does at a commit has no place here
+        self._dialect = dialect_of(typing.cast(Connection, connection.sync_connection))
         self._url = connection.engine.url
         self._connection = connection
         self._turns = Turns(timeout)
         self._savepoints = Savepoints()
-        super().__init__(self._engine(self, "Core on the engine itself"))
+        super().__init__(self._engine(self, ON_THE_ENGINE))
 
     def for_unit_of_work(self, intent: Intent) -> AsyncEngine:
         """Return the engine of one unit of work, which waits for its turn."""
         unit = AsyncEngine.__new__(AsyncEngine)
-        name = f"{intent.endpoint} ({intent.reason})" if intent.endpoint else f"a unit of work ({intent.reason})"
-        AsyncEngine.__init__(unit, self._engine(unit, name))
+        AsyncEngine.__init__(unit, self._engine(unit, name_of(intent)))
         return unit
 
     def _engine(self, unit: object, name: str) -> Engine:
@@ -93,14 +150,14 @@ class SharedConnection(AdaptedConnection):
 
     Args:
         real: the connection of the driver, as SQLAlchemy adapts it.
-        turns: is told when it is given back.
+        turns: is told when it is given back; those of either half.
         savepoints: those of the current turn.
 
     """
 
-    def __init__(self, real: AdaptedConnection, turns: Turns, savepoints: Savepoints) -> None:
-        self._connection = real.driver_connection
-        self._real: typing.Any = real
+    def __init__(self, real: object, turns: GivenBack, savepoints: Savepoints) -> None:
+        self._real = typing.cast(typing.Any, real)
+        self._connection = getattr(self._real, "driver_connection", self._real)  # a synchronous one is the driver's own
         self._turns = turns
         self._savepoints = savepoints
         self._savepoint: str | None = None

@@ -1,8 +1,17 @@
 """Units of work take turns on one connection: the wait is bounded, and its error names both."""
 
 import asyncio
+import threading
+import typing
 
 from modern_di_replicas.errors import SharedConnectionBusyError
+
+
+class GivenBack(typing.Protocol):
+    """What is told when a connection is given back."""
+
+    def give_back(self) -> None:
+        """Give one connection back."""
 
 
 class Turns:
@@ -43,6 +52,38 @@ class Turns:
         if not self._connections:
             self._holder = None
             self._ended.set()
+
+
+class ThreadTurns:
+    """The same for the threads of a synchronous application.
+
+    Args:
+        timeout: seconds a unit of work waits for its turn.
+
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._holder: object | None = None
+        self._name = ""
+        self._connections = 0
+        self._changed = threading.Condition()
+
+    def take(self, unit: object, name: str) -> None:
+        """Wait for a turn; see `Turns.take`."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._holder in (None, unit), self._timeout):
+                raise SharedConnectionBusyError(waiting=name, holding=self._name, timeout=self._timeout)
+            self._holder, self._name = unit, name
+            self._connections += 1
+
+    def give_back(self) -> None:
+        """Give one connection back; the turn ends with the last one."""
+        with self._changed:
+            self._connections -= 1
+            if not self._connections:
+                self._holder = None
+                self._changed.notify_all()
 
 
 class Savepoints:

@@ -1,9 +1,12 @@
 """The engines of both halves: asynchronous ones stand in front of a synchronous one, synchronous ones are it."""
 
+import abc
 import typing
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from modern_di_replicas.intent import Intent
 
 
 AnyEngine: typing.TypeAlias = AsyncEngine | Engine
@@ -14,6 +17,14 @@ class Role:
 
     sync_engine: Engine
     """The engine that connects."""
+
+
+class PerUnitOfWork(abc.ABC):
+    """What a test may put in the place of the primary: it gives each unit of work an engine of its own."""
+
+    @abc.abstractmethod
+    def for_unit_of_work(self, intent: Intent) -> AnyEngine:
+        """Return the engine of one unit of work, whatever its intent; one of the same half."""
 
 
 def sync_of(bind: AnyEngine | AsyncConnection | Connection, **options: typing.Any) -> Engine | Connection:
