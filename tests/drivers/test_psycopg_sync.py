@@ -211,6 +211,26 @@ def test_terminating_wakes_the_thread_that_waits(replicated_cluster: LocalCluste
         assert connection.closed
 
 
+def test_the_socket_of_a_connection_that_has_just_closed_is_left_alone() -> None:
+    """INVARIANT: between two calls its number may have become another connection's, which must not be shut down."""
+
+    class JustClosed:
+        lock = threading.Lock()
+        closed = True
+
+        def __init__(self, descriptor: int) -> None:
+            self._descriptor = descriptor
+
+        def fileno(self) -> int:
+            return self._descriptor
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs, JustClosed.lock:
+        PsycopgSync().terminate(JustClosed(ours.fileno()))
+        ours.send(b"alive")
+        assert theirs.recv(5) == b"alive"
+
+
 def test_an_own_question_leaves_no_transaction_open(replicated_cluster: LocalCluster) -> None:
     """Nor does it end one."""
     driver = PsycopgSync()

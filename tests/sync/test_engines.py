@@ -259,3 +259,18 @@ def test_in_shadow_mode_the_primary_serves_and_the_writes_are_counted(shop: Repl
         session.rollback()
         assert state["decision"].cause is Cause.SHADOW
     assert [type(one) for one in events] == [Shadowed, Decided, ShadowWrote]
+
+
+def test_a_forked_process_would_leave_the_connections_to_its_parent(servers: Servers) -> None:
+    """What is forgotten is not closed, and nothing of it is used again; see `test_processes.py` for real forks."""
+    opened: list[typing.Any] = []
+    with servers.primary.connect() as connection:
+        opened.append(connection.connection.driver_connection)
+    servers.primary.forget_process()
+    servers.replica.forget_process()
+    assert not opened[0].closed
+    with servers.primary.connect() as connection:
+        assert connection.connection.driver_connection is not opened[0]
+    with servers.session() as session:
+        assert session.scalar(IN_RECOVERY)
+    opened[0].close()

@@ -14,7 +14,9 @@ from tests.sync import load
 from tests.sync.conftest import serving, settings_of
 
 
-@pytest.mark.parametrize("name", ["freeze", "lag", "crash", "promotion"])
+@pytest.mark.parametrize(
+    "name", ["freeze", "promotion", *(pytest.param(name, marks=pytest.mark.slow) for name in ("crash", "stop", "lag"))]
+)
 def test_no_read_fails_and_none_takes_long(disposable_cluster: LocalCluster, name: str) -> None:
     """INVARIANT: a fault costs a read no more than the time in which it is noticed, and writes come back."""
     load.create_stock(disposable_cluster)
