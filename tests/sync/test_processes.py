@@ -1,18 +1,23 @@
 """Processes that are forked after the application was used: nothing is inherited that must not be."""
 
+import collections.abc
+import contextlib
 import multiprocessing
 import os
+import threading
 import typing
 
 import pytest
 from modern_di import Container
 from sqlalchemy import text
 
-from modern_di_replicas import Intent, ReplicationSettings
+from modern_di_replicas import Intent, ReplicationSettings, sync
 from modern_di_replicas.cluster.background import background
+from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.flask import Dependencies
-from modern_di_replicas.sync import ReplicaEngine, RoutedSession, unit_of_work
-from modern_di_replicas.sync.watch import Watch, stop_started
+from modern_di_replicas.sync import Monitor, PrimaryEngine, ReplicaEngine, RoutedSession, unit_of_work
+from modern_di_replicas.sync.monitor import stop_all
+from modern_di_replicas.sync.watch import Watch
 from modern_di_replicas.testing import LocalCluster
 from tests.sync.conftest import settings_of, synchronous
 
@@ -38,6 +43,20 @@ def in_child(container: Container, pipe: typing.Any) -> None:  # a connection of
     pipe.close()
 
 
+def run_forked(target: collections.abc.Callable[..., None], container: Container) -> typing.Any:
+    """Run a function in a forked process, and return what it sends."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=target, args=(container, theirs))
+    child.start()
+    theirs.close()
+    assert ours.poll(30), "the child hangs"
+    result = ours.recv()
+    child.join(30)
+    assert child.exitcode == 0
+    return result
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python warns of a fork beside threads
 def test_a_forked_process_has_connections_and_a_monitor_of_its_own(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: a server may load the application, and even use it, before it forks its workers."""
@@ -45,16 +64,7 @@ def test_a_forked_process_has_connections_and_a_monitor_of_its_own(replicated_cl
     with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
         before = backends(container)
         assert container.resolve(ReplicaEngine).topology.watcher is not None
-        context = multiprocessing.get_context("fork")
-        results = []
-        for _ in range(2):
-            ours, theirs = context.Pipe()
-            child = context.Process(target=in_child, args=(container, theirs))
-            child.start()
-            theirs.close()
-            results.append(ours.recv())
-            child.join(30)
-            assert child.exitcode == 0
+        results = [run_forked(in_child, container) for _ in range(2)]
         for pid, was_watched, seen, is_watched, knows_primary in results:
             assert pid != os.getpid()
             assert not was_watched
@@ -63,6 +73,109 @@ def test_a_forked_process_has_connections_and_a_monitor_of_its_own(replicated_cl
             assert is_watched
             assert knows_primary
         assert backends(container) == before, "the parent's connections are as they were"
+
+
+def write_in_child(container: Container, pipe: typing.Any) -> None:
+    topology = container.resolve(ReplicaEngine).topology
+    with unit_of_work(container) as unit:
+        unit.resolve(RoutedSession).execute(PIDS)
+    pipe.send(topology.watcher is not None)
+
+
+def read_in_child(container: Container, pipe: typing.Any) -> None:
+    replicas = container.resolve(ReplicaEngine)
+    for engine in (replicas, replicas):
+        with RoutedSession(engine, intent=Intent.read()) as session:
+            session.execute(PIDS)
+    pipe.send(replicas.topology.watcher is not None)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("use", [read_in_child, write_in_child])
+def test_a_monitor_starts_in_a_forked_process_with_the_first_use(
+    replicated_cluster: LocalCluster, use: collections.abc.Callable[..., None]
+) -> None:
+    """Where the parent has started it for itself; and once it has ended there, in no child."""
+    settings = settings_of(replicated_cluster)
+    with Container(groups=[sync.Dependencies], context={ReplicationSettings: settings}) as container:
+        with Monitor(container.resolve(ReplicaEngine)):
+            assert run_forked(use, container)
+        assert not run_forked(use, container)
+
+
+@contextlib.contextmanager
+def busy(topology: Topology) -> collections.abc.Iterator[None]:
+    """Hold in another thread what threads hold for moments."""
+    held, ended = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        pools: list[typing.Any] = [server.engine.pool for server in topology.servers]
+        pools.append(typing.cast(typing.Any, topology.primary).pool)
+        with contextlib.ExitStack() as stack:
+            for lock in (*(pool._pool.mutex for pool in pools), *(pool._counting for pool in pools[:1])):  # noqa: SLF001  # only so they are held for sure
+                stack.enter_context(lock)
+            for server in topology.servers:
+                stack.enter_context(server.health._lock)  # noqa: SLF001  # as above
+            held.set()
+            ended.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_may_be_forked_while_threads_hold_locks(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: those threads are not in the child, and would never release them there."""
+    settings = settings_of(replicated_cluster, primary_fallback_limit=1)
+    with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
+        backends(container)
+        with busy(container.resolve(ReplicaEngine).topology):
+            seen = run_forked(in_child, container)[2]
+        assert {standby for _, standby in seen} == {True, False}
+
+
+def test_a_forked_process_knows_nothing_of_what_its_parent_has_met(replicated_cluster: LocalCluster) -> None:
+    """A server that was down for the parent may be up, and no monitor of the child would say so."""
+    settings = settings_of(replicated_cluster, primary_fallback_limit=1)
+    with Container(groups=[sync.Dependencies], context={ReplicationSettings: settings}) as container:
+        replicas, primary = container.resolve(ReplicaEngine), container.resolve(PrimaryEngine)
+        for server in replicas.topology.servers:
+            server.health.declare_down()
+        primary.declare_down(timeout=60)
+        primary.fence(timeout=60)
+        assert replicas.topology.choose_server() is None
+        for engine in (replicas, primary):
+            engine.forget_process()
+        assert replicas.topology.choose_server() is not None
+        assert primary.is_fenced, "a former primary stays one"
+
+
+def test_what_is_called_in_a_forked_process(replicated_cluster: LocalCluster) -> None:
+    """In this one, where coverage sees it: the monitor of the parent is left alone, and another one starts."""
+    settings = settings_of(replicated_cluster, primary_fallback_limit=1)
+    with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
+        replicas, watch = container.resolve(ReplicaEngine), container.resolve(Watch)
+        watch.start()
+        monitor: typing.Any = watch._monitor  # noqa: SLF001  # to end it, as its process would
+        former = monitor._monitor  # noqa: SLF001
+        for thing in (container.resolve(PrimaryEngine), replicas, monitor, watch):
+            thing.forget_process()
+        assert replicas.topology.watcher is None
+        replicas.choose_for(Intent.read())
+        assert replicas.topology.watcher not in (None, former)
+        watch.start()
+        background.run(former.__aexit__(None, None, None))
+        watch.stop()
+        for thing in (monitor, watch):
+            thing.forget_process()
+        replicas.choose_for(Intent.read())
+        assert replicas.topology.watcher is None, "it was stopped"
 
 
 def test_a_watch_starts_once_and_may_start_again(replicated_cluster: LocalCluster) -> None:
@@ -90,7 +203,7 @@ def test_at_the_end_of_a_process_the_monitors_are_stopped(
     with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
         container.resolve(Watch).start()
         caplog.clear()
-        stop_started()
+        stop_all()
         background.stop()
         assert container.resolve(ReplicaEngine).topology.watcher is None
         assert caplog.messages == []

@@ -43,6 +43,12 @@ class Health:
     ) -> None:
         self._connections = connections
         self._clock = clock
+        self._server = server
+        self._hooks = hooks
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what is known: nothing yet, or in a forked process, what its parent knew."""
         self._is_watched = False
         # In a synchronous application sessions fail in many threads at once; hooks may ask for the health they change.
         self._lock = threading.RLock()
@@ -50,8 +56,6 @@ class Health:
         self._ejected_until = 0.0
         self._declared_down = False
         self._successes = SUCCESSES_NEEDED
-        self._server = server
-        self._hooks = hooks
         self._is_ejected = False
         """What the hooks were told last."""
 

@@ -117,6 +117,8 @@ class Topology:
         """How far the servers are known to be."""
         self.watcher: Watcher | None = None
         """The monitor; None while none runs."""
+        self.resume: collections.abc.Callable[[], None] | None = None
+        """Starts the monitor in a process that was forked from one where it runs; None where it runs, or should not."""
         self.rollout = rollout
         """Which reads may use a replica; None for all."""
         self.hooks = hooks
@@ -152,6 +154,20 @@ class Topology:
         """Forget what the monitor of the process knows that this one was forked from; the hooks are not told."""
         self.watcher = self.snapshot = None
         self.positions, self._serving, self._last_primary = Positions(), self._declared, LastPrimary()
+        for server in self.servers:
+            server.health.forget()
+        if self._fallback is not None:
+            self._fallback.forget()
+
+    def ensure_watched(self) -> None:
+        """Start the monitor, if this process was forked from one where it runs.
+
+        Raises:
+            ConfigurationError: the primary refuses the user, the password or the database.
+
+        """
+        if self.watcher is None and self.resume is not None:
+            self.resume()
 
     def _announce(self, hooks: Hooks, snapshot: Snapshot | None) -> None:
         if snapshot is None:

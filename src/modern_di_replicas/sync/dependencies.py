@@ -35,6 +35,8 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
     if isinstance(primary, PerUnitOfWork):
         return typing.cast(Engine, primary.for_unit_of_work(intent))
     if intent.is_write:
+        if isinstance(replica, ReplicaEngine):
+            replica.topology.ensure_watched()
         note_decision(decision_of(primary))
         if isinstance(primary, PrimaryEngine) and primary.hooks is not None:
             primary.hooks.emit(Decided(decision=primary.decision, endpoint=intent.endpoint))

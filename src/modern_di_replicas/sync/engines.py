@@ -79,6 +79,8 @@ class PrimaryEngine(_Itself, PrimaryRole):
         """Leave the connections to the process that this one was forked from."""
         self._connections.forget()
         self._fence.forget_waiting()
+        self.wait_for_changes(0.0)
+        self.declare_up()
 
     def execution_options(self, **options: typing.Any) -> typing.Self:  # type: ignore[override]  # SQLAlchemy says OptionEngine, which it is
         """Return the same engine with other execution options; see `Engine.execution_options`."""
@@ -137,7 +139,11 @@ class ReplicaEngine(_Itself, ReplicaRole):
             consistency: Consistency | None = None,
             after: ConsistencyToken | None = None,
         ) -> Engine: ...
-        def choose_for(self, intent: Intent) -> Engine: ...
+
+    def choose_for(self, intent: Intent) -> Engine:
+        """Return the engine for a read that was declared; see `ReplicaRole.choose_for`."""
+        self.topology.ensure_watched()
+        return typing.cast(Engine, super().choose_for(intent))
 
     def execution_options(self, **options: typing.Any) -> typing.Self:  # type: ignore[override]  # as above
         """Return the same replicas with other execution options; see `Engine.execution_options`."""

@@ -1,17 +1,22 @@
 """The monitor of a synchronous application."""
 
+import atexit
+import threading
 import types
 import typing
+import weakref
 
 from modern_di_replicas.cluster.background import background
 from modern_di_replicas.cluster.monitoring.monitor import Monitor as AsyncMonitor
 from modern_di_replicas.sync.engines import ReplicaEngine
+from modern_di_replicas.sync.processes import forget_in_children
 
 
 class Monitor:
     """Watches the servers of one application while it runs: `with Monitor(replica_engine): ...`.
 
     It runs in a daemon thread with an event loop, which all monitors of a process share. Hooks are called there.
+    A process that is forked meanwhile gets a monitor of its own when it first chooses a server.
 
     Args:
         replicas: the engine that stands for all replicas.
@@ -22,13 +27,55 @@ class Monitor:
     """
 
     def __init__(self, replicas: ReplicaEngine) -> None:
-        self._monitor = AsyncMonitor(replicas)
+        self._replicas = replicas
+        self._lock = threading.Lock()
+        self._monitor: AsyncMonitor | None = None
+        self._of_parent: AsyncMonitor | None = None
+        """That of the process that this one was forked from. It is kept: its end would close the parent's probes."""
 
     def __enter__(self) -> typing.Self:
-        background.run(self._monitor.__aenter__())
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
     ) -> None:
-        background.run(self._monitor.__aexit__(kind, error, traceback))
+        self.stop()
+
+    def start(self) -> None:
+        """Start it, if it does not run; those that call it at the same time wait for it."""
+        with self._lock:
+            if self._monitor is None:
+                monitor = AsyncMonitor(self._replicas)
+                background.run(monitor.__aenter__())
+                self._monitor, self._replicas.topology.resume = monitor, None
+                _known.add(self)
+                forget_in_children(self)
+
+    def stop(self) -> None:
+        """Stop it, if it runs."""
+        with self._lock:
+            monitor, self._monitor = self._monitor, None
+            self._replicas.topology.resume = None
+            if monitor is not None:
+                background.run(monitor.__aexit__(None, None, None))
+
+    def forget_process(self) -> None:
+        """Leave it to the process that this one was forked from, and start another one when it is needed."""
+        self._lock = threading.Lock()
+        if self._monitor is not None:
+            self._of_parent, self._monitor = self._monitor, None
+            self._replicas.topology.resume = self.start
+
+
+_known: typing.Final[weakref.WeakSet[Monitor]] = weakref.WeakSet()
+
+
+def stop_all() -> None:
+    """Stop the monitors of a process that ends, such as a forked worker, which closes no container."""
+    for monitor in list(_known):
+        monitor.stop()
+
+
+# After the background's own, so that it is called before.
+atexit.register(stop_all)

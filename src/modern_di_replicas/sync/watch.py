@@ -1,9 +1,6 @@
 """The monitor of an application that has no start of its own: it begins with the first unit of work of each process."""
 
-import atexit
 import threading
-import typing
-import weakref
 
 from modern_di_replicas.sync.engines import ReplicaEngine
 from modern_di_replicas.sync.monitor import Monitor
@@ -39,10 +36,9 @@ class Watch:
             return
         with self._lock:
             if not self._has_started:
-                monitor = Monitor(self._replicas)
-                monitor.__enter__()
+                monitor = self._monitor or Monitor(self._replicas)
+                monitor.start()
                 self._monitor, self._has_started = monitor, True
-                _started.add(self)
 
     def stop(self) -> None:
         """Stop the monitor, if it runs."""
@@ -50,26 +46,13 @@ class Watch:
             monitor, self._monitor = self._monitor, None
             if monitor is not None:
                 self._has_started = False
-                monitor.__exit__(None, None, None)
+                monitor.stop()
 
     def forget_process(self) -> None:
-        """Forget the monitor of the process that this one was forked from."""
+        """Start the monitor anew in this process, which was forked from the one where it runs."""
         self._lock = threading.Lock()
         if self._monitor is not None:
-            self._monitor, self._has_started = None, False
-
-
-_started: typing.Final[weakref.WeakSet[Watch]] = weakref.WeakSet()
-
-
-def stop_started() -> None:
-    """Stop the monitors at the end of a process that has not closed its container, as a forked worker does not."""
-    for watch in list(_started):
-        watch.stop()
-
-
-# After the background's own, so that it is called before.
-atexit.register(stop_started)
+            self._has_started = False
 
 
 def create_watch(replicas: ReplicaEngine) -> Watch:

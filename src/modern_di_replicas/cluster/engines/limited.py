@@ -25,7 +25,11 @@ class FallbackLimit:
     def __init__(self, limit: int, *, timeout: float) -> None:
         self._limit = limit
         self._timeout = timeout
-        self._permits = asyncio.Semaphore(limit)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget which reads use the primary: none yet, or in a forked process, those of its parent."""
+        self._permits = asyncio.Semaphore(self._limit)
 
     def applied_to(self, primary: Engine) -> Engine:
         """Return the primary's engine for such reads; an engine with a pool of its own is not limited."""
@@ -58,9 +62,9 @@ class FallbackLimit:
 class ThreadedFallbackLimit(FallbackLimit):
     """The same for the threads of a synchronous application."""
 
-    def __init__(self, limit: int, *, timeout: float) -> None:
-        super().__init__(limit, timeout=timeout)
-        self._places = threading.Semaphore(limit)
+    def forget(self) -> None:
+        super().forget()
+        self._places = threading.Semaphore(self._limit)
 
     def take(self) -> None:
         if not self._places.acquire(timeout=self._timeout):

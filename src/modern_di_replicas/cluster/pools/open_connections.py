@@ -92,6 +92,8 @@ class OpenConnections:
         self._lock = threading.Lock()  # another thread may have held it
         self._open = weakref.WeakSet()
         self._terminations += 1
+        if (leave := getattr(self._engine.pool, "leave_to_parent", None)) is not None:
+            leave()
         self._engine.dispose(close=False)
 
     def terminate(self) -> None:

@@ -36,6 +36,13 @@ class ReplaceableQueuePool(QueuePool):
     _counting = threading.Lock()
     """For `_waiting`: few checkouts wait at all, and one that does not takes no lock."""
     _successor: "ReplaceableQueuePool | None" = None
+    _is_of_parent: bool = False
+    """Whether it belongs to the process that this one was forked from, where its threads are and hold its locks."""
+
+    def leave_to_parent(self) -> None:
+        """Leave its connections, its locks and the checkouts that wait to the process that this one was forked from."""
+        self._is_of_parent = True
+        ReplaceableQueuePool._counting = threading.Lock()
 
     def connect(self) -> PoolProxiedConnection:
         if self._successor is not None:
@@ -47,7 +54,8 @@ class ReplaceableQueuePool(QueuePool):
 
     def recreate(self) -> "ReplaceableQueuePool":
         self._successor = typing.cast(ReplaceableQueuePool, super().recreate())
-        self._wake_one()
+        if not self._is_of_parent:
+            self._wake_one()
         return self._successor
 
     def _wake_one(self) -> None:
