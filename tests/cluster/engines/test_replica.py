@@ -120,7 +120,7 @@ def thaw(server: LocalServer) -> None:
     server.thaw()
 
 
-@pytest.mark.parametrize("victims", [1, 2])
+@pytest.mark.parametrize("victims", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("fault", "recovery"), [(terminate, start), (crash, start), (freeze, thaw)])
 async def test_a_replica_that_fails_leaves_the_rotation_and_returns(
     three_replicas: LocalCluster, fault: Fault, recovery: Fault, victims: int
@@ -141,7 +141,7 @@ async def test_a_replica_that_fails_leaves_the_rotation_and_returns(
             server.start()
 
 
-@pytest.mark.parametrize("victims", [1, 2])
+@pytest.mark.parametrize("victims", [1, pytest.param(2, marks=pytest.mark.slow)])
 async def test_a_replica_behind_its_max_lag_leaves_the_rotation_and_returns(
     three_replicas: LocalCluster, victims: int
 ) -> None:
