@@ -26,7 +26,7 @@ from modern_di_replicas import Bounded, Intent, Replica, ReplicationSettings, de
 from modern_di_replicas.consistency.client import Client, Write
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.fastapi import Dependencies, request_intent, setup_replicas
-from tests.history.interrupted import InterruptedConnection, Interruption, interrupted
+from tests.history.interrupted import Interruption, interrupt_commits, interrupted
 from tests.history.recipe import Recipe
 
 
@@ -84,7 +84,7 @@ def build_ours(settings: WorkerSettings) -> fastapi.FastAPI:
         primary_pool_size=20,
         primary_pool_timeout=5.0,
         replica_pool_size=20,
-        connect_args={"connection_class": InterruptedConnection},
+        connect_args=interrupt_commits(settings.primary),
     )
     container = Container(groups=[AffineDependencies], context={ReplicationSettings: replication})
     app = fastapi.FastAPI()
