@@ -28,6 +28,7 @@ from modern_di_replicas.consistency import client
 from modern_di_replicas.testing import LocalCluster, empty_database, routing_log
 from modern_di_replicas.testing.cluster import DRIVER_VARIABLE
 from tests.disposable import Disposable
+from tests.pgbouncer import POOLER_VARIABLE, end_poolers
 from tests.redis_server import redis_server
 
 
@@ -73,9 +74,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--driver", choices=["asyncpg", "psycopg"], default="asyncpg", help="the driver of the tests' URLs"
     )
 
+    parser.addoption(
+        "--pooler",
+        action="store_true",
+        help="reach the servers through pgbouncer in transaction mode, in tests/session and tests/asgi",
+    )
+
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ[DRIVER_VARIABLE] = config.getoption("--driver")
+    if config.getoption("--pooler"):
+        os.environ[POOLER_VARIABLE] = "1"
+        config.add_cleanup(end_poolers)
     if config.getoption("--driver") == "psycopg":
         # A stream that is not read to its end leaves its cursor to the end of the transaction; psycopg minds.
         config.addinivalue_line("filterwarnings", "ignore:.*ServerCursorMixin:pytest.PytestUnraisableExceptionWarning")

@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 
-from benchmarks.contenders.catalogue import AUTOCOMMIT, CONTENDERS, NO_TOKENS, OURS, POOL, RECIPE, Entry
+from benchmarks.contenders.catalogue import AUTOCOMMIT, CONTENDERS, DRIVERS, NO_TOKENS, OURS, POOL, RECIPE, Entry
 from benchmarks.results import Cell
 from benchmarks.work.operations import OPERATIONS, Operation
 
@@ -17,6 +17,8 @@ BUSY_GET: typing.Final = Cell("fastapi", "orm_read", 100)
 TOKEN_READ: typing.Final = Cell("tokens", "orm_read")
 TOKEN_WRITE: typing.Final = Cell("tokens", "write")
 """The cost of tokens, through FastAPI, by clients that have written before."""
+OTHER_DRIVERS: typing.Final = Cell("drivers", "orm_read")
+"""psycopg, and both drivers behind a pooler."""
 SURFACES: typing.Final = {"session": "the session alone", "fastapi": "FastAPI"}
 HTTP_SURFACES: typing.Final = frozenset({"fastapi", "tokens"})
 CLIENTS: typing.Final = (1, 100)
@@ -25,6 +27,7 @@ PARTICIPANTS: typing.Final[dict[Cell, tuple[Entry, ...]]] = {
     ROUTING: (OURS, AUTOCOMMIT),
     TOKEN_READ: (OURS, NO_TOKENS),
     TOKEN_WRITE: (OURS, NO_TOKENS),
+    OTHER_DRIVERS: (OURS, *DRIVERS),
 }
 
 

@@ -9,6 +9,7 @@ from benchmarks.contenders.catalogue import (
     AUTOCOMMIT,
     BY_NAME,
     CONTENDERS,
+    DRIVERS,
     GET_BIND,
     NO_TOKENS,
     OURS,
@@ -25,6 +26,7 @@ from benchmarks.plan import (
     CLIENTS,
     FULL,
     KEYED_READ,
+    OTHER_DRIVERS,
     ROUTING,
     SAME_REPLICA,
     SURFACES,
@@ -65,6 +67,9 @@ All contenders run the same statements on {reading} connections for reads and {w
 consistency token yet: see the limits for its cost."""
 ROUND_TRIPS: typing.Final = """\
 In a busy application; after a second without use, a connection to the primary is pinged before its first statement."""
+OTHER_DRIVERS_TEXT: typing.Final = """\
+The time / the processor time of one operation by one client, and those of asyncpg without a pooler as a multiple of
+them. Behind the pooler, asyncpg reads in transactions, psycopg in autocommit."""
 FAULT: typing.Final = """\
 {clients} clients of each contender send an HTTP request every {period:g} s, with cookies, to all contenders at once.
 One replica, the one that every contender reads from, freezes or crashes and comes back; then both replicas stop
@@ -148,6 +153,7 @@ def render(results: Results) -> str:
         MACHINE.format(seconds=results.seconds, processors=processors),
         summary(results),
         *_requests(results),
+        *_drivers(results),
         *_faults(results),
         "## Contenders",
         "\n".join(
@@ -228,6 +234,23 @@ def _requests(results: Results) -> collections.abc.Iterator[str]:
     yield ROUND_TRIPS
     counts = [results.round_trips[operation.name] for operation in OPERATIONS]
     yield table(("", *titles), ([entry.title, *(str(each[entry.name]) for each in counts)] for entry in CONTENDERS))
+
+
+def _drivers(results: Results) -> collections.abc.Iterator[str]:
+    found = results.cells.get(OTHER_DRIVERS, {})
+    entries = [entry for entry in DRIVERS if entry.name in found]
+    if not entries:  # results of an earlier version
+        return
+    yield "## Drivers and poolers"
+    yield OTHER_DRIVERS_TEXT
+    title = BY_OPERATION[OTHER_DRIVERS.operation].title
+    yield table(
+        ("", f"{title}, µs", f"{title}, ratio"),
+        (
+            [entry.title, _absolute(results, OTHER_DRIVERS, entry), _ratio(results, OTHER_DRIVERS, entry)]
+            for entry in (OURS, *entries)
+        ),
+    )
 
 
 def _faults(results: Results) -> collections.abc.Iterator[str]:

@@ -3,9 +3,11 @@
 import asyncio
 import collections.abc
 import contextlib
+import dataclasses
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import tempfile
 import typing
@@ -13,9 +15,10 @@ import typing
 import pytest
 from sqlalchemy import make_url
 
+from modern_di_replicas import Primary, Replica, ReplicationSettings
 from modern_di_replicas.testing import LocalServer
 from modern_di_replicas.testing.server import free_port
-from tests.waiting import until
+from modern_di_replicas.testing.waiting import wait_until
 
 
 PROGRAM: typing.Final = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -33,45 +36,117 @@ SETTINGS: typing.Final = {
 }
 
 
-@contextlib.asynccontextmanager
-async def pooler(
-    server: LocalServer, database: str | None = None, **settings: str
-) -> collections.abc.AsyncIterator[str]:
-    """Give the URL that leads to a server through a pooler, where its database may have another name."""
-    assert PROGRAM is not None
-    with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
-        file = pathlib.Path(folder) / "pgbouncer.ini"
-        real = make_url(server.url)
-        target = (
-            f"host={real.host} port={real.port} dbname={real.database} user={real.username} password={real.password}"
-        )
-        options = {**SETTINGS, "listen_port": str(port), **settings}
-        lines = [
-            "[databases]",
-            f"{database or real.database} = {target}",
-            "[pgbouncer]",
-            *(f"{k} = {v}" for k, v in options.items()),
-        ]
+POOLER_VARIABLE: typing.Final = "MODERN_DI_REPLICAS_TEST_POOLER"
+"""Set by `pytest --pooler`: what `serving()` and the applications of `tests/asgi` use is reached through poolers."""
+
+Server = typing.TypeVar("Server", Primary, Replica)
+
+_shared: typing.Final[dict[str, "Pooler"]] = {}
+
+
+def is_behind_poolers() -> bool:
+    return POOLER_VARIABLE in os.environ
+
+
+def not_behind_a_pooler(reason: str) -> pytest.MarkDecorator:
+    """Mark a test of what a pooler in transaction mode hides, or refuses."""
+    return pytest.mark.skipif(is_behind_poolers(), reason=f"not behind a pooler: {reason}")
+
+
+def through_pooler(url: str) -> str:
+    """Return the URL of a server through a pooler that runs until the tests end."""
+    server = str(make_url(url).set(database=None, query={}))
+    if server not in _shared:
+        _shared[server] = Pooler(url, "*", default_pool_size="20")  # some tests hold several transactions open
+    return _shared[server].url(url)
+
+
+def behind_poolers(settings: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    """Return the arguments of settings, with a pooler before each server where the tests run so."""
+    if not is_behind_poolers() or "pooled" in settings:
+        return settings
+    declared = ReplicationSettings(**settings)
+    primary, replicas = _through(declared.declared_primary), [_through(server) for server in declared.servers]
+    return {**settings, "primary": primary, "replicas": replicas, "pooled": True}
+
+
+def _through(server: Server) -> Server:
+    """Return a declared server behind a pooler, under the name it has without one."""
+    url = server.url
+    return dataclasses.replace(server, url=through_pooler(url), name=server.label)
+
+
+def end_poolers() -> None:
+    while _shared:
+        _shared.popitem()[1].end()
+
+
+class Pooler:
+    """A pgbouncer that runs.
+
+    Args:
+        url: of the server.
+        name: what the pooler calls its database; `*` for all by their own names.
+        settings: of pgbouncer.
+
+    """
+
+    def __init__(self, url: str, name: str, **settings: str) -> None:
+        assert PROGRAM is not None
+        real = make_url(url)
+        self._port = free_port()
+        self._folder = tempfile.TemporaryDirectory()
+        database = "" if name == "*" else f" dbname={real.database}"
+        target = f"host={real.host} port={real.port}{database} user={real.username} password={real.password}"
+        options = {**SETTINGS, "listen_port": str(self._port), **settings}
+        file = pathlib.Path(self._folder.name) / "pgbouncer.ini"
+        lines = ["[databases]", f"{name} = {target}", "[pgbouncer]", *(f"{k} = {v}" for k, v in options.items())]
         file.write_text("\n".join(lines))
         is_root = os.geteuid() == 0
         if is_root:  # which pgbouncer refuses to run as
-            os.chmod(folder, 0o755)  # noqa: S103, PTH101  # so that it can read the file
-        process = subprocess.Popen(  # noqa: ASYNC220, S603  # it only starts; a program of Debian's
+            file.parent.chmod(0o755)  # so that it can read the file
+        self._process = subprocess.Popen(  # noqa: S603  # a program of Debian's
             [PROGRAM, str(file)],
             user="nobody" if is_root else None,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        assert wait_until(self._accepts, timeout=30)
+
+    def url(self, url: str, database: str | None = None) -> str:
+        """Return the URL of its server with the address of the pooler."""
+        real = make_url(url)
+        there = real.set(host="127.0.0.1", port=self._port, database=database or real.database)
+        return there.render_as_string(hide_password=False)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
+
+    def _accepts(self) -> bool:
         try:
-            await until(lambda: accepts(port))
-            yield real.set(port=port, database=database or real.database).render_as_string(hide_password=False)
-        finally:
-            process.kill()
-            await asyncio.to_thread(process.wait)
+            socket.create_connection(("127.0.0.1", self._port)).close()
+        except OSError:
+            return False
+        return True
+
+
+@contextlib.asynccontextmanager
+async def pooler(
+    server: LocalServer, database: str | None = None, **settings: str
+) -> collections.abc.AsyncIterator[str]:
+    """Give the URL that leads to a server through a pooler, where its database may have another name."""
+    name = database or str(make_url(server.url).database)
+    running = await asyncio.to_thread(Pooler, server.url, name, **settings)
+    try:
+        yield running.url(server.url, database)
+    finally:
+        await asyncio.to_thread(running.end)
 
 
 async def accepts(port: int) -> bool:
+    """Return whether something listens."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import typing
 
+from benchmarks.pooler import PROGRAM
+
 
 NEWEST: typing.Final = ".venv-bench"
 SQLALCHEMY_20: typing.Final = ".venv-bench-sqlalchemy20"
@@ -57,4 +59,17 @@ NO_TOKENS: typing.Final = Entry(
 )
 PINNED: typing.Final = Entry(name="pinned", title="primary for 2 s after a write", target="pinned:Pinned")
 
-BY_NAME: typing.Final = {entry.name: entry for entry in (*CONTENDERS, AUTOCOMMIT, NO_TOKENS, PINNED)}
+PSYCOPG: typing.Final = Entry(
+    name="ours_psycopg", title="modern-di-replicas on psycopg", target="other_drivers:OursOnPsycopg"
+)
+POOLED: typing.Final = (
+    Entry(name="ours_pooled", title="the same behind pgbouncer, asyncpg", target="other_drivers:OursBehindPooler"),
+    Entry(
+        name="ours_psycopg_pooled",
+        title="the same behind pgbouncer, psycopg",
+        target="other_drivers:OursOnPsycopgBehindPooler",
+    ),
+)
+DRIVERS: typing.Final = (PSYCOPG, *(POOLED if PROGRAM else ()))
+
+BY_NAME: typing.Final = {entry.name: entry for entry in (*CONTENDERS, AUTOCOMMIT, NO_TOKENS, PINNED, *DRIVERS)}

@@ -19,6 +19,7 @@ READ, WRITE = Intent.read(), Intent.write()
 
 
 class Ours(Contender):
+    options: typing.ClassVar[dict[str, typing.Any]] = {}
     token_carrier: typing.ClassVar[typing.Literal["cookie"] | None] = "cookie"  # noqa: S105  # a kind, not a secret
 
     def __init__(self, servers: Servers) -> None:
@@ -31,6 +32,7 @@ class Ours(Contender):
                 replica_pool_size=servers.reading_connections,
                 replica_max_overflow=0,
                 token_carrier=self.token_carrier,
+                **self.options,
             )
         }
         self._stack = contextlib.AsyncExitStack()

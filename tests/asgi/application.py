@@ -22,6 +22,7 @@ import modern_di_replicas.litestar
 from modern_di_replicas import Intent, PrimaryEngine, ReplicationSettings, Tokens
 from modern_di_replicas.testing import LocalCluster
 from tests.asgi.direct_use import WAYS_OF_DRIVER, read_by_driver
+from tests.pgbouncer import behind_poolers
 
 
 READ = text("SELECT amount FROM stock WHERE id = 1")
@@ -335,4 +336,4 @@ def paused(cluster: LocalCluster) -> collections.abc.Iterator[None]:
 
 def settings_of(cluster: LocalCluster, **options: typing.Any) -> ReplicationSettings:
     urls = {"primary": cluster.primary.url, "replicas": [server.url for server in cluster.replicas]}
-    return ReplicationSettings(**{**urls, **options})
+    return ReplicationSettings(**behind_poolers({**urls, **options}))

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.contenders.catalogue import AUTOCOMMIT, BY_NAME, OURS, POOL, RECIPE
-from benchmarks.plan import BUSY_GET, KEYED_READ, ROUTING, SAME_REPLICA, TOKEN_READ, TOKEN_WRITE
+from benchmarks.plan import BUSY_GET, KEYED_READ, OTHER_DRIVERS, ROUTING, SAME_REPLICA, TOKEN_READ, TOKEN_WRITE
 from benchmarks.results import Outcome, Results, Sample
 from benchmarks.tables import README_FIGURE, render, summary, table, update, verdicts
 from benchmarks.work.operations import OPERATIONS
@@ -50,6 +50,14 @@ def test_a_contender_that_is_faster_beyond_the_spread_is_named() -> None:
     results = made_up_results({(BUSY_GET, POOL.name): samples(100, 101, 102)})
     assert "**asyncpg pool, no ORM** is faster in 1 of 16 measurements beyond the spread" in render(results)
     assert "is faster" not in render(made_up_results({(BUSY_GET, POOL.name): samples(150, 199, 201)}))
+
+
+def test_drivers_and_poolers_are_shown_where_they_were_measured() -> None:
+    """Results of an earlier version have none of them, and a machine without pgbouncer only some."""
+    results = made_up_results()
+    assert "| modern-di-replicas on psycopg | 200 / 200 |" in render(results)
+    del results.cells[OTHER_DRIVERS]
+    assert "## Drivers and poolers" not in render(results)
 
 
 def test_a_contender_that_does_nothing_is_not_slow() -> None:

@@ -95,6 +95,44 @@ async def test_what_is_set_for_one_transaction_stays_in_it(disposable_shop: Loca
 
 
 @DRIVERS
+async def test_row_level_security_holds_behind_a_pooler(disposable_shop: LocalCluster, driver: str) -> None:
+    """INVARIANT: the setting that a policy asks for ends with its transaction: it leaks to no other client."""
+    disposable_shop.primary.execute(
+        """
+        CREATE TABLE note (tenant text, words text);
+        ALTER TABLE note ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE note FORCE ROW LEVEL SECURITY;
+        CREATE POLICY tenant ON note USING (tenant = current_setting('app.tenant', true));
+        CREATE ROLE app NOLOGIN;
+        GRANT ALL ON note TO app;
+        GRANT USAGE ON SCHEMA public TO app;
+        INSERT INTO note VALUES ('a', 'of a'), ('b', 'of b');
+        """
+    )
+    disposable_shop.catch_up()
+    places = set()
+
+    async def notes(session: RoutedSession, tenant: str | None) -> list[str]:
+        await session.execute(text("SET LOCAL ROLE app"))
+        if tenant is not None:
+            await session.execute(text("SELECT set_config('app.tenant', :tenant, true)"), {"tenant": tenant})
+        places.add(session.decision.server)
+        return list(await session.scalars(text("SELECT words FROM note")))
+
+    async def check(servers: Servers, tenant: str | None) -> None:
+        expected = [] if tenant is None else [f"of {tenant}"]
+        async with servers.session() as session:
+            assert await notes(session, tenant) == expected
+        async with RoutedSession(servers.primary) as session:
+            assert await notes(session, tenant) == expected
+
+    async with pooled(disposable_shop, driver, read_isolation="READ COMMITTED") as servers:
+        for _ in range(5):
+            await asyncio.gather(*(check(servers, tenant) for tenant in ("a", "b", None)))
+        assert {server.label for server in servers.settings.servers} & places
+
+
+@DRIVERS
 async def test_writes_follow_a_promotion_behind_a_pooler(disposable_shop: LocalCluster, driver: str) -> None:
     """INVARIANT: pgbouncer goes on to report `in_hot_standby = on`; the server is asked, and takes the writes."""
     primary, first, _ = disposable_shop.servers

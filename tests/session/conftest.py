@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from modern_di_replicas import Intent, PrimaryEngine, ReplicaEngine, ReplicationSettings, RoutedSession
 from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import behind_poolers
 from tests.session.models import FUNCTIONS, Account, Base, Item, Shop
 
 
@@ -41,7 +42,7 @@ Start = collections.abc.Callable[..., contextlib.AbstractAsyncContextManager[Ser
 async def serving(cluster: LocalCluster, **settings: typing.Any) -> collections.abc.AsyncIterator[Servers]:
     """Give the servers of a cluster, and check at the end that every connection came back."""
     urls = {"primary": cluster.primary.url, "replicas": [server.url for server in cluster.replicas]}
-    servers = Servers(cluster, ReplicationSettings(**{**urls, **settings}))
+    servers = Servers(cluster, ReplicationSettings(**behind_poolers({**urls, **settings})))
     try:
         yield servers
         assert servers.checked_out() == 0
