@@ -11,9 +11,17 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from modern_di_replicas import Dependencies, Intent, PrimaryEngine, ReplicaEngine, ReplicationSettings, RoutedSession
+from modern_di_replicas import (
+    Dependencies,
+    Intent,
+    PrimaryEngine,
+    ReplicaEngine,
+    ReplicationSettings,
+    RoutedSession,
+    SessionFactory,
+)
 from modern_di_replicas.errors import SharedConnectionBusyError
-from modern_di_replicas.testing import rolled_back
+from modern_di_replicas.testing import RoutingLog, rolled_back
 
 
 class Base(DeclarativeBase):
@@ -119,7 +127,8 @@ async def test_the_wait_for_a_turn_is_bounded_and_names_both(container: Containe
     """A test that keeps a transaction open while it sends a request would wait for ever."""
     async with rolled_back(container, timeout=0.05):
         async with unit_of_work(container, Intent.write(reason="the test")) as held:
-            await held.resolve(AsyncSession).execute(select(Note.text))
+            held.resolve(AsyncSession).add(Note(text="not committed"))
+            await held.resolve(AsyncSession).flush()
             with pytest.raises(SharedConnectionBusyError) as caught:
                 await notes(container)
         assert (caught.value.waiting, caught.value.holding) == (
@@ -127,6 +136,115 @@ async def test_the_wait_for_a_turn_is_bounded_and_names_both(container: Containe
             "a unit of work (the test)",
         )
         assert await notes(container) == []
+
+
+async def test_a_unit_of_work_that_has_only_read_does_not_keep_others_waiting(container: Container) -> None:
+    """A request reads what it has committed and starts a background task, which ends before its session is closed."""
+    async with rolled_back(container, timeout=5), unit_of_work(container, Intent.write(reason="request")) as request:
+        session = request.resolve(AsyncSession)
+        session.add(Note(text="request"))
+        await session.commit()
+        assert await session.scalar(select(func.count()).select_from(Note)) == 1
+        await add(container, "task")
+        assert await session.scalar(select(func.count()).select_from(Note)) == 2
+        session.add(Note(text="request, again"))
+        await session.commit()
+        await session.execute(select(Note.text))
+        await add(container, "another task")
+        await session.rollback()
+        assert await notes(container) == ["another task", "request", "request, again", "task"]
+
+
+@pytest.mark.parametrize("kept", ["SELECT FOR UPDATE", "SAVEPOINT", "an error", "a stream", "the driver's connection"])
+async def test_a_unit_of_work_keeps_its_turn_while_something_would_be_lost(container: Container, kept: str) -> None:
+    """INVARIANT: a lock, a savepoint or a cursor would end with its turn, and a failed transaction needs a rollback."""
+    async with rolled_back(container, timeout=0.05), unit_of_work(container) as unit:
+        session = unit.resolve(AsyncSession)
+        if kept == "SELECT FOR UPDATE":
+            await session.execute(select(Note.text).with_for_update())
+        elif kept == "SAVEPOINT":
+            await session.begin_nested()
+            await session.execute(select(Note.text))
+        elif kept == "an error":
+            with pytest.raises(sqlalchemy.exc.DBAPIError):
+                await session.execute(text("SELECT 1/0"))
+        elif kept == "a stream":
+            stream = await session.stream(select(Note.text))
+        else:
+            assert (await (await session.connection()).get_raw_connection()).driver_connection
+        with pytest.raises(SharedConnectionBusyError):
+            await notes(container)
+        if kept == "a stream":
+            await stream.close()
+        await session.rollback()
+        assert await notes(container) == []
+
+
+async def test_sessions_of_units_of_work_that_read_interleave(container: Container) -> None:
+    """INVARIANT: a turn that goes on ends the savepoints of the turn before it, not those of its own other sessions."""
+
+    async def request(number: int) -> None:
+        async with unit_of_work(container, Intent.read()) as unit:
+            sessions = unit.resolve(SessionFactory)
+
+            async def read() -> None:
+                async with sessions() as session:
+                    for _ in range(3):
+                        await session.execute(select(Note.text))
+                        await asyncio.sleep(0)
+
+            await asyncio.gather(*(read() for _ in range(4)))
+        await add(container, str(number))
+
+    async with rolled_back(container, timeout=30):
+        await asyncio.gather(*(request(number) for number in range(6)))
+        assert len(await notes(container)) == 6
+
+
+async def test_requests_that_read_and_then_write_do_so_one_after_the_other(
+    container: Container, routing_log: RoutingLog
+) -> None:
+    """Reads interleave, transactions that write do not; statements of the routing log keep no turn."""
+
+    async def request(number: int) -> None:
+        async with unit_of_work(container) as unit:
+            session = unit.resolve(AsyncSession)
+            for _ in range(3):
+                await session.execute(select(Note.text))
+                await asyncio.sleep(0)
+            session.add(Note(text=str(number)))
+            await session.flush()
+            await asyncio.sleep(0)
+            await (session.rollback() if number % 4 == 0 else session.commit())
+            await session.execute(select(Note.text))
+
+    async with rolled_back(container, timeout=30):
+        await asyncio.gather(*(request(number) for number in range(20)))
+        assert len(await notes(container)) == 15
+    assert routing_log.visits
+
+
+async def test_a_cancelled_request_leaves_the_transaction_usable(container: Container) -> None:
+    """INVARIANT: cancelled in any step of it, the savepoint is the one PostgreSQL has; other requests go on."""
+    if "asyncpg" not in str(container.resolve(PrimaryEngine).url):
+        pytest.skip("with psycopg, a statement that is cancelled may close the one connection")
+
+    async def request(number: int) -> None:
+        async with unit_of_work(container) as unit:
+            session = unit.resolve(AsyncSession)
+            await session.execute(select(Note.text))
+            session.add(Note(text=str(number)))
+            await session.flush()
+            await session.rollback()
+
+    async with rolled_back(container):
+        for steps in range(30):
+            task = asyncio.create_task(request(steps))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, add(container, f"other {steps}"), return_exceptions=True)
+        assert len(await notes(container)) == 30
 
 
 async def test_autocommit_keeps_what_it_did(container: Container) -> None:
@@ -141,4 +259,6 @@ async def test_autocommit_keeps_what_it_did(container: Container) -> None:
         async with engine.connect() as idle:
             adapted = typing.cast(typing.Any, (await idle.get_raw_connection()).dbapi_connection)
             assert adapted.dbapi is idle.dialect.dbapi
+            adapted.set_autocommit(True)  # as psycopg's dialect does
+            adapted.set_isolation_level(None)
         assert await notes(container) == ["at once"]

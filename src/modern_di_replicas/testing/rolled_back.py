@@ -1,5 +1,6 @@
 """Run a test in one transaction that is rolled back, both roles and all units of work included."""
 
+import asyncio
 import collections.abc
 import contextlib
 import copy
@@ -10,13 +11,14 @@ import modern_di
 from sqlalchemy import AdaptedConnection, Connection, Dialect, Engine, NullPool
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from modern_di_replicas.cluster.engines.either import AnyEngine, PerUnitOfWork
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.intent import Intent
-from modern_di_replicas.testing.turns import GivenBack, Savepoints, Turns
+from modern_di_replicas.routing.statements import foresee, may_write
+from modern_di_replicas.testing.turns import GivenBack, Savepoints, Turn, Turns
 
 
 def rolled_back(container: modern_di.Container, *, timeout: float = 10.0) -> "RolledBack":
@@ -26,8 +28,9 @@ def rolled_back(container: modern_di.Container, *, timeout: float = 10.0) -> "Ro
     `with rolled_back(container) as connection`.
 
     Reads and writes of every unit of work of the container use one connection. What one unit of work commits, the next
-    one sees; a rollback undoes its own changes only. Units of work take turns, from their first statement until they
-    give their last connection back; sessions of one unit of work may overlap.
+    one sees; a rollback undoes its own changes only. Units of work take turns: one that has changes which it has not
+    committed goes first, one that has only read continues afterwards; sessions of one unit of work may overlap. In
+    synchronous code a turn lasts until the last connection is given back.
 
     Args:
         container: the application's container, opened.
@@ -97,9 +100,9 @@ def overridden(
 
 
 def dialect_of(connection: Connection) -> Dialect:
-    """Return the dialect of a connection without what the primary's engine does at a commit: it has no place here."""
+    """Return the dialect of a connection without what the primary's engine does there: it has no place here."""
     dialect = copy.copy(connection.dialect)
-    for method in ("do_commit", "do_rollback"):
+    for method in ("do_commit", "do_rollback", "do_execute"):
         vars(dialect).pop(method, None)
     return dialect
 
@@ -127,6 +130,7 @@ class SharedEngine(AsyncEngine, PerUnitOfWork):
         self._connection = connection
         self._turns = Turns(timeout)
         self._savepoints = Savepoints()
+        watch(self._dialect, self._turns)
         super().__init__(self._engine(self, ON_THE_ENGINE))
 
     def for_unit_of_work(self, intent: Intent) -> AsyncEngine:
@@ -139,7 +143,8 @@ class SharedEngine(AsyncEngine, PerUnitOfWork):
         def connect() -> DBAPIConnection:
             await_only(self._turns.take(unit, name))
             real = typing.cast(typing.Any, self._connection.sync_connection).connection.dbapi_connection
-            return typing.cast(DBAPIConnection, SharedConnection(real, self._turns, self._savepoints))
+            turn = Turn(self._turns, unit, name)
+            return typing.cast(DBAPIConnection, TakingTurns(real, turn, self._savepoints))
 
         pool = NullPool(connect, dialect=self._dialect)
         return Engine(pool, self._dialect, self._url, logging_name=name)
@@ -173,17 +178,15 @@ class SharedConnection(AdaptedConnection):
         return self._real.cursor(*args, **options)
 
     def commit(self) -> None:
-        name, self._savepoint = self._savepoint, None
-        if name is not None:
-            self._run(self._savepoints.release(name))
+        self._end(self._savepoints.release)
 
     def rollback(self) -> None:
-        if self._commits_itself:
-            self.commit()
-            return
+        self._end(self._savepoints.release if self._commits_itself else self._savepoints.roll_back)
+
+    def _end(self, end: collections.abc.Callable[[str], list[str]]) -> None:
         name, self._savepoint = self._savepoint, None
         if name is not None:
-            self._run(self._savepoints.roll_back(name))
+            self._run(end(name))
 
     def set_isolation_level(self, level: object) -> None:
         """Note whether statements are committed one by one; any other isolation is that of the shared transaction."""
@@ -212,3 +215,95 @@ class SharedConnection(AdaptedConnection):
             cursor = self._real.cursor()
             cursor.execute(statement)
             cursor.close()
+
+
+class TakingTurns(SharedConnection):
+    """One use of the connection by a unit of work that gives way while it has only read.
+
+    Args:
+        real: the connection of the driver, as SQLAlchemy adapts it.
+        turn: that of the unit of work.
+        savepoints: those of the current turn.
+
+    """
+
+    def __init__(self, real: object, turn: Turn, savepoints: Savepoints) -> None:
+        super().__init__(real, turn, savepoints)
+        self._turn = turn
+        self._all = turn.turns
+        self._number = 0
+
+    def cursor(self, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as the real one has it
+        await_only(self._turn.resume())
+        cursor = self._real.cursor(*args, **options)
+        self._all.begin(cursor)
+        if self._number != self._all.number:
+            self._number, self._savepoint = self._all.number, None
+            self._run(self._savepoints.abandon(self._number))
+        if self._savepoint is None:
+            self._savepoint, statement = self._savepoints.begin()
+            self._run([statement])
+        return cursor
+
+    def ended(self, cursor: object) -> None:
+        """Note that a cursor which SQLAlchemy knows nothing of has ended its statement, which only read."""
+        self._all.end(cursor, keeps=False)
+
+    def _end(self, end: collections.abc.Callable[[str], list[str]]) -> None:
+        if self._savepoint is None or self._number != self._all.number:
+            self._savepoint = None  # there is none, or it has only read and another turn ended it
+            return
+        self._all.begin(self)
+        try:
+            super()._end(end)
+        finally:
+            self._all.end(self, keeps=False)
+        if not self._savepoints.are_open:
+            self._all.settle()
+
+    def _run(self, statements: collections.abc.Iterable[str]) -> None:
+        if sent := list(statements):
+            await_only(_completed(self._send(sent)))
+
+    async def _send(self, statements: list[str]) -> None:
+        async with self._all.order:
+            await greenlet_spawn(super()._run, statements)
+
+
+async def _completed(sending: collections.abc.Coroutine[typing.Any, typing.Any, None]) -> None:
+    """Wait for something to its end, also where the caller is cancelled: a savepoint exists, or it does not."""
+    task = asyncio.ensure_future(sending)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def watch(dialect: typing.Any, turns: Turns) -> None:  # noqa: ANN401  # its methods are replaced
+    """Have a dialect, which is a copy, tell of what is done in a turn; events do not tell how a statement ended."""
+
+    def watched(execute: collections.abc.Callable[..., None]) -> collections.abc.Callable[..., None]:
+        def run(cursor: typing.Any, statement: str, *args: typing.Any) -> None:  # noqa: ANN401
+            keeps = True  # after an error only a rollback helps
+            try:
+                execute(cursor, statement, *args)
+                keeps = _keeps(statement) or getattr(cursor, "server_side", False)
+            finally:
+                turns.end(cursor, keeps=keeps)
+
+        return run
+
+    def get_driver_connection(connection: typing.Any) -> typing.Any:  # noqa: ANN401
+        turns.keep()  # whatever is done with it
+        return original(connection)
+
+    original = dialect.get_driver_connection
+    dialect.get_driver_connection = get_driver_connection
+    for method in ("do_execute", "do_executemany", "do_execute_no_params"):
+        setattr(dialect, method, watched(getattr(dialect, method)))
+
+
+def _keeps(statement: str) -> bool:
+    """Return whether a statement writes, locks, sets something or makes a savepoint."""
+    return foresee(statement) is not None or may_write(statement)

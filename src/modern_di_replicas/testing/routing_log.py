@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, event
 
 from modern_di_replicas.cluster.direct_use import EXPECTED
 from modern_di_replicas.routing.statements import Need, foresee
+from modern_di_replicas.testing.rolled_back import TakingTurns
 
 
 # The name a LocalCluster gives a server, or its address. What has written has a transaction id.
@@ -85,6 +86,9 @@ def routing_log() -> collections.abc.Iterator[RoutingLog]:
         cursor.execute(_WHO)
         is_replica, name, has_written = cursor.fetchall()[0]
         cursor.close()
+        opened = connection.connection.dbapi_connection
+        if isinstance(opened, TakingTurns):
+            opened.ended(cursor)  # it takes the cursors of others for statements in progress
         foreseen = foresee(statement)
         writes = not is_replica and foreseen is not None and foreseen.need is Need.PRIMARY
         server = name if is_replica else "primary"

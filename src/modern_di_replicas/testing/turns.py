@@ -1,6 +1,8 @@
 """Units of work take turns on one connection: the wait is bounded, and its error names both."""
 
 import asyncio
+import collections
+import dataclasses
 import threading
 import typing
 
@@ -17,45 +19,114 @@ class GivenBack(typing.Protocol):
 class Turns:
     """Who uses the one connection of a test now: one unit of work at a time, with all its sessions.
 
+    A turn ends with the last connection of its unit of work, or as soon as another one waits and this one has nothing
+    that would be lost: no statement in progress, and since the last commit or rollback only reads. It continues with
+    its next statement, in a turn of its own.
+
     Args:
         timeout: seconds a unit of work waits for its turn.
 
     """
 
     def __init__(self, timeout: float) -> None:
+        self.number = 0
+        """Of the current turn."""
         self._timeout = timeout
         self._holder: object | None = None
         self._name = ""
-        self._connections = 0
-        self._ended = asyncio.Event()
+        self._connections: collections.Counter[object] = collections.Counter()
+        self._in_progress: set[object] = set()
+        self._keeps = False
+        self._changed = asyncio.Event()
+        self.order = asyncio.Lock()
+        """Held while savepoints are made and ended: what two sessions send may not mix."""
 
     async def take(self, unit: object, name: str) -> None:
-        """Wait for a turn; a unit of work that has it already takes another connection at once.
+        """Wait for a turn, for another connection.
 
         Raises:
             SharedConnectionBusyError: another unit of work does not end its turn in time.
 
         """
+        await self.resume(unit, name)
+        self._connections[unit] += 1
+
+    async def resume(self, unit: object, name: str) -> None:
+        """Wait for a turn; a unit of work that has it goes on at once.
+
+        Raises:
+            SharedConnectionBusyError: another unit of work does not end its turn in time.
+
+        """
+        if self._holder is unit:
+            return
         try:
             async with asyncio.timeout(self._timeout):
-                while self._holder is not None and self._holder is not unit:
-                    self._ended.clear()
-                    await self._ended.wait()
+                while self._holder is not None and (self._in_progress or self._keeps):
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError:
             raise SharedConnectionBusyError(waiting=name, holding=self._name, timeout=self._timeout) from None
         self._holder, self._name = unit, name
-        self._connections += 1
+        self.number += 1
+
+    def give_back(self, unit: object) -> None:
+        """Give one connection back; the turn ends with the last one."""
+        self._connections[unit] -= 1
+        if not self._connections[unit]:
+            del self._connections[unit]
+            if self._holder is unit:
+                self._holder = None
+                self._in_progress.clear()
+                self.settle()
+
+    def begin(self, what: object) -> None:
+        """Note something in progress, such as a cursor, whose statement may be sent at any time."""
+        self._in_progress.add(what)
+
+    def end(self, what: object, *, keeps: bool) -> None:
+        """Note that it has ended, and whether it did something that the transaction must keep."""
+        self._in_progress.discard(what)
+        if keeps:
+            self.keep()
+        self._changed.set()
+
+    def keep(self) -> None:
+        """Note that the transaction must be kept."""
+        self._keeps = True
+
+    def settle(self) -> None:
+        """Note that no transaction is open."""
+        self._keeps = False
+        self._changed.set()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Turn:
+    """The turns of one unit of work.
+
+    Args:
+        turns: those of all.
+        unit: the unit of work.
+        name: what it is called in an error.
+
+    """
+
+    turns: Turns
+    unit: object
+    name: str
+
+    async def resume(self) -> None:
+        """Wait for a turn; see `Turns.resume`."""
+        await self.turns.resume(self.unit, self.name)
 
     def give_back(self) -> None:
-        """Give one connection back; the turn ends with the last one."""
-        self._connections -= 1
-        if not self._connections:
-            self._holder = None
-            self._ended.set()
+        """Give one connection back."""
+        self.turns.give_back(self.unit)
 
 
 class ThreadTurns:
-    """The same for the threads of a synchronous application.
+    """The same for the threads of a synchronous application, where a turn ends with its last connection only.
 
     Args:
         timeout: seconds a unit of work waits for its turn.
@@ -94,9 +165,25 @@ class Savepoints:
     """
 
     def __init__(self) -> None:
+        self._turn = 0
         self._open: list[str] = []
         self._ended: set[str] = set()
         self._made = 0
+
+    @property
+    def are_open(self) -> bool:
+        """Whether a transaction is open."""
+        return bool(self._open)
+
+    def abandon(self, turn: int) -> list[str]:
+        """Return the statements that end the savepoints of earlier turns, which have only read."""
+        if turn == self._turn:
+            return []  # another session of this unit of work was first
+        self._turn = turn
+        statements = [f"RELEASE SAVEPOINT {name}" for name in self._open[:1]]  # and those made after it with it
+        self._open.clear()
+        self._ended.clear()
+        return statements
 
     def begin(self) -> tuple[str, str]:
         """Return the name of a new savepoint, and the statement that makes it."""
