@@ -42,6 +42,7 @@ def test_everything_of_a_test_is_rolled_back(container: Container) -> None:
             session.execute(INSERT)
             session.commit()
             session.execute(INSERT)
+            session.execute(INSERT)
             session.rollback()
             with unit.resolve(SessionFactory)() as another:
                 assert another.scalar(COUNT) == 1
