@@ -207,6 +207,17 @@ async def test_a_subscriber_leaves_nothing_in_the_context_it_was_run_in(stock: L
         assert known_client() is before
 
 
+async def test_an_application_may_start_again(stock: LocalCluster) -> None:
+    """Its messages are taken once, and its servers are watched again."""
+    broker = faststream.redis.RedisBroker()
+    worker = Worker(broker, "")
+    app = faststream.FastStream(broker)
+    modern_di_replicas.faststream.setup_replicas(app, create_container(settings_of(stock)))
+    for _ in range(2):
+        async with faststream.redis.TestRedisBroker(broker), faststream.TestApp(app):
+            assert await in_own_task(worker.send(broker, "reads")) == (0, REPLICA)
+
+
 def test_a_marker_above_a_subscriber_is_refused() -> None:
     """What FastStream makes of a function can hold no marker; the function below it can."""
     broker = faststream.redis.RedisBroker()

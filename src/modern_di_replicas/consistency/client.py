@@ -98,8 +98,7 @@ class Client:
 
     def end_uncommitted(self, transaction: object) -> None:
         """Note that a transaction was committed or rolled back."""
-        if self._uncommitted is not None:
-            self._uncommitted.discard(transaction)
+        (self._uncommitted or set()).discard(transaction)
 
     def note_session(self, session: Pending, *, declares_write: bool) -> None:
         """Note a session of its unit of work.
