@@ -5,6 +5,9 @@ import collections.abc
 import contextlib
 import datetime as dt
 import functools
+import pathlib
+import subprocess
+import sys
 import threading
 import typing
 import uuid
@@ -156,6 +159,42 @@ def test_a_task_whose_token_says_nothing_reads_the_primary(stock: LocalCluster, 
         for name in ("reads", "marked_above", "reads_as_a_class"):
             assert app.tasks[name].delay().get(30) == [0, REPLICA]
         assert app.tasks["another_unit"].delay().get(30) == [False, True]
+
+
+def test_a_task_whose_worker_was_killed_in_the_middle_is_done_by_another(
+    stock: LocalCluster, redis_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a forked process, of a worker in a process of its own: its message comes again, with what it carries."""
+    settings = settings_of(stock)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("PRIMARY_URL", settings.declared_primary.url)
+    monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in settings.servers))
+    from tests.celery_worker import app, container  # noqa: PLC0415  # made of the environment
+
+    command = [
+        "-m",
+        "celery",
+        "--app",
+        "tests.celery_worker:app",
+        "worker",
+        "--concurrency",
+        "1",
+        "--loglevel",
+        "ERROR",
+    ]
+    options = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    worker = subprocess.Popen([sys.executable, *command, *options], stderr=subprocess.DEVNULL)  # noqa: S603  # ours
+    try:
+        with container, replay_paused(stock), unit_of_work(container) as unit:
+            session = unit.resolve(Session)
+            session.execute(WRITE)
+            session.commit()
+            mark = tmp_path / "killed"
+            assert app.tasks["dies_once"].delay(str(mark)).get(60) == [1, PRIMARY]
+            assert mark.exists()
+    finally:
+        worker.terminate()
+        worker.wait()
 
 
 def test_an_eager_task_reads_what_was_written_before_it(stock: LocalCluster, app: celery.Celery) -> None:
