@@ -161,6 +161,7 @@ def test_a_task_whose_token_says_nothing_reads_the_primary(stock: LocalCluster, 
         assert app.tasks["another_unit"].delay().get(30) == [False, True]
 
 
+@pytest.mark.slow
 def test_a_task_whose_worker_was_killed_in_the_middle_is_done_by_another(
     stock: LocalCluster, redis_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,18 +172,8 @@ def test_a_task_whose_worker_was_killed_in_the_middle_is_done_by_another(
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in settings.servers))
     from tests.celery_worker import app, container  # noqa: PLC0415  # made of the environment
 
-    command = [
-        "-m",
-        "celery",
-        "--app",
-        "tests.celery_worker:app",
-        "worker",
-        "--concurrency",
-        "1",
-        "--loglevel",
-        "ERROR",
-    ]
-    options = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    command = ["-m", "celery", "--app", "tests.celery_worker:app", "worker"]
+    options = ["--concurrency", "1", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     worker = subprocess.Popen([sys.executable, *command, *options], stderr=subprocess.DEVNULL)  # noqa: S603  # ours
     try:
         with container, replay_paused(stock), unit_of_work(container) as unit:
