@@ -7,7 +7,9 @@ import sys
 import typing
 
 
-DEMO_MODULES: typing.Final = frozenset({"fastapi", "httpx", "modern_di_fastapi", "psutil", "rich", "uvicorn"})
+DEMO_MODULES: typing.Final = frozenset(
+    {"fastapi", "flask", "httpx", "modern_di_fastapi", "modern_di_flask", "psutil", "psycopg", "rich", "uvicorn"}
+)
 """What the extra `demo` brings."""
 
 CLI_MODULES: typing.Final = frozenset({"rich"})

@@ -14,6 +14,7 @@ from modern_di_replicas.demo.application import create_application
 from modern_di_replicas.demo.breaking import break_servers
 from modern_di_replicas.demo.commands import Commands
 from modern_di_replicas.demo.faults import Faults
+from modern_di_replicas.demo.flask_application import visit_flask
 from modern_di_replicas.demo.interruption import Interruption, interruption_of
 from modern_di_replicas.demo.live.endpoints import Live
 from modern_di_replicas.demo.log import shown_log
@@ -87,7 +88,9 @@ async def _show(  # noqa: PLR0913  # each is one thing it works with
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
             visitor = Visitor(client=client, audience=screen)
             user_id = await visit(visitor)
-        screen.show_summary(visitor.exchanges)
+        screen.show_flask()
+        on_flask = await asyncio.to_thread(visit_flask, settings, screen)
+        screen.show_summary([*visitor.exchanges, *on_flask])
         if live is not None:
             screen.show_invitation(url, curl_lines(url, user_id))
             await _serve(console, interruption, live, url)

@@ -102,6 +102,11 @@ class Screen:
         self._say("  the client has written, and its reads go to a server that has it.\n", style="dim")
         print_header(self._console, REQUESTS)
 
+    def show_flask(self) -> None:
+        self._heading("The same in synchronous code, with Flask and psycopg")
+        self._say("  Source: modern_di_replicas/demo/flask_application.py. Another client.\n", style="dim")
+        print_header(self._console, REQUESTS)
+
     def show_exchange(self, exchange: Exchange) -> None:
         report = exchange.report
         cells = [
