@@ -103,7 +103,10 @@ def visit_flask(settings: ReplicationSettings, audience: Audience) -> list[Excha
         for method, path, body in _requests():
             response = client.open(path, method=method, json=body)
             exchange = Exchange(
-                method=method, path=path, status=response.status_code, report=Report.from_headers(dict(response.headers))
+                method=method,
+                path=path,
+                status=response.status_code,
+                report=Report.from_headers(dict(response.headers)),
             )
             exchanges.append(exchange)
             audience.show_exchange(exchange)
