@@ -77,7 +77,7 @@ async def clients(servers: Servers, count: int) -> collections.abc.AsyncIterator
         await asyncio.gather(*tasks)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", [LOOPS[0], pytest.param(*LOOPS[1].values, id=LOOPS[1].id, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("overload", [block_the_loop, burn_processors, nothing])
 def test_no_healthy_server_is_ejected_by_overload(
     replicated_cluster: LocalCluster,
