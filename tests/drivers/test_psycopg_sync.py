@@ -129,6 +129,10 @@ def test_what_does_not_answer_is_given_up_in_time() -> None:
         with pytest.raises(TimeoutError, match="no connection within"):
             engine.connect()
         assert time.monotonic() - began < 1.9
+        left = [thread for thread in threading.enumerate() if thread.name == "connecting"]
+        for thread in left:
+            thread.join(10)
+            assert not thread.is_alive(), "it waits for the server long after it was given up"
 
 
 def test_a_connection_that_comes_too_late_is_closed(replicated_cluster: LocalCluster) -> None:

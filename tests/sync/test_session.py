@@ -245,3 +245,20 @@ def test_a_transaction_of_a_test_is_joined_by_a_savepoint(servers: Servers) -> N
         assert transaction.is_active
         transaction.rollback()
         assert connection.scalar(select(Account.balance)) == 100
+
+
+def test_objects_expire_at_a_commit_as_in_sqlalchemy(servers: Servers) -> None:
+    """They are loaded again where they are used: from the replica after reads, from the primary after a write."""
+    with servers.session() as session:
+        item = session.get_one(Item, 1)
+        session.commit()
+        assert item.amount == 10
+        assert session.decision.server != "primary"
+        session.execute(text("UPDATE account SET balance = balance"))
+        session.commit()
+        assert item.amount == 10
+        assert session.decision.cause is Cause.WROTE
+        item.amount += 0  # it is the primary's now, and may be written
+        item.amount += 1
+        session.flush()
+        session.rollback()

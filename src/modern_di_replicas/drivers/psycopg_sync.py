@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import math
 import os
 import socket
 import threading
@@ -93,6 +94,9 @@ class _Connecting:
         self._error: BaseException | None = None
 
     def result(self, timeout: float | None) -> Connection:
+        if timeout is not None:
+            # So that a thread whose attempt is given up does not wait much longer; psycopg waits two seconds at least.
+            self._arguments.setdefault("connect_timeout", math.ceil(timeout))
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._connect,), name="connecting", daemon=True).start()
         try:
