@@ -137,6 +137,31 @@ async def test_a_connection_is_terminated_while_another_task_waits_on_it(replica
     await driver.end_statement(connection)
 
 
+async def test_connecting_in_vain_leaves_no_connection_open() -> None:
+    """INVARIANT: the server would hold it for as long as somebody keeps the error, a log record for instance."""
+    accepted, ended = asyncio.Event(), asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        accepted.set()
+        await reader.read()  # to its end; nothing is answered
+        ended.set()
+        writer.close()
+
+    driver = Psycopg()
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        url = make_url(f"postgresql+psycopg://app@127.0.0.1:{server.sockets[0].getsockname()[1]}/shop")
+        arguments = driver.connect_args({}, application_name="x", timeout=60, pooled=False)
+        connecting = asyncio.create_task(driver.connect(url, arguments))
+        await asyncio.wait_for(accepted.wait(), 30)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError) as kept:
+            await connecting
+
+        await asyncio.wait_for(ended.wait(), 30)
+        assert kept.value is not None
+
+
 async def test_a_connection_whose_server_is_gone_is_terminated_twice(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: its socket is not connected any more, and the monitor must not fail at that."""
     driver = Psycopg()

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import socket
+import traceback
 import typing
 
 import psycopg
@@ -218,7 +219,13 @@ async def _connect(
             password = password()
         if inspect.isawaitable(password):
             password = await password
-        return await connection_class.connect(password=password, **arguments)
+        try:
+            return await connection_class.connect(password=password, **arguments)
+        except BaseException as error:
+            # Its frames hold the half-open connection, which only the end of the last reference closes: a log record
+            # or another error may keep this one.
+            traceback.clear_frames(error.__traceback__)
+            raise
 
 
 driver: typing.Final[Driver] = Psycopg()
