@@ -51,7 +51,7 @@ test-all: $(UV)  ## the suite on Python 3.11, 3.12, 3.13 and the lowest versions
 test-lowest: $(UV)  ## the suite on the lowest versions of every dependency
 	@UV=$(UV) EXTRAS=$(EXTRAS) .ci/test-all lowest
 
-release-check: $(UV)  ## build, check the metadata, and follow README and tutorial with the installed wheel
+release-check: $(UV)  ## build, check the metadata, and follow README and tutorials with the installed wheel
 	@rm -rf dist .venv-release
 	@$(UV) build --quiet --no-sources
 	@$(UV) run --quiet --isolated --no-project --with twine twine check --strict dist/*
@@ -59,6 +59,7 @@ release-check: $(UV)  ## build, check the metadata, and follow README and tutori
 	@$(UV) pip install --quiet --python .venv-release "$$(ls dist/*.whl)[$(EXTRAS)]" trove-classifiers
 	@.venv-release/bin/python -I .ci/release_check.py
 	@$(UV_PYTHON) -I .ci/tutorial_check.py docs/tutorial.md dist/*.whl
+	@$(UV_PYTHON) -I .ci/tutorial_check.py docs/tutorial-flask.md dist/*.whl
 
 bench bench-quick bench-render: $(UV)
 	@$(UV) venv --quiet --allow-existing .venv-bench
