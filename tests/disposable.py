@@ -9,6 +9,7 @@ import typing
 
 from modern_di_replicas.errors import ClusterError
 from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing.databases import MADE_ANEW
 
 
 # What a test may have changed and a new cluster would not have.
@@ -67,7 +68,7 @@ class Disposable:
                 replica.resume_replay()
             for statement in cluster.primary.execute(_EMPTY).splitlines():
                 cluster.primary.execute(statement)
-            cluster.primary.execute("CREATE SCHEMA public")
+            cluster.primary.execute("; ".join(MADE_ANEW))
             cluster.primary.wait_for_streaming([replica.name for replica in cluster.replicas])
             cluster.catch_up()
             return True

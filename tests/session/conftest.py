@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from modern_di_replicas import Intent, PrimaryEngine, ReplicaEngine, ReplicationSettings, RoutedSession
 from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
 from modern_di_replicas.testing import LocalCluster
+from modern_di_replicas.testing.databases import MADE_ANEW
 from tests.pgbouncer import behind_poolers
 from tests.session.models import FUNCTIONS, Account, Base, Item, Shop
 
@@ -55,7 +56,8 @@ async def create_shop(cluster: LocalCluster, url: str | None = None) -> None:
     engine = create_async_engine(cluster.primary.url if url is None else url)
     async with engine.begin() as connection:
         await connection.execute(text("DROP SCHEMA public CASCADE"))
-        await connection.execute(text("CREATE SCHEMA public"))
+        for statement in MADE_ANEW:
+            await connection.execute(text(statement))
         await connection.run_sync(Base.metadata.create_all)
         await connection.execute(text("CREATE SCHEMA tenant"))
         await connection.execute(text("CREATE TABLE tenant.item (LIKE public.item INCLUDING ALL)"))
@@ -74,7 +76,9 @@ def shop_cluster(replicated_cluster: LocalCluster) -> collections.abc.Iterator[L
     """Give the shared cluster with the shop in it; tests leave its rows as they found them."""
     asyncio.run(create_shop(replicated_cluster))
     yield replicated_cluster
-    replicated_cluster.primary.execute("DROP SCHEMA tenant CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    replicated_cluster.primary.execute(
+        "; ".join(("DROP SCHEMA tenant CASCADE", "DROP SCHEMA public CASCADE", *MADE_ANEW))
+    )
 
 
 @pytest.fixture

@@ -17,6 +17,13 @@ WHERE nspname OPERATOR(pg_catalog.<>) 'information_schema' AND NOT pg_catalog.st
 """
 
 
+# As in a new database: every account may use it.
+MADE_ANEW: typing.Final = (
+    "CREATE SCHEMA public AUTHORIZATION pg_database_owner",
+    "GRANT USAGE ON SCHEMA public TO PUBLIC",
+)
+
+
 def create_database(cluster: LocalCluster, name: str) -> ReplicationSettings:
     """Create a database on a cluster, and return settings for it; the replicas have their names in the cluster.
 
@@ -42,7 +49,8 @@ async def empty_database(settings: ReplicationSettings) -> None:
         async with owner.begin() as connection:
             for schema in await connection.scalars(text(_SCHEMAS)):
                 await connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-            await connection.execute(text("CREATE SCHEMA public"))
+            for statement in MADE_ANEW:
+                await connection.execute(text(statement))
     finally:
         await owner.dispose()
 

@@ -40,7 +40,7 @@ async def test_a_server_is_frozen_and_thawed_with_the_buttons_of_the_page(dispos
 
 async def test_the_page_connects_again_by_itself(replicated_cluster: LocalCluster) -> None:
     """It says that what it shows is old, and goes on when the events do."""
-    connection = "document.querySelector('#connection').textContent"
+    connection = "document.querySelector('#connection')?.textContent"
     async with chromium() as page:
         async with live_demo(replicated_cluster) as (client, _):
             url = client.base_url
