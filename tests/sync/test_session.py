@@ -5,6 +5,7 @@ import typing
 
 import pytest
 import sqlalchemy
+import sqlmodel
 from sqlalchemy import event, func, insert, select, text, update
 from sqlalchemy.orm import Query, Session, scoped_session, selectinload, sessionmaker
 
@@ -185,6 +186,38 @@ def test_the_methods_of_an_applications_class_run_on_both_roles(servers: Servers
             session.commit()
             seen.append(session.seen)
     assert seen[0] == seen[1]
+
+
+def test_what_a_method_of_an_applications_class_gives_to_super_is_routed(servers: Servers) -> None:
+    """INVARIANT: whatever the method is called: SQLModel's `exec()` runs `super().execute()`."""
+
+    class Asking(Session):
+        def ask(self, statement: typing.Any) -> typing.Any:
+            return super().execute(statement).scalar()
+
+        def first(self, statement: typing.Any) -> typing.Any:
+            return super().scalars(statement).first()
+
+    class After(RoutedSession, Asking):
+        pass
+
+    class Before(Asking, RoutedSession):
+        pass
+
+    class Further(After, sqlmodel.Session):
+        pass
+
+    for kind in (After, Before, Further):
+        with kind(servers.replica) as session:
+            assert session.ask(IN_RECOVERY)
+            assert session.first(select(Item.amount).where(Item.id == 1)) == 10
+            session.ask(text("UPDATE account SET balance = balance RETURNING id"))
+            assert session.decision.cause is Cause.WROTE
+            assert not session.ask(IN_RECOVERY)
+    with Further(servers.replica) as further:
+        assert further.exec(select(Item.amount).where(Item.id == 1)).one() == (10,)  # type: ignore[call-overload]  # SQLModel types its own `select` only
+        further.exec(text("UPDATE account SET balance = balance"))  # type: ignore[call-overload]
+        assert further.decision.cause is Cause.WROTE
 
 
 def test_an_applications_get_bind_wins(servers: Servers) -> None:

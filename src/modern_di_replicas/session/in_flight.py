@@ -37,14 +37,11 @@ class InFlightSession(Session):
 
 
 def _counted(method: Method) -> Method:
-    name = method.__name__
-
     @functools.wraps(method)
     def run(self: InFlightSession, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
         self.in_flight += 1
         try:
-            # Not `method`: a synchronous application's own class comes after ours, in `class S(RoutedSession, Own)`.
-            return getattr(super(InFlightSession, self), name)(*args, **options)
+            return method(self, *args, **options)
         finally:
             self.ended()
 

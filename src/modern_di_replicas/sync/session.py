@@ -17,10 +17,12 @@ from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.observability.request import keeps_decisions, note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
-from modern_di_replicas.session.in_flight import InFlightSession
 from modern_di_replicas.session.replica import ReplicaSession
 from modern_di_replicas.session.shadow import report_writes
 from modern_di_replicas.session.unit_of_work import UnitOfWork
+
+
+_NOTES: typing.Final = "modern_di_replicas_notes"
 
 
 class RoutedSession(ReplicaSession):
@@ -45,19 +47,21 @@ class RoutedSession(ReplicaSession):
 
     _is_routed: bool = False
     """Whether it began on a replica."""
+    _gets_by_key: typing.ClassVar[bool] = True
     _opened: "set[RoutedSession] | None" = None
     """Where it is listed until it is closed."""
-    _own: typing.ClassVar[dict[str, typing.Any]] = {}
-    """The methods that run a statement: those of `Session`, or of the class of the application that comes after."""
 
     def __init_subclass__(cls, **options: typing.Any) -> None:
-        """Find what the application's own classes override."""
+        """Put the session classes of the application before ours, whose `super()` they then have."""
         super().__init_subclass__(**options)
-        cls._own = {name: _after_ours(cls, name) for name in ("execute", "scalar", "scalars", "get", "get_bind")}
-        if "get_bind" in vars(cls):
+        own = [base for base in cls.__bases__ if issubclass(base, Session) and not issubclass(base, RoutedSession)]
+        if own:
+            # In the order of `class S(RoutedSession, Own)`, what a method of `Own` gives to its `super()` would not be
+            # routed: SQLModel's `exec()`, for instance. The asynchronous half combines them in this order, too.
+            cls.__bases__ = (*own, *(base for base in cls.__bases__ if base not in own))
+        cls._gets_by_key = cls.execute is ReplicaSession.execute and cls.scalar is ReplicaSession.scalar
+        if cls.get_bind is not RoutedSession.get_bind and not hasattr(cls.get_bind, _NOTES):
             cls.get_bind = _noting(cls.get_bind)  # type: ignore[method-assign]  # it is the application's
-        if cls._own["get_bind"] is not Session.get_bind:
-            cls.has_binds = True  # it may send some statements elsewhere
 
     def __init__(
         self,
@@ -123,23 +127,11 @@ class RoutedSession(ReplicaSession):
             return super().get_bind(mapper, **options)
         return super(ReplicaSession, self).get_bind(mapper, **options)
 
-    def execute(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        """Execute a statement; see `Session.execute`."""
-        return self._run(self._own["execute"], statement, args, options)
-
-    def scalar(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        """Return the first value; see `Session.scalar`."""
-        return self._run(self._own["scalar"], statement, args, options)
-
-    def scalars(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        """Return the first values; see `Session.scalars`."""
-        return self._run(self._own["scalars"], statement, args, options)
-
-    def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
+    def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
         """Return the object of a primary key; see `Session.get`."""
-        if self._own["get"] is Session.get:
+        if self._gets_by_key:
             return super().get(entity, ident, **options)
-        return self.get_as_asked(entity, ident, options)
+        return self.get_as_asked(entity, ident, options)  # SQLAlchemy's calls `execute()`, and ours `scalar()`
 
     def another(self, **options: typing.Any) -> typing.Self:
         """Return a session that is made like this one, on the same engine.
@@ -180,15 +172,6 @@ class RoutedSession(ReplicaSession):
         return dataclasses.replace(chosen, reason=f"{declared}, {chosen.reason}" if chosen.reason else declared)
 
 
-RoutedSession._own = {name: vars(Session)[name] for name in ("execute", "scalar", "scalars", "get", "get_bind")}  # noqa: SLF001
-
-
-def _after_ours(cls: type, name: str) -> typing.Any:  # noqa: ANN401  # a method
-    """Return the method that `super()` finds after the library's own classes."""
-    following = cls.__mro__[cls.__mro__.index(InFlightSession) + 1 :]
-    return next(vars(base)[name] for base in following if name in vars(base))
-
-
 def _noting(own: collections.abc.Callable[..., typing.Any]) -> collections.abc.Callable[..., typing.Any]:
     """Tell the routing where a `get_bind()` of the application sends a statement."""
 
@@ -198,6 +181,7 @@ def _noting(own: collections.abc.Callable[..., typing.Any]) -> collections.abc.C
             self.note_bind(found)
         return found
 
+    setattr(get_bind, _NOTES, True)
     return get_bind
 
 
