@@ -6,7 +6,6 @@ import uuid
 
 import fastapi
 import pytest
-from fastapi.security import OAuth2PasswordRequestForm
 from modern_di_fastapi import FromDI
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -49,16 +48,7 @@ def create_app() -> fastapi.FastAPI:
     create, read = schemas.BaseUserCreate, schemas.BaseUser[uuid.UUID]
     app.include_router(users.get_register_router(read, create))
     app.include_router(users.get_users_router(read, schemas.BaseUserUpdate))
-
-    # The router of the package takes a form, which the lowest Starlette cannot read beside Litestar's `multipart`.
-    @app.post("/login")
-    async def log_in(
-        username: str, password: str, manager: typing.Annotated[UserManager, fastapi.Depends(manager)]
-    ) -> fastapi.Response:
-        user = await manager.authenticate(OAuth2PasswordRequestForm(username=username, password=password))
-        assert user is not None
-        return await backend.login(strategy(), user)
-
+    app.include_router(users.get_auth_router(backend))
     return app
 
 
@@ -68,7 +58,7 @@ async def test_users_register_and_log_in_on_the_primary_and_are_read_from_replic
     async with words.serving(create_app()) as client:
         assert (await client.post("/register", json=user)).status_code == 201
         assert words.servers() == {"the primary"}
-        login = await client.post("/login", params={"username": user["email"], "password": user["password"]})
+        login = await client.post("/login", data={"username": user["email"], "password": user["password"]})
         client.headers["authorization"] = f"Bearer {login.json()['access_token']}"
         assert words.servers() == {"the primary"}
         assert (await client.get("/me")).json()["email"] == user["email"]

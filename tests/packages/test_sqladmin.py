@@ -1,9 +1,7 @@
 """Sqladmin with a session maker on our engines."""
 
 import fastapi
-import pytest
 import sqladmin
-import starlette
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from tests.packages.conftest import Word, Words
@@ -13,9 +11,6 @@ class WordAdmin(sqladmin.ModelView, model=Word):
     column_list = ("id", "text")
 
 
-@pytest.mark.skipif(
-    starlette.__version__.startswith("0.38"), reason="it cannot read forms where Litestar's `multipart` is installed"
-)
 async def test_an_admin_reads_and_writes_on_the_primary(words: Words) -> None:
     """It shows what it edits, so all of it is on the primary."""
     app = fastapi.FastAPI()
