@@ -95,6 +95,16 @@ def test_a_child_process_starts_a_loop_of_its_own() -> None:
     background.stop()
 
 
+def test_what_is_forgotten_is_started_anew() -> None:
+    """As in a child process, which has the objects of its parent and not its threads."""
+    background = Background()
+    of_parent = background.loop
+    background._forget()  # noqa: SLF001  # what `os.fork` calls in the child
+    assert background.loop is not of_parent
+    background.stop()
+    of_parent.call_soon_threadsafe(of_parent.stop)
+
+
 def test_a_coroutine_of_a_synchronous_driver_never_suspends() -> None:
     """One that does is a mistake of the library, and says so instead of waiting for ever."""
 

@@ -5,6 +5,7 @@ import datetime as dt
 import threading
 import time
 import typing
+import weakref
 
 import pytest
 from sqlalchemy import Engine, event, make_url, text
@@ -26,7 +27,7 @@ from modern_di_replicas.observability.events import Decided, Shadowed, ShadowWro
 from modern_di_replicas.observability.hook import Event
 from modern_di_replicas.observability.request import decisions_in
 from modern_di_replicas.routing.decision import Cause
-from modern_di_replicas.sync import Monitor, RoutedSession
+from modern_di_replicas.sync import Monitor, RoutedSession, processes
 from modern_di_replicas.testing import LocalCluster
 from tests.sync.conftest import Servers, serving
 
@@ -274,3 +275,20 @@ def test_a_forked_process_would_leave_the_connections_to_its_parent(servers: Ser
     with servers.session() as session:
         assert session.scalar(IN_RECOVERY)
     opened[0].close()
+
+
+def test_a_child_process_forgets_what_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is still there is told, once."""
+    monkeypatch.setattr(processes, "_known", weakref.WeakSet())
+    told: list[str] = []
+
+    class Thing:
+        def forget_process(self) -> None:
+            told.append("forget")
+
+    thing = Thing()
+    processes.forget_in_children(thing)
+    processes._forget()  # noqa: SLF001  # what `os.fork` calls in the child
+    del thing
+    processes._forget()  # noqa: SLF001
+    assert told == ["forget"]

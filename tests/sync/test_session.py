@@ -242,7 +242,10 @@ def test_an_applications_get_bind_wins(servers: Servers) -> None:
             assert session.scalar(select(Account.balance)) == 100
             assert session.scalar(IN_RECOVERY)
             assert session.decision.cause is Cause.REPLICA
-    assert len(queries) == 2
+        with kind(servers.primary) as session:
+            assert session.scalar(select(Account.balance)) == 100
+            assert not session.scalar(IN_RECOVERY)
+    assert len(queries) == 4
     other.dispose()
 
 
