@@ -2,7 +2,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas import ReplicationSettings
-from modern_di_replicas.testing import LocalCluster, empty_database
+from modern_di_replicas.testing import LocalCluster, empty_database, fixtures
+
+
+# The plugin's own, in the place of the one of this suite, which uses its clusters again.
+disposable_cluster = fixtures.disposable_cluster
 
 
 def test_the_shared_cluster_replicates(replicated_cluster: LocalCluster) -> None:
