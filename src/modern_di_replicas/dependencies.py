@@ -14,6 +14,7 @@ from modern_di_replicas.cluster.engines.either import PerUnitOfWork
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.monitoring.monitor import Monitor
+from modern_di_replicas.consistency.client import declare_write
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.observability.events import Decided
@@ -41,6 +42,7 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
     if isinstance(primary, PerUnitOfWork):
         return typing.cast(AsyncEngine, primary.for_unit_of_work(intent))
     if intent.is_write:
+        declare_write()
         note_decision(decision_of(primary))
         if isinstance(primary, PrimaryEngine) and primary.hooks is not None:
             primary.hooks.emit(Decided(decision=primary.decision, endpoint=intent.endpoint))

@@ -8,7 +8,7 @@ import typing
 import pytest
 from modern_di import Container
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from modern_di_replicas import (
@@ -113,6 +113,21 @@ async def test_before_the_commit_of_its_unit_of_work_the_position_is_unknown(con
                 await connection.execute(WRITE)
                 assert carried_token(container) == POSITION_UNKNOWN, "Core has written, and not committed"
             assert carried_token(container) != POSITION_UNKNOWN
+
+    await in_own_task(run())
+
+
+async def test_a_unit_of_work_on_the_engine_alone_carries_that_it_has_not_committed(container: Container) -> None:
+    """As with a session: it says that it writes, and has not yet."""
+
+    async def run() -> None:
+        async with unit_of_work(container) as unit:
+            assert carried_token(container) is None, "it has neither an engine nor a session"
+            engine = unit.resolve(AsyncEngine)
+            assert carried_token(container) == POSITION_UNKNOWN
+            async with engine.begin() as connection:
+                await connection.execute(WRITE)
+            assert carried_token(container) not in (None, POSITION_UNKNOWN)
 
     await in_own_task(run())
 

@@ -90,6 +90,10 @@ class Client:
         sessions = [session for reference in self._sessions if (session := reference()) is not None]
         return any(session.new or session.dirty or session.deleted for session in sessions)
 
+    def declare_write(self) -> None:
+        """Note that its unit of work declares a write."""
+        self._declares_write = True
+
     def begin_uncommitted(self, transaction: object) -> None:
         """Note a transaction that may have written; it is not kept alive."""
         if self._uncommitted is None:
@@ -225,6 +229,13 @@ def note_session(session: Pending, *, declares_write: bool) -> None:
     client = _current.get()
     if client is not None:
         client.note_session(session, declares_write=declares_write)
+
+
+def declare_write() -> None:
+    """Note that the current client's unit of work declares a write, if there is a client."""
+    client = _current.get()
+    if client is not None:
+        client.declare_write()
 
 
 def known_client() -> Client | None:

@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from modern_di_replicas.cluster.engines.either import PerUnitOfWork
+from modern_di_replicas.consistency.client import declare_write
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.observability.events import Decided
@@ -35,6 +36,7 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
     if isinstance(primary, PerUnitOfWork):
         return typing.cast(Engine, primary.for_unit_of_work(intent))
     if intent.is_write:
+        declare_write()
         if isinstance(replica, ReplicaEngine):
             replica.topology.ensure_watched()
         note_decision(decision_of(primary))
