@@ -14,6 +14,7 @@ from modern_di_replicas.observability import (
     Escalated,
     OpenTelemetryHook,
     PrimaryChanged,
+    ReadRefused,
     ReRun,
 )
 
@@ -32,6 +33,7 @@ def test_the_current_span_says_where_a_unit_of_work_runs_and_why() -> None:
         hook.on_event(CaughtUp(server=None, seconds=0.1))
         hook.on_event(Escalated(server="a", cause=Cause.WROTE, reason="UPDATE"))
         hook.on_event(PrimaryChanged(former="b", primary="a"))
+        hook.on_event(ReadRefused(by="primary_reads"))
         hook.on_event(Ejected(server="a", by="probe"))
     (span,) = exporter.get_finished_spans()
     assert dict(span.attributes or {}) == {
@@ -43,6 +45,7 @@ def test_the_current_span_says_where_a_unit_of_work_runs_and_why() -> None:
         ("waited for a replica", {"db.replicas.server": "primary", "db.replicas.seconds": 0.1}),
         ("escalated", {"db.replicas.server": "a", "db.replicas.cause": "wrote", "db.replicas.reason": "UPDATE"}),
         ("primary changed", {"db.replicas.former": "b", "db.replicas.primary": "a"}),
+        ("read refused", {"db.replicas.by": "primary_reads"}),
     ]
 
 

@@ -22,6 +22,7 @@ from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.observability import (
     Escalated,
     PrometheusHook,
+    ReadRefused,
     Returned,
     Shadowed,
     ShadowWrote,
@@ -161,7 +162,7 @@ async def test_labels_stay_bounded_under_random_paths(disposable_cluster: LocalC
 
 
 def test_what_happens_seldom_is_counted_too() -> None:
-    """Tokens and shadow mode; a failed re-run."""
+    """Tokens and shadow mode; a failed re-run; a refused read."""
     registry = CollectorRegistry()
     hook = PrometheusHook(registry=registry)
     for event in (
@@ -171,11 +172,13 @@ def test_what_happens_seldom_is_counted_too() -> None:
         Shadowed(server=None, stale=True),
         Shadowed(server=None, stale=False),
         ShadowWrote(statement="UPDATE"),
+        ReadRefused(by="primary_reads", group="analytics"),
         Escalated(server="a", cause=Cause.WROTE, reason="UPDATE"),
     ):
         hook.on_event(event)
         hook.on_event(event)
     assert values(registry, "db_consistency_tokens_total") == {("in", "forged"): 2, ("out", "too_late"): 2}
+    assert values(registry, "db_read_refused_total") == {("primary_reads",): 2}
     assert values(registry, "db_shadow_reads_total") == {
         ("replica",): 2,
         ("stale",): 2,

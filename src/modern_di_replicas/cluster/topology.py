@@ -16,7 +16,7 @@ from modern_di_replicas.cluster.pools.replaceable import ReplaceableQueuePool
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.errors import NoReplicaAvailable, UnknownGroupError
 from modern_di_replicas.observability.emission import Hooks
-from modern_di_replicas.observability.events import PoolUse, PrimaryChanged, SnapshotPublished
+from modern_di_replicas.observability.events import PoolUse, PrimaryChanged, ReadRefused, SnapshotPublished
 from modern_di_replicas.routing.balancing import Balancer, with_affinity
 from modern_di_replicas.routing.changes import LastPrimary
 from modern_di_replicas.routing.decision import Cause, on_primary
@@ -301,8 +301,15 @@ class Topology:
             return self.primary_because(Cause.NO_REPLICAS, "no replicas are declared")
         self.check_group(group)
         if not self._primary_reads:
-            raise NoReplicaAvailable(group=group)
+            raise self.refusal(group)
         return self.primary_because(cause, reason)
+
+    def refusal(self, group: str | None) -> NoReplicaAvailable:
+        """Return the error of a read that the primary is not to serve, and tell the hooks."""
+        is_in_shadow = self.rollout is not None and self.rollout.shadow  # where nothing is refused
+        if self.hooks is not None and not is_in_shadow:
+            self.hooks.emit(ReadRefused(by="primary_reads", group=group))
+        return NoReplicaAvailable(group=group)
 
     def limited(self, primary: Engine, cause: Cause) -> Engine:
         """Return the primary's engine for a read: with a limit, where the read uses it for want of a replica."""

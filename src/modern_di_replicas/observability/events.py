@@ -71,6 +71,16 @@ class ReRun(Event):
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
+class ReadRefused(Event):
+    """No replica could serve a read, and the primary was not to: `NoReplicaAvailable` is raised."""
+
+    by: typing.Literal["primary_reads", "primary_fallback_limit"]
+    """The setting that keeps the read off the primary."""
+    group: str | None = None
+    """The group of the read; None for the default, and where `primary_fallback_limit` refuses it."""
+
+
+@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Ejected(Event):
     """A server left the rotation."""
 

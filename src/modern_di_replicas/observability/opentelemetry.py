@@ -4,7 +4,7 @@ import time
 import typing
 
 from modern_di_replicas.errors import ConfigurationError
-from modern_di_replicas.observability.events import CaughtUp, Decided, Escalated, PrimaryChanged, ReRun
+from modern_di_replicas.observability.events import CaughtUp, Decided, Escalated, PrimaryChanged, ReadRefused, ReRun
 from modern_di_replicas.observability.hook import Event
 
 
@@ -49,6 +49,8 @@ class OpenTelemetryHook:
         elif isinstance(event, Escalated):
             self._note(server="primary", cause=event.cause.value, reason=event.reason)
             self._add("escalated", server=event.server, cause=event.cause.value, reason=event.reason)
+        elif isinstance(event, ReadRefused):
+            self._add("read refused", by=event.by)
         elif isinstance(event, CaughtUp):
             self._add("waited for a replica", server=event.server or "primary", seconds=event.seconds)
         elif isinstance(event, PrimaryChanged):

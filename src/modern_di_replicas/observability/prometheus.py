@@ -13,6 +13,7 @@ from modern_di_replicas.observability.events import (
     Ejected,
     Escalated,
     PrimaryChanged,
+    ReadRefused,
     ReRun,
     Shadowed,
     ShadowWrote,
@@ -94,6 +95,9 @@ class Metrics:
         self.routes = counter("db_read_route", "Reads, by the role they were decided for, and why", "target", "reason")
         self.writes = counter("db_write_route", "Units of work that were declared to write")
         self.fallbacks = counter("db_read_fallback", "Reads the primary served in place of a replica", "reason")
+        self.refusals = counter(
+            "db_read_refused", "Reads that no replica could serve, and that a setting kept off the primary", "by"
+        )
         self.escalations = counter(
             "db_escalations", "Units of work that left their replica for the primary", "endpoint", "reason"
         )
@@ -142,6 +146,9 @@ class Metrics:
         self._child(self.routes, _role_of(event.decision.server), cause.value).inc()
         if cause in FALLBACKS:
             self._child(self.fallbacks, cause.value).inc()
+
+    def read_refused(self, event: ReadRefused) -> None:
+        self._child(self.refusals, event.by).inc()
 
     def escalated(self, event: Escalated) -> None:
         self._child(self.escalations, event.endpoint, event.cause.value).inc()
@@ -213,6 +220,7 @@ def _role_of(server: str) -> str:
 
 _COUNTED: typing.Final[dict[type[Event], typing.Callable[[Metrics, typing.Any], None]]] = {
     Decided: Metrics.decided,
+    ReadRefused: Metrics.read_refused,
     Escalated: Metrics.escalated,
     ReRun: Metrics.re_run,
     CaughtUp: Metrics.caught_up,

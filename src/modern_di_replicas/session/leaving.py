@@ -13,7 +13,7 @@ from modern_di_replicas.cluster.engines.read_connections import ConnectionNotFre
 from modern_di_replicas.cluster.failures import CONNECTS, RUNS, Failure, classify
 from modern_di_replicas.cluster.freshness import FreshRead
 from modern_di_replicas.cluster.waiting import wait_for
-from modern_di_replicas.errors import NoReplicaAvailable, WriteOnReplicaError
+from modern_di_replicas.errors import WriteOnReplicaError
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.observability.events import Escalated
 from modern_di_replicas.observability.request import note_decision
@@ -145,7 +145,7 @@ class LeavingSession(GuardedSession):
         elif error is not None and failure is Failure.REFUSED:
             raise error
         else:
-            raise NoReplicaAvailable(group=self._intent.group) from error
+            raise replica.topology.refusal(self._intent.group) from error
 
     def _leave_connections(self, *connections: Connection) -> None:
         self._has_been_elsewhere = True

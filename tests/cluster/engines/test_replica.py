@@ -23,9 +23,11 @@ from modern_di_replicas import (
     RoutedSession,
 )
 from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
+from modern_di_replicas.observability import ReadRefused
 from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.routing.snapshot import Role
 from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.observability.recorder import Recorder
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
 
@@ -357,10 +359,13 @@ async def test_with_all_replicas_out_the_primary_serves_unless_it_is_protected(
         replica.stop()
     async with serving(disposable_cluster) as servers, Monitor(servers.replica), servers.session() as session:
         assert await session.scalar(text("SELECT pg_is_in_recovery()")) is False
-    async with serving(disposable_cluster, primary_reads=False) as servers, Monitor(servers.replica):
+    recorder = Recorder()
+    strict: dict[str, typing.Any] = {"primary_reads": False, "hooks": [recorder]}
+    async with serving(disposable_cluster, **strict) as servers, Monitor(servers.replica):
         with pytest.raises(NoReplicaAvailable) as caught:
             servers.session()
         assert caught.value.group is None
+        assert recorder.of(ReadRefused) == [ReadRefused(by="primary_reads")]
 
 
 async def test_a_full_pool_fails_where_the_primary_is_protected(three_replicas: LocalCluster) -> None:

@@ -13,9 +13,11 @@ import pytest
 from sqlalchemy import text
 
 from modern_di_replicas import Monitor, NoReplicaAvailable, RoutedSession
+from modern_di_replicas.observability import ReadRefused
 from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.testing import LocalCluster
 from tests.driver import UNREACHABLE
+from tests.observability.recorder import Recorder
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
 
@@ -134,7 +136,8 @@ async def test_all_silent_servers_are_down_when_the_loop_is_on_time(disposable_c
 
 async def test_reads_beyond_the_limit_wait_and_are_refused(disposable_cluster: LocalCluster) -> None:
     """`primary_fallback_limit`: the primary has to bear the writes, also while every replica is gone."""
-    settings = {**SETTINGS, "primary_fallback_limit": 2, "replica_pool_timeout": 0.2}
+    recorder = Recorder()
+    settings = {**SETTINGS, "primary_fallback_limit": 2, "replica_pool_timeout": 0.2, "hooks": [recorder]}
     for replica in disposable_cluster.replicas:
         await asyncio.to_thread(replica.stop)
     async with serving(disposable_cluster, **settings) as servers, Monitor(servers.replica):
@@ -146,6 +149,7 @@ async def test_reads_beyond_the_limit_wait_and_are_refused(disposable_cluster: L
             with pytest.raises(NoReplicaAvailable, match="primary_fallback_limit=2") as caught:
                 await read(servers)
             assert caught.value.limit == 2
+            assert recorder.of(ReadRefused) == [ReadRefused(by="primary_fallback_limit")]
             async with RoutedSession(servers.primary) as writer:
                 await writer.execute(text("SELECT 1"))  # writes have no limit
             assert await read_as_core(servers) == disposable_cluster.primary.port

@@ -125,14 +125,15 @@ def create_replicas(half: Half[Primary, Replicas], settings: ReplicationSettings
     )
     balancing, limit = settings.balancing, settings.primary_fallback_limit
     rollout = Rollout(enabled=settings.enabled, share=settings.replica_share, shadow=settings.shadow)
+    hooks = primary.hooks if isinstance(primary, PrimaryRole) else Hooks.of(settings.hooks)
     topology = Topology(
         primary=primary,
         balancer=STRATEGIES[balancing]() if isinstance(balancing, str) else balancing(),
         primary_reads=settings.primary_reads,
-        fallback=None if limit is None else half.limit(limit, timeout=settings.replica_pool_timeout),
+        fallback=None if limit is None else half.limit(limit, timeout=settings.replica_pool_timeout, hooks=hooks),
         writes=primary.writes if isinstance(primary, PrimaryRole) else None,
         rollout=None if rollout.is_complete else rollout,
-        hooks=primary.hooks if isinstance(primary, PrimaryRole) else Hooks.of(settings.hooks),
+        hooks=hooks,
         primary_capacity=settings.primary_pool_size + settings.primary_max_overflow,
     )
     # The declared primary is one of the servers: after a switchover it is a standby like the others.

@@ -11,6 +11,8 @@ from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.pools.replaceable import ON_RETURN, ReplaceableQueuePool
 from modern_di_replicas.errors import NoReplicaAvailable
+from modern_di_replicas.observability.emission import Hooks
+from modern_di_replicas.observability.events import ReadRefused
 
 
 class FallbackLimit:
@@ -19,12 +21,14 @@ class FallbackLimit:
     Args:
         limit: how many.
         timeout: seconds that one more waits.
+        hooks: are told of each read that is refused; None where there are none.
 
     """
 
-    def __init__(self, limit: int, *, timeout: float) -> None:
+    def __init__(self, limit: int, *, timeout: float, hooks: Hooks | None = None) -> None:
         self._limit = limit
         self._timeout = timeout
+        self._hooks = hooks
         self.forget()
 
     def forget(self) -> None:
@@ -52,7 +56,13 @@ class FallbackLimit:
             async with asyncio.timeout(self._timeout):
                 await self._permits.acquire()
         except TimeoutError:
-            raise NoReplicaAvailable(group=None, limit=self._limit) from None
+            raise self._refusal() from None
+
+    def _refusal(self) -> NoReplicaAvailable:
+        """Return the error of a read that may not use the primary in time, and tell the hooks."""
+        if self._hooks is not None:
+            self._hooks.emit(ReadRefused(by="primary_fallback_limit"))
+        return NoReplicaAvailable(group=None, limit=self._limit)
 
     def release(self) -> None:
         """Let one more read use the primary."""
@@ -68,7 +78,7 @@ class ThreadedFallbackLimit(FallbackLimit):
 
     def take(self) -> None:
         if not self._places.acquire(timeout=self._timeout):
-            raise NoReplicaAvailable(group=None, limit=self._limit)
+            raise self._refusal()
 
     def release(self) -> None:
         self._places.release()
