@@ -31,7 +31,7 @@ def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list
 def test_a_trouble_is_logged_once_and_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     """However often it is noted; when it is over, the next one is news."""
     clock = Clock()
-    journal = Journal(clock)
+    journal = Journal(clock=clock)
     for _ in range(int(REMINDER * 2)):
         journal.trouble("a", "answer", "a is down: refused")
         clock.now += 1
@@ -44,7 +44,7 @@ def test_a_trouble_is_logged_once_and_once_a_minute(caplog: pytest.LogCaptureFix
 def test_a_trouble_that_changes_to_and_fro_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """Refused, silent, refused: a line in ten seconds; an error beside a warning is said at once."""
     clock = Clock()
-    journal = Journal(clock)
+    journal = Journal(clock=clock)
     for number in range(int(CHANGES * 2)):
         journal.trouble("a", "answer", ("a is down: refused", "a is down: silent")[number % 2])
         clock.now += 1
@@ -56,7 +56,7 @@ def test_a_trouble_that_changes_to_and_fro_does_not_fill_the_log(caplog: pytest.
 def test_what_a_failover_causes_for_a_moment_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Each standby is left behind until it follows; for a minute that is no news."""
     clock = Clock()
-    journal = Journal(clock)
+    journal = Journal(clock=clock)
     left = Snapshot(servers={"a": ServerState(name="a", up=True, role=Role.LEFT_BEHIND)})
     for role in (Role.LEFT_BEHIND, Role.STANDBY, Role.UNKNOWN):
         journal.roles(Snapshot(servers={"a": ServerState(name="a", up=True, role=role)}))
@@ -66,6 +66,28 @@ def test_what_a_failover_causes_for_a_moment_is_not_logged(caplog: pytest.LogCap
     journal.roles(left)
     assert len(said(caplog)) == 1
     assert "a is not used" in said(caplog)[0]
+
+
+def test_an_old_primary_is_reported_when_it_lives_on(caplog: pytest.LogCaptureFixture) -> None:
+    """INVARIANT: what a stopped server said last does not make it a second primary; one that runs on is reported."""
+    clock = Clock()
+    journal = Journal(settling=2.0, clock=clock)
+
+    def note(role: Role) -> None:
+        journal.roles(Snapshot(servers={"a": ServerState(name="a", up=True, role=role)}))
+
+    for role in (Role.FENCED, Role.UNKNOWN, Role.UNKNOWN):  # in a switchover
+        note(role)
+        clock.now += 1.5
+    note(Role.FENCED)
+    assert said(caplog) == []
+    for _ in range(4):
+        clock.now += 1.0
+        note(Role.FENCED)
+    note(Role.UNKNOWN)  # one missed answer does not make it news again
+    note(Role.FENCED)
+    assert len(said(caplog)) == 1
+    assert "a is not used: it believes to be the primary" in said(caplog)[0]
 
 
 @pytest.mark.parametrize(

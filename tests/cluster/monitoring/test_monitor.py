@@ -146,6 +146,7 @@ async def test_of_two_that_claim_to_be_the_primary_the_older_timeline_is_fenced(
         before = primary.execute("SELECT count(*) FROM written")
         assert {await write(servers) for _ in range(10)} == {first.port}
         await until(lambda: state(servers, primary).role is Role.FENCED)
+        await until(lambda: any(record.levelno == logging.ERROR for record in caplog.records))
         await asyncio.to_thread(primary.restart)
         await until(lambda: state(servers, primary).up)
         assert {await write(servers) for _ in range(10)} == {first.port}

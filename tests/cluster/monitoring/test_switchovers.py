@@ -25,7 +25,7 @@ async def switch_over(here: LocalServer, there: LocalServer, standby: LocalServe
 
 @pytest.mark.timeout(300)
 async def test_four_switchovers_lose_no_acknowledged_write_and_show_no_error_in_reads(
-    disposable_cluster: LocalCluster,
+    disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """INVARIANT: what was acknowledged is there at the end, and whoever only reads notices nothing."""
     disposable_cluster.primary.execute("CREATE TABLE written (n bigint PRIMARY KEY)")
@@ -82,3 +82,4 @@ async def test_four_switchovers_lose_no_acknowledged_write_and_show_no_error_in_
         assert results == [None] * len(tasks)
     found = {int(n) for n in (await asyncio.to_thread(primary.execute, "SELECT n FROM written")).splitlines()}
     assert set(acknowledged) <= found
+    assert [one for one in caplog.messages if "believes to be the primary" in one] == [], "it was stopped"

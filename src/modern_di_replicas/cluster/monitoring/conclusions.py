@@ -49,7 +49,7 @@ class Conclusions(abc.ABC):
         self._unwatched: set[str] = set()
         """Servers whose watch was cancelled from outside."""
         self._concluded_at = -math.inf
-        self._journal = Journal()
+        self._journal = Journal(settling=2 * self._answer_time)
 
     @abc.abstractmethod
     def _ask_everybody(self) -> None:

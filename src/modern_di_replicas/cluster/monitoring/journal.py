@@ -34,24 +34,25 @@ class _Trouble:
     what: str
     level: int
     since: float
-    logged: float
+    logged: float | None
 
 
 class Journal:
     """Logs what happens to servers, without repeating itself.
 
     Args:
+        settling: seconds in which a server that was stopped for a switchover is found to be down. Until then, what it
+            last said makes it look like a second primary.
         clock: seconds that only grow.
 
     """
 
-    def __init__(self, clock: collections.abc.Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, settling: float = 0.0, clock: collections.abc.Callable[[], float] = time.monotonic) -> None:
+        self._settling = settling
         self._clock = clock
         self._troubles: dict[tuple[str, str], _Trouble] = {}
 
-    def trouble(
-        self, server: str, topic: str, what: str, *, level: int = logging.WARNING, at_once: bool = True
-    ) -> None:
+    def trouble(self, server: str, topic: str, what: str, *, level: int = logging.WARNING, after: float = 0.0) -> None:
         """Note that something is wrong: logged when it is new, when it changes, and once a minute while it lasts.
 
         Args:
@@ -59,14 +60,16 @@ class Journal:
             topic: there is one trouble of each topic at a time.
             what: a sentence without its end.
             level: that of the log.
-            at_once: whether it is logged when it is new; otherwise when it has lasted for a minute.
+            after: seconds that it has to last before it is logged.
 
         """
         now = self._clock()
         known = self._troubles.get((server, topic))
         if known is None:
-            self._troubles[server, topic] = _Trouble(what, level, now, now)
-            if at_once:
+            known = self._troubles[server, topic] = _Trouble(what, level, now, None)
+        if known.logged is None:
+            if now - known.since >= after:
+                known.what, known.level, known.logged = what, level, now
                 logger.log(level, "%s.", what)
             return
         since = now - known.logged
@@ -83,14 +86,16 @@ class Journal:
         """Log which servers cannot be used for what they are; one that is down is another topic."""
         for state in snapshot.servers.values():
             if state.role is Role.UNKNOWN:
+                if (known := self._troubles.get((state.name, "role"))) is not None and known.logged is None:
+                    self.over(state.name, "role")  # it was about to go down, or has, and that is another topic
                 continue
             if (why := _ROLES.get(state.role)) is None:
                 self.over(state.name, "role")
             else:
-                # Each standby is left behind for a moment by a failover.
-                is_transient = state.role is Role.LEFT_BEHIND
+                # A failover leaves each standby behind for a moment, and the old primary fenced until it is down.
+                after = {Role.LEFT_BEHIND: REMINDER, Role.FENCED: self._settling}.get(state.role, 0.0)
                 what = f"{state.name} is not used: {why}"
-                self.trouble(state.name, "role", what, level=logging.ERROR, at_once=not is_transient)
+                self.trouble(state.name, "role", what, level=logging.ERROR, after=after)
 
     def began(
         self,
