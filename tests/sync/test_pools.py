@@ -45,6 +45,19 @@ def test_threads_that_wait_go_on_to_the_pool_that_replaced_theirs(shop: Replicat
     engine.dispose()
 
 
+def test_an_idle_connection_is_not_given_out_after_all_were_terminated(shop: ReplicationSettings) -> None:
+    """No thread waits for it, so none is woken."""
+    engine = create_engine(shop.declared_primary.url, poolclass=ThreadedPool, pool_size=1, max_overflow=0)
+    connections = OpenConnections(engine)
+    backend = text("SELECT pg_backend_pid()")
+    with engine.connect() as connection:
+        first = connection.scalar(backend)
+    connections.terminate()
+    with engine.connect() as connection:
+        assert connection.scalar(backend) != first
+    engine.dispose()
+
+
 def test_threads_that_wait_are_told_when_no_connection_can_be_made() -> None:
     """One that fails to connect frees its place, and wakes another that waits for it."""
     engine = create_engine(

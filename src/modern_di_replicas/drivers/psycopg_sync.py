@@ -74,8 +74,8 @@ class PsycopgSync(Psycopg):
             contextlib.suppress(OSError, psycopg.OperationalError),  # it was closed at this moment
             socket.socket(fileno=os.dup(opened.fileno())) as duplicate,
         ):
-            if not opened.closed:  # else the number may have been another's when it was duplicated
-                duplicate.shutdown(socket.SHUT_RDWR)
+            opened.fileno()  # an error where it was closed: the number may have been another's when it was duplicated
+            duplicate.shutdown(socket.SHUT_RDWR)
 
     async def close(self, connection: typing.Any, *, within: float) -> None:  # noqa: ANN401, ARG002  # nothing is waited for
         connection.close()
