@@ -23,6 +23,9 @@ from modern_di_replicas.testing import LocalCluster
 from modern_di_replicas.testing.processes import programs_below
 
 
+# The command starts its own clusters, and breaks them.
+pytestmark = pytest.mark.faults
+
 ROW = re.compile(r"^(GET|HEAD|POST|PUT|DELETE) (\S+) +(\S+) +(read|write) +(\S+) +(\d+) +(true|false) +(\S.*)$")
 SERVER = re.compile(r"^(primary|replica-\d) +(\d+) +(true|false) ")
 
