@@ -66,7 +66,8 @@ def pytest_collection_finish() -> None:
 
 @functools.cache
 def starts_clusters(path: pathlib.Path) -> bool:
-    return "LocalCluster(" in path.read_text()
+    """Say whether a file does, or the recipe beside it."""
+    return any("LocalCluster(" in one.read_text() for one in (path, path.with_name("app.py")) if one.exists())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
