@@ -9,12 +9,13 @@ import litestar
 from litestar.di import NamedDependency
 from modern_di import Container, Group, Scope, providers
 from modern_di_fastapi import FromDI
-from sqlalchemy import select, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import modern_di_replicas.fastapi
 import modern_di_replicas.litestar
+import modern_di_replicas.sync
 from modern_di_replicas import (
     EVENTUAL,
     STRONG,
@@ -208,3 +209,20 @@ def test_with_a_cluster() -> None:
         assert_type(cluster.primary, LocalServer)
         cluster.primary.execute("SELECT 1")
         cluster.catch_up()
+
+
+# Synchronous applications
+
+
+def in_a_script(container: Container, replicas: modern_di_replicas.sync.ReplicaEngine) -> User | None:
+    with modern_di_replicas.sync.Monitor(replicas), modern_di_replicas.sync.unit_of_work(container) as unit:
+        assert_type(replicas.choose(), Engine)
+        session = unit.resolve(modern_di_replicas.sync.RoutedSession)
+        assert_type(session.decision, Decision)
+        assert_type(list(session.scalars(select(User))), list[User])
+        assert_type(session.execute(select(User.id)).scalar_one(), int)
+        return session.get(User, 1)
+
+
+class OwnSyncSession(modern_di_replicas.sync.RoutedSession, Session):
+    pass

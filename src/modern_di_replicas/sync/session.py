@@ -25,7 +25,45 @@ from modern_di_replicas.session.unit_of_work import UnitOfWork
 _NOTES: typing.Final = "modern_di_replicas_notes"
 
 
-class RoutedSession(ReplicaSession):
+class _RoutingSession(ReplicaSession):
+    """A session on a replica, or an ordinary one, as it is made."""
+
+    _is_routed: bool = False
+    """Whether it began on a replica."""
+    _gets_by_key: typing.ClassVar[bool] = True
+
+    def get_bind(self, mapper: typing.Any = None, **options: typing.Any) -> Engine | Connection:  # noqa: ANN401
+        if self._is_routed:
+            return super().get_bind(mapper, **options)
+        return super(ReplicaSession, self).get_bind(mapper, **options)
+
+    def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
+        if self._gets_by_key:
+            return super().get(entity, ident, **options)
+        return self.get_as_asked(entity, ident, options)  # SQLAlchemy's calls `execute()`, and ours `scalar()`
+
+
+if typing.TYPE_CHECKING:
+
+    class _Routing(Session):
+        """The same as its users see it: with SQLAlchemy's types, where the library takes and gives anything."""
+
+        escalation: Decision | None
+        _is_routed: bool
+        _gets_by_key: typing.ClassVar[bool]
+        _intent: Intent
+        _reading: dict[Engine, Connection]
+
+        @property
+        def decision(self) -> Decision: ...
+        def route(self, **given: typing.Any) -> None: ...
+        def join_unit(self, unit: UnitOfWork) -> None: ...
+        def note_bind(self, found: Engine | Connection) -> None: ...
+else:
+    _Routing = _RoutingSession
+
+
+class RoutedSession(_Routing):
     """The `Session` that is injected: its unit of work stays on one server, or moves to the primary for good.
 
     On a replica, statements run in autocommit (see `ReplicationSettings.read_isolation`). A write that can be
@@ -45,9 +83,6 @@ class RoutedSession(ReplicaSession):
 
     """
 
-    _is_routed: bool = False
-    """Whether it began on a replica."""
-    _gets_by_key: typing.ClassVar[bool] = True
     _opened: "set[RoutedSession] | None" = None
     """Where it is listed until it is closed."""
 
@@ -120,18 +155,6 @@ class RoutedSession(ReplicaSession):
         super().__init__(chosen, **options)
         if decision.cause is Cause.SHADOW and isinstance(chosen, PrimaryRole) and chosen.hooks is not None:
             report_writes(self, chosen.hooks, endpoint=intent.endpoint)
-
-    def get_bind(self, mapper: typing.Any = None, **options: typing.Any) -> Engine | Connection:  # noqa: ANN401
-        """Return where a statement goes; see `Session.get_bind`."""
-        if self._is_routed:
-            return super().get_bind(mapper, **options)
-        return super(ReplicaSession, self).get_bind(mapper, **options)
-
-    def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
-        """Return the object of a primary key; see `Session.get`."""
-        if self._gets_by_key:
-            return super().get(entity, ident, **options)
-        return self.get_as_asked(entity, ident, options)  # SQLAlchemy's calls `execute()`, and ours `scalar()`
 
     def another(self, **options: typing.Any) -> typing.Self:
         """Return a session that is made like this one, on the same engine.
