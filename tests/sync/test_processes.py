@@ -2,6 +2,7 @@
 
 import collections.abc
 import contextlib
+import gc
 import multiprocessing
 import os
 import threading
@@ -176,6 +177,19 @@ def test_what_is_called_in_a_forked_process(replicated_cluster: LocalCluster) ->
             thing.forget_process()
         replicas.choose_for(Intent.read())
         assert replicas.topology.watcher is None, "it was stopped"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_monitor_runs_until_it_is_stopped(replicated_cluster: LocalCluster) -> None:
+    """Though only its start is written down, as in a function that sets a worker up."""
+    settings = settings_of(replicated_cluster)
+    with Container(groups=[sync.Dependencies], context={ReplicationSettings: settings}) as container:
+        topology = container.resolve(ReplicaEngine).topology
+        Monitor(container.resolve(ReplicaEngine)).start()
+        gc.collect()
+        assert run_forked(read_in_child, container)
+        stop_all()
+        assert topology.watcher is None
 
 
 def test_a_watch_starts_once_and_may_start_again(replicated_cluster: LocalCluster) -> None:

@@ -4,7 +4,6 @@ import atexit
 import threading
 import types
 import typing
-import weakref
 
 from modern_di_replicas.cluster.background import background
 from modern_di_replicas.cluster.monitoring.monitor import Monitor as AsyncMonitor
@@ -49,7 +48,7 @@ class Monitor:
                 monitor = AsyncMonitor(self._replicas)
                 background.run(monitor.__aenter__())
                 self._monitor, self._replicas.topology.resume = monitor, None
-                _known.add(self)
+                _running.add(self)
                 forget_in_children(self)
 
     def stop(self) -> None:
@@ -57,6 +56,7 @@ class Monitor:
         with self._lock:
             monitor, self._monitor = self._monitor, None
             self._replicas.topology.resume = None
+            _running.discard(self)
             if monitor is not None:
                 background.run(monitor.__aexit__(None, None, None))
 
@@ -68,12 +68,13 @@ class Monitor:
             self._replicas.topology.resume = self.start
 
 
-_known: typing.Final[weakref.WeakSet[Monitor]] = weakref.WeakSet()
+_running: typing.Final[set[Monitor]] = set()
+"""They run until they are stopped, whether or not the application keeps them."""
 
 
 def stop_all() -> None:
     """Stop the monitors of a process that ends, such as a forked worker, which closes no container."""
-    for monitor in list(_known):
+    for monitor in list(_running):
         monitor.stop()
 
 
