@@ -38,7 +38,6 @@ install: $(UV)  ## the environment, in .venv
 demo: install  ## a real application over a real primary and two replicas
 	@$(RUN) python -m modern_di_replicas demo
 
-# Tests break real servers on machines that may be busy: one that fails is run again, and the summary says so.
 test: install  ## the suite but for the slow tests, with the coverage gate; under three minutes
 	@$(RUN) python -m pytest $(WORKERS) -p tests.coverage_gate -m 'not slow'
 
