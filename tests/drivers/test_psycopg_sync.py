@@ -220,13 +220,14 @@ def test_the_socket_of_a_connection_that_has_just_closed_is_left_alone() -> None
 
     class JustClosed:
         lock = threading.Lock()
-        closed = True
 
         def __init__(self, descriptor: int) -> None:
-            self._descriptor = descriptor
+            self._descriptors = [descriptor]
 
         def fileno(self) -> int:
-            return self._descriptor
+            if not self._descriptors:
+                raise psycopg.OperationalError  # as psycopg says that it is closed
+            return self._descriptors.pop()
 
     ours, theirs = socket.socketpair()
     with ours, theirs, JustClosed.lock:

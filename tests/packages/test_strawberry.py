@@ -3,6 +3,7 @@
 import typing
 
 import fastapi
+import pytest
 import strawberry
 from modern_di_fastapi import FromDI
 from sqlalchemy import func, select
@@ -44,6 +45,8 @@ async def context(
     return {"sessions": sessions}
 
 
+# Sentry, where another test has started it, looks for strawberry by itself.
+@pytest.mark.filterwarnings("ignore:Assuming strawberry is running sync")
 async def test_concurrent_resolvers_read_from_a_replica_and_mutations_write(words: Words) -> None:
     """A query that is sent with `GET` reads; one that is sent with `POST` may write."""
     app = fastapi.FastAPI()
