@@ -10,7 +10,6 @@ from modern_di_replicas.dependencies import (
     choose_engine,
     close_session,
     create_session,
-    declared_intent,
 )
 from modern_di_replicas.errors import (
     ConfigurationError,
@@ -22,6 +21,7 @@ from modern_di_replicas.errors import (
     UnknownGroupError,
     WriteOnReplicaError,
 )
+from modern_di_replicas.integration import declared_intent
 from modern_di_replicas.intent import Intent, read_intent, use_primary, write_intent
 from modern_di_replicas.jobs import unit_of_work
 from modern_di_replicas.routing.balancing import Balancer, Candidate, LeastInUse, Random, RoundRobin

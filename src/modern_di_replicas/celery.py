@@ -14,7 +14,7 @@ from modern_di import Container, Scope, providers
 
 from modern_di_replicas.consistency.carrying import CARRIED, carried_token, carry
 from modern_di_replicas.consistency.job import begin_job, end_job, job_intent
-from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.integration import check_container, declared_intent
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.sync import dependencies
 from modern_di_replicas.sync.watch import Watch, create_watch, stop_watch
@@ -33,9 +33,7 @@ class Dependencies(dependencies.Dependencies):
     """The providers for workers of Celery; see `modern_di_replicas.sync.Dependencies`."""
 
     watch = providers.Factory(create_watch, scope=Scope.APP, cache=providers.CacheSettings(finalizer=stop_watch))
-    intent = providers.Factory(
-        task_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": dependencies.declared_intent}
-    )
+    intent = providers.Factory(task_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
 
 def setup_replicas(app: Celery, container: Container, *, wait: dt.timedelta | None = None) -> Container:
@@ -54,12 +52,7 @@ def setup_replicas(app: Celery, container: Container, *, wait: dt.timedelta | No
         ConfigurationError: the container does not hold `Dependencies`.
 
     """
-    if container.find_provider(Intent) in (None, dependencies.Dependencies.intent):
-        raise ConfigurationError(
-            field="container",
-            value=container,
-            remedy="register modern_di_replicas.celery.Dependencies, or a subclass: Container(groups=[Dependencies])",
-        )
+    check_container(container, Dependencies)
     _known[app] = _Replicas(container=container, wait=wait)
     return modern_di_celery.setup_di(app, container)
 

@@ -9,17 +9,13 @@ from modern_di import Container, Group, Scope, providers
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from modern_di_replicas.asgi.middleware import TokenState
+from modern_di_replicas.cluster.engines.choose import choose
 from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
-from modern_di_replicas.cluster.engines.either import PerUnitOfWork
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
 from modern_di_replicas.cluster.monitoring.monitor import Monitor
-from modern_di_replicas.consistency.client import declare_write
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
-from modern_di_replicas.observability.events import Decided
-from modern_di_replicas.observability.request import note_decision
-from modern_di_replicas.routing.decision import decision_of
 from modern_di_replicas.session.factory import SessionFactory
 from modern_di_replicas.session.routed import RoutedSession
 from modern_di_replicas.settings import ReplicationSettings
@@ -39,21 +35,7 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
         NoReplicaAvailable: no replica can serve the read, and the settings say `primary_reads=False`.
 
     """
-    if isinstance(primary, PerUnitOfWork):
-        return typing.cast(AsyncEngine, primary.for_unit_of_work(intent))
-    if intent.is_write:
-        declare_write()
-        note_decision(decision_of(primary))
-        if isinstance(primary, PrimaryEngine) and primary.hooks is not None:
-            primary.hooks.emit(Decided(decision=primary.decision, endpoint=intent.endpoint))
-        return primary
-    if not isinstance(replica, ReplicaEngine):
-        return replica  # a test may put any engine or connection in the place of the replicas
-    if not isinstance(primary, PrimaryEngine):
-        return primary  # or only in the place of the primary: the replicas have nothing that is written there
-    chosen = replica.choose_for(intent)
-    note_decision(decision_of(chosen))
-    return chosen
+    return typing.cast(AsyncEngine, choose(intent, primary, replica))
 
 
 def create_session(
@@ -120,10 +102,6 @@ def create_tokens(settings: ReplicationSettings, replica: ReplicaEngine) -> Toke
 async def dispose_engine(engine: AsyncEngine) -> None:
     """Close the pooled connections of an engine."""
     await engine.dispose()
-
-
-declared_intent = providers.ContextProvider(Intent, scope=Scope.REQUEST, bound_type=None, default=None)
-"""What the context of a unit of work declares, if anything: the frameworks' `intent` providers look here first."""
 
 
 Connection = typing.TypeVar("Connection")
@@ -244,18 +222,3 @@ async def monitored(
             yield
         finally:
             state.close()
-
-
-def check_container(container: Container, group: type[Dependencies]) -> None:
-    """Check that a container holds the providers of a framework's group.
-
-    Raises:
-        ConfigurationError: it holds none, or the framework-neutral ones, which would send everything to the primary.
-
-    """
-    if container.find_provider(Intent) in (None, Dependencies.intent):
-        raise ConfigurationError(
-            field="container",
-            value=container,
-            remedy=f"register {group.__module__}.Dependencies, or a subclass of it: Container(groups=[Dependencies])",
-        )

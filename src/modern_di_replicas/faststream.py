@@ -14,6 +14,7 @@ from modern_di import Container, Scope, providers
 from modern_di_replicas import dependencies
 from modern_di_replicas.consistency.carrying import CARRIED, carry
 from modern_di_replicas.consistency.job import begin_job, end_job, job_intent
+from modern_di_replicas.integration import check_container, declared_intent
 from modern_di_replicas.intent import Intent, marked_intent
 
 
@@ -34,9 +35,7 @@ def message_intent(
 class Dependencies(dependencies.Dependencies):
     """The providers for applications of FastStream; see `modern_di_replicas.Dependencies`."""
 
-    intent = providers.Factory(
-        message_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": dependencies.declared_intent}
-    )
+    intent = providers.Factory(message_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
 
 def setup_replicas(
@@ -59,7 +58,7 @@ def setup_replicas(
         UnknownGroupError: when the application starts, a marker names a group that no replica declares.
 
     """
-    dependencies.check_container(container, Dependencies)
+    check_container(container, Dependencies)
     middleware = ReplicasMiddleware(container, wait=wait)
     watching = contextlib.AsyncExitStack()
 

@@ -12,7 +12,7 @@ import flask
 import modern_di_flask
 from modern_di import Container, Scope, integrations, providers
 
-from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.integration import check_container, declared_intent
 from modern_di_replicas.intent import Intent, marked_intent, read_intent, resolve_intent
 from modern_di_replicas.sync import dependencies
 from modern_di_replicas.sync.engines import ReplicaEngine
@@ -25,12 +25,7 @@ from modern_di_replicas.wsgi.middleware import TokenMiddleware
 Function = typing.TypeVar("Function", bound=collections.abc.Callable[..., typing.Any])
 
 
-def request_intent(
-    container: Container,  # noqa: ARG001  # what it depends on may be replaced by a subclass
-    declared: Intent | None,
-    watch: Watch,
-    request: flask.Request | None = None,
-) -> Intent:
+def request_intent(declared: Intent | None, watch: Watch, request: flask.Request | None = None) -> Intent:
     """Return the intent of a unit of work: what its context declares, its view's marker, or its HTTP method.
 
     A unit of work outside any request, as of a command-line tool, writes unless declared otherwise.
@@ -61,9 +56,7 @@ class Dependencies(dependencies.Dependencies):
     """The providers for Flask; see `modern_di_replicas.sync.Dependencies`."""
 
     watch = providers.Factory(create_watch, scope=Scope.APP, cache=providers.CacheSettings(finalizer=stop_watch))
-    intent = providers.Factory(
-        request_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": dependencies.declared_intent}
-    )
+    intent = providers.Factory(request_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
 
 def setup_replicas(app: flask.Flask, container: Container) -> Container:
@@ -82,12 +75,7 @@ def setup_replicas(app: flask.Flask, container: Container) -> Container:
         UnknownGroupError: at the first request, a marker names a group that no replica declares.
 
     """
-    if container.find_provider(Intent) in (None, dependencies.Dependencies.intent):
-        raise ConfigurationError(
-            field="container",
-            value=container,
-            remedy="register modern_di_replicas.flask.Dependencies, or a subclass: Container(groups=[Dependencies])",
-        )
+    check_container(container, Dependencies)
     app.wsgi_app = _Replicas(app, app.wsgi_app, container)  # type: ignore[method-assign]  # as Flask's documentation has it
     modern_di_flask.setup_di(app, container)
     flask.appcontext_pushed.connect(_open_unit_of_work, app)

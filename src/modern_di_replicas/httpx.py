@@ -18,9 +18,10 @@ AsyncHook = collections.abc.Callable[[typing.Any], collections.abc.Awaitable[Non
 def event_hooks(container: Container) -> dict[str, list[AsyncHook]]:
     """Return the hooks of an asynchronous client: `httpx.AsyncClient(event_hooks=event_hooks(container))`.
 
-    With a request they send the token of the current client along, as the settings say that tokens are carried, and
-    they take in what the answer carries: what the service has written is then read here too, and told to whoever is
-    answered here. For services that share a database, and the secret; a token of another database is ignored.
+    They send the token of the current client with each request, as a cookie or header, as the settings say. They take
+    the token of the response: later reads here include what the service has written, and so does the token of the
+    response to the current request. This is for services that share a database and the secret; a token of another
+    database is ignored.
 
     Args:
         container: the application's.

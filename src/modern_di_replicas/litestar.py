@@ -15,6 +15,7 @@ from modern_di import Container, Group, Scope, providers
 from modern_di_replicas import dependencies
 from modern_di_replicas.asgi.middleware import TokenMiddleware, TokenState
 from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.integration import check_container, declared_intent
 from modern_di_replicas.intent import INTENT_OPT, Intent, marked_intent, resolve_intent
 
 
@@ -55,9 +56,7 @@ def _handler_intent(handler: BaseRouteHandler) -> Intent | None:
 class Dependencies(dependencies.Dependencies):
     """The providers for Litestar; see `modern_di_replicas.Dependencies`."""
 
-    intent = providers.Factory(
-        request_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": dependencies.declared_intent}
-    )
+    intent = providers.Factory(request_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
 
 class ReplicasPlugin(modern_di_litestar.ModernDIPlugin):
@@ -75,7 +74,7 @@ class ReplicasPlugin(modern_di_litestar.ModernDIPlugin):
     """
 
     def __init__(self, container: Container, autowired_groups: list[type[Group]] | None = None) -> None:
-        dependencies.check_container(container, Dependencies)
+        check_container(container, Dependencies)
         super().__init__(container, autowired_groups)
         self._state = TokenState()
 

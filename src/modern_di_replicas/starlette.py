@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 from modern_di_replicas import dependencies
 from modern_di_replicas.asgi.middleware import TokenMiddleware, TokenState
 from modern_di_replicas.errors import ConfigurationError
+from modern_di_replicas.integration import check_container, declared_intent
 from modern_di_replicas.intent import Intent, marked_intent, resolve_intent
 
 
@@ -49,9 +50,7 @@ def request_intent(container: Container, declared: Intent | None, request: Reque
 class Dependencies(dependencies.Dependencies):
     """The providers for Starlette; see `modern_di_replicas.Dependencies`."""
 
-    intent = providers.Factory(
-        request_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": dependencies.declared_intent}
-    )
+    intent = providers.Factory(request_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
 
 def setup_replicas(app: Starlette, container: Container) -> Container:
@@ -92,7 +91,7 @@ def prepare(
         ConfigurationError: the container does not hold the providers, or the application has started.
 
     """
-    dependencies.check_container(container, group)
+    check_container(container, group)
     state = TokenState()
     app.router.lifespan_context = _watch_servers(app.router.lifespan_context, container, state, check)
     _add_outermost(app, state)

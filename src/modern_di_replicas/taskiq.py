@@ -11,6 +11,7 @@ from taskiq import AsyncBroker, TaskiqEvents, TaskiqMessage, TaskiqMiddleware, T
 from modern_di_replicas import dependencies
 from modern_di_replicas.consistency.carrying import CARRIED, carry
 from modern_di_replicas.consistency.job import begin_job, end_job, job_intent
+from modern_di_replicas.integration import check_container, declared_intent
 from modern_di_replicas.intent import Intent, marked_intent
 
 
@@ -25,9 +26,7 @@ def task_intent(declared: Intent | None, message: TaskiqMessage | None = None) -
 class Dependencies(dependencies.Dependencies):
     """The providers for workers of Taskiq; see `modern_di_replicas.Dependencies`."""
 
-    intent = providers.Factory(
-        task_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": dependencies.declared_intent}
-    )
+    intent = providers.Factory(task_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
 
 def setup_replicas(broker: AsyncBroker, container: Container, *, wait: dt.timedelta | None = None) -> Container:
@@ -47,7 +46,7 @@ def setup_replicas(broker: AsyncBroker, container: Container, *, wait: dt.timede
         UnknownGroupError: when the worker starts, a marker names a group that no replica declares.
 
     """
-    dependencies.check_container(container, Dependencies)
+    check_container(container, Dependencies)
     modern_di_taskiq.setup_di(broker, container)
     broker.add_middlewares(ReplicasMiddleware(container, wait=wait))
     watching = contextlib.AsyncExitStack()

@@ -14,7 +14,8 @@ from modern_di_replicas import SESSION, STRONG, Bounded, ConsistencyToken, Inten
 from modern_di_replicas.cluster import freshness
 from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine
 from modern_di_replicas.cluster.freshness import FreshRead, catch_up, is_written
-from modern_di_replicas.cluster.topology import Server, Topology
+from modern_di_replicas.cluster.server import Server
+from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.consistency.client import Client
 from modern_di_replicas.consistency.token import identify
 from modern_di_replicas.consistency.wal import LAST_LSN

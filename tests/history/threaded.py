@@ -28,7 +28,7 @@ from modern_di_replicas import Bounded, Intent, Replica, ReplicationSettings
 from modern_di_replicas.drivers.psycopg_sync import driver
 from modern_di_replicas.drivers.psycopg_sync_connection import ReportingConnection
 from modern_di_replicas.flask import Dependencies, request_intent, setup_replicas, with_replica
-from modern_di_replicas.sync.dependencies import declared_intent
+from modern_di_replicas.integration import declared_intent
 from modern_di_replicas.sync.watch import Watch
 from tests.history.application import READ, WRITE, WorkerSettings
 
@@ -41,11 +41,9 @@ _commits: typing.Final = threading.local()
 """What is done to the commits of this thread."""
 
 
-def affine_intent(
-    container: Container, declared: Intent | None, watch: Watch, request: flask.Request | None = None
-) -> Intent:
+def affine_intent(declared: Intent | None, watch: Watch, request: flask.Request | None = None) -> Intent:
     """Return the intent built in, with the client's own replica."""
-    intent = request_intent(container, declared, watch, request)
+    intent = request_intent(declared, watch, request)
     return intent if request is None else dataclasses.replace(intent, affinity=request.headers.get("x-client"))
 
 

@@ -224,7 +224,7 @@ async def test_without_hooks_no_event_is_made(shop_cluster: LocalCluster, monkey
     def made(*_: object, **__: object) -> collections.abc.Iterator[None]:
         pytest.fail("an event was made")
 
-    for module in ("cluster.engines.replica.Decided", "session.leaving.Escalated", "session.replica.ReRun"):
+    for module in ("cluster.engines.replica.Decided", "session.leaving.Escalated", "session.re_run.ReRun"):
         monkeypatch.setattr(f"modern_di_replicas.{module}", made)
     async with serving(shop_cluster) as servers:
         assert servers.replica.topology.hooks is None

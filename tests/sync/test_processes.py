@@ -165,7 +165,7 @@ def test_what_is_called_in_a_forked_process(replicated_cluster: LocalCluster) ->
         watch.start()
         monitor: typing.Any = watch._monitor  # noqa: SLF001  # to end it, as its process would
         former = monitor._monitor  # noqa: SLF001
-        for thing in (container.resolve(PrimaryEngine), replicas, monitor, watch):
+        for thing in (container.resolve(PrimaryEngine), replicas, monitor):
             thing.forget_process()
         assert replicas.topology.watcher is None
         replicas.choose_for(Intent.read())
@@ -173,8 +173,7 @@ def test_what_is_called_in_a_forked_process(replicated_cluster: LocalCluster) ->
         watch.start()
         background.run(former.__aexit__(None, None, None))
         watch.stop()
-        for thing in (monitor, watch):
-            thing.forget_process()
+        monitor.forget_process()
         replicas.choose_for(Intent.read())
         assert replicas.topology.watcher is None, "it was stopped"
 

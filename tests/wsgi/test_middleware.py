@@ -188,6 +188,16 @@ def test_without_tokens_only_the_decision_is_told(settings: dict[str, typing.Any
     assert server.tokens.too_late == 0
 
 
+def test_a_signed_token_needs_no_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it has to be asked for; an unsigned one is held against what the primary has written."""
+    text = Tokens(SETTINGS).encode(dataclasses.replace(TOKEN, issued_at=int(time.time())))
+    assert not Tokens(SETTINGS).asks_servers
+    monkeypatch.setattr("modern_di_replicas.wsgi.middleware.background", None)
+    server = Server(plain).serve(HTTP_COOKIE=f"consistency-token={text}")
+    assert server.sent == [b"body"]
+    assert not server.tokens.rejected
+
+
 def test_it_keeps_to_the_protocol() -> None:
     """The validator of the standard library stands on both sides."""
     server = Server(validator(plain))

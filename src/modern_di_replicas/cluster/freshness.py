@@ -6,7 +6,8 @@ import dataclasses
 import time
 import typing
 
-from modern_di_replicas.cluster.topology import Server, Topology, Watcher
+from modern_di_replicas.cluster.server import Server
+from modern_di_replicas.cluster.topology import Topology, Watcher
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.drivers.driver import Row
 from modern_di_replicas.routing.positions import Freshness

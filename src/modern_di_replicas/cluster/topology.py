@@ -1,18 +1,16 @@
 """The servers of one application: which of them serves a read, and the primary behind them."""
 
 import collections.abc
-import dataclasses
 import functools
 import typing
 
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine
 
 from modern_di_replicas.cluster.commits import Writes
 from modern_di_replicas.cluster.engines.either import AnyEngine
 from modern_di_replicas.cluster.engines.limited import FallbackLimit
 from modern_di_replicas.cluster.engines.primary import PrimaryRole
-from modern_di_replicas.cluster.health import Health
-from modern_di_replicas.cluster.pools.replaceable import ReplaceableQueuePool
+from modern_di_replicas.cluster.server import Server
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.errors import NoReplicaAvailable, UnknownGroupError
 from modern_di_replicas.observability.emission import Hooks
@@ -24,47 +22,11 @@ from modern_di_replicas.routing.eligibility import eligible
 from modern_di_replicas.routing.positions import Positions
 from modern_di_replicas.routing.rollout import Rollout
 from modern_di_replicas.routing.snapshot import Snapshot
-from modern_di_replicas.servers import DEFAULT_GROUP, Replica
+from modern_di_replicas.servers import DEFAULT_GROUP
 
 
 _FALLBACK: typing.Final = frozenset({Cause.NO_REPLICA_SERVES, Cause.NOT_FRESH, Cause.REPLICA_FAILED})
 """Why a read uses the primary that a replica should have served."""
-
-
-@dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
-class Server:
-    """One server as a replica: its engine, and what is declared of it."""
-
-    name: str
-    declared: Replica
-    engine: typing.Any
-    """A `OneReplicaEngine` of either half."""
-    health: Health
-    weight: int
-    groups: collections.abc.Set[str]
-    max_lag: float | None
-    capacity: int
-    """How many connections its pool gives at most."""
-    is_declared_primary: bool = False
-    """Whether it is the server that was declared as the primary: it serves reads once it is a standby."""
-
-    @property
-    def url(self) -> str:
-        return self.declared.url
-
-    @property
-    def probed_host(self) -> str:
-        """Where the monitor asks; empty where the URL gives no single host."""
-        return make_url(self.declared.probe_url or self.declared.url).host or ""
-
-    @property
-    def in_use(self) -> int:
-        pool: ReplaceableQueuePool = self.engine.sync_engine.pool
-        return pool.in_use
-
-    @property
-    def has_room(self) -> bool:
-        return self.in_use < self.capacity
 
 
 class Watcher(typing.Protocol):

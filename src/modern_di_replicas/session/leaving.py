@@ -15,6 +15,7 @@ from modern_di_replicas.cluster.freshness import FreshRead
 from modern_di_replicas.cluster.waiting import wait_for
 from modern_di_replicas.errors import WriteOnReplicaError
 from modern_di_replicas.intent import Intent
+from modern_di_replicas.observability.emission import Hooks
 from modern_di_replicas.observability.events import Escalated
 from modern_di_replicas.observability.request import note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary, on_replica
@@ -65,6 +66,16 @@ class LeavingSession(GuardedSession):
     def label(self) -> str:
         """The name of the replica it reads from."""
         return self._replica.label
+
+    @property
+    def endpoint(self) -> str:
+        """The handler of the unit of work, as `module.name`."""
+        return self._intent.endpoint
+
+    @property
+    def hooks(self) -> Hooks | None:
+        """Are told what happens to it; None where there are none."""
+        return self._replica.topology.hooks
 
     # Leaving after an error
 
@@ -163,10 +174,8 @@ class LeavingSession(GuardedSession):
                 self._unit.escalation = self.escalation
             self.guard.left_replica(self)
             note_decision(self.decision)
-            if (hooks := self._replica.topology.hooks) is not None and (
-                cause is not Cause.NOT_FRESH or self._must_have is not None
-            ):
-                hooks.emit(Escalated(server=self.label, cause=cause, reason=reason, endpoint=self._intent.endpoint))
+            if self.hooks is not None and (cause is not Cause.NOT_FRESH or self._must_have is not None):
+                self.hooks.emit(Escalated(server=self.label, cause=cause, reason=reason, endpoint=self.endpoint))
 
     def escalate_write(self, statement: str) -> None:
         """Move to the primary because of a write where a read was declared.

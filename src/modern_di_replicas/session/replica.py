@@ -2,7 +2,6 @@
 
 import collections.abc
 import contextlib
-import time
 import typing
 
 from sqlalchemy import Connection, Engine, Executable, UpdateBase
@@ -22,10 +21,10 @@ from modern_di_replicas.cluster.engines.read_connections import (
 from modern_di_replicas.cluster.failures import Failure
 from modern_di_replicas.cluster.waiting import wait_for
 from modern_di_replicas.intent import Intent, is_primary_declared
-from modern_di_replicas.observability.events import ReRun
 from modern_di_replicas.observability.request import note_decision
 from modern_di_replicas.routing.decision import Cause, on_primary
 from modern_di_replicas.session.guarded import ALL_AT_ONCE, mark_rows
+from modern_di_replicas.session.re_run import reporting
 from modern_di_replicas.session.unit_of_work import UnitOfWork
 from modern_di_replicas.session.unsent_writes import UnsentWritesSession
 
@@ -274,7 +273,7 @@ class ReplicaSession(UnsentWritesSession):
                 if self._leave_after(error, engine, stands_alone=stands_alone, losses=losses):
                     losses = 0
                 if not isinstance(error, NotSent):
-                    attempt = self._reporting(run, server=failed_on, error=type(error).__name__)
+                    attempt = reporting(run, self, server=failed_on, error=error)
                 elif error.locks_rows:
                     self._read_anew(options)
             else:
@@ -285,37 +284,6 @@ class ReplicaSession(UnsentWritesSession):
             finally:
                 self._executing = enclosing
         return self.run_on_primary(attempt, statement, args, options)
-
-    def _reporting(
-        self, run: collections.abc.Callable[..., typing.Any], *, server: str, error: str
-    ) -> collections.abc.Callable[..., typing.Any]:
-        """Return what runs a statement again, and tells the hooks how that ended."""
-        hooks = self._replica.topology.hooks
-        if hooks is None:
-            return run
-
-        def run_again(*args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
-            began, succeeded = time.monotonic(), False
-            try:
-                result = run(*args, **options)
-                succeeded = True
-                return result
-            finally:
-                decision = self.decision
-                is_on_replica = decision.cause is Cause.REPLICA  # on a new connection, or on another replica
-                hooks.emit(
-                    ReRun(
-                        server=server,
-                        again_on=decision.server,
-                        cause=Cause.REPLICA_FAILED if is_on_replica else decision.cause,
-                        error=error,
-                        seconds=time.monotonic() - began,
-                        succeeded=succeeded,
-                        endpoint=self._intent.endpoint,
-                    )
-                )
-
-        return run_again
 
     def _choose_engine(self, run: object, statement: object, options: dict[str, typing.Any]) -> Engine | None:
         """Return the engine a statement reads on; None when the unit of work moves to the primary for it."""

@@ -6,13 +6,9 @@ from modern_di import Group, Scope, providers
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from modern_di_replicas.cluster.engines.either import PerUnitOfWork
-from modern_di_replicas.consistency.client import declare_write
+from modern_di_replicas.cluster.engines.choose import choose
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
-from modern_di_replicas.observability.events import Decided
-from modern_di_replicas.observability.request import note_decision
-from modern_di_replicas.routing.decision import decision_of
 from modern_di_replicas.settings import ReplicationSettings
 from modern_di_replicas.sync.engines import PrimaryEngine, ReplicaEngine, create_primary_engine, create_replica_engine
 from modern_di_replicas.sync.factory import SessionFactory
@@ -33,23 +29,7 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
         NoReplicaAvailable: no replica can serve the read, and the settings say `primary_reads=False`.
 
     """
-    if isinstance(primary, PerUnitOfWork):
-        return typing.cast(Engine, primary.for_unit_of_work(intent))
-    if intent.is_write:
-        declare_write()
-        if isinstance(replica, ReplicaEngine):
-            replica.topology.ensure_watched()
-        note_decision(decision_of(primary))
-        if isinstance(primary, PrimaryEngine) and primary.hooks is not None:
-            primary.hooks.emit(Decided(decision=primary.decision, endpoint=intent.endpoint))
-        return primary
-    if not isinstance(replica, ReplicaEngine):
-        return replica  # a test may put any engine or connection in the place of the replicas
-    if not isinstance(primary, PrimaryEngine):
-        return primary  # or only in the place of the primary: the replicas have nothing that is written there
-    chosen = replica.choose_for(intent)
-    note_decision(decision_of(chosen))
-    return chosen
+    return typing.cast(Engine, choose(intent, primary, replica))
 
 
 def create_session(
@@ -107,10 +87,6 @@ def create_tokens(settings: ReplicationSettings, replica: ReplicaEngine) -> Toke
 def dispose_engine(engine: Engine) -> None:
     """Close the pooled connections of an engine."""
     engine.dispose()
-
-
-declared_intent = providers.ContextProvider(Intent, scope=Scope.REQUEST, bound_type=None, default=None)
-"""What the context of a unit of work declares, if anything: a framework's `intent` provider looks here first."""
 
 
 class Dependencies(Group):

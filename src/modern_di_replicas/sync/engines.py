@@ -18,7 +18,8 @@ from modern_di_replicas.cluster.engines.replica import ReplicaRole
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.freshness import FreshRead
 from modern_di_replicas.cluster.pools.threaded import ThreadedFencedPool, ThreadedPool
-from modern_di_replicas.cluster.topology import Server, Topology
+from modern_di_replicas.cluster.server import Server
+from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.consistency.levels import Consistency
 from modern_di_replicas.consistency.token import ConsistencyToken
 from modern_di_replicas.errors import ConfigurationError

@@ -43,6 +43,8 @@ class Monitor:
 
     def start(self) -> None:
         """Start it, if it does not run; those that call it at the same time wait for it."""
+        if self._monitor is not None:
+            return
         with self._lock:
             if self._monitor is None:
                 monitor = AsyncMonitor(self._replicas)

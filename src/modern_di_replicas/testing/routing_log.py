@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, event
 
 from modern_di_replicas.cluster.direct_use import EXPECTED
 from modern_di_replicas.routing.statements import Need, foresee
-from modern_di_replicas.testing.rolled_back import TakingTurns
+from modern_di_replicas.testing.shared_connection import TakingTurns
 
 
 # The name a LocalCluster gives a server, or its address. What has written has a transaction id.

@@ -89,6 +89,11 @@ class Tokens:
             self._tell(TokenReceived(outcome="accepted"))
         return latest
 
+    @property
+    def asks_servers(self) -> bool:
+        """Whether `admit` may have to ask the servers what was written; otherwise it awaits nothing."""
+        return not self._serializer.is_signed and self._topology is not None
+
     def _reject(self, reason: Rejection) -> None:
         self.rejected[reason] += 1
         self._tell(TokenReceived(outcome=reason))

@@ -6,6 +6,7 @@ import typing
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from modern_di_replicas.cluster.background import background
+from modern_di_replicas.cluster.waiting import complete
 from modern_di_replicas.consistency.client import Client, enter
 from modern_di_replicas.observability.request import DECISION, keep_decisions_in, timing_of
 from modern_di_replicas.settings import ReplicationSettings
@@ -41,7 +42,9 @@ class TokenMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> collections.abc.Iterable[bytes]:
         """Serve a request."""
         texts = [] if self._carrier is None else self._carrier.read(self._read(environ))
-        client = Client(token=background.run(self._tokens.admit(texts)) if texts else None, is_request=True)
+        # The thread of the monitor is asked only for what has to ask the servers.
+        run = background.run if self._tokens.asks_servers else complete
+        client = Client(token=run(self._tokens.admit(texts)) if texts else None, is_request=True)
         request = _Request(self, client, environ)
         # The server reads the body after this returns: in its own context, where the client is not known.
         return request.serve(self._app, start_response)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from modern_di_replicas.cluster.engines.either import AnyEngine, Role
 from modern_di_replicas.cluster.freshness import FreshRead, catch_up
-from modern_di_replicas.cluster.topology import Server
+from modern_di_replicas.cluster.server import Server
 from modern_di_replicas.observability.events import CaughtUp, Decided
 from modern_di_replicas.routing.decision import Cause, Decision, decision_of, on_primary
 

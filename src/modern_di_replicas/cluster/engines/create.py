@@ -28,7 +28,8 @@ from modern_di_replicas.cluster.pools.connection_checks import refuse_setbacks, 
 from modern_di_replicas.cluster.pools.fenced import FencedPool
 from modern_di_replicas.cluster.pools.pre_ping import validate_idle
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
-from modern_di_replicas.cluster.topology import Server, Topology
+from modern_di_replicas.cluster.server import Server
+from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.engine_options import POOL_OPTIONS
 from modern_di_replicas.observability.emission import Hooks
 from modern_di_replicas.routing.balancing import STRATEGIES

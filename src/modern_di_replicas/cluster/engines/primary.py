@@ -1,5 +1,6 @@
 """The engine of the primary, which may move."""
 
+import abc
 import collections.abc
 import copy
 import typing
@@ -80,6 +81,7 @@ class PrimaryRole(Role):
         else:
             self._connections.terminate()
 
+    @abc.abstractmethod
     def because(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
         """Return the same engine, which carries why it was chosen.
 
@@ -88,7 +90,6 @@ class PrimaryRole(Role):
             sync_engine: the same with a limit; default: without.
 
         """
-        raise NotImplementedError
 
     @property
     def in_use(self) -> int:

@@ -10,7 +10,8 @@ import typing
 from modern_di_replicas.cluster.connecting import connect_args
 from modern_di_replicas.cluster.engines.primary import PrimaryRole
 from modern_di_replicas.cluster.monitoring.journal import Journal
-from modern_di_replicas.cluster.topology import Server, Topology
+from modern_di_replicas.cluster.server import Server
+from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.routing.snapshot import Observation, Role, ServerState, Snapshot, assemble, find_primary
 from modern_di_replicas.routing.succession import History, find_successor
 from modern_di_replicas.settings import ReplicationSettings

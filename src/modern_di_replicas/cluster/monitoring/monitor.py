@@ -22,7 +22,7 @@ from modern_di_replicas.cluster.monitoring.conclusions import JITTER, Conclusion
 from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.cluster.names import is_name
 from modern_di_replicas.cluster.questions import SOURCES
-from modern_di_replicas.cluster.topology import Server
+from modern_di_replicas.cluster.server import Server
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.routing.snapshot import Observation, Snapshot
 from modern_di_replicas.servers import redacted

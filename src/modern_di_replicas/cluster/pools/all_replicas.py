@@ -9,7 +9,8 @@ from modern_di_replicas.cluster.engines.either import AnyEngine, sync_of
 from modern_di_replicas.cluster.failures import CONNECTS, Failure, blame_checkout, classify
 from modern_di_replicas.cluster.listeners import on_listen
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
-from modern_di_replicas.cluster.topology import Server, Topology
+from modern_di_replicas.cluster.server import Server
+from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.intent import is_primary_declared
 from modern_di_replicas.routing.decision import Cause
