@@ -1,8 +1,11 @@
 """A Flask application over real replication, through the public contract."""
 
 import asyncio
+import atexit
 import collections.abc
 import contextlib
+import functools
+import gc
 import threading
 import typing
 
@@ -316,6 +319,36 @@ def test_an_application_context_has_a_session(app: flask.Flask) -> None:
 
     with app.app_context():
         assert in_shell() is False
+
+
+@pytest.mark.parametrize(("method", "standby"), [("GET", True), ("POST", False)])
+def test_an_application_context_inside_a_request_is_of_the_request(
+    app: flask.Flask, method: str, standby: bool
+) -> None:
+    """A helper that pushes one for itself reads where the request does."""
+
+    @inject
+    def in_helper(session: Injected) -> object:
+        return session.scalar(STANDBY)
+
+    with app.test_request_context(method=method), app.app_context():
+        assert in_helper() is standby
+
+
+def test_the_container_is_closed_when_the_process_exits(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the application has closed it, or is gone."""
+    at_exit: list[collections.abc.Callable[[], None]] = []
+    monkeypatch.setattr(atexit, "register", lambda *call: at_exit.append(functools.partial(*call)))
+    container = Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)})
+    container.open()
+    app = create_app(container)
+    (close,) = at_exit
+    close()
+    assert container.closed
+    close()
+    del app
+    gc.collect()
+    close()
 
 
 def test_the_monitor_starts_with_the_first_request_and_ends_with_the_container(cluster: LocalCluster) -> None:

@@ -133,6 +133,29 @@ def test_who_wrote_nothing_gets_no_token() -> None:
     assert Server(plain).serve().headers == [TYPE]
 
 
+def test_without_a_monitor_a_position_that_is_unknown_gives_no_token() -> None:
+    """Nothing could be said of it; the response is complete all the same."""
+
+    def in_doubt(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:  # noqa: ARG001
+        client = client_of_request()
+        assert client is not None
+        client.begin_write()  # whose commit never got an answer
+        start_response("200 OK", [TYPE])
+        return [b"body"]
+
+    assert Server(in_doubt).serve().headers == [TYPE]
+
+
+def test_a_body_that_is_closed_before_its_first_part_has_no_response() -> None:
+    """As when the client is gone: there is nothing to be late for."""
+    environ: WSGIEnvironment = {"WRITES": "yes"}
+    setup_testing_defaults(environ)
+    server = Server(generator)
+    body = server.app(environ, lambda *_: server.sent.append)
+    typing.cast(typing.Any, body).close()
+    assert server.tokens.too_late == 0
+
+
 def test_an_error_after_the_response_has_begun_is_the_servers() -> None:
     """As PEP 3333 has it: the server knows whether something was sent."""
     with pytest.raises(ValueError, match="no number"):
