@@ -1,0 +1,61 @@
+"""New connections show whether the server still has the role it is used for."""
+
+import collections.abc
+import contextlib
+import math
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from modern_di_replicas.cluster.failures import Failure, classify
+from modern_di_replicas.cluster.pools.connection_checks import refuse_setbacks, refuse_standbys
+from modern_di_replicas.errors import PrimaryUnavailable
+from modern_di_replicas.testing import LocalCluster, LocalServer
+
+
+@contextlib.asynccontextmanager
+async def engine_of(server: LocalServer) -> collections.abc.AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(server.url)
+    yield engine
+    await engine.dispose()
+
+
+async def answers(engine: AsyncEngine) -> bool:
+    async with engine.connect() as connection:
+        return bool(await connection.scalar(text("SELECT true")))
+
+
+@pytest.mark.parametrize("always_ask", [False, True])
+async def test_a_standby_is_refused_as_a_primary(replicated_cluster: LocalCluster, always_ask: bool) -> None:
+    """By what it reports, which it is asked about then; or asked anyway, where a pooler may repeat an old report."""
+    async with engine_of(replicated_cluster.primary) as primary, engine_of(replicated_cluster.replicas[0]) as standby:
+        for engine in (primary, standby):
+            refuse_standbys(engine.sync_engine, always_ask=always_ask)
+        assert await answers(primary)
+        with pytest.raises(PrimaryUnavailable, match="standby"):
+            await answers(standby)
+
+
+@pytest.mark.parametrize("furthest", [0, 1])
+async def test_a_standby_that_has_what_it_had_is_accepted(replicated_cluster: LocalCluster, furthest: int) -> None:
+    """Where nothing is known, it is not even asked."""
+    async with engine_of(replicated_cluster.replicas[0]) as engine:
+        refuse_setbacks(engine.sync_engine, lambda: furthest)
+        assert await answers(engine)
+
+
+async def test_a_standby_that_has_less_than_it_had_is_down(replicated_cluster: LocalCluster) -> None:
+    """It has crashed, and lets readers in before it has replayed again what it had shown."""
+    async with engine_of(replicated_cluster.replicas[0]) as engine:
+        refuse_setbacks(engine.sync_engine, lambda: math.inf)
+        with pytest.raises(ConnectionResetError, match="restarted") as caught:
+            await answers(engine)
+    assert classify(caught.value) is Failure.DOWN
+
+
+async def test_a_primary_has_replayed_nothing_and_is_accepted_as_a_replica(replicated_cluster: LocalCluster) -> None:
+    """As right after a promotion; the monitor finds out."""
+    async with engine_of(replicated_cluster.primary) as engine:
+        refuse_setbacks(engine.sync_engine, lambda: math.inf)
+        assert await answers(engine)
