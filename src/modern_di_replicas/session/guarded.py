@@ -72,6 +72,8 @@ class GuardedSession(GetByKeySession):
             self.guard.expunged(one)
 
     def expunge_all(self) -> None:  # `close()` does it as well
+        if not (self.identity_map or self.new):
+            return  # what it has read is not referred to any more: SQLAlchemy takes a while over nothing
         if self.identity_map:
             self._left_behind = [*filter(None, self._left_behind), self.identity_map]
         super().expunge_all()
