@@ -9,10 +9,10 @@ import asyncpg
 import psycopg
 import pytest
 import sqlalchemy.exc
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from modern_di_replicas import ConfigurationError, PrimaryEngine, ReplicasError, ReplicationSettings, RoutedSession
+from modern_di_replicas import PrimaryEngine, ReplicasError, ReplicationSettings, RoutedSession
 from modern_di_replicas.cluster.engines.create import create_primary_engine
 from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.drivers.asyncpg_connection import reporting
@@ -136,20 +136,6 @@ async def test_a_deferred_constraint_that_fails_at_the_commit_notes_no_write(clu
     await primary.dispose()
 
     assert (client.wrote, client.position_unknown, client.token) == (False, False, None)
-
-
-async def test_a_connection_on_which_a_lost_commit_would_not_be_seen_is_refused(cluster: LocalCluster) -> None:
-    """A listener of the application chose another connection class at the last moment."""
-    primary = engine_of(cluster)
-
-    @event.listens_for(primary.sync_engine, "do_connect")
-    def _choose(dialect: object, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG001  # the event's signature
-        cparams["connection_class"] = asyncpg.Connection if DRIVER == "asyncpg" else psycopg.AsyncConnection
-
-    with pytest.raises(ConfigurationError, match="connect_args"):
-        async with primary.connect():
-            pass
-    await primary.dispose()
 
 
 def test_a_connection_class_that_reports_is_taken_as_it_is() -> None:

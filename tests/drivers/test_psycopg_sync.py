@@ -8,7 +8,6 @@ import typing
 
 import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
@@ -17,87 +16,16 @@ from modern_di_replicas.cluster.waiting import complete
 from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.drivers.psycopg_sync import PsycopgSync
-from modern_di_replicas.drivers.psycopg_sync_connection import ReportingCursor, reporting
 from modern_di_replicas.sync.engines import create_primary_engine
 from modern_di_replicas.testing import LocalCluster
+from tests.drivers.test_psycopg_sync_connection import connected
 from tests.sync.conftest import settings_of, synchronous
-
-
-class OwnCursor(psycopg.Cursor[typing.Any]):
-    """A cursor class of an application."""
-
-
-@contextlib.contextmanager
-def connected(cluster: LocalCluster, **options: typing.Any) -> typing.Iterator[typing.Any]:
-    """Give a connection as an engine of ours has it."""
-    driver = PsycopgSync()
-    arguments = driver.connect_args(
-        {"cursor_factory": OwnCursor, **options}, application_name="x", timeout=10, pooled=False
-    )
-    driver.make_reporting(arguments)
-    engine = create_engine(synchronous(cluster.primary.url), connect_args=arguments)
-    driver.set_up(engine)
-    raw = engine.raw_connection()
-    connection = typing.cast(psycopg.Connection, raw.driver_connection)
-    connection.autocommit = True
-    yield connection
-    raw.invalidate()
-    engine.dispose()
 
 
 def test_an_engine_has_the_driver_of_its_half() -> None:
     """The same URL names both."""
     assert isinstance(driver_of(create_engine("postgresql+psycopg://")), PsycopgSync)
     assert not isinstance(driver_of(make_url("postgresql+psycopg://")), PsycopgSync)
-
-
-def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> None:
-    """By each of psycopg's ways, and in each kind of text."""
-    reported: list[str | None] = []
-    with connected(replicated_cluster) as connection:
-        connection.execute("SELECT 0")  # before anybody listens
-        assert PsycopgSync().report(connection, reported.append)
-        connection.execute("CREATE TEMPORARY TABLE t (n int)")
-        with connection.cursor() as cursor:
-            assert isinstance(cursor, OwnCursor)
-            cursor.execute(b"SELECT 1")
-            cursor.execute(sql.SQL("SELECT {}").format(sql.Literal(2)))
-            cursor.executemany("INSERT INTO t VALUES (%s)", [(1,), (2,)])
-            assert list(cursor.stream("SELECT 3")) == [(3,)]
-            with cursor.copy("COPY t FROM STDIN") as copy:
-                copy.write("4\n")
-    assert reported == [
-        "CREATE TEMPORARY TABLE t (n int)",
-        "SELECT 1",
-        "SELECT 2",
-        "INSERT INTO t VALUES (%s)",
-        "SELECT 3",
-        "COPY t FROM STDIN",
-    ]
-    assert reporting(psycopg.Cursor) is ReportingCursor
-    assert not PsycopgSync().report(object(), reported.append)
-
-
-@pytest.mark.parametrize("way", ["commit()", "COMMIT", "transaction()"])
-def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: LocalCluster, way: str) -> None:
-    """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK; libpq calls that a success."""
-
-    def fail(connection: typing.Any) -> None:
-        with contextlib.suppress(psycopg.errors.DivisionByZero):
-            connection.execute("SELECT 1 / 0")
-
-    with connected(replicated_cluster) as connection:
-        for lose in (True, False):
-            with pytest.raises(TransactionRolledBackError) if lose else contextlib.nullcontext():
-                if way == "transaction()":
-                    with connection.transaction():
-                        if lose:
-                            fail(connection)
-                    continue
-                connection.execute("BEGIN")
-                if lose:
-                    fail(connection)
-                connection.commit() if way == "commit()" else connection.execute(way)
 
 
 def test_commits_past_sqlalchemy_are_noticed(replicated_cluster: LocalCluster) -> None:

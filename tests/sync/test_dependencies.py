@@ -1,6 +1,5 @@
 """The providers of synchronous applications, and what they give."""
 
-import concurrent.futures
 import dataclasses
 import threading
 import typing
@@ -8,11 +7,11 @@ import typing
 import pytest
 import sqlalchemy
 from modern_di import Container, Scope, providers
-from sqlalchemy import Engine, create_engine, event, select, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
-from modern_di_replicas import ConfigurationError, Intent, ReplicationSettings, current_token
+from modern_di_replicas import ConfigurationError, Intent, ReplicationSettings
 from modern_di_replicas.cluster.background import background
 from modern_di_replicas.observability.events import Decided
 from modern_di_replicas.observability.hook import Event
@@ -23,12 +22,11 @@ from modern_di_replicas.sync import (
     PrimaryEngine,
     ReplicaEngine,
     RoutedSession,
-    SessionFactory,
     choose_engine,
     create_session,
     unit_of_work,
 )
-from tests.session.models import Account, Shop
+from tests.session.models import Shop
 
 
 IN_RECOVERY = text("SELECT pg_is_in_recovery()")
@@ -36,76 +34,6 @@ IN_RECOVERY = text("SELECT pg_is_in_recovery()")
 
 def container_of(settings: ReplicationSettings, group: type[Dependencies] = Dependencies) -> Container:
     return Container(groups=[group], context={ReplicationSettings: settings})
-
-
-def test_a_unit_of_work_reads_or_writes_as_it_declares(shop: ReplicationSettings) -> None:
-    """A read uses a replica, a write and what declares nothing the primary; the ends give all connections back."""
-    with container_of(shop) as container:
-        container.validate()
-        for intent, on_replica in ((Intent.read(), True), (Intent.write(), False), (None, False)):
-            with unit_of_work(container, intent=intent) as unit:
-                session = unit.resolve(Session)
-                assert session is unit.resolve(RoutedSession)
-                assert session.scalar(IN_RECOVERY) is on_replica
-                with unit.resolve(SessionFactory)() as another:
-                    assert another.scalar(IN_RECOVERY) is on_replica
-        primary, replica = container.resolve(PrimaryEngine), container.resolve(ReplicaEngine)
-        assert primary.pool.checkedout() == replica.pool.checkedout() == 0  # type: ignore[attr-defined]  # of pools of ours
-        pools: list[typing.Any] = [primary.pool, *(engine.pool for engine in replica.engines.values())]
-        assert sum(pool.checkedin() for pool in pools) >= 2
-    pools = [primary.pool, *(engine.pool for engine in replica.engines.values())]
-    assert sum(pool.checkedin() for pool in pools) == 0
-
-
-def test_a_unit_of_work_reads_what_it_and_those_before_it_have_written(shop: ReplicationSettings) -> None:
-    """In each thread a unit of work has a record of its own, and the next one in the same thread knows it."""
-    with container_of(shop) as container, Monitor(container.resolve(ReplicaEngine)):
-
-        def write_and_read(balance: int) -> list[int | None]:
-            with unit_of_work(container, intent=Intent.write()) as unit:
-                unit.resolve(Session).execute(text("UPDATE account SET balance = :b"), {"b": balance})
-                unit.resolve(Session).commit()
-            with unit_of_work(container, intent=Intent.read()) as unit:
-                session = unit.resolve(Session)
-                return [session.scalar(select(Account.balance))]
-
-        for balance in range(10):
-            assert write_and_read(balance) == [balance]
-        token = current_token()
-        assert token is not None
-        with concurrent.futures.ThreadPoolExecutor(1) as executor:
-            assert executor.submit(current_token).result() is None
-            assert executor.submit(write_and_read, 100).result() == [100]
-        assert current_token() == token
-        with unit_of_work(container, intent=Intent.read(), token=token) as unit:
-            assert unit.resolve(Session).scalar(select(Account.balance)) == 100
-
-
-def test_the_sessions_of_a_unit_of_work_share_its_server(shop: ReplicationSettings) -> None:
-    """Those in other threads read from the same replica, and begin on the primary once one of them has moved there."""
-    with container_of(shop) as container, unit_of_work(container, intent=Intent.read()) as unit:
-        sessions = unit.resolve(SessionFactory)
-        first = unit.resolve(RoutedSession)
-        first.scalar(IN_RECOVERY)
-        client = current_token()
-
-        def in_thread(write: bool) -> tuple[str, bool | None]:
-            with sessions.in_thread() as session:
-                if write:
-                    session.execute(text("UPDATE account SET balance = balance"))
-                    session.commit()
-                return session.decision.server, session.scalar(IN_RECOVERY)
-
-        with concurrent.futures.ThreadPoolExecutor(4) as executor:
-            assert set(executor.map(in_thread, [False] * 8)) == {(first.decision.server, True)}
-            assert executor.submit(in_thread, True).result() == ("primary", False)
-            assert executor.submit(in_thread, False).result() == ("primary", False)
-        assert first.scalar(IN_RECOVERY), "one that is open stays where it is"
-        assert current_token() != client, "what was committed in the thread is known to this unit of work"
-        left_open = sessions(autoflush=False)
-        assert not left_open.autoflush
-        assert sessions.has_open
-    assert not sessions.has_open
 
 
 def test_a_session_class_of_the_application_is_injected(shop: ReplicationSettings) -> None:
@@ -137,8 +65,6 @@ def test_a_session_class_of_the_application_is_injected(shop: ReplicationSetting
         primary = container.resolve(PrimaryEngine)
         with pytest.raises(ConfigurationError, match="session_class"):
             create_session(primary, primary, Intent.read(), session_class=Session)  # type: ignore[arg-type]  # on purpose
-    with pytest.raises(ConfigurationError, match="RoutedSession"):
-        SessionFactory(Session())
 
 
 def test_a_test_may_put_other_engines_in_place_of_ours(shop: ReplicationSettings) -> None:

@@ -2,7 +2,6 @@
 
 import collections.abc
 import contextlib
-import gc
 import multiprocessing
 import os
 import threading
@@ -17,7 +16,6 @@ from modern_di_replicas.cluster.background import background
 from modern_di_replicas.cluster.topology import Topology
 from modern_di_replicas.flask import Dependencies
 from modern_di_replicas.sync import Monitor, PrimaryEngine, ReplicaEngine, RoutedSession, unit_of_work
-from modern_di_replicas.sync.monitor import stop_all
 from modern_di_replicas.sync.watch import Watch
 from modern_di_replicas.testing import LocalCluster
 from tests.sync.conftest import settings_of, synchronous
@@ -176,47 +174,3 @@ def test_what_is_called_in_a_forked_process(replicated_cluster: LocalCluster) ->
         monitor.forget_process()
         replicas.choose_for(Intent.read())
         assert replicas.topology.watcher is None, "it was stopped"
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_monitor_runs_until_it_is_stopped(replicated_cluster: LocalCluster) -> None:
-    """Though only its start is written down, as in a function that sets a worker up."""
-    settings = settings_of(replicated_cluster)
-    with Container(groups=[sync.Dependencies], context={ReplicationSettings: settings}) as container:
-        topology = container.resolve(ReplicaEngine).topology
-        Monitor(container.resolve(ReplicaEngine)).start()
-        gc.collect()
-        assert run_forked(read_in_child, container)
-        stop_all()
-        assert topology.watcher is None
-
-
-def test_a_watch_starts_once_and_may_start_again(replicated_cluster: LocalCluster) -> None:
-    """After it was stopped, as a test or a worker does."""
-    settings = settings_of(replicated_cluster)
-    with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
-        watch, topology = container.resolve(Watch), container.resolve(ReplicaEngine).topology
-        watch.stop()
-        for _ in range(2):
-            watch.start()
-            first = topology.watcher
-            watch.start()
-            assert first is not None
-            assert topology.watcher is first
-            watch.stop()
-            assert topology.watcher is None
-        assert background.loop.is_running()
-
-
-def test_at_the_end_of_a_process_the_monitors_are_stopped(
-    replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A forked worker closes no container; its monitor must not say that it has ended by mistake."""
-    settings = settings_of(replicated_cluster)
-    with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
-        container.resolve(Watch).start()
-        caplog.clear()
-        stop_all()
-        background.stop()
-        assert container.resolve(ReplicaEngine).topology.watcher is None
-        assert caplog.messages == []

@@ -8,17 +8,19 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from modern_di_replicas import ReplicationSettings
 from modern_di_replicas.cluster.pools import pre_ping
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 from modern_di_replicas.cluster.pools.replaceable import RETURNED
 from modern_di_replicas.cluster.pools.threaded import ThreadedPool
-from tests.sync.conftest import Servers
+from modern_di_replicas.testing import LocalCluster
+from tests.sync.conftest import serving, synchronous
 
 
-def test_threads_that_wait_go_on_to_the_pool_that_replaced_theirs(shop: ReplicationSettings) -> None:
+def test_threads_that_wait_go_on_to_the_pool_that_replaced_theirs(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: no thread waits for a pool whose connections were all terminated."""
-    engine = create_engine(shop.declared_primary.url, poolclass=ThreadedPool, pool_size=1, max_overflow=0)
+    engine = create_engine(
+        synchronous(replicated_cluster.primary.url), poolclass=ThreadedPool, pool_size=1, max_overflow=0
+    )
     connections = OpenConnections(engine)
     taken = engine.connect()
     answers: list[int | None] = []
@@ -45,9 +47,11 @@ def test_threads_that_wait_go_on_to_the_pool_that_replaced_theirs(shop: Replicat
     engine.dispose()
 
 
-def test_an_idle_connection_is_not_given_out_after_all_were_terminated(shop: ReplicationSettings) -> None:
+def test_an_idle_connection_is_not_given_out_after_all_were_terminated(replicated_cluster: LocalCluster) -> None:
     """No thread waits for it, so none is woken."""
-    engine = create_engine(shop.declared_primary.url, poolclass=ThreadedPool, pool_size=1, max_overflow=0)
+    engine = create_engine(
+        synchronous(replicated_cluster.primary.url), poolclass=ThreadedPool, pool_size=1, max_overflow=0
+    )
     connections = OpenConnections(engine)
     backend = text("SELECT pg_backend_pid()")
     with engine.connect() as connection:
@@ -92,9 +96,11 @@ def test_threads_that_wait_are_told_when_no_connection_can_be_made() -> None:
     assert time.monotonic() - began < 15
 
 
-def test_a_wake_up_leaves_the_counts_of_the_pool_alone(shop: ReplicationSettings) -> None:
+def test_a_wake_up_leaves_the_counts_of_the_pool_alone(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: SQLAlchemy's queue takes an entry of ours, or refuses it; the pool's overflow never changes by it."""
-    engine = create_engine(shop.declared_primary.url, poolclass=ThreadedPool, pool_size=1, max_overflow=0)
+    engine = create_engine(
+        synchronous(replicated_cluster.primary.url), poolclass=ThreadedPool, pool_size=1, max_overflow=0
+    )
     OpenConnections(engine)
     pool = typing.cast(ThreadedPool, engine.pool)
     before = pool.overflow()
@@ -108,27 +114,28 @@ def test_a_wake_up_leaves_the_counts_of_the_pool_alone(shop: ReplicationSettings
     engine.dispose()
 
 
-def test_an_idle_connection_is_pinged_and_kept_or_replaced(servers: Servers) -> None:
+def test_an_idle_connection_is_pinged_and_kept_or_replaced(replicated_cluster: LocalCluster) -> None:
     """One that answers is used again; one that does not is ended in the background thread, and another is made."""
-    engine = servers.replica.choose()
+    with serving(replicated_cluster) as servers:
+        engine = servers.replica.choose()
 
-    def checked_out() -> tuple[typing.Any, dict[typing.Any, typing.Any]]:
-        with engine.connect() as connection:
-            assert connection.scalar(text("SELECT 1")) == 1
-            return connection.connection.driver_connection, connection.info
+        def checked_out() -> tuple[typing.Any, dict[typing.Any, typing.Any]]:
+            with engine.connect() as connection:
+                assert connection.scalar(text("SELECT 1")) == 1
+                return connection.connection.driver_connection, connection.info
 
-    first, info = checked_out()
-    info[RETURNED] -= 10
-    again, info = checked_out()
-    assert again is first
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pre_ping, "_QUESTION", "SELECT pg_sleep(60) AS alive")
+        first, info = checked_out()
         info[RETURNED] -= 10
-        began = time.monotonic()
-        replaced, info = checked_out()
-        assert replaced is not first
-        assert first.closed
-        assert time.monotonic() - began < 30
-        patch.setattr(pre_ping, "_QUESTION", "SELECT nonsense")
-        info[RETURNED] -= 10
-        assert checked_out()[0] is not replaced
+        again, info = checked_out()
+        assert again is first
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pre_ping, "_QUESTION", "SELECT pg_sleep(60) AS alive")
+            info[RETURNED] -= 10
+            began = time.monotonic()
+            replaced, info = checked_out()
+            assert replaced is not first
+            assert first.closed
+            assert time.monotonic() - began < 30
+            patch.setattr(pre_ping, "_QUESTION", "SELECT nonsense")
+            info[RETURNED] -= 10
+            assert checked_out()[0] is not replaced

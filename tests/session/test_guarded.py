@@ -1,0 +1,132 @@
+"""What a session tells its guard; on SQLite, because only the order of events counts."""
+
+import collections.abc
+
+import pytest
+from sqlalchemy import ForeignKey, create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.pool import StaticPool
+
+from modern_di_replicas import Cause, StaleWriteError
+from modern_di_replicas.routing.decision import on_primary
+from modern_di_replicas.session.guarded import GuardedSession
+
+
+class Base(DeclarativeBase): ...
+
+
+class Shop(Base):
+    __tablename__ = "shop"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default="")
+    items: Mapped[list["Item"]] = relationship(cascade="all")
+
+
+class Item(Base):
+    __tablename__ = "item"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shop_id: Mapped[int] = mapped_column(ForeignKey("shop.id"))
+
+
+@pytest.fixture
+def session() -> collections.abc.Iterator[GuardedSession]:
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    Base.metadata.create_all(engine)
+    with Session(engine) as before:
+        before.add(Shop(id=1, items=[Item(id=1)]))
+        before.commit()
+    with GuardedSession(engine, expire_on_commit=False) as session:
+        yield session
+
+
+def leave(session: GuardedSession) -> None:
+    """Do what a session does that leaves its replica."""
+    session.escalation = on_primary(Cause.USE_PRIMARY, "a test")
+    session.guard.left_replica(session)
+
+
+def test_what_was_loaded_before_may_not_be_written(session: GuardedSession) -> None:
+    """What is loaded after it may."""
+    shop = session.get_one(Shop, 1)
+    leave(session)
+    shop.name = "stale"
+    with pytest.raises(StaleWriteError):
+        session.check_changes()
+    session.expire(shop)
+    shop.name = "fresh"
+    session.refresh(shop)
+    shop.name = "fresh"
+    session.flush()
+    session.delete(session.get_one(Item, 1))
+    session.flush()
+
+
+def test_what_is_deleted_is_checked_as_well(session: GuardedSession) -> None:
+    """The row may be another by now."""
+    item = session.get_one(Item, 1)
+    leave(session)
+    session.delete(item)
+    with pytest.raises(StaleWriteError):
+        session.check_changes()
+
+
+@pytest.mark.parametrize("how", ["expunge", "expunge_all", "close"])
+def test_what_has_left_the_session_is_known_when_it_comes_back(session: GuardedSession, how: str) -> None:
+    """With what it took along; of another session's objects the replica is not to blame."""
+    shop = session.get_one(Shop, 1)
+    item = shop.items[0]
+    if how == "expunge":
+        session.expunge(shop)
+    else:
+        getattr(session, how)()
+    leave(session)
+    assert session.has_had(shop)
+    assert session.has_had(item)
+    assert not session.has_had(Shop(id=1))
+    session.add(shop)
+    shop.name = "stale"
+    with pytest.raises(StaleWriteError):
+        session.flush()
+
+
+def test_what_is_merged_is_as_stale_as_it_was(session: GuardedSession) -> None:
+    """INVARIANT: a merge writes all that the object has over what the primary gave."""
+    shop = session.get_one(Shop, 1)
+    session.expunge(shop)
+    leave(session)
+    shop.name = "stale"
+    session.merge(shop)
+    with pytest.raises(StaleWriteError):
+        session.flush()
+
+
+def test_what_is_merged_from_outside_may_be_written(session: GuardedSession) -> None:
+    """A form of the user, for instance."""
+    session.get_one(Shop, 1)
+    session.expunge_all()
+    leave(session)
+    session.merge(Shop(id=1, name="of a form"))
+    session.flush()
+
+
+def test_a_class_of_another_database_is_not_checked(session: GuardedSession) -> None:
+    """Its objects come neither from the replicas nor from their primary."""
+    mapper = Shop.__mapper__
+    assert not session.is_bound_elsewhere(mapper)
+    session.bind_mapper(Shop, create_engine("sqlite://"))
+    session.has_binds = True
+    assert session.is_bound_elsewhere(mapper)
+    leave(session)
+    session.check_written(Shop(id=1), pytest.fail)
+
+
+def test_once_it_has_streamed_only_what_is_asked_of_the_primary_comes_from_there(session: GuardedSession) -> None:
+    """Rows of the replica may still be on their way."""
+    assert session.loads_from_primary
+    session.has_streamed = True
+    assert not session.loads_from_primary
+    seen = session.run_on_primary(lambda asked, *_: asked.loads_from_primary, "SELECT 1", (), {})
+    assert seen is True
+    assert not session.loads_from_primary

@@ -1,0 +1,36 @@
+"""In shadow mode, what a unit of work that reads writes is counted; on SQLite, because only the text counts."""
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
+
+from modern_di_replicas.observability import ShadowWrote
+from modern_di_replicas.observability.emission import Hooks
+from modern_di_replicas.session.shadow import report_writes
+from tests.observability.recorder import Recorder
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session(create_engine("sqlite://"))
+
+
+def written(session: Session, *statements: str) -> list[tuple[str, str]]:
+    recorder = Recorder()
+    report_writes(session, Hooks([recorder]), endpoint="shop.show")
+    with session:
+        for statement in statements:
+            session.execute(text(statement))
+            session.commit()
+    return [(event.statement, event.endpoint) for event in recorder.of(ShadowWrote)]
+
+
+def test_the_first_write_is_told_and_no_other(session: Session) -> None:
+    """One unit of work would have moved to the primary once, whatever its transactions."""
+    statements = ("SELECT 1", "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1)", "DELETE FROM t")
+    assert written(session, *statements) == [("CREATE", "shop.show")]
+
+
+def test_what_only_reads_is_not_told(session: Session) -> None:
+    """Not even if it speaks of a write."""
+    assert written(session, "SELECT 'UPDATE t SET n = 1'") == []

@@ -1,0 +1,94 @@
+"""What writes without a statement of its own moves the session first; on SQLite, with the moves only recorded."""
+
+import collections.abc
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import StaticPool
+
+from modern_di_replicas import Cause
+from modern_di_replicas.session.unsent_writes import UnsentWritesSession
+
+
+class Base(DeclarativeBase): ...
+
+
+class Note(Base):
+    __tablename__ = "note"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(default="")
+
+
+class Recording(UnsentWritesSession):
+    """Records why it would have moved, and never does."""
+
+    _reading = {}  # noqa: RUF012  # it has none
+
+    def __init__(self) -> None:
+        engine = create_engine("sqlite://", poolclass=StaticPool)
+        Base.metadata.create_all(engine)
+        super().__init__(engine)
+        self.moves: list[str] = []
+
+    def escalate(self, cause: Cause, reason: str) -> None:
+        self.moves.append(f"{cause.value}: {reason}")
+
+    def escalate_write(self, statement: str) -> None:
+        self.moves.append(statement)
+
+
+@pytest.fixture
+def session() -> collections.abc.Iterator[Recording]:
+    with Recording() as session:
+        session.add(Note(id=1))
+        session.commit()
+        session.moves.clear()
+        yield session
+
+
+@pytest.mark.parametrize(
+    ("do", "move"),
+    [
+        (lambda session: session.add(Note(id=2)), "INSERT"),
+        (lambda session: session.delete(session.get_one(Note, 1)), "DELETE"),
+        (lambda session: setattr(session.get_one(Note, 1), "text", "changed"), "UPDATE"),
+    ],
+    ids=["new", "deleted", "changed"],
+)
+def test_a_flush_says_what_it_is_about_to_send(
+    session: Recording, do: collections.abc.Callable[[Recording], object], move: str
+) -> None:
+    """Before it begins: half of it on a replica could not be run again."""
+    do(session)
+    session.flush()
+    assert session.moves == [move, "wrote: flush"]
+
+
+def test_an_attribute_that_was_set_to_what_it_was_is_no_write(session: Recording) -> None:
+    """The flush sends nothing, but moves the session all the same, without a warning."""
+    note = session.get_one(Note, 1)
+    note.text = note.text  # SQLAlchemy sees an event
+    session.flush()
+    assert session.moves == ["wrote: flush"]
+
+
+@pytest.mark.parametrize(
+    ("do", "move"),
+    [
+        (lambda session: session.connection(), "needs_transaction: connection()"),
+        (lambda session: session.begin_nested(), "SAVEPOINT"),
+        (lambda session: session.merge(Note(id=1)), "merge()"),
+        (lambda session: session.bulk_save_objects(iter([Note(id=2)])), "bulk_save_objects()"),
+        (lambda session: session.bulk_insert_mappings(Note, [{"id": 2}]), "bulk_insert_mappings()"),
+        (lambda session: session.bulk_update_mappings(Note, [{"id": 1, "text": "x"}]), "bulk_update_mappings()"),
+    ],
+    ids=["connection", "begin_nested", "merge", "bulk_save_objects", "bulk_insert_mappings", "bulk_update_mappings"],
+)
+def test_what_cannot_be_run_again_moves_first(
+    session: Recording, do: collections.abc.Callable[[Recording], object], move: str
+) -> None:
+    """Named as the application has called it."""
+    do(session)
+    assert session.moves[0] == move

@@ -1,0 +1,44 @@
+"""More sessions for one unit of work: one for each of its threads."""
+
+import concurrent.futures
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from modern_di_replicas import ConfigurationError, Intent, ReplicationSettings, current_token
+from modern_di_replicas.sync import RoutedSession, SessionFactory, unit_of_work
+from tests.sync.test_dependencies import IN_RECOVERY, container_of
+
+
+def test_the_sessions_of_a_unit_of_work_share_its_server(shop: ReplicationSettings) -> None:
+    """Those in other threads read from the same replica, and begin on the primary once one of them has moved there."""
+    with container_of(shop) as container, unit_of_work(container, intent=Intent.read()) as unit:
+        sessions = unit.resolve(SessionFactory)
+        first = unit.resolve(RoutedSession)
+        first.scalar(IN_RECOVERY)
+        client = current_token()
+
+        def in_thread(write: bool) -> tuple[str, bool | None]:
+            with sessions.in_thread() as session:
+                if write:
+                    session.execute(text("UPDATE account SET balance = balance"))
+                    session.commit()
+                return session.decision.server, session.scalar(IN_RECOVERY)
+
+        with concurrent.futures.ThreadPoolExecutor(4) as executor:
+            assert set(executor.map(in_thread, [False] * 8)) == {(first.decision.server, True)}
+            assert executor.submit(in_thread, True).result() == ("primary", False)
+            assert executor.submit(in_thread, False).result() == ("primary", False)
+        assert first.scalar(IN_RECOVERY), "one that is open stays where it is"
+        assert current_token() != client, "what was committed in the thread is known to this unit of work"
+        left_open = sessions(autoflush=False)
+        assert not left_open.autoflush
+        assert sessions.has_open
+    assert not sessions.has_open
+
+
+def test_without_a_routed_session_it_is_refused() -> None:
+    """Copies of another session could not be routed."""
+    with pytest.raises(ConfigurationError, match="RoutedSession"):
+        SessionFactory(Session())

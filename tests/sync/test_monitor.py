@@ -1,0 +1,62 @@
+"""The monitor of a synchronous application."""
+
+import gc
+
+import pytest
+from modern_di import Container
+
+from modern_di_replicas import ConfigurationError, ReplicationSettings, sync
+from modern_di_replicas.cluster.background import background
+from modern_di_replicas.flask import Dependencies
+from modern_di_replicas.sync import Monitor, ReplicaEngine
+from modern_di_replicas.sync.monitor import stop_all
+from modern_di_replicas.sync.watch import Watch
+from modern_di_replicas.testing import LocalCluster
+from tests.sync.conftest import serving, settings_of
+from tests.sync.test_processes import read_in_child, run_forked
+
+
+def test_it_runs_while_its_block_does(replicated_cluster: LocalCluster) -> None:
+    """And publishes what it knows as soon as it has begun."""
+    with serving(replicated_cluster) as servers:
+        with Monitor(servers.replica) as monitor:
+            assert servers.replica.snapshot is not None
+            assert servers.replica.snapshot.primary is not None
+            monitor.start()  # it runs: nothing happens
+        assert servers.replica.snapshot is None
+        monitor.stop()
+
+
+def test_a_password_that_is_refused_is_an_error_at_the_start(replicated_cluster: LocalCluster) -> None:
+    """In the thread that starts it."""
+    settings = settings_of(replicated_cluster)
+    wrong = settings.declared_primary.url.replace("postgres:", "postgres:not-", 1)
+    with serving(replicated_cluster, primary=wrong) as servers, pytest.raises(ConfigurationError):
+        Monitor(servers.replica).start()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_monitor_runs_until_it_is_stopped(replicated_cluster: LocalCluster) -> None:
+    """Though only its start is written down, as in a function that sets a worker up."""
+    settings = settings_of(replicated_cluster)
+    with Container(groups=[sync.Dependencies], context={ReplicationSettings: settings}) as container:
+        topology = container.resolve(ReplicaEngine).topology
+        Monitor(container.resolve(ReplicaEngine)).start()
+        gc.collect()
+        assert run_forked(read_in_child, container)
+        stop_all()
+        assert topology.watcher is None
+
+
+def test_at_the_end_of_a_process_the_monitors_are_stopped(
+    replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A forked worker closes no container; its monitor must not say that it has ended by mistake."""
+    settings = settings_of(replicated_cluster)
+    with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
+        container.resolve(Watch).start()
+        caplog.clear()
+        stop_all()
+        background.stop()
+        assert container.resolve(ReplicaEngine).topology.watcher is None
+        assert caplog.messages == []
