@@ -19,7 +19,7 @@ def test_an_event_is_public_and_cannot_be_changed(event: type[Event]) -> None:
     """One hook must not change what the next one is told."""
     assert event.__name__ in observability.__all__
     assert dataclasses.is_dataclass(event)
-    assert event.__dataclass_params__.frozen  # type: ignore[attr-defined]  # of the standard library
+    assert event.__dataclass_params__.frozen
 
 
 @pytest.mark.parametrize("cause", Cause)
