@@ -1,0 +1,95 @@
+"""What the demo does to the servers; the servers are stand-ins that keep what is done to them."""
+
+import collections.abc
+import types
+import typing
+
+from modern_di_replicas.demo.breaking import Act, break_servers
+from modern_di_replicas.demo.traffic import Answer, Traffic
+from modern_di_replicas.testing import LocalCluster
+
+
+def answer(port: int | None, reason: str = "GET", seconds: float = 0.01) -> Answer:
+    return Answer(server="", port=port, reason=reason, seconds=seconds)
+
+
+def test_an_act_sums_up_its_reads() -> None:
+    """What failed, the slowest, and every reason but the ordinary one."""
+    reads = [answer(1), answer(2), answer(1, "no replica", 0.3), answer(None, "ReadError")]
+    act = Act(title="a crash", reads=reads, went_well=True)
+    assert (act.failed, act.slowest) == (1, 0.3)
+    assert act.by_port == {1: 2, 2: 1, None: 1}
+    assert act.reasons == {"no replica": 1, "ReadError": 1}
+    assert Act(title="nothing", reads=[], went_well=True).slowest == 0.0
+
+
+class Server:
+    """Keeps what is done to any of them, in its order."""
+
+    def __init__(self, port: int, done: list[str]) -> None:
+        self.port, self.name, self._done = port, f"server-{port}", done
+
+    def __getattr__(self, act: str) -> collections.abc.Callable[..., None]:
+        return lambda *_: self._done.append(f"{act} {self.port}")
+
+
+class Requests:
+    """Answers as the application should by then: never from what is broken, and from everything that is not."""
+
+    def __init__(self, done: list[str], *, notices: bool) -> None:
+        self._done = done
+        self._notices = notices
+        self.reads: list[Answer] = []
+        self.waits = 0
+
+    async def until(self, condition: collections.abc.Callable[[], bool]) -> bool:
+        self.reads.append(answer(2))
+        self.waits += 1
+        return self._notices and condition()
+
+    @property
+    def recent(self) -> list[Answer]:
+        last = self._done[-1].split() if self._done else ["", ""]
+        is_broken = last[0] in ("freeze", "pause_replay", "stop")
+        return [answer(port) for port in (2, 3) if not (is_broken and str(port) == last[1])]
+
+    @property
+    def written_on(self) -> int:
+        return 2 if "promote 2" in self._done else 1
+
+
+class Audience:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def show_act(self, title: str) -> None:
+        self.seen.append(title)
+
+    def show_end_of_act(self, act: Act) -> None:
+        self.seen.append(f"end of {act.title}")
+
+
+async def played(*, notices: bool) -> tuple[list[str], list[Act], Audience]:
+    done: list[str] = []
+    cluster = types.SimpleNamespace(servers=[Server(port, done) for port in (1, 2, 3)])
+    traffic, audience = Requests(done, notices=notices), Audience()
+    acts = await break_servers(typing.cast(LocalCluster, cluster), typing.cast(Traffic, traffic), audience)
+    return done, acts, audience
+
+
+async def test_each_fault_is_mended_before_the_next() -> None:
+    """The last one cannot be: another server is the primary from then on."""
+    done, acts, audience = await played(notices=True)
+    assert done == [
+        *("freeze 2", "thaw 2", "pause_replay 3", "resume_replay 3", "stop 2", "start 2"),
+        *("stop 1", "promote 2", "follow 3"),
+    ]
+    assert all(act.went_well for act in acts)
+    assert audience.seen == [words for act in acts for words in (act.title, f"end of {act.title}")]
+
+
+async def test_an_act_that_the_application_does_not_notice_did_not_go_well() -> None:
+    """It is mended all the same, and the next one is played."""
+    done, acts, _ = await played(notices=False)
+    assert len(done) == 9
+    assert not any(act.went_well for act in acts)
