@@ -63,7 +63,14 @@ REPLICA = "postgresql+asyncpg://app:s3cret@db-2:5433/shop"
         ),
         pytest.param("primary", {"primary": "app:s3cret@db-1"}, "postgresql+asyncpg://", id="not a URL"),
         pytest.param("primary", {"primary": "postgresql+asyncpg://app:s3cret@db:x/shop"}, "host:5432", id="bad port"),
+        pytest.param(
+            "primary", {"primary": "postgresql+asyncpg://app:s3cret@db:65536/shop"}, "1 to 65535", id="no such port"
+        ),
         pytest.param("primary", {"primary": f"{PRIMARY}?sslmode=require"}, "ssl=", id="libpq's name for TLS"),
+        pytest.param("primary", {"primary": f"{PRIMARY}?sslrootcert=ca.pem"}, "SSLContext", id="libpq's files of TLS"),
+        pytest.param(
+            "primary", {"primary": f"{PRIMARY}?options=-cwork_mem=1"}, "server_settings", id="libpq's options"
+        ),
         pytest.param(
             "replicas[0].url", {"replicas": [f"{REPLICA}?application_name=x"]}, "'application_name'", id="libpq"
         ),

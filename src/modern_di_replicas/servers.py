@@ -137,12 +137,18 @@ def address(url: URL) -> str:
     return ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
 
 
+_PORTS: typing.Final = 1 << 16
+
+
 def address_remedy(url: URL) -> str | None:
     """Return what to do about hosts and ports that no server is reached by; None where there is nothing to do."""
     try:
         _, arguments = url.get_dialect()().create_connect_args(url)
     except ArgumentError as error:
         return f"{error}".lower().rstrip(".")
+    for port in _listed(arguments.get("port") or []):
+        if port and not 0 < int(port) < _PORTS:
+            return f"give a port from 1 to {_PORTS - 1}: {port} is none"
     for host in _listed(arguments.get("host")):
         if host.startswith("/") and ":" in host:
             folder, _, port = host.partition(":")

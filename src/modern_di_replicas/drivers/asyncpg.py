@@ -42,6 +42,16 @@ _OWNED: typing.Final = {
 _TLS_LEVELS: typing.Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
+def _remedy_of_libpq(name: str) -> str | None:
+    if name == "sslmode":
+        return "write ssl= where it has sslmode=: asyncpg calls it so, and has the same levels"
+    if name.startswith("ssl") and name != "ssl":
+        return f"take {name!r} out of it, and put an SSLContext made of it into connect_args, as 'ssl'"
+    if name == "options":
+        return "take 'options' out of it, and put its settings into connect_args, as 'server_settings'"
+    return None
+
+
 class Asyncpg:
     """The driver asyncpg."""
 
@@ -55,8 +65,8 @@ class Asyncpg:
         """The connections that lead to a transaction pooler."""
 
     def parameter_remedy(self, name: str, value: str | tuple[str, ...]) -> str | None:
-        if name == "sslmode":
-            return "write ssl= where it has sslmode=: asyncpg calls it so, and has the same levels"
+        if (of_libpq := _remedy_of_libpq(name)) is not None:
+            return of_libpq
         if name in _NOT_TEXT:
             return f"take {name!r} out of it, and put it into connect_args: it is no text"
         if name in ("host", "port", "user", "database", "prepared_statement_cache_size"):
