@@ -7,9 +7,12 @@ privileges) ends it.
 import contextlib
 import typing
 
+import psycopg
+
 from modern_di_replicas.errors import ClusterError
 from modern_di_replicas.testing import LocalCluster
 from modern_di_replicas.testing.databases import MADE_ANEW
+from modern_di_replicas.testing.waiting import wait_until
 
 
 # What a test may have changed and a new cluster would not have.
@@ -31,6 +34,12 @@ SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
 WHERE nspname NOT IN ('information_schema', 'pg_catalog', 'pg_toast') AND nspname NOT LIKE 'pg_temp%'
   AND nspname NOT LIKE 'pg_toast_temp%'
 """
+_FOLLOWERS: typing.Final = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'"
+_FLUSHED: typing.Final = "SELECT pg_current_wal_flush_lsn()"
+_HAS_REPLAYED: typing.Final = "SELECT pg_last_wal_replay_lsn() >= %s"
+_SECONDS: typing.Final = 10.0
+
+Connections = list[psycopg.Connection[typing.Any]]
 
 
 class Disposable:
@@ -44,7 +53,8 @@ class Disposable:
         """Return a cluster without tables, with all its servers up."""
         if self._cluster is None:
             self._cluster = LocalCluster().__enter__()
-            self._as_new = _state_of(self._cluster)
+            with _connected(self._cluster) as connections:
+                self._as_new = _state_of(self._cluster, connections)
         return self._cluster
 
     def give_back(self) -> None:
@@ -58,29 +68,52 @@ class Disposable:
             cluster.__exit__(None, None, None)
 
     def _mend(self, cluster: LocalCluster) -> bool:
-        with contextlib.suppress(ClusterError, OSError):
+        with contextlib.suppress(ClusterError, OSError, psycopg.Error):
             for server in cluster.servers:
                 server.thaw()
                 server.start()
-            if _state_of(cluster) != self._as_new:
-                return False
-            for replica in cluster.replicas:
-                replica.resume_replay()
-            for statement in cluster.primary.execute(_EMPTY).splitlines():
-                cluster.primary.execute(statement)
-            cluster.primary.execute("; ".join(MADE_ANEW))
-            cluster.primary.wait_for_streaming([replica.name for replica in cluster.replicas])
-            cluster.catch_up()
-            return True
+            with _connected(cluster) as connections:
+                return _state_of(cluster, connections) == self._as_new and _emptied(cluster, connections)
         return False
 
 
-def _state_of(cluster: LocalCluster) -> object:
+@contextlib.contextmanager
+def _connected(cluster: LocalCluster) -> typing.Iterator[Connections]:
+    """Give a connection to each server: they ask a dozen questions, and a program for each would take a second."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(psycopg.connect(server.dsn, autocommit=True, connect_timeout=10))
+            for server in cluster.servers
+        ]
+
+
+def _emptied(cluster: LocalCluster, connections: Connections) -> bool:
+    """Remove what a test has made, and return whether every replica has replayed that in time."""
+    primary, *standbys = connections
+    for standby in standbys:
+        standby.execute("SELECT pg_wal_replay_resume()")
+    statements = [statement for (statement,) in primary.execute(_EMPTY)]
+    primary.execute("; ".join((*statements, *MADE_ANEW)))
+    names = {replica.name for replica in cluster.replicas}
+    if not wait_until(lambda: names <= {name for (name,) in primary.execute(_FOLLOWERS)}, timeout=_SECONDS):
+        return False
+    (flushed,) = _row(primary, _FLUSHED)
+    return wait_until(
+        lambda: all(_row(standby, _HAS_REPLAYED, flushed) == (True,) for standby in standbys), timeout=_SECONDS
+    )
+
+
+def _state_of(cluster: LocalCluster, connections: Connections) -> object:
     """Return what must be as in a new cluster."""
     files = [
         (server.data_directory / name).read_text()
         for server in cluster.servers
         for name in ("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf")
     ]
-    roles = [server.execute("SELECT pg_is_in_recovery()") for server in cluster.servers]
-    return cluster.primary.execute(_FINGERPRINT), roles, files, [server.port for server in cluster.servers]
+    roles = [_row(connection, "SELECT pg_is_in_recovery()") for connection in connections]
+    return _row(connections[0], _FINGERPRINT), roles, files, [server.port for server in cluster.servers]
+
+
+def _row(connection: psycopg.Connection[typing.Any], question: str, *values: object) -> tuple[typing.Any, ...]:
+    row: tuple[typing.Any, ...] = connection.execute(question.encode(), values or None).fetchone() or ()
+    return row

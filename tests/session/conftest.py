@@ -1,18 +1,22 @@
 import asyncio
 import collections.abc
 import contextlib
+import functools
 import typing
 
+import asyncpg
 import pytest
-from sqlalchemy import insert, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import make_url
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateSequence, CreateTable
 
 from modern_di_replicas import Intent, PrimaryEngine, ReplicaEngine, ReplicationSettings, RoutedSession
 from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
 from modern_di_replicas.testing import LocalCluster
 from modern_di_replicas.testing.databases import MADE_ANEW
 from tests.pgbouncer import behind_poolers
-from tests.session.models import FUNCTIONS, Account, Base, Item, Shop
+from tests.session.models import FUNCTIONS, Base, numbers
+from tests.waiting import until
 
 
 class Servers:
@@ -52,23 +56,37 @@ async def serving(cluster: LocalCluster, **settings: typing.Any) -> collections.
         await servers.primary.dispose()
 
 
+def _script() -> str:
+    """Return what makes the shop, as one text: most of a test on a cluster of its own would be spent on these."""
+    rendered = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types there
+    return ";\n".join(
+        [
+            "DROP SCHEMA public CASCADE",
+            *MADE_ANEW,
+            str(CreateSequence(numbers).compile(dialect=rendered)),
+            *(str(CreateTable(table).compile(dialect=rendered)) for table in Base.metadata.sorted_tables),
+            "CREATE SCHEMA tenant",
+            "CREATE TABLE tenant.item (LIKE public.item INCLUDING ALL)",
+            *FUNCTIONS,
+            "INSERT INTO shop VALUES (1, 'corner')",
+            "INSERT INTO item (id, shop_id, amount) SELECT n, 1, n * 10 FROM generate_series(1, 200) AS n",
+            "INSERT INTO tenant.item VALUES (1, 1, 77)",
+            "INSERT INTO account (id, balance, version) VALUES (1, 100, 1)",
+        ]
+    )
+
+
 async def create_shop(cluster: LocalCluster, url: str | None = None) -> None:
-    engine = create_async_engine(cluster.primary.url if url is None else url)
-    async with engine.begin() as connection:
-        await connection.execute(text("DROP SCHEMA public CASCADE"))
-        for statement in MADE_ANEW:
-            await connection.execute(text(statement))
-        await connection.run_sync(Base.metadata.create_all)
-        await connection.execute(text("CREATE SCHEMA tenant"))
-        await connection.execute(text("CREATE TABLE tenant.item (LIKE public.item INCLUDING ALL)"))
-        for function in FUNCTIONS:
-            await connection.execute(text(function))
-        await connection.execute(insert(Shop), [{"id": 1, "name": "corner"}])
-        await connection.execute(insert(Item), [{"id": n, "shop_id": 1, "amount": n * 10} for n in range(1, 201)])
-        await connection.execute(text("INSERT INTO tenant.item VALUES (1, 1, 77)"))
-        await connection.execute(insert(Account), [{"id": 1, "balance": 100, "version": 1}])
-    await engine.dispose()
-    cluster.catch_up()
+    where = make_url(cluster.primary.url if url is None else url).set(drivername="postgresql")
+    primary = await asyncpg.connect(where.render_as_string(hide_password=False))
+    await primary.execute(_script())
+    written = await primary.fetchval("SELECT pg_current_wal_flush_lsn()::text")
+    await primary.close()
+    for replica in cluster.replicas:
+        standby = await asyncpg.connect(replica.dsn)
+        question = f"SELECT pg_last_wal_replay_lsn() >= '{written}'"
+        await until(functools.partial(standby.fetchval, question))
+        await standby.close()
 
 
 @pytest.fixture(scope="session")

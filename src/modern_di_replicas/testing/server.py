@@ -18,6 +18,7 @@ from modern_di_replicas.testing.operations import (
     Server,
     StopMode,
 )
+from modern_di_replicas.testing.passwords import stored
 from modern_di_replicas.testing.processes import find_postmaster, read_pid_file
 from modern_di_replicas.testing.programs import Programs
 from modern_di_replicas.testing.waiting import wait_until
@@ -125,7 +126,7 @@ class LocalServer(Server):
     def initialise(self, settings: typing.Mapping[str, str]) -> None:
         """Make the data directory of the first primary."""
         workspace = self._programs.workspace
-        password_file = workspace.write("password", self._password)
+        password_file = workspace.write("password", stored(self._password))
         self._programs.run(
             "initdb",
             *("--pgdata", str(self.data_directory), "--username", USER, "--pwfile", str(password_file)),
