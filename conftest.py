@@ -38,7 +38,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
-pytest_plugins = ["modern_di_replicas.testing.fixtures", "tests.certificates"]
+pytest_plugins = ["modern_di_replicas.testing.fixtures", "tests.certificates", "tests.resolver"]
 
 
 HISTORIES = pathlib.Path(__file__).parent / "tests" / "history"

@@ -102,16 +102,25 @@ class Pooler:
         file = pathlib.Path(self._folder.name) / "pgbouncer.ini"
         lines = ["[databases]", f"{name} = {target}", "[pgbouncer]", *(f"{k} = {v}" for k, v in options.items())]
         file.write_text("\n".join(lines))
-        is_root = os.geteuid() == 0
-        if is_root:  # which pgbouncer refuses to run as
+        if os.geteuid() == 0:  # which pgbouncer refuses to run as
             file.parent.chmod(0o755)  # so that it can read the file
-        self._process = subprocess.Popen(  # noqa: S603  # a program of Debian's
-            [PROGRAM, str(file)],
-            user="nobody" if is_root else None,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        assert wait_until(self._accepts, timeout=30)
+        self._command = [PROGRAM, str(file)]
+        self._log = file.with_name("log")
+        self._start()
+
+    def _start(self) -> None:
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(  # noqa: S603  # a program of Debian's
+                self._command, user="nobody" if os.geteuid() == 0 else None, stdout=log, stderr=log
+            )
+        assert wait_until(lambda: self._process.poll() is not None or self._accepts(), timeout=30)
+        assert self._process.poll() is None, self._log.read_text()
+
+    def restart(self) -> None:
+        """End every connection, and read all files again."""
+        self._process.kill()
+        self._process.wait()
+        self._start()
 
     def url(self, url: str, database: str | None = None) -> str:
         """Return the URL of its server with the address of the pooler."""

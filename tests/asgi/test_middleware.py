@@ -61,6 +61,7 @@ async def test_a_client_reads_what_it_has_written_however_it_was_committed(
 
             assert response.is_success
             assert response.headers["set-cookie"].startswith("consistency-token=1.")
+            assert response.headers["cache-control"] == "no-store"
             assert await seen(writer) == {"amount": before + 1, "replica": False}
             assert await seen(writer, "/core") == {"amount": before + 1, "replica": False}
             assert await seen(other) == {"amount": before, "replica": True}

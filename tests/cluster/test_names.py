@@ -1,7 +1,6 @@
 """Names that are slow, missing, or found: nobody else waits for them."""
 
 import asyncio
-import collections
 import socket
 import threading
 import time
@@ -13,39 +12,9 @@ from sqlalchemy import make_url, text
 from modern_di_replicas import Monitor, RoutedSession
 from modern_di_replicas.cluster.names import FIRST_PAUSE, Names
 from modern_di_replicas.testing import LocalCluster
+from tests.resolver import Resolver
 from tests.session.conftest import serving
 from tests.waiting import until
-
-
-class Resolver:
-    """Stands in for the system's: names that begin with `slow` hang, those that begin with `no` do not exist."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.released = threading.Event()
-        self.asked: collections.Counter[str] = collections.Counter()
-        self.running: collections.Counter[str] = collections.Counter()
-        self.most: collections.Counter[str] = collections.Counter()
-        self._real = socket.getaddrinfo
-        monkeypatch.setattr(socket, "getaddrinfo", self.look_up)
-
-    def look_up(self, host: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:
-        name = str(host)
-        self.asked[name] += 1
-        if name.startswith("slow"):
-            self.running[name] += 1
-            self.most[name] = max(self.most[name], self.running[name])
-            self.released.wait(60)
-            self.running[name] -= 1
-        if name.startswith(("slow", "no")):
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return self._real(host, *args, **options)
-
-
-@pytest.fixture
-def resolver(monkeypatch: pytest.MonkeyPatch) -> typing.Iterator[Resolver]:
-    resolver = Resolver(monkeypatch)
-    yield resolver
-    resolver.released.set()
 
 
 async def test_slow_names_of_replicas_do_not_hold_up_the_primary(

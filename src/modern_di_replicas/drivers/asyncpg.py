@@ -126,6 +126,10 @@ class Asyncpg:
         cause = error if isinstance(error, self.errors) else error.__cause__
         return isinstance(cause, asyncpg.InternalClientError | asyncpg.PostgresConnectionError)
 
+    def is_untrusted(self, error: BaseException) -> bool:
+        # asyncpg has no type for the second one.
+        return isinstance(error, ssl.SSLCertVerificationError) or "rejected SSL upgrade" in str(error)
+
     def may_hold_a_statement(self, error: BaseException) -> bool:
         # With a severity the server said it, and has ended the statement.
         cause = error.__cause__

@@ -67,6 +67,9 @@ class Driver(typing.Protocol):
     def is_lost(self, error: BaseException) -> bool:
         """Return whether an error that a statement met means that its connection is gone, open as it may look."""
 
+    def is_untrusted(self, error: BaseException) -> bool:
+        """Return whether connecting failed because the certificate was not accepted, or the server offers no TLS."""
+
     def may_hold_a_statement(self, error: BaseException) -> bool:
         """Return whether the driver prepared a statement and then failed on its own side, without executing it."""
 

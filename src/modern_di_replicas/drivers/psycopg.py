@@ -48,6 +48,11 @@ _REFUSALS: typing.Final = {
 }
 """libpq gives no SQLSTATE where connecting fails: what PostgreSQL and pgbouncer say there, in English."""
 
+_UNTRUSTED: typing.Final = re.compile(
+    r"certificate verify failed|does not match host name|server does not support SSL, but SSL was required"
+)
+"""What OpenSSL and libpq say of a server that `sslmode` does not allow, in English."""
+
 
 class Psycopg:
     """The driver psycopg 3."""
@@ -121,6 +126,9 @@ class Psycopg:
 
     def is_lost(self, error: BaseException) -> bool:
         return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+
+    def is_untrusted(self, error: BaseException) -> bool:
+        return isinstance(error, psycopg.OperationalError) and bool(_UNTRUSTED.search(str(error)))
 
     def may_hold_a_statement(self, error: BaseException) -> bool:  # noqa: ARG002  # the protocol's signature
         return False  # parameters are adapted before anything is sent

@@ -101,15 +101,16 @@ class PrimaryRole(Role):
         """Have checkouts wait for so long when the primary has just been lost: a monitor may find another one."""
         self._fence.patience = seconds
 
-    def declare_down(self, *, timeout: float) -> None:
+    def declare_down(self, *, timeout: float, reason: str = "") -> None:
         """Terminate every connection: the primary does not answer the monitor. Until `declare_up`, checkouts fail soon.
 
         Args:
             timeout: seconds in which one new connection is tried.
+            reason: why, for the errors of checkouts.
 
         """
         self._trial_timeout = timeout
-        self._fence.declare_down(timeout=timeout)
+        self._fence.declare_down(timeout=timeout, reason=reason)
         self.end_silent()
 
     def declare_up(self) -> None:

@@ -56,7 +56,8 @@ class Monitor(Conclusions):
         replicas: the engine that stands for all replicas.
 
     Raises:
-        ConfigurationError: at the start, the primary refuses the user, the password or the database.
+        ConfigurationError: at the start, the primary refuses the user, the password or the database, or its
+            certificate is not accepted.
 
     """
 
@@ -305,13 +306,12 @@ class Monitor(Conclusions):
     def _no_answer(self, server: Server, error: Exception, *, starting: bool) -> None:
         state = self._settings.driver.sqlstate(error) or ""
         reason = reason_of(error)
+        is_fatal = starting and server.is_declared_primary
         if state.startswith(_REFUSALS):
-            refused = ConfigurationError(
-                field=f"the URL of {server.name}",
-                value=redacted(make_url(server.declared.probe_url or server.declared.url)),
-                remedy=f"the server refuses it ({reason}); correct the user, password or database, or its pg_hba.conf",
+            refused = self._misconfigured(
+                server, f"the server refuses it ({reason}); correct the user, password or database, or its pg_hba.conf"
             )
-            if starting and server.is_declared_primary:
+            if is_fatal:
                 raise refused from None
             self._journal.trouble(server.name, "answer", refused.message().rstrip("."), level=logging.ERROR)
             # It lives: connections that are open go on, and new ones are refused until there is another password.
@@ -325,12 +325,23 @@ class Monitor(Conclusions):
             if server.name != self._primary:
                 self._observed.pop(server.name, None)
             return
-        self._journal.trouble(server.name, "answer", f"{server.name} is down: {reason}")
+        is_untrusted = self._settings.driver.is_untrusted(error)
+        if is_untrusted and is_fatal:
+            remedy = f"TLS does not accept it ({reason}); correct the host name, the server's certificate or your CA's"
+            raise self._misconfigured(server, remedy) from None
+        level = logging.ERROR if is_untrusted else logging.WARNING
+        self._journal.trouble(server.name, "answer", f"{server.name} is down: {reason}", level=level)
         self._observed.pop(server.name, None)
         server.health.declare_down()
         engine = self._topology.primary
         if server.name == self._primary and isinstance(engine, PrimaryRole):
-            engine.declare_down(timeout=min(self._settings.connect_timeout, self._settings.probe_timeout))
+            timeout = min(self._settings.connect_timeout, self._settings.probe_timeout)
+            engine.declare_down(timeout=timeout, reason=reason)
+
+    @staticmethod
+    def _misconfigured(server: Server, remedy: str) -> ConfigurationError:
+        url = make_url(server.declared.probe_url or server.declared.url)
+        return ConfigurationError(field=f"the URL of {server.name}", value=redacted(url), remedy=remedy)
 
     def _ask_everybody(self) -> None:
         """Probe every server now: there is a new primary, and what is known of the others is from before."""

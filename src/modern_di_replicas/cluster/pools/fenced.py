@@ -40,6 +40,8 @@ class Fence:
         self._is_down.set()
         self._held_until = 0.0
         self._pause: float | None = None
+        self.silence = SILENT
+        """Why checkouts fail while the monitor gets no answer."""
         self._next_attempt = 0.0
 
     @property
@@ -103,8 +105,9 @@ class Fence:
         if self.is_up:
             raise PrimaryUnavailable(reason=FORMER)
 
-    def declare_down(self, *, timeout: float) -> None:
+    def declare_down(self, *, timeout: float, reason: str) -> None:
         """Let only one connection attempt through in `timeout` seconds: the monitor gets no answer."""
+        self.silence = f"{SILENT}: {reason}" if reason else SILENT
         if self._pause is None:
             self._next_attempt = 0.0
         self._pause = timeout
@@ -131,7 +134,7 @@ class Fence:
             return False
         now = time.monotonic()
         if now < self._next_attempt:
-            raise PrimaryUnavailable(reason=SILENT)
+            raise PrimaryUnavailable(reason=self.silence)
         self._next_attempt = now + pause
         return True
 
@@ -156,7 +159,7 @@ class FencedQueuePool(ReplaceableQueuePool):
                     continue
                 if not fence.is_down or isinstance(error, PrimaryUnavailable):
                     raise
-                raise PrimaryUnavailable(reason=SILENT) from error
+                raise PrimaryUnavailable(reason=fence.silence) from error
         return super().connect()
 
     def recreate(self) -> "FencedQueuePool":
