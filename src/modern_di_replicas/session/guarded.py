@@ -3,8 +3,8 @@
 import collections.abc
 import typing
 
-from sqlalchemy import event
-from sqlalchemy.orm import IdentityMap, Mapper, QueryContext, object_session
+from sqlalchemy import event, inspect
+from sqlalchemy.orm import IdentityMap, InstanceState, Mapper, QueryContext, object_session
 from sqlalchemy.util import immutabledict
 
 from modern_di_replicas.routing.decision import Decision
@@ -72,8 +72,8 @@ class GuardedSession(GetByKeySession):
             self.guard.expunged(one)
 
     def expunge_all(self) -> None:  # `close()` does it as well
-        if not (self.identity_map or self.new):
-            return  # what it has read is not referred to any more: SQLAlchemy takes a while over nothing
+        if not (self.identity_map or self.new or self.escalation or self.has_streamed):
+            return  # it holds nothing, and no row can come any more: SQLAlchemy takes a while over nothing
         if self.identity_map:
             self._left_behind = [*filter(None, self._left_behind), self.identity_map]
         super().expunge_all()
@@ -125,9 +125,11 @@ def _with_key_of(instance: object, objects: IdentityMap) -> object:
 
 
 def _with_cascade(instance: object, cascade: str) -> collections.abc.Iterator[object]:
-    """Give an object, and those that an operation on it reaches."""
+    """Give an object, and those that an operation on it reaches; nothing for what is no mapped object."""
+    state = inspect(instance, raiseerr=False)
+    if not isinstance(state, InstanceState):
+        return  # SQLAlchemy says so
     yield instance
-    state = state_of(instance)
     for reached, *_ in state.mapper.cascade_iterator(cascade, state):
         yield reached
 
