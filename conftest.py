@@ -14,6 +14,7 @@ import typing
 
 import fastapi
 import httpx
+import hypothesis
 import litestar
 import pytest
 import sybil
@@ -36,6 +37,13 @@ from tests.redis_server import redis_server
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+# A busy machine is slow, which is no property of the code; half of the usual examples are enough for small functions.
+hypothesis.settings.register_profile(
+    "suite", max_examples=50, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 
 pytest_plugins = ["modern_di_replicas.testing.fixtures", "tests.certificates", "tests.resolver"]

@@ -31,19 +31,20 @@ def mutated(text: str, source: random.Random) -> str:
     return text * source.choice((1, 1, 1, 1, 2, 50))
 
 
+@pytest.mark.parametrize("number", [3_000, pytest.param(50_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("secret", [None, "another"])
-def test_of_a_hundred_thousand_made_up_tokens_none_is_believed(secret: str | None) -> None:
+def test_of_many_made_up_tokens_none_is_believed(secret: str | None, number: int) -> None:
     """Without a secret a token may say what is true anyway; then it has to be one, to the letter."""
     source = random.Random(5)  # noqa: S311  # for variety, not for secrets
     tokens = Tokens(settings(secret))
     genuine = tokens.encode(token())
     believed = []
-    for _ in range(50_000):
+    for _ in range(number):
         text = mutated(genuine, source)
         found = tokens.decode(text)
         if found is not None and text != genuine:
             believed.append((text, found))
-    for _ in range(50_000):
+    for _ in range(number):
         text = "".join(source.choices(ALPHABET, k=source.randint(0, 90)))
         assert tokens.decode(text) is None
 
@@ -52,7 +53,7 @@ def test_of_a_hundred_thousand_made_up_tokens_none_is_believed(secret: str | Non
         assert all(str(found) == text for text, found in believed)
     else:
         assert believed == []
-    assert tokens.rejected.total() >= 50_000
+    assert tokens.rejected.total() >= number
 
 
 def test_a_secret_can_be_rotated_without_a_token_lost() -> None:

@@ -194,7 +194,7 @@ def custom_parts(session: AsyncSession) -> tuple[object, ...]:
 def test_customised_sessions_behave_alike_on_both_servers(shop_cluster: LocalCluster) -> None:
     """A session class, listeners of session and engine, options of session, engine and settings, chosen at random."""
 
-    @hypothesis.settings(max_examples=40, deadline=None, database=None)
+    @hypothesis.settings(max_examples=25, deadline=None, database=None)
     @hypothesis.given(customs)
     def behaves_alike(custom: Custom) -> None:
         async def compare() -> None:
