@@ -9,7 +9,7 @@ import typing
 
 import pytest
 import sqlalchemy.exc
-from sqlalchemy import event, text
+from sqlalchemy import Column, Integer, MetaData, Table, event, select, text, update
 
 from modern_di_replicas import (
     EVENTUAL,
@@ -299,6 +299,34 @@ async def test_a_statement_without_parameters_of_any_kind_is_noticed_as_well(pri
     async with primary.begin() as connection:
         options = {"no_parameters": True}
         await connection.exec_driver_sql("INSERT INTO note VALUES ('bare')", execution_options=options)
+    assert current_token() is not None
+
+
+@pytest.mark.parametrize("commit", ["COMMIT", "END", "COMMIT AND CHAIN"])
+async def test_a_commit_that_is_sent_as_a_statement_is_noticed(
+    primary: PrimaryEngine, cluster: LocalCluster, commit: str
+) -> None:
+    """INVARIANT: what SQLAlchemy rolls back afterwards was committed by it, and the client has to see it."""
+    client = Client(is_request=True)
+    with request_of(client):
+        async with RoutedSession(primary, intent=Intent.write()) as session:
+            await session.execute(text("INSERT INTO note VALUES (:body)"), {"body": commit})
+            await session.execute(text(commit))
+            assert client.position_unknown  # a response that is sent now says so
+    assert commit in cluster.primary.execute("SELECT body FROM note").splitlines()
+    assert client.token is not None
+    assert not client.position_unknown
+
+
+async def test_an_update_of_a_quoted_table_inside_a_query_is_noticed(
+    primary: PrimaryEngine, cluster: LocalCluster
+) -> None:
+    """INVARIANT: SQLAlchemy quotes names with capital letters, and the client has to see what it has changed."""
+    cluster.primary.execute('CREATE SCHEMA "Shop"; CREATE TABLE "Shop"."Order" (id int)')
+    orders = Table("Order", MetaData(schema="Shop"), Column("id", Integer))
+    changed = update(orders).values(id=2).returning(orders.c.id).cte()
+    async with primary.begin() as connection:
+        await connection.execute(select(changed))
     assert current_token() is not None
 
 

@@ -2,7 +2,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from modern_di_replicas.routing.statements import Foreseen, Need, foresee, may_write
+from modern_di_replicas.routing.statements import Foreseen, Need, commits, foresee, may_write
 
 
 WRITES = {
@@ -20,6 +20,8 @@ WRITES = {
     "SELECT pg_catalog.pg_try_advisory_lock(1)": "pg_try_advisory_lock()",
     "SELECT pg_advisory_unlock_all()": "pg_advisory_unlock_all()",
     "EXPLAIN ANALYZE INSERT INTO t VALUES (1)": "INSERT",
+    'WITH a AS (UPDATE "Shop"."order" AS o SET b = 1 RETURNING 1) SELECT 1': "UPDATE",
+    'WITH a AS (UPDATE ONLY public . "order" SET b = 1 RETURNING 1) SELECT 1': "UPDATE",
     "VACUUM t": "VACUUM",
     "LISTEN c": "LISTEN",
     "LOCK TABLE t": "LOCK",
@@ -133,6 +135,7 @@ def test_what_calls_nothing_unknown_writes_nothing(sql: str) -> None:
         "SELECT my$lower('x')",
         "SELECT * FROM f(1) AS g",
         "SELECT 1 INTO b",
+        'WITH a AS (UPDATE U&"d\\0061t" SET b = 1 RETURNING 1) SELECT 1',
         "EXPLAIN ANALYZE EXECUTE a",
         "SELECT 1; DROP TABLE a",
         "SELECT set_config('a.b', 'c', true), f()",
@@ -145,3 +148,18 @@ def test_what_calls_nothing_unknown_writes_nothing(sql: str) -> None:
 def test_whatever_else_may_write(sql: str) -> None:
     """INVARIANT: what is missed here has no token, and its client may not see its own write."""
     assert may_write(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["COMMIT", "commit and chain;", "END", "/* a */ COMMIT", "UPDATE a SET b = 1; COMMIT", "PREPARE TRANSACTION 'a'"],
+)
+def test_a_commit_that_is_sent_as_a_statement_is_one(sql: str) -> None:
+    """INVARIANT: what is rolled back after it was committed by it."""
+    assert commits(sql)
+
+
+@pytest.mark.parametrize("sql", ["SELECT 'COMMIT', CASE WHEN a THEN 1 END FROM b", "PREPARE a AS SELECT 1", "ROLLBACK"])
+def test_what_only_says_commit_is_none(sql: str) -> None:
+    """A transaction of it that is rolled back has written nothing."""
+    assert not commits(sql)

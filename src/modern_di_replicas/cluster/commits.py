@@ -21,7 +21,7 @@ from modern_di_replicas.consistency.wal import last_record_end
 from modern_di_replicas.drivers.driver import Row
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.errors import TransactionRolledBackError
-from modern_di_replicas.routing.statements import Need, foresee, may_write
+from modern_di_replicas.routing.statements import Need, commits, foresee, may_write
 
 
 logger = logging.getLogger("modern_di_replicas")
@@ -108,8 +108,8 @@ class Writes:
     a question that failed there would make PostgreSQL roll it back. From the moment the COMMIT is sent until the
     position is known, the client's position is unknown, whatever interrupts it.
 
-    In autocommit, and where the driver's connection is used directly, each statement may be a commit; the server is
-    asked when the connection goes back to the pool.
+    In autocommit, and where the driver's connection is used directly, each statement may be a commit, and so is a
+    COMMIT that the application sends as a statement; the server is asked when the connection goes back to the pool.
 
     SQLAlchemy has no event after a commit, and listeners of its connection events make every statement slower; so
     this stands around `Dialect.do_commit` and `do_rollback` of the engine's own dialect.
@@ -143,7 +143,8 @@ class Writes:
             info[EXPECTED] = statement
             work = _work(info)
             work.wrote()
-            if context.dialect.detect_autocommit_setting(typing.cast(DBAPIConnection, connection.dbapi_connection)):
+            opened = typing.cast(DBAPIConnection, connection.dbapi_connection)
+            if commits(statement) or context.dialect.detect_autocommit_setting(opened):
                 work.begin_write()
             return
         foreseen = foresee(statement)

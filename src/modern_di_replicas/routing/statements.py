@@ -54,7 +54,7 @@ _WRITES: typing.Final = re.compile(
     r"""
     \b(?:
         (?P<insert>INSERT\s+INTO)
-        | (?P<update>UPDATE\s+(?:ONLY\s+)?[\w.]+(?:\s*\*)?(?:\s+(?:AS\s+)?\w+)?\s+SET)
+        | (?P<update>UPDATE\s+(?:ONLY\s+)?[\w$]+(?:\s*\.\s*[\w$]+)*(?:\s*\*)?(?:\s+(?:AS\s+)?[\w$]+)?\s+SET)
         | (?P<delete>DELETE\s+FROM)
         | (?P<merge>MERGE\s+INTO)
         | (?P<lock>FOR\s+(?:NO\s+KEY\s+)?UPDATE|FOR\s+(?:KEY\s+)?SHARE)
@@ -77,8 +77,10 @@ _KINDS: typing.Final = {"insert": "INSERT", "update": "UPDATE", "delete": "DELET
 
 
 _CALL: typing.Final = re.compile(r"(?P<schema>[\w$]+\s*\.\s*)?(?P<name>[\w$]+)\s*\(")
-_HIDDEN_WRITE: typing.Final = re.compile(r"\bINTO\b|\bANALYZE\b|\bANALYSE\b|;\s*[^\s;]", re.IGNORECASE)
-"""`SELECT ... INTO`, `EXPLAIN ANALYZE`, and a second statement."""
+_HIDDEN_WRITE: typing.Final = re.compile(r"\b(?:INTO|UPDATE|DELETE|MERGE|ANALYZE|ANALYSE)\b|;\s*[^\s;]", re.IGNORECASE)
+"""`SELECT ... INTO`, `WITH ... AS (UPDATE ...)`, `EXPLAIN ANALYZE`, and a second statement."""
+
+_COMMITS: typing.Final = re.compile(r"(?:^|;)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
 
 _CONTROLS: typing.Final = frozenset({"BEGIN", "START", "SAVEPOINT", "RELEASE", "ROLLBACK", "DEALLOCATE", "LISTEN"})
 """What a replica in autocommit cannot do, and still writes nothing."""
@@ -130,6 +132,12 @@ def may_write(sql: str) -> bool:
     if _HIDDEN_WRITE.search(text):
         return True
     return any(_is_unknown_call(found) for found in _CALL.finditer(text))
+
+
+@functools.lru_cache(maxsize=4096)
+def commits(sql: str) -> bool:
+    """Return whether a statement ends its transaction, so that what was written in it may stay."""
+    return _COMMITS.search(_hide(sql)) is not None
 
 
 def _is_unknown_call(found: re.Match[str]) -> bool:
