@@ -71,6 +71,7 @@ def create_app(container: Container) -> flask.Flask:
     setup_replicas(app, container)
     add_reads(app)
     add_writes(app)
+    add_streams(app)
     add_commands(app, container)
     app.add_url_rule("/class", view_func=ByClass.as_view("by_class"))
     return app
@@ -169,11 +170,28 @@ def add_writes(app: flask.Flask) -> None:
             session.commit()
 
 
+def add_streams(app: flask.Flask) -> None:
+    @app.get("/streamed-helper")
+    @inject
+    def streamed_helper(session: Injected) -> flask.Response:
+        @inject
+        def helper(again: Injected) -> str:
+            return f"{again is session} {again.scalar(STANDBY)} "
+
+        return flask.Response(flask.stream_with_context(helper() for _ in range(2)))
+
+
 def add_commands(app: flask.Flask, container: Container) -> None:
     @app.cli.command("count")
     @inject
     def command(session: Injected) -> None:
         click.echo(f"{where(session)['replica']} {flask.has_request_context()}")
+
+    @app.cli.command("marked")
+    @with_replica
+    @inject
+    def marked(session: Injected) -> None:
+        click.echo(str(where(session)["replica"]))
 
     @app.cli.command("report")
     @with_replica(container)
@@ -310,6 +328,37 @@ def test_a_command_is_a_unit_of_work(app: flask.Flask) -> None:
     assert runner.invoke(args=["report"]).output == "True\n"
 
 
+def test_what_is_injected_in_a_stream_is_of_the_request(app: flask.Flask) -> None:
+    """Flask pushes the application context again for it, which is no other unit of work."""
+    with app.test_client().get("/streamed-helper") as response:
+        assert response.get_data(as_text=True) == "True True True True "
+
+
+def test_a_command_may_be_marked(app: flask.Flask) -> None:
+    """As a view is."""
+    result = app.test_cli_runner().invoke(args=["marked"])
+    assert result.output == "True\n"
+
+
+def test_requests_in_a_pushed_application_context_have_units_of_work_of_their_own(app: flask.Flask) -> None:
+    """Flask shares the context of a test with them; each gives its connection back, and the test keeps its session."""
+    primary = app.extensions["modern_di_container"].resolve(PrimaryEngine)
+
+    @inject
+    def of_test(session: Injected) -> Session:
+        return session
+
+    with app.app_context():
+        before = of_test()
+        assert app.test_client().get("/forced").status_code == 200
+        assert typing.cast(typing.Any, primary.pool).checkedout() == 0
+        with app.test_client().post("/late", buffered=False) as response:
+            assert next(iter(response.response)) == b"first"
+            assert of_test() is before
+            assert response.get_data().endswith(b"last")
+        assert typing.cast(typing.Any, primary.pool).checkedout() == 0
+
+
 def test_an_application_context_has_a_session(app: flask.Flask) -> None:
     """`flask shell` runs in one."""
 
@@ -442,3 +491,43 @@ def test_a_function_with_replica_may_be_given_what_it_asks_for(cluster: LocalClu
         with own:
             assert strong(3, session=own.resolve(Session)) == (3, True)
         container.resolve(Watch).stop()
+
+
+def test_a_function_with_replica_reads_until_it_has_run(cluster: LocalCluster) -> None:
+    """The unit of work of a generator or a coroutine function does not end when they are made."""
+    with Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)}) as container:
+
+        @with_replica(container)
+        def parts(count: int, session: Injected) -> collections.abc.Iterator[object]:
+            for _ in range(count):
+                yield session.scalar(STANDBY)
+
+        @with_replica(container)
+        async def coroutine(session: Injected) -> object:
+            await asyncio.sleep(0)
+            return session.scalar(STANDBY)
+
+        assert list(parts(2)) == [True, True]  # type: ignore[call-arg]  # modern-di gives it the session
+        abandoned = parts(2)  # type: ignore[call-arg]
+        next(iter(abandoned))
+        typing.cast(typing.Any, abandoned).close()
+        assert asyncio.run(coroutine()) is True  # type: ignore[call-arg]
+        for engine in container.resolve(ReplicaEngine).engines.values():
+            assert typing.cast(typing.Any, engine.pool).checkedout() == 0
+        container.resolve(Watch).stop()
+
+
+def test_a_function_that_with_replica_cannot_wrap_is_refused(cluster: LocalCluster) -> None:
+    """An asynchronous generator runs in several contexts, and what is injected twice fails at its first call."""
+    container = Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)})
+
+    async def parts(session: Injected) -> collections.abc.AsyncIterator[object]:
+        yield session
+
+    def injected(session: Injected) -> Session:
+        return session
+
+    with pytest.raises(ConfigurationError, match="asynchronous generator"):
+        with_replica(container)(parts)
+    with pytest.raises(ConfigurationError, match="leave out @inject"):
+        with_replica(container)(inject(injected))

@@ -2,16 +2,21 @@
 
 import atexit
 import collections.abc
+import contextlib
+import contextvars
 import functools
+import inspect
 import threading
 import typing
 import weakref
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+import click
 import flask
 import modern_di_flask
 from modern_di import Container, Scope, integrations, providers
 
+from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.integration import check_container, declared_intent
 from modern_di_replicas.intent import Intent, marked_intent, read_intent, resolve_intent
 from modern_di_replicas.sync import dependencies
@@ -23,21 +28,27 @@ from modern_di_replicas.wsgi.middleware import TokenMiddleware
 
 
 Function = typing.TypeVar("Function", bound=collections.abc.Callable[..., typing.Any])
+END: typing.Final = object()
 
 
 def request_intent(declared: Intent | None, watch: Watch, request: flask.Request | None = None) -> Intent:
     """Return the intent of a unit of work: what its context declares, its view's marker, or its HTTP method.
 
-    A unit of work outside any request, as of a command-line tool, writes unless declared otherwise.
+    A unit of work outside any request writes unless declared otherwise; that of a command, also by its marker.
     """
     watch.start()
-    view = None if request is None else _view(request)
+    view = _command() if request is None else _view(request)
     return resolve_intent(
         declared=declared,
         endpoint=view,
         marked=marked_intent(view),
         method=None if request is None else request.method,
     )
+
+
+def _command() -> object:
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.command.callback
 
 
 def _view(request: flask.Request) -> object:
@@ -105,6 +116,9 @@ class _Replicas:
             with self._lock:
                 made = self._made = replica, self._serving(replica)
         self._container.resolve(Watch).start()
+        if flask.has_app_context():
+            with _own_unit_of_work():
+                return made[1](environ, start_response)
         return made[1](environ, start_response)
 
     def _serving(self, replica: ReplicaEngine) -> WSGIApplication:
@@ -116,6 +130,27 @@ class _Replicas:
         return typing.cast(
             WSGIApplication, TokenMiddleware(self._app, replica.settings, self._container.resolve(Tokens))
         )
+
+
+@contextlib.contextmanager
+def _own_unit_of_work() -> collections.abc.Iterator[None]:
+    """Give a request a unit of work of its own where a test has pushed an application context.
+
+    Flask shares that context with the request, so that modern-di-flask would close nothing at the request's end, and
+    the test would go on in the request's unit of work. The names of its attributes are not public;
+    `tests/test_flask.py` fails if they change.
+    """
+    names = modern_di_flask.main._CHILD_CONTAINER_ATTR, modern_di_flask.main._DEFERRED_CHILD_ATTR  # noqa: SLF001
+    before = {name: flask.g.pop(name, None) for name in names}
+    try:
+        yield
+    finally:
+        child, closed_later = (flask.g.pop(name, None) for name in names)
+        if child is not None and child is not closed_later:
+            child.close_sync()
+        for name, value in before.items():
+            if value is not None:
+                setattr(flask.g, name, value)
 
 
 def _marked_intents(view: object) -> collections.abc.Iterator[Intent]:
@@ -131,9 +166,10 @@ def _open_unit_of_work(app: flask.Flask, **_: object) -> None:
     modern-di-flask closes it with the context. The name of its attribute is not public; `tests/test_flask.py` fails if
     it changes.
     """
-    if not flask.has_request_context():
-        child = modern_di_flask.fetch_di_container(app).build_child_container(scope=Scope.REQUEST)
-        setattr(flask.g, modern_di_flask.main._CHILD_CONTAINER_ATTR, child)  # noqa: SLF001
+    name = modern_di_flask.main._CHILD_CONTAINER_ATTR  # noqa: SLF001
+    # `stream_with_context` pushes the context of its request again: that has its unit of work.
+    if not flask.has_request_context() and name not in flask.g:
+        setattr(flask.g, name, modern_di_flask.fetch_di_container(app).build_child_container(scope=Scope.REQUEST))
 
 
 @typing.overload
@@ -149,11 +185,15 @@ def with_replica(
     """Declare that a view reads from a replica, as `read_intent` does; or wrap another function.
 
     `@with_replica` and `@with_replica(group=...)` mark a view. `@with_replica(container)` wraps any function: each call
-    is a unit of work that reads, and gets what its parameters ask for by `FromDI`.
+    is a unit of work that reads, and gets what its parameters ask for by `FromDI`. That of a generator or a coroutine
+    function ends when it has run.
 
     Args:
         target: a view, or the application's container.
         **options: those of `Intent.read`.
+
+    Raises:
+        ConfigurationError: the function is an asynchronous generator or has `@inject`, or an argument cannot be used.
 
     """
     if not isinstance(target, Container):
@@ -162,12 +202,58 @@ def with_replica(
 
     def wrap(function: collections.abc.Callable[..., typing.Any]) -> collections.abc.Callable[..., typing.Any]:
         markers = integrations.parse_markers(function)
+        _check_wrapped(function, is_injected=bool(markers) and integrations.is_injected(function))
 
-        @functools.wraps(function)
-        def run(*args: typing.Any, **given: typing.Any) -> typing.Any:  # noqa: ANN401
+        @contextlib.contextmanager
+        def unit_for(given: dict[str, typing.Any]) -> collections.abc.Iterator[dict[str, typing.Any]]:
             with unit_of_work(container, intent=intent) as unit:
-                return function(*args, **{**integrations.resolve_markers(unit, markers), **given})
+                yield {**integrations.resolve_markers(unit, markers), **given}
 
-        return run
+        return functools.wraps(function)(_called_in(unit_for, function))
 
     return wrap
+
+
+def _check_wrapped(function: object, *, is_injected: bool) -> None:
+    remedy = None
+    if is_injected:
+        remedy = "leave out @inject: with_replica(container) gives the function what it asks for"
+    elif inspect.isasyncgenfunction(function):
+        remedy = "open a `unit_of_work` in it: an asynchronous generator is not wrapped"
+    if remedy is not None:
+        raise ConfigurationError(field="the function of with_replica", value=function, remedy=remedy)
+
+
+Arguments = dict[str, typing.Any]
+
+
+def _called_in(
+    unit_for: collections.abc.Callable[[Arguments], contextlib.AbstractContextManager[Arguments]],
+    function: collections.abc.Callable[..., typing.Any],
+) -> collections.abc.Callable[..., typing.Any]:
+    """Return what calls a function within a unit of work, which lasts as long as the function runs."""
+
+    def call(*args: typing.Any, **given: typing.Any) -> typing.Any:  # noqa: ANN401
+        with unit_for(given) as arguments:
+            return function(*args, **arguments)
+
+    async def call_coroutine(*args: typing.Any, **given: typing.Any) -> typing.Any:  # noqa: ANN401
+        with unit_for(given) as arguments:
+            return await function(*args, **arguments)
+
+    def call_generator(*args: typing.Any, **given: typing.Any) -> collections.abc.Iterator[typing.Any]:
+        def parts() -> collections.abc.Generator[typing.Any, None, None]:
+            with unit_for(given) as arguments:
+                yield from function(*args, **arguments)
+
+        # Its caller goes on between the parts, and is not in this unit of work.
+        context, running = contextvars.copy_context(), parts()
+        try:
+            while (part := context.run(next, running, END)) is not END:
+                yield part
+        finally:
+            context.run(running.close)
+
+    if inspect.iscoroutinefunction(function):
+        return call_coroutine
+    return call_generator if inspect.isgeneratorfunction(function) else call
