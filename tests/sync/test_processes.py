@@ -1,15 +1,18 @@
-"""Processes that are forked after the application was used: nothing is inherited that must not be."""
+"""Processes that are started after the application was used: nothing is inherited that must not be."""
 
 import collections.abc
 import contextlib
 import multiprocessing
 import os
+import pathlib
+import signal
+import subprocess
+import sys
 import threading
 import typing
 
 import pytest
 from modern_di import Container
-from sqlalchemy import text
 
 from modern_di_replicas import Intent, ReplicationSettings, sync
 from modern_di_replicas.cluster.background import background
@@ -18,26 +21,15 @@ from modern_di_replicas.flask import Dependencies
 from modern_di_replicas.sync import Monitor, PrimaryEngine, ReplicaEngine, RoutedSession, unit_of_work
 from modern_di_replicas.sync.watch import Watch
 from modern_di_replicas.testing import LocalCluster
+from tests.sync.children import PIDS, fork_and_wait, use, use_until_killed
 from tests.sync.conftest import settings_of, synchronous
-
-
-PIDS = text("SELECT pg_backend_pid(), pg_is_in_recovery()")
-
-
-def backends(container: Container) -> set[tuple[int, bool]]:
-    """Return which server processes serve a read and a write."""
-    found = set()
-    for intent in (Intent.read(), Intent.write()):
-        with unit_of_work(container, intent=intent) as unit:
-            session = unit.resolve(RoutedSession)
-            found.add(tuple(session.execute(PIDS).one()))
-    return found
+from tests.waiting import until
 
 
 def in_child(container: Container, pipe: typing.Any) -> None:  # a connection of multiprocessing
     topology = container.resolve(ReplicaEngine).topology
     was_watched = topology.watcher is not None
-    seen = backends(container)
+    seen = use(container)
     pipe.send((os.getpid(), was_watched, seen, topology.watcher is not None, topology.leader is not None))
     pipe.close()
 
@@ -61,7 +53,7 @@ def test_a_forked_process_has_connections_and_a_monitor_of_its_own(replicated_cl
     """INVARIANT: a server may load the application, and even use it, before it forks its workers."""
     settings = settings_of(replicated_cluster, replicas=[synchronous(replicated_cluster.replicas[0].url)])
     with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
-        before = backends(container)
+        before = use(container)
         assert container.resolve(ReplicaEngine).topology.watcher is not None
         results = [run_forked(in_child, container) for _ in range(2)]
         for pid, was_watched, seen, is_watched, knows_primary in results:
@@ -71,7 +63,7 @@ def test_a_forked_process_has_connections_and_a_monitor_of_its_own(replicated_cl
             assert not {backend for backend, _ in seen} & {backend for backend, _ in before}
             assert is_watched
             assert knows_primary
-        assert backends(container) == before, "the parent's connections are as they were"
+        assert use(container) == before, "the parent's connections are as they were"
 
 
 def write_in_child(container: Container, pipe: typing.Any) -> None:
@@ -90,16 +82,16 @@ def read_in_child(container: Container, pipe: typing.Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("use", [read_in_child, write_in_child])
+@pytest.mark.parametrize("target", [read_in_child, write_in_child])
 def test_a_monitor_starts_in_a_forked_process_with_the_first_use(
-    replicated_cluster: LocalCluster, use: collections.abc.Callable[..., None]
+    replicated_cluster: LocalCluster, target: collections.abc.Callable[..., None]
 ) -> None:
     """Where the parent has started it for itself; and once it has ended there, in no child."""
     settings = settings_of(replicated_cluster)
     with Container(groups=[sync.Dependencies], context={ReplicationSettings: settings}) as container:
         with Monitor(container.resolve(ReplicaEngine)):
-            assert run_forked(use, container)
-        assert not run_forked(use, container)
+            assert run_forked(target, container)
+        assert not run_forked(target, container)
 
 
 @contextlib.contextmanager
@@ -133,7 +125,7 @@ def test_a_process_may_be_forked_while_threads_hold_locks(replicated_cluster: Lo
     """INVARIANT: those threads are not in the child, and would never release them there."""
     settings = settings_of(replicated_cluster, primary_fallback_limit=1)
     with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
-        backends(container)
+        use(container)
         with busy(container.resolve(ReplicaEngine).topology):
             seen = run_forked(in_child, container)[2]
         assert {standby for _, standby in seen} == {True, False}
@@ -174,3 +166,52 @@ def test_what_is_called_in_a_forked_process(replicated_cluster: LocalCluster) ->
         monitor.forget_process()
         replicas.choose_for(Intent.read())
         assert replicas.topology.watcher is None, "it was stopped"
+
+
+def test_a_script_may_fork_in_the_middle_of_a_unit_of_work(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: the end of a child closes no connection of its parent, and rolls nothing back there."""
+    replicated_cluster.primary.execute("CREATE TABLE written_before_a_fork (id int)")
+    try:
+        command = [sys.executable, "-m", "tests.sync.children"]
+        urls = [synchronous(server.url) for server in replicated_cluster.servers[:2]]
+        root = pathlib.Path(__file__).parents[2]
+        ended = subprocess.run([*command, *urls], cwd=root, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603  # ours
+        assert ended.returncode == 0, ended.stderr
+    finally:
+        replicated_cluster.primary.execute("DROP TABLE written_before_a_fork")
+
+
+def connections(cluster: LocalCluster) -> list[int]:
+    """Return how many connections each server has of the processes to be killed, those of the monitor among them."""
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'killed%'"
+    return [int(server.execute(count)) for server in cluster.servers]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("fork", use_until_killed), ("spawn", use_until_killed), ("fork", fork_and_wait)],
+)
+async def test_a_process_that_is_killed_leaves_no_connections(
+    replicated_cluster: LocalCluster, method: str, target: collections.abc.Callable[..., None]
+) -> None:
+    """INVARIANT: not even where a process that it has forked lives on. Spawned or forked, it has had its own."""
+    settings = settings_of(replicated_cluster, application_name="killed")
+    context: typing.Any = multiprocessing.get_context(method)
+    ours, theirs = context.Pipe()
+    child = context.Process(target=target, args=(settings, theirs, ours))
+    with Container(groups=[Dependencies], context={ReplicationSettings: settings_of(replicated_cluster)}) as container:
+        before = use(container)
+        child.start()
+    theirs.close()
+    with ours:
+        try:
+            assert ours.poll(30), "the child hangs"
+            seen = ours.recv()
+            assert {standby for _, standby in seen} == {True, False}
+            assert not seen & before
+            assert all(count > 0 for count in connections(replicated_cluster))
+        finally:
+            os.kill(child.pid, signal.SIGKILL)
+        await until(lambda: not any(connections(replicated_cluster)))
+    child.join(30)

@@ -66,6 +66,7 @@ class Monitor:
         """Leave it to the process that this one was forked from, and start another one when it is needed."""
         self._lock = threading.Lock()
         if self._monitor is not None:
+            self._monitor.leave_to_parent()
             self._of_parent, self._monitor = self._monitor, None
             self._replicas.topology.resume = self.start
 

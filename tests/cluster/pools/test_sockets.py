@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from modern_di_replicas.cluster.pools.sockets import Idle, IdleSocket, limit_silence
+from modern_di_replicas.cluster.pools.sockets import Idle, IdleSocket, leave_to_parent, limit_silence
 
 
 def test_bytes_that_were_read_in_the_meantime_are_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,3 +32,17 @@ def test_what_the_operating_system_lacks_is_left_out(monkeypatch: pytest.MonkeyP
         limit_silence(here.fileno(), seconds=3.0)
         assert here.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
         assert here.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 3
+
+
+def test_an_inherited_socket_is_replaced_by_one_that_has_ended() -> None:
+    """INVARIANT: nothing that a child sends reaches the server of its parent, and reading does not wait for it."""
+    here, there = socket.socketpair()
+    with here, there:
+        parents = here.dup()
+        leave_to_parent([here.fileno()])
+        assert here.recv(1) == b""
+        with pytest.raises(BrokenPipeError):
+            here.send(b"ROLLBACK")
+        with parents:
+            parents.send(b"COMMIT")
+            assert there.recv(16) == b"COMMIT"

@@ -21,6 +21,7 @@ from modern_di_replicas.cluster.failures import reason_of
 from modern_di_replicas.cluster.monitoring.conclusions import JITTER, Conclusions
 from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.cluster.names import is_name
+from modern_di_replicas.cluster.pools.sockets import leave_to_parent
 from modern_di_replicas.cluster.questions import SOURCES
 from modern_di_replicas.cluster.server import Server
 from modern_di_replicas.errors import ConfigurationError
@@ -96,6 +97,10 @@ class Monitor(Conclusions):
             self._topology.primary.wait_for_changes(min(self._answer_time, self._settings.connect_timeout))
         self._topology.watcher = self
         return self
+
+    def leave_to_parent(self) -> None:
+        """Leave its connections to the process that this one was forked from."""
+        leave_to_parent(descriptor for probe in self._probes.values() for descriptor in probe.descriptors())
 
     async def _look_around(self) -> None:
         """Probe every server once; and again for a moment those whose lag a first look cannot tell."""

@@ -54,6 +54,11 @@ class Probe:
     def _driver(self) -> Driver:
         return driver_of(make_url(self.url))
 
+    def descriptors(self) -> list[int]:
+        """Return the file descriptors of its open connections."""
+        found = [self._driver.descriptor(opened) for opened in (self._kept, self._second) if opened is not None]
+        return [descriptor for descriptor in found if descriptor is not None]
+
     async def ask(self, *, briefly: bool = False) -> Observation:
         """Return what the server says of itself; those who ask at the same time share one question.
 

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from modern_di_replicas.cluster.pools.sockets import leave_to_parent
 from modern_di_replicas.drivers.known import driver_of
 
 
@@ -90,6 +91,8 @@ class OpenConnections:
     def forget(self) -> None:
         """Leave all of them to the process that this one was forked from: neither close nor end them."""
         self._lock = threading.Lock()  # another thread may have held it
+        found = [self._driver.descriptor(connection) for connection in self._open]
+        leave_to_parent(descriptor for descriptor in found if descriptor is not None)
         self._open = weakref.WeakSet()
         self._terminations += 1
         if (leave := getattr(self._engine.pool, "leave_to_parent", None)) is not None:

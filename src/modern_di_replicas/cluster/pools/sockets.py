@@ -1,5 +1,6 @@
 """What the operating system knows of a connection, and how long it may be silent."""
 
+import collections.abc
 import contextlib
 import enum
 import math
@@ -62,6 +63,19 @@ def limit_silence(descriptor: int, *, seconds: float) -> None:
             option: int | None = getattr(socket, name, None)
             if option is not None:
                 duplicate.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def leave_to_parent(descriptors: collections.abc.Iterable[int]) -> None:
+    """Replace sockets that a forked process has inherited: what is sent there fails, and does not reach the server.
+
+    Otherwise the end of a session that was open at the fork would roll the parent's transaction back, and connections
+    of a parent that was killed would last as long as its children.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.close()  # so that a read sees the end, as on a connection that the server has closed
+    with ours:
+        for descriptor in descriptors:
+            os.dup2(ours.fileno(), descriptor, inheritable=False)
 
 
 @contextlib.contextmanager
