@@ -1,3 +1,5 @@
+import dataclasses
+import datetime as dt
 import pathlib
 import secrets
 import shutil
@@ -10,6 +12,13 @@ from sqlalchemy.engine import make_url
 from modern_di_replicas import Replica, ReplicationSettings
 from modern_di_replicas.demo.topology import settings_for
 from modern_di_replicas.testing import LocalCluster
+
+
+def soon_noticing(settings: ReplicationSettings) -> ReplicationSettings:
+    """Return the same settings, with which a fault is noticed sooner than with the defaults: a test waits for it."""
+    return dataclasses.replace(
+        settings, probe_interval=0.1, probe_timeout=0.4, max_lag=dt.timedelta(seconds=0.4), connect_timeout=1.0
+    )
 
 
 @pytest.fixture

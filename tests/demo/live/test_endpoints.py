@@ -15,6 +15,7 @@ from modern_di_replicas.demo.live.endpoints import Live
 from modern_di_replicas.demo.server import serving
 from modern_di_replicas.demo.topology import settings_for
 from modern_di_replicas.testing import LocalCluster
+from tests.demo.conftest import soon_noticing
 
 
 ADA = {"name": "Ada Lovelace", "email": "ada@example.com"}
@@ -24,7 +25,7 @@ ADA = {"name": "Ada Lovelace", "email": "ada@example.com"}
 async def live_demo(
     cluster: LocalCluster, *, port: int = 0
 ) -> collections.abc.AsyncIterator[tuple[httpx.AsyncClient, Live]]:
-    app = create_application(settings_for(cluster))
+    app = create_application(soon_noticing(settings_for(cluster)))
     live = Live(app, Faults(cluster))
     async with serving(app, port=port) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         with contextlib.closing(live):

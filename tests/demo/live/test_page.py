@@ -1,8 +1,23 @@
 """The live page in a real browser."""
 
+import collections.abc
+
+import pytest
+import pytest_asyncio
+
 from modern_di_replicas.testing import LocalCluster
-from tests.chromium import chromium
+from tests.chromium import Page, chromium
 from tests.demo.live.test_endpoints import live_demo
+
+
+# One browser serves all of them: it takes as long to start as a cluster.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def page() -> collections.abc.AsyncIterator[Page]:
+    async with chromium() as page:
+        yield page
 
 
 def card(server: str) -> str:
@@ -13,9 +28,11 @@ def text(server: str, part: str) -> str:
     return f"document.querySelector('{card(server)} [data-is={part}]')?.textContent"
 
 
-async def test_a_server_is_frozen_and_thawed_with_the_buttons_of_the_page(disposable_cluster: LocalCluster) -> None:
+async def test_a_server_is_frozen_and_thawed_with_the_buttons_of_the_page(
+    disposable_cluster: LocalCluster, page: Page
+) -> None:
     """The page shows the three servers, the frozen one as down within seconds, and as up again afterwards."""
-    async with chromium() as page, live_demo(disposable_cluster) as (client, live):
+    async with live_demo(disposable_cluster) as (client, live):
         await page.open(str(client.base_url))
         await page.until("document.querySelectorAll('[data-server] [data-is=state].good').length === 3")
         names = await page.evaluate("[...document.querySelectorAll('[data-server] h2')].map(h2 => h2.textContent)")
@@ -38,15 +55,14 @@ async def test_a_server_is_frozen_and_thawed_with_the_buttons_of_the_page(dispos
         assert not disposable_cluster.replicas[0].is_frozen()
 
 
-async def test_the_page_connects_again_by_itself(replicated_cluster: LocalCluster) -> None:
+async def test_the_page_connects_again_by_itself(replicated_cluster: LocalCluster, page: Page) -> None:
     """It says that what it shows is old, and goes on when the events do."""
     connection = "document.querySelector('#connection')?.textContent"
-    async with chromium() as page:
-        async with live_demo(replicated_cluster) as (client, _):
-            url = client.base_url
-            await page.open(str(url))
-            await page.until(f"{connection} === 'live'")
-        await page.until(f"{connection} === 'reconnecting'")
-        assert await page.evaluate("document.body.className") == "stale"
-        async with live_demo(replicated_cluster, port=url.port or 0):
-            await page.until(f"{connection} === 'live'")
+    async with live_demo(replicated_cluster) as (client, _):
+        url = client.base_url
+        await page.open(str(url))
+        await page.until(f"{connection} === 'live'")
+    await page.until(f"{connection} === 'reconnecting'")
+    assert await page.evaluate("document.body.className") == "stale"
+    async with live_demo(replicated_cluster, port=url.port or 0):
+        await page.until(f"{connection} === 'live'")
