@@ -14,6 +14,7 @@ from modern_di_replicas.dependencies import (
 from modern_di_replicas.errors import (
     ConfigurationError,
     NoReplicaAvailable,
+    NotPicklableError,
     PrimaryUnavailable,
     ReplicasError,
     StaleWriteError,
@@ -51,6 +52,7 @@ __all__ = [
     "LeastInUse",
     "Monitor",
     "NoReplicaAvailable",
+    "NotPicklableError",
     "OnWrite",
     "Primary",
     "PrimaryEngine",

@@ -7,6 +7,7 @@
     ├── PrimaryUnavailable
     ├── WriteOnReplicaError
     ├── StaleWriteError
+    ├── NotPicklableError             (a pickle.PicklingError as well)
     ├── TransactionRolledBackError    (a sqlalchemy.exc.DBAPIError as well)
     └── ClusterError                  (modern_di_replicas.testing)
         ├── AccountNotFoundError
@@ -24,6 +25,7 @@ The attributes are a contract, the text is not.
 import dataclasses
 import functools
 import pathlib
+import pickle
 import typing
 
 import sqlalchemy.exc
@@ -178,6 +180,23 @@ class TransactionRolledBackError(ReplicasError, sqlalchemy.exc.DBAPIError):
         return (
             "PostgreSQL rolled the transaction back where it was to be committed: nothing of it was written. A "
             "statement in it had failed, and its error was caught without a rollback."
+        )
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class NotPicklableError(ReplicasError, pickle.PicklingError):
+    """An engine, a session or a container was to be sent to another process; also a `pickle.PicklingError`."""
+
+    slug: typing.ClassVar[str] = "not-picklable-error"
+
+    kind: str
+    """The name of its class."""
+
+    def message(self) -> str:
+        return (
+            f"{self.kind} cannot be pickled: its connections and locks belong to this process. Send the settings to "
+            "the other process, and make a container there: Container(groups=[Dependencies], "
+            "context={ReplicationSettings: settings})."
         )
 
 

@@ -19,6 +19,7 @@ from modern_di_replicas.cluster.engines.read_connections import (
     asks_to_stream,
 )
 from modern_di_replicas.cluster.failures import Failure
+from modern_di_replicas.cluster.of_process import OfProcess
 from modern_di_replicas.cluster.waiting import wait_for
 from modern_di_replicas.intent import Intent, is_primary_declared
 from modern_di_replicas.observability.request import note_decision
@@ -37,7 +38,7 @@ _DECLARED: typing.Final = (Cause.USE_PRIMARY, "use_primary()")
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
-class ReplicaSession(UnsentWritesSession):
+class ReplicaSession(UnsentWritesSession, OfProcess):
     """The synchronous half of a `RoutedSession` that reads from a replica: all of the routing.
 
     It reads on a connection of its own, `_reading`, which the `Session` is only lent: what becomes of a replica

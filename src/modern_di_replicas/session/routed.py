@@ -12,6 +12,7 @@ from modern_di_replicas.cluster.engines.either import sync_of
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
+from modern_di_replicas.cluster.of_process import OfProcess
 from modern_di_replicas.consistency.client import note_session
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
@@ -25,7 +26,7 @@ from modern_di_replicas.session.shadow import report_writes
 from modern_di_replicas.session.unit_of_work import UnitOfWork
 
 
-class RoutedSession(AsyncSession):
+class RoutedSession(AsyncSession, OfProcess):
     """The `AsyncSession` that is injected: its unit of work stays on one server, or moves to the primary for good.
 
     On a replica, statements run in autocommit (see `ReplicationSettings.read_isolation`). A write that can be

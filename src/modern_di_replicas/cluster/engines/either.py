@@ -6,13 +6,14 @@ import typing
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from modern_di_replicas.cluster.of_process import OfProcess
 from modern_di_replicas.intent import Intent
 
 
 AnyEngine: typing.TypeAlias = AsyncEngine | Engine
 
 
-class Role:
+class Role(OfProcess):
     """What an engine of ours is in both halves; all that it does is done to `sync_engine`."""
 
     sync_engine: Engine
