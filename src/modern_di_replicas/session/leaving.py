@@ -44,6 +44,9 @@ class LeavingSession(GuardedSession):
     _intent: Intent
     _primary: Engine | Connection
     _reading: dict[Engine, Connection]
+    _replica: OneReplicaRole
+    _engine: Engine
+    _autocommit: bool
 
     def _read_from(self, replica: OneReplicaRole) -> None:
         self._replica = replica

@@ -54,6 +54,7 @@ class ReplicaSession(UnsentWritesSession, OfProcess):
     """Whether a task is taking the first connection."""
     _streams: bool = False
     _catch_up: CatchUpRole | None = None
+    _bound: Engine
     _given_join_mode: JoinTransactionMode
 
     def route(

@@ -18,7 +18,7 @@ from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.observability.request import keeps_decisions, note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
-from modern_di_replicas.session.composed import OwnClass, combined
+from modern_di_replicas.session.composed import OwnClass, check_attributes, combined
 from modern_di_replicas.session.get_by_key import GetByKeySession
 from modern_di_replicas.session.in_flight import InFlightSession
 from modern_di_replicas.session.replica import ReplicaSession
@@ -94,6 +94,8 @@ class RoutedSession(AsyncSession, OfProcess):
         catch_up = engine if isinstance(engine, CatchUpEngine) else None
         replica = typing.cast(OneReplicaEngine, engine if catch_up is None else catch_up.candidate)
         super().__init__(replica, sync_session_class=_class_of(own, ReplicaSession), **options)
+        if own is not Session:
+            check_attributes(self.sync_session)
         on_primary = replica.options
         if isolation := _isolation_of(self._intent):
             on_primary = {**on_primary, **isolation}
@@ -114,6 +116,8 @@ class RoutedSession(AsyncSession, OfProcess):
         if isinstance(chosen, AsyncEngine) and (isolation := _isolation_of(intent)):
             chosen = chosen.execution_options(**isolation)
         super().__init__(chosen, sync_session_class=_class_of(own, GetByKeySession), **options)
+        if own is not Session:
+            check_attributes(self.sync_session)
         if decision.cause is Cause.SHADOW and isinstance(chosen, PrimaryEngine) and chosen.hooks is not None:
             report_writes(self.sync_session, chosen.hooks, endpoint=intent.endpoint)
 

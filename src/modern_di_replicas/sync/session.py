@@ -17,6 +17,7 @@ from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.observability.request import keeps_decisions, note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
+from modern_di_replicas.session.composed import check_class
 from modern_di_replicas.session.replica import ReplicaSession
 from modern_di_replicas.session.shadow import report_writes
 from modern_di_replicas.session.unit_of_work import UnitOfWork
@@ -89,6 +90,7 @@ class RoutedSession(_Routing):
     def __init_subclass__(cls, **options: typing.Any) -> None:
         """Put the session classes of the application before ours, whose `super()` they then have."""
         super().__init_subclass__(**options)
+        check_class(cls)
         own = [base for base in cls.__bases__ if issubclass(base, Session) and not issubclass(base, RoutedSession)]
         if own:
             # In the order of `class S(RoutedSession, Own)`, what a method of `Own` gives to its `super()` would not be
