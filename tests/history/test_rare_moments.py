@@ -30,6 +30,8 @@ class Worker:
             primary=cluster.primary.url,
             replicas=[replica.url for replica in cluster.replicas],
             probe_interval=dt.timedelta(hours=1).total_seconds(),
+            # How long is waited for a primary that is gone.
+            connect_timeout=1.0,
         )
         self.container = Container(groups=[Dependencies], context={ReplicationSettings: settings})
         self.app = fastapi.FastAPI()

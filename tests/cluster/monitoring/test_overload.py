@@ -32,19 +32,21 @@ SETTINGS: dict[str, typing.Any] = {
     "primary_pool_timeout": 60,
     "replica_pool_timeout": 60,
 }
+OVERLOADED = 3 * SETTINGS["probe_timeout"]
+"""In seconds: every probe of that time is late."""
 
 
 async def block_the_loop() -> None:
     """Compute something, or call a blocking client, in a coroutine."""
     await asyncio.sleep(0)
-    time.sleep(3)  # noqa: ASYNC251  # that is the fault
+    time.sleep(OVERLOADED)  # noqa: ASYNC251  # that is the fault
 
 
 async def burn_processors() -> None:
     """Let other processes take every processor."""
     burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]  # noqa: ASYNC220
     try:
-        await asyncio.sleep(3)
+        await asyncio.sleep(OVERLOADED)
     finally:
         for burner in burners:
             burner.kill()
@@ -53,7 +55,7 @@ async def burn_processors() -> None:
 
 async def nothing() -> None:
     """Only the clients: ten times as many as there are connections."""
-    await asyncio.sleep(1)
+    await asyncio.sleep(OVERLOADED)
 
 
 async def read(servers: Servers) -> str:
@@ -137,11 +139,12 @@ def test_no_healthy_server_is_ejected_by_overload(
 async def test_a_silent_server_is_found_though_the_loop_is_often_late(disposable_cluster: LocalCluster) -> None:
     """INVARIANT: lateness buys a server time, but not for ever."""
     replica = disposable_cluster.replicas[0]
-    async with serving(disposable_cluster, **SETTINGS) as servers, Monitor(servers.replica):
+    settings = {**SETTINGS, "probe_timeout": 0.2}
+    async with serving(disposable_cluster, **settings) as servers, Monitor(servers.replica):
         await asyncio.to_thread(replica.freeze)
 
         def is_down() -> bool:
-            time.sleep(0.15)  # longer than a part of the timeout
+            time.sleep(0.06)  # longer than a part of the timeout
             snapshot = servers.replica.snapshot
             return snapshot is not None and not snapshot.servers[f"127.0.0.1:{replica.port}"].up
 
