@@ -130,28 +130,6 @@ async def test_a_callable_that_is_no_class_is_refused_on_both_servers(shop_clust
             assert caught.value.field == "sync_session_class"
 
 
-class WithMethod(Session):
-    def escalate(self) -> None: ...
-
-
-class WithAttribute(Session):
-    def __init__(self, *args: typing.Any, **options: typing.Any) -> None:
-        super().__init__(*args, **options)
-        self._primary = "of an accounting system"
-
-
-@pytest.mark.parametrize(("own", "name"), [(WithMethod, "escalate"), (WithAttribute, "_primary")])
-async def test_a_class_that_has_names_of_the_routing_is_refused_on_both_servers(
-    shop_cluster: LocalCluster, own: type[Session], name: str
-) -> None:
-    """Each of the two would take the other's attribute for its own, on a replica only."""
-    async with serving(shop_cluster) as servers:
-        for engine in engines(servers):
-            with pytest.raises(ConfigurationError, match=f"rename {name}:") as caught:
-                RoutedSession(engine, sync_session_class=own)
-            assert caught.value.field == "sync_session_class"
-
-
 async def test_a_get_bind_of_the_application_has_chosen(shop_cluster: LocalCluster) -> None:
     """INVARIANT: what it sends elsewhere runs there once, and its errors are no fault of the replica."""
     refused: list[object] = []

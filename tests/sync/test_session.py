@@ -261,16 +261,6 @@ def test_sessionmaker_and_scoped_session_make_it(servers: Servers) -> None:
         assert not session.autoflush
 
 
-def test_a_class_that_has_names_of_the_routing_is_refused() -> None:
-    """Each of the two would take the other's attribute for its own."""
-
-    class Own(Session):
-        label = "of a product"
-
-    with pytest.raises(ConfigurationError, match="rename label:"):
-        type("Combined", (RoutedSession, Own), {})
-
-
 def test_what_cannot_work_is_refused(servers: Servers) -> None:
     """Two engines, or two phases, are configuration errors."""
     with pytest.raises(ConfigurationError, match="bind"):

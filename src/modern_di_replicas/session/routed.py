@@ -18,11 +18,12 @@ from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.observability.request import keeps_decisions, note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
-from modern_di_replicas.session.composed import OwnClass, check_attributes, combined
+from modern_di_replicas.session.composed import OwnClass, combined
 from modern_di_replicas.session.get_by_key import GetByKeySession
 from modern_di_replicas.session.in_flight import InFlightSession
 from modern_di_replicas.session.replica import ReplicaSession
 from modern_di_replicas.session.shadow import report_writes
+from modern_di_replicas.session.taken_names import check_attributes
 from modern_di_replicas.session.unit_of_work import UnitOfWork
 
 
