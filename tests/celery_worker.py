@@ -1,8 +1,12 @@
-"""A worker of Celery for another process: `celery --app tests.celery_worker:app worker`."""
+"""A worker of Celery for another process: `celery --app tests.celery_worker:app worker`.
+
+Its main process uses the engines before it forks.
+"""
 
 import os
 import pathlib
 import signal
+import time
 import typing
 
 import celery
@@ -11,17 +15,21 @@ from modern_di_celery import DITask, FromDI
 from sqlalchemy.orm import Session
 
 import modern_di_replicas.celery
-from modern_di_replicas import ReplicationSettings, read_intent
-from tests.carrying import READ
+from modern_di_replicas import Intent, ReplicationSettings, read_intent
+from modern_di_replicas.sync import ReplicaEngine, unit_of_work
+from tests.carrying import READ, WRITE
 
 
-app = celery.Celery("killed", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
-app.conf.task_default_queue = "killed"
+InSession = typing.Annotated[Session, FromDI(Session)]
+
+app = celery.Celery("forked", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
+app.conf.task_default_queue = os.environ["QUEUE"]
+app.conf.worker_hijack_root_logger = False
 
 
 @app.task(base=DITask, name="dies_once", acks_late=True, reject_on_worker_lost=True)  # type: ignore[untyped-decorator]
 @read_intent
-def dies_once(mark: str, session: typing.Annotated[Session, FromDI(Session)]) -> tuple[int, bool]:
+def dies_once(mark: str, session: InSession) -> tuple[int, bool]:
     """Read, and be killed in the middle when it is the first to do so."""
     amount, is_replica = session.execute(READ).one()
     if not pathlib.Path(mark).exists():
@@ -30,12 +38,49 @@ def dies_once(mark: str, session: typing.Annotated[Session, FromDI(Session)]) ->
     return amount, is_replica
 
 
+@app.task(base=DITask, name="writes")  # type: ignore[untyped-decorator]
+def writes(session: InSession) -> None:
+    session.execute(WRITE)
+    session.commit()
+
+
+@app.task(base=DITask, name="meets")  # type: ignore[untyped-decorator]
+@read_intent
+def meets(
+    folder: str, session: InSession, replicas: typing.Annotated[ReplicaEngine, FromDI(ReplicaEngine)]
+) -> dict[str, typing.Any]:
+    """Read when two processes do this at once."""
+    marks = pathlib.Path(folder)
+    (marks / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(marks.iterdir())) < 2:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.01)
+    amount, is_replica = session.execute(READ).one()
+    return {
+        "process": os.getpid(),
+        "parent": os.getppid(),
+        "connection": session.connection().connection.dbapi_connection.info.backend_pid,  # type: ignore[union-attr]
+        "saw": (amount, is_replica),
+        "is_watched": replicas.topology.watcher is not None,
+    }
+
+
 container = Container(
     groups=[modern_di_replicas.celery.Dependencies],
     context={
         ReplicationSettings: ReplicationSettings(
-            primary=os.environ["PRIMARY_URL"], replicas=os.environ["REPLICA_URLS"].split()
+            primary=os.environ["PRIMARY_URL"], replicas=os.environ["REPLICA_URLS"].split(), application_name="forked"
         )
     },
 )
 modern_di_replicas.celery.setup_replicas(app, container)
+
+
+@celery.signals.worker_init.connect  # type: ignore[untyped-decorator]
+def use(**_: object) -> None:
+    """Use the engines in the main process."""
+    for intent in (Intent.read(), Intent.write()):
+        with unit_of_work(container, intent=intent) as unit:
+            unit.resolve(Session).execute(READ)

@@ -5,7 +5,9 @@ import collections.abc
 import contextlib
 import datetime as dt
 import functools
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -21,13 +23,14 @@ from sqlalchemy.orm import Session
 
 import modern_di_replicas.celery
 import modern_di_replicas.sync
-from modern_di_replicas import ConfigurationError, Intent, carried_token, read_intent
+from modern_di_replicas import ConfigurationError, Intent, ReplicationSettings, carried_token, read_intent
 from modern_di_replicas.consistency.carrying import CARRIED
 from modern_di_replicas.consistency.client import known_client
 from modern_di_replicas.sync import unit_of_work
 from modern_di_replicas.testing import LocalCluster
 from tests.carrying import PRIMARY, READ, REPLICA, WRITE, check_jobs, create_stock, replay_paused
 from tests.sync.conftest import settings_of
+from tests.waiting import until
 
 
 InSession = typing.Annotated[Session, FromDI(Session)]
@@ -161,31 +164,89 @@ def test_a_task_whose_token_says_nothing_reads_the_primary(stock: LocalCluster, 
         assert app.tasks["another_unit"].delay().get(30) == [False, True]
 
 
+@contextlib.contextmanager
+def forking(cluster: LocalCluster, redis_url: str, *, queue: str, processes: int) -> collections.abc.Iterator[int]:
+    """Run a worker that forks, in a process of its own; give its process id, and end it as an operator does."""
+    settings = settings_of(cluster)
+    environment = {
+        **os.environ,
+        "REDIS_URL": redis_url,
+        "QUEUE": queue,
+        "PRIMARY_URL": settings.declared_primary.url,
+        "REPLICA_URLS": " ".join(replica.url for replica in settings.servers),
+    }
+    command = [sys.executable, "-m", "celery", "--app", "tests.celery_worker:app", "worker"]
+    options = ["--pool", "prefork", "--concurrency", str(processes)]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "CRITICAL"]
+    worker = subprocess.Popen([*command, *options, *quiet], env=environment, stdout=subprocess.DEVNULL)  # noqa: S603  # ours
+    try:
+        yield worker.pid
+        worker.terminate()  # a warm shutdown
+        assert worker.wait(60) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def queued(redis_url: str, queue: str) -> celery.Celery:
+    """Return what queues tasks for a worker that forks."""
+    app = celery.Celery("forked", broker=redis_url, backend=redis_url)
+    app.conf.task_default_queue = queue
+    container = Container(
+        groups=[modern_di_replicas.celery.Dependencies],
+        context={ReplicationSettings: ReplicationSettings(primary="postgresql+psycopg://nowhere/db")},
+    )
+    modern_di_replicas.celery.setup_replicas(app, container)
+    return app
+
+
 @pytest.mark.slow
 def test_a_task_whose_worker_was_killed_in_the_middle_is_done_by_another(
-    stock: LocalCluster, redis_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    stock: LocalCluster, redis_url: str, tmp_path: pathlib.Path
 ) -> None:
     """In a forked process, of a worker in a process of its own: its message comes again, with what it carries."""
-    settings = settings_of(stock)
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    monkeypatch.setenv("PRIMARY_URL", settings.declared_primary.url)
-    monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in settings.servers))
-    from tests.celery_worker import app, container  # noqa: PLC0415  # made of the environment
+    mark = tmp_path / "killed"
+    app = queued(redis_url, "dies")
+    with forking(stock, redis_url, queue="dies", processes=1), replay_paused(stock):
+        chain = celery.chain(app.signature("writes"), app.signature("dies_once", (str(mark),), immutable=True))
+        assert chain.delay().get(60) == [1, PRIMARY]
+        assert mark.exists()
 
-    command = ["-m", "celery", "--app", "tests.celery_worker:app", "worker"]
-    options = ["--concurrency", "1", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    worker = subprocess.Popen([sys.executable, *command, *options], stderr=subprocess.DEVNULL)  # noqa: S603  # ours
-    try:
-        with container, replay_paused(stock), unit_of_work(container) as unit:
-            session = unit.resolve(Session)
-            session.execute(WRITE)
-            session.commit()
-            mark = tmp_path / "killed"
-            assert app.tasks["dies_once"].delay(str(mark)).get(60) == [1, PRIMARY]
-            assert mark.exists()
-    finally:
-        worker.terminate()
-        worker.wait()
+
+@pytest.mark.slow
+async def test_the_processes_of_a_worker_have_connections_and_monitors_of_their_own(
+    stock: LocalCluster, redis_url: str, tmp_path: pathlib.Path
+) -> None:
+    """Forked after the engines were used. One that is killed is replaced, and at the end no connection is left."""
+
+    def connections(like: str) -> int:
+        count = f"SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '{like}'"  # noqa: S608  # ours
+        return int(stock.primary.execute(count))
+
+    def meet(number: int) -> list[dict[str, typing.Any]]:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        sent = [app.send_task("meets", (str(folder),)) for _ in range(2)]
+        met = [one.get(60) for one in sent]
+        assert {one["parent"] for one in met} == {worker}
+        assert all(one["is_watched"] for one in met)
+        assert len({one["process"] for one in met}) == len({one["connection"] for one in met}) == 2
+        return met
+
+    app = queued(redis_url, "meets")
+    with forking(stock, redis_url, queue="meets", processes=2) as worker:
+        first = await asyncio.to_thread(meet, 1)
+        assert [one["saw"] for one in first] == [[0, REPLICA]] * 2
+        assert connections("forked-monitor") == 3, "of the main process, and of each that it has forked"
+        killed = first[0]["process"]
+        os.kill(killed, signal.SIGKILL)
+        second = await asyncio.to_thread(meet, 2)
+        assert killed not in {one["process"] for one in second}
+        assert first[1]["process"] in {one["process"] for one in second}
+        with replay_paused(stock):
+            chain = celery.chain(app.signature("writes"), app.signature("dies_once", (str(tmp_path),), immutable=True))
+            assert await asyncio.to_thread(chain.delay().get, 60) == [1, PRIMARY]
+    await until(lambda: not connections("forked%"))
 
 
 def test_an_eager_task_reads_what_was_written_before_it(stock: LocalCluster, app: celery.Celery) -> None:
