@@ -57,7 +57,8 @@ def through_pooler(url: str) -> str:
     """Return the URL of a server through a pooler that runs until the tests end."""
     server = str(make_url(url).set(database=None, query={}))
     if server not in _shared:
-        _shared[server] = Pooler(url, "*", default_pool_size="20")  # some tests hold several transactions open
+        # Some tests hold several transactions open. And a pooler accepts the clients of a server that is stopped.
+        _shared[server] = Pooler(url, "*", default_pool_size="20", query_wait_timeout="2")
     return _shared[server].url(url)
 
 

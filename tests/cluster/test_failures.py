@@ -57,6 +57,21 @@ def test_what_the_server_says_on_a_connection_that_is_gone(state: str | None, me
 
 
 @pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("query_wait_timeout", Failure.TROUBLED),
+        # The first client after an outage is told this, and the next one is served.
+        ("server login has been failing, try again later (server_login_retry)", Failure.LOST),
+        ("server conn crashed?", Failure.LOST),
+    ],
+)
+def test_a_pooler_that_has_let_a_client_wait_in_vain_is_not_asked_again(text: str, meaning: Failure) -> None:
+    """INVARIANT: each attempt would wait as long again; what else a pooler says is over at the next one."""
+    assert judge("08P01", lost=True, text=text) is meaning
+    assert judge("08P01", lost=False, text=text) is Failure.LOST
+
+
+@pytest.mark.parametrize(
     ("error", "state", "meaning"),
     [
         (ConnectionRefusedError(), None, Failure.DOWN),

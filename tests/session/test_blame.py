@@ -19,6 +19,7 @@ from benchmarks.wire import Wire
 from modern_di_replicas import RoutedSession
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.driver import only_on, server_settings
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.session.models import Item
 from tests.session.test_faults import engine_of
@@ -161,7 +162,9 @@ async def cut(watched: Watched, wire: Wire) -> None:  # noqa: ARG001
     wire.cut()
 
 
-@pytest.mark.parametrize("fault", [end_backends, cut])
+@pytest.mark.parametrize(
+    "fault", [end_backends, pytest.param(cut, marks=not_behind_a_pooler("it refuses clients until its next login"))]
+)
 @pytest.mark.parametrize("moment", ["idle", "executing", "between statements", "streaming"])
 @pytest.mark.parametrize("primary_reads", [True, False])
 async def test_a_lost_connection_is_replaced_and_blames_no_server(
@@ -254,7 +257,7 @@ async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster
 @pytest.mark.parametrize(
     "way",
     [
-        "statement_timeout",
+        pytest.param("statement_timeout", marks=not_behind_a_pooler("it refuses settings of a connection")),
         "pg_cancel_backend",
         pytest.param("command_timeout", marks=only_on("asyncpg", "psycopg has no such limit")),
         "cancelled task",
@@ -326,6 +329,7 @@ async def test_ending_backends_all_the_time_fails_no_read_and_ejects_no_replica(
             ended.set()
 
 
+@not_behind_a_pooler("it accepts clients while its server is down; the monitor notices that")
 async def test_a_replica_that_cannot_be_connected_to_is_ejected(disposable_shop: LocalCluster) -> None:
     """A new connection is tried before anybody is kept from the replica, and it is refused."""
     async with one_replica(disposable_shop) as watched:

@@ -16,6 +16,7 @@ from modern_di_replicas import RoutedSession, WriteOnReplicaError
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.driver import UNREACHABLE, only_on
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.session.models import Account, Item
 
@@ -125,6 +126,7 @@ async def test_a_statement_on_a_frozen_replica_is_run_again_as_soon_as_it_is_dec
         replica.thaw()
 
 
+@not_behind_a_pooler("it accepts clients while its server is down, and each connection takes until its timeout")
 async def test_a_replica_that_refuses_connections_costs_a_reader_nothing(
     disposable_shop: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -172,6 +174,7 @@ async def test_a_full_pool_escalates_without_resting_the_replica(shop_cluster: L
             assert after.decision.server != "primary"
 
 
+@not_behind_a_pooler("the error is the pooler's")
 async def test_a_primary_that_fails_too_raises_its_own_error(disposable_shop: LocalCluster) -> None:
     """There is nobody behind the primary."""
     for server in disposable_shop.servers:

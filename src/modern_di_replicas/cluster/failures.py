@@ -47,7 +47,7 @@ class Failure(enum.Enum):
     OWN = "it is the application's error, or a time limit: no other server would do better"
 
 
-def judge(sqlstate: str | None, *, lost: bool) -> Failure:
+def judge(sqlstate: str | None, *, lost: bool, text: str = "") -> Failure:
     """Return what an error means that the driver raised while it executed a statement.
 
     Everything a server reports is taken for the replica's fault, but for time limits: a replica may lack a table
@@ -56,9 +56,13 @@ def judge(sqlstate: str | None, *, lost: bool) -> Failure:
     Args:
         sqlstate: what the server said; None when it said nothing.
         lost: whether the connection is gone.
+        text: what the server, or a pooler in front of it, said in words.
 
     """
     state = sqlstate or ""
+    if lost and state == "08P01" and "query_wait_timeout" in text:
+        # pgbouncer, whose connections are all in use or cannot be made: another attempt would wait as long again.
+        return Failure.TROUBLED
     if state == REFUSED_WRITE:
         return Failure.WRITE
     if state in _LIMITED:

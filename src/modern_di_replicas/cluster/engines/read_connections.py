@@ -153,7 +153,7 @@ class SessionReads:
                 return
         if self.driver.is_lost(error) or self.driver.is_closed(connection.connection.driver_connection):
             context.is_disconnect = True
-        failure = judge(self.driver.sqlstate(error), lost=context.is_disconnect)
+        failure = judge(self.driver.sqlstate(error), lost=context.is_disconnect, text=str(error))
         context.is_disconnect = context.is_disconnect or failure is Failure.LOST
         blame(error, failure)
 
