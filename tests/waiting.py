@@ -1,8 +1,10 @@
-"""The one way in which tests wait: for a condition, with a bound."""
+"""How tests wait: for a condition, with a bound; in a coroutine, or in a thread."""
 
 import asyncio
 import collections.abc
 import inspect
+
+from modern_di_replicas.testing.waiting import wait_until
 
 
 Condition = collections.abc.Callable[[], bool | collections.abc.Awaitable[bool]]
@@ -23,3 +25,14 @@ async def until(condition: Condition, *, seconds: float = 30.0) -> None:
 async def _holds(condition: Condition) -> bool:
     answer = condition()
     return await answer if inspect.isawaitable(answer) else answer
+
+
+def wait_for(condition: collections.abc.Callable[[], bool], *, seconds: float = 30.0) -> None:
+    """Wait until a condition holds, which another process or thread makes true; this thread waits, and nothing else.
+
+    Raises:
+        TimeoutError: it does not hold in time.
+
+    """
+    if not wait_until(condition, timeout=seconds):
+        raise TimeoutError

@@ -94,7 +94,7 @@ async def test_a_worker_that_starts_without_a_primary_reads_what_the_replicas_ar
         token, beyond = await now(servers), await ahead(servers)
     await asyncio.to_thread(disposable_cluster.catch_up)
     await asyncio.to_thread(disposable_cluster.primary.stop, "immediate")
-    async with serving(disposable_cluster) as servers, Monitor(servers.replica):
+    async with serving(disposable_cluster, connect_timeout=0.5) as servers, Monitor(servers.replica):
         async with reading(servers, after=token) as session:
             assert await session.scalar(WHERE)
         async with reading(servers, after=beyond) as session:
@@ -251,12 +251,14 @@ class Asking:
 
 async def test_with_no_replica_left_nobody_waits(disposable_cluster: LocalCluster) -> None:
     """The group has none that serves any more: the primary reads."""
-    async with serving(disposable_cluster, probe_interval=3.0) as servers, Monitor(servers.replica):
+    async with serving(disposable_cluster, probe_interval=60.0) as servers, Monitor(servers.replica):
         session = reading(servers, after=await ahead(servers))
         topology = servers.replica.topology
         for replica in disposable_cluster.replicas:
             await asyncio.to_thread(replica.stop, "immediate")
-        await until(lambda: not topology.serving(None))
+        for server in topology.serving(None):
+            server.health.declare_down()  # as the monitor does at its next probe, which is far away
+        assert not topology.serving(None)
         freshness = Freshness(after=(await ahead(servers),))
         read = FreshRead(topology=topology, freshness=freshness, group=None, affinity=None, wait=600.0)
         assert await catch_up(read, first="gone") is None

@@ -4,12 +4,12 @@ import asyncio
 import contextvars
 import os
 import threading
-import time
 
 import pytest
 
 from modern_di_replicas.cluster.background import Background
 from modern_di_replicas.cluster.waiting import Deadline, Signal, complete
+from tests.waiting import wait_for
 
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
@@ -151,12 +151,11 @@ def test_a_deadline_calls_only_where_a_block_takes_longer() -> None:
         pass
     assert not deadline.has_passed
     with Deadline(0.0, lambda: called.append("late")) as deadline:
-        until = time.monotonic() + 10
-        while not called and time.monotonic() < until:
-            time.sleep(0.001)
+        wait_for(lambda: bool(called))
     assert deadline.has_passed
     assert called == ["late"]
-    with Deadline(0.01, lambda: called.append("after")) as deadline:
+    with Deadline(0.01, lambda: called.append("after")):
         pass
-    time.sleep(0.03)
-    assert called == ["late"]
+    with Deadline(0.02, lambda: called.append("later")):
+        wait_for(lambda: called[-1] == "later")  # the one before has passed by then
+    assert called == ["late", "later"]

@@ -20,6 +20,7 @@ from modern_di_replicas.sync.engines import create_primary_engine
 from modern_di_replicas.testing import LocalCluster
 from tests.drivers.test_psycopg_sync_connection import connected
 from tests.sync.conftest import settings_of, synchronous
+from tests.waiting import wait_for
 
 
 def test_an_engine_has_the_driver_of_its_half() -> None:
@@ -131,8 +132,7 @@ def test_terminating_wakes_the_thread_that_waits(replicated_cluster: LocalCluste
 
         thread = threading.Thread(target=wait)
         thread.start()
-        while not connection.lock.locked():
-            time.sleep(0.001)
+        wait_for(connection.lock.locked)
         driver.terminate(connection)
         thread.join(10)
         assert len(errors) == 1

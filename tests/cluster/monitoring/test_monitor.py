@@ -56,7 +56,8 @@ async def write(servers: Servers) -> int:
 async def watched(cluster: LocalCluster) -> collections.abc.AsyncIterator[Servers]:
     cluster.primary.execute("CREATE TABLE written (n serial PRIMARY KEY)")
     cluster.catch_up()
-    async with serving(cluster, probe_interval=0.1, primary_pool_timeout=5) as servers, Monitor(servers.replica):
+    settings: dict[str, typing.Any] = {"probe_interval": 0.1, "primary_pool_timeout": 5, "connect_timeout": 1.0}
+    async with serving(cluster, **settings) as servers, Monitor(servers.replica):
         yield servers
 
 
@@ -169,7 +170,7 @@ async def test_a_fenced_primary_gets_no_write_while_nobody_else_is_known(disposa
     former, unlisted, standby = disposable_cluster.servers
     former.execute("CREATE TABLE written (n serial PRIMARY KEY)")
     disposable_cluster.catch_up()
-    settings: dict[str, typing.Any] = {"replicas": [standby.url], "probe_interval": 0.1}
+    settings: dict[str, typing.Any] = {"replicas": [standby.url], "probe_interval": 0.1, "connect_timeout": 0.5}
     async with serving(disposable_cluster, **settings) as servers, Monitor(servers.replica):
         assert await write(servers) == former.port
         disposable_cluster.catch_up()

@@ -14,6 +14,7 @@ from modern_di_replicas.cluster.pools.replaceable import RETURNED
 from modern_di_replicas.cluster.pools.threaded import ThreadedPool
 from modern_di_replicas.testing import LocalCluster
 from tests.sync.conftest import serving, synchronous
+from tests.waiting import wait_for
 
 
 def test_threads_that_wait_go_on_to_the_pool_that_replaced_theirs(replicated_cluster: LocalCluster) -> None:
@@ -33,9 +34,7 @@ def test_threads_that_wait_go_on_to_the_pool_that_replaced_theirs(replicated_clu
     for thread in waiting:
         thread.start()
     pool = typing.cast(typing.Any, engine.pool)
-    deadline = time.monotonic() + 30
-    while pool._waiting < len(waiting) and time.monotonic() < deadline:  # noqa: SLF001  # nothing else tells
-        time.sleep(0.01)
+    wait_for(lambda: pool._waiting == len(waiting))  # noqa: SLF001  # nothing else tells
     connections.terminate()
     for thread in waiting:
         thread.join(10)
