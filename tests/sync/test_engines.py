@@ -2,8 +2,10 @@
 
 import dataclasses
 import datetime as dt
+import sys
 import threading
 import time
+import types
 import typing
 import weakref
 
@@ -13,6 +15,7 @@ from sqlalchemy.orm import sessionmaker
 
 from modern_di_replicas import (
     Bounded,
+    ConfigurationError,
     Intent,
     NoReplicaAvailable,
     PrimaryUnavailable,
@@ -28,6 +31,7 @@ from modern_di_replicas.observability.hook import Event
 from modern_di_replicas.observability.request import decisions_in
 from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.sync import Monitor, RoutedSession, processes
+from modern_di_replicas.sync.engines import create_primary_engine
 from modern_di_replicas.testing import LocalCluster
 from tests.sync.conftest import Servers, serving
 
@@ -292,3 +296,17 @@ def test_a_child_process_forgets_what_asked_for_it(monkeypatch: pytest.MonkeyPat
     del thing
     processes._forget()  # noqa: SLF001
     assert told == ["forget"]
+
+
+def test_where_gevent_replaces_threads_no_engine_is_made_and_none_connects(
+    shop: ReplicationSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even one that was made before, as by `gunicorn --preload --worker-class gevent`."""
+    monkeys = types.SimpleNamespace(is_module_patched=lambda name: name == "threading")
+    with serving(shop) as servers:
+        monkeypatch.setitem(sys.modules, "gevent.monkey", monkeys)
+        for session in (servers.session(), RoutedSession(servers.primary)):
+            with pytest.raises(ConfigurationError, match="gthread"), session:
+                session.scalar(IN_RECOVERY)
+    with pytest.raises(ConfigurationError, match="gthread"):
+        create_primary_engine(shop)

@@ -70,10 +70,15 @@ class Background:
         """Run a coroutine in the loop, in the context of the caller, and return its result.
 
         Raises:
+            ConfigurationError: gevent or eventlet has replaced the threads of this process.
             RuntimeError: it is called in the loop's own thread, by a hook for instance, which would wait for ever.
 
         """
-        loop = self.loop
+        try:
+            loop = self.loop
+        except ConfigurationError:
+            coroutine.close()
+            raise
         if threading.current_thread() is self._thread:
             coroutine.close()
             msg = "this thread watches the servers: do not use a session or an engine in it, as in a hook"

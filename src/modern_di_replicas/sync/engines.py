@@ -4,9 +4,10 @@ import collections.abc
 import typing
 
 import sqlalchemy
-from sqlalchemy import Connection, Engine, PoolProxiedConnection
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
 from sqlalchemy.engine.base import OptionEngine
 
+from modern_di_replicas.cluster.background import check_threads
 from modern_di_replicas.cluster.commits import Writes
 from modern_di_replicas.cluster.engines.catch_up import CatchUpRole, OneWithOptions
 from modern_di_replicas.cluster.engines.create import Half, create_primary, create_replicas
@@ -246,8 +247,16 @@ def _one_replica(
 
 
 def _create(url: str, **options: typing.Any) -> Engine:
+    check_threads()
     # Looked up when it is called: instrumentation replaces `create_engine` after this module was imported.
-    return sqlalchemy.create_engine(url, **options)
+    engine = sqlalchemy.create_engine(url, **options)
+    # A server may load the application first, and replace the threads in its workers.
+    event.listen(engine, "do_connect", _check_threads)
+    return engine
+
+
+def _check_threads(*_: object) -> None:
+    check_threads()
 
 
 SYNCHRONOUS: typing.Final = Half(
@@ -265,7 +274,8 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
     """Return the engine of the primary; nothing is connected yet.
 
     Raises:
-        ConfigurationError: the URLs name another driver than psycopg.
+        ConfigurationError: the URLs name another driver than psycopg, or gevent or eventlet has replaced the threads of
+            this process.
 
     """
     if settings.driver.scheme != SCHEME:
