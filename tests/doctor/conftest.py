@@ -14,10 +14,3 @@ def good_cluster() -> collections.abc.Iterator[LocalCluster]:
     """Give a cluster without a fault; tests that plant one remove it."""
     with LocalCluster(settings=GOOD) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def cluster_to_break() -> collections.abc.Iterator[LocalCluster]:
-    """Give a cluster without a fault to one test."""
-    with LocalCluster(settings=GOOD) as cluster:
-        yield cluster

@@ -21,6 +21,7 @@ from modern_di_replicas.doctor.findings import Finding
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from modern_di_replicas.testing.server import free_port
 from modern_di_replicas.testing.waiting import wait_until
+from tests.waiting import until
 
 
 def settings_of(cluster: LocalCluster, **options: typing.Any) -> ReplicationSettings:
@@ -81,16 +82,16 @@ async def test_roles_that_are_the_wrong_way_round(good_cluster: LocalCluster) ->
     assert {("role", address(replica)), ("role", "other")} <= kinds(findings)
 
 
-async def test_a_replica_of_another_cluster(good_cluster: LocalCluster, cluster_to_break: LocalCluster) -> None:
+async def test_a_replica_of_another_cluster(good_cluster: LocalCluster, replicated_cluster: LocalCluster) -> None:
     """Its rows would be those of another system."""
-    stranger = Replica(cluster_to_break.replicas[0].url, "stranger")
+    stranger = Replica(replicated_cluster.replicas[0].url, "stranger")
     findings = await found(settings_of(good_cluster, replicas=[stranger]))
     assert ("system", "stranger") in kinds(findings)
 
 
-async def test_a_standby_that_was_left_behind_by_a_promotion(cluster_to_break: LocalCluster) -> None:
+async def test_a_standby_that_was_left_behind_by_a_promotion(disposable_cluster: LocalCluster) -> None:
     """It still streams from the former primary."""
-    _, first, second = cluster_to_break.servers
+    _, first, second = disposable_cluster.servers
     first.promote()
     findings = await found(ReplicationSettings(primary=first.url, replicas=[Replica(second.url, "left")]))
     assert ("timeline", "left") in kinds(findings)
@@ -122,16 +123,18 @@ async def test_a_replay_that_is_paused(good_cluster: LocalCluster) -> None:
     assert kinds(findings) == {("replay-paused", replica.name)}
 
 
-async def test_a_replica_that_lags(cluster_to_break: LocalCluster) -> None:
+async def test_a_replica_that_lags(good_cluster: LocalCluster) -> None:
     """Its WAL receiver hangs, as on a network that loses everything."""
-    replica = cluster_to_break.replicas[0]
+    replica = good_cluster.replicas[0]
     receiver = int(replica.execute("SELECT pid FROM pg_stat_wal_receiver"))
     os.kill(receiver, signal.SIGSTOP)
     try:
-        cluster_to_break.primary.execute("CREATE TABLE late (n int)")
-        findings = await found(settings_of(cluster_to_break, max_lag=dt.timedelta(seconds=0.2)))
+        good_cluster.primary.execute("CREATE TABLE late (n int)")
+        findings = await found(settings_of(good_cluster, max_lag=dt.timedelta(seconds=0.2)))
     finally:
         os.kill(receiver, signal.SIGCONT)
+        good_cluster.primary.execute("DROP TABLE late")
+        good_cluster.catch_up()
     (finding,) = [finding for finding in findings if finding.kind == "lag"]
     assert finding.server == replica.name
     assert "bytes of WAL behind after" in finding.message
@@ -159,15 +162,24 @@ async def test_a_slot_that_is_not_used(good_cluster: LocalCluster) -> None:
     assert "'forgotten' is not used by anybody" in finding.message
 
 
-async def test_a_replica_without_a_slot(cluster_to_break: LocalCluster) -> None:
+async def test_a_replica_without_a_slot(good_cluster: LocalCluster) -> None:
     """The primary may remove WAL that it still needs."""
-    replica = cluster_to_break.replicas[0]
-    # Not "off" by ALTER SYSTEM RESET: pg_basebackup has written the slot into the same file.
-    replica.execute("ALTER SYSTEM SET primary_slot_name = ''")
-    replica.execute("SELECT pg_reload_conf()")
-    assert wait_until(lambda: replica.execute("SHOW primary_slot_name") == "", timeout=10)
-    findings = await found(settings_of(cluster_to_break))
+    replica = good_cluster.replicas[0]
+    slot = replica.execute("SHOW primary_slot_name")
+    # Not by ALTER SYSTEM RESET: pg_basebackup has written the slot into the same file.
+    use_slot(replica, "")
+    try:
+        findings = await found(settings_of(good_cluster))
+    finally:
+        use_slot(replica, slot)
+        good_cluster.primary.wait_for_streaming([replica.name])
     assert ("no-slot", replica.name) in kinds(findings)
+
+
+def use_slot(replica: LocalServer, slot: str) -> None:
+    replica.execute(f"ALTER SYSTEM SET primary_slot_name = '{slot}'")
+    replica.execute("SELECT pg_reload_conf()")
+    assert wait_until(lambda: replica.execute("SHOW primary_slot_name") == slot, timeout=10)
 
 
 async def test_hot_standby_feedback_that_is_off(good_cluster: LocalCluster) -> None:
@@ -256,15 +268,19 @@ async def test_more_connections_than_there_are(good_cluster: LocalCluster) -> No
     assert "8 workers x (15 + 1) = 128, of 100 - 3 reserved" in findings[0].message
 
 
-async def test_a_server_that_refuses_a_question_is_still_examined(cluster_to_break: LocalCluster) -> None:
+async def test_a_server_that_refuses_a_question_is_still_examined(visitor: LocalCluster) -> None:
     """As managed servers do, which do not offer every function."""
-    primary = cluster_to_break.primary
-    primary.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
-    primary.execute("CREATE ROLE visitor LOGIN PASSWORD 'secret' IN ROLE pg_monitor")
-    primary.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM pg_monitor")
-    cluster_to_break.catch_up()
-    replicas = [Replica(as_visitor(server), server.name) for server in cluster_to_break.replicas]
-    findings = await found(ReplicationSettings(primary=as_visitor(primary), replicas=replicas))
+    primary = visitor.primary
+    primary.execute(
+        "GRANT pg_monitor TO visitor; ALTER ROLE visitor CONNECTION LIMIT -1;"
+        "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC, pg_monitor"
+    )
+    visitor.catch_up()
+    replicas = [Replica(as_visitor(server), server.name) for server in visitor.replicas]
+    try:
+        findings = await found(ReplicationSettings(primary=as_visitor(primary), replicas=replicas))
+    finally:
+        primary.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC")
     assert {(finding.kind, finding.severity) for finding in findings} == {("not-examined", "advice")}
     assert "pg_control_system (42501)" in findings[0].message or "pg_control_system" in findings[0].message
 
@@ -337,12 +353,14 @@ def pgbouncer(server: LocalServer, folder: pathlib.Path, mode: str) -> collectio
 async def behind(url: str, cluster: LocalCluster, **options: typing.Any) -> list[Finding]:
     """Examine a replica behind a pooler, as soon as the pooler answers."""
     settings = settings_of(cluster, replicas=[Replica(url, "pooled", **options)])
-    deadline = time.monotonic() + 10
-    while True:
-        findings = await found(settings)
-        if all(finding.kind != "unreachable" for finding in findings):
-            return findings
-        assert time.monotonic() < deadline
+    findings: list[Finding] = []
+
+    async def is_reached() -> bool:
+        findings[:] = await found(settings)
+        return all(finding.kind != "unreachable" for finding in findings)
+
+    await until(is_reached)
+    return findings
 
 
 @needs_pgbouncer
@@ -364,13 +382,13 @@ async def test_a_pooler_in_session_mode(good_cluster: LocalCluster, tmp_path: pa
 
 
 @needs_pgbouncer
-async def test_an_in_hot_standby_that_is_not_true(cluster_to_break: LocalCluster, tmp_path: pathlib.Path) -> None:
+async def test_an_in_hot_standby_that_is_not_true(disposable_cluster: LocalCluster, tmp_path: pathlib.Path) -> None:
     """The pooler repeats what its first connection heard, and the server was promoted since."""
-    replica = cluster_to_break.replicas[0]
+    replica = disposable_cluster.replicas[0]
     with pgbouncer(replica, tmp_path, "session") as url:
-        await behind(url, cluster_to_break)
+        await behind(url, disposable_cluster)
         replica.promote()
-        findings = await behind(url, cluster_to_break)
+        findings = await behind(url, disposable_cluster)
     assert ("in-hot-standby", "pooled") in kinds(findings)
 
 
