@@ -39,6 +39,11 @@ class Wire:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @property
+    def accepted(self) -> int:
+        """How many connections were accepted."""
+        return len(self._tasks)
+
     def cut(self) -> None:
         """Abort the connections that are open, as a proxy does that restarts; new ones are accepted."""
         for task in self._tasks:

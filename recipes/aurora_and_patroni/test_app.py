@@ -18,6 +18,7 @@ from recipes.aurora_and_patroni.app import (
     rds_or_cloud_sql,
     servers,
 )
+from tests.waiting import until
 
 
 class Proxy:
@@ -93,12 +94,15 @@ async def port_of(container: Container, intent: Intent) -> int:
 
 async def port_of_next_write(container: Container) -> int:
     """Try again while there is no primary; that is for the application to decide, and here for the test."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                return await port_of(container, Intent.write())
-            except (exc.DBAPIError, OSError):
-                await asyncio.sleep(0.05)
+    ports: list[int] = []
+
+    async def is_written() -> bool:
+        with contextlib.suppress(exc.DBAPIError, OSError):
+            ports.append(await port_of(container, Intent.write()))
+        return bool(ports)
+
+    await until(is_written)
+    return ports[0]
 
 
 async def reads_reach(container: Container, expected: set[int]) -> None:
@@ -106,13 +110,13 @@ async def reads_reach(container: Container, expected: set[int]) -> None:
 
     One whose replica restarts just when the connections to the former primary are ended has nobody to read from.
     """
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                if {await port_of(container, Intent.read()) for _ in range(6)} == expected:
-                    return
-            except (exc.DBAPIError, OSError):
-                await asyncio.sleep(0.05)
+
+    async def are_reached() -> bool:
+        with contextlib.suppress(exc.DBAPIError, OSError):
+            return {await port_of(container, Intent.read()) for _ in range(6)} == expected
+        return False
+
+    await until(are_reached)
 
 
 async def test_an_endpoint_that_follows_the_primary_is_followed(disposable_cluster: LocalCluster) -> None:

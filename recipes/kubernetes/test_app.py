@@ -12,6 +12,7 @@ from modern_di_replicas import ReplicationSettings
 from modern_di_replicas.observability import PrometheusHook
 from modern_di_replicas.testing import LocalCluster
 from recipes.kubernetes.app import create_app, main
+from tests.waiting import until
 
 
 @contextlib.asynccontextmanager
@@ -43,9 +44,11 @@ async def test_it_is_ready_while_some_server_answers_and_alive_in_any_case(dispo
         assert (await client.get("/health/ready")).status_code == 200, "reads still work"
         for replica in disposable_cluster.replicas:
             await asyncio.to_thread(replica.stop, "immediate")
-        async with asyncio.timeout(30):
-            while (await client.get("/health/ready")).status_code != 503:  # noqa: ASYNC110  # as Kubernetes asks
-                await asyncio.sleep(0.01)
+
+        async def is_unready() -> bool:
+            return (await client.get("/health/ready")).status_code == 503
+
+        await until(is_unready)
         assert (await client.get("/health/live")).status_code == 200
 
 

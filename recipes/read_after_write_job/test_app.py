@@ -10,6 +10,7 @@ from modern_di_fastapi import fetch_di_container
 from modern_di_replicas import ConsistencyToken, PrimaryEngine, ReplicationSettings
 from modern_di_replicas.testing import LocalCluster, RoutingLog
 from recipes.read_after_write_job.app import Base, Job, Queue, create_app, main, worker_container, write_invoice
+from tests.waiting import until
 
 
 ORDER: dict[str, str | list[str]] = {"customer": "Ada", "cents": ["700", "500"]}
@@ -90,8 +91,4 @@ async def test_the_program_answers_and_its_worker_writes_the_invoice(
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     async with serving(main()) as client:
         (await client.post("/orders", params=ORDER)).raise_for_status()
-        output = ""
-        async with asyncio.timeout(30):
-            while INVOICE not in output:
-                await asyncio.sleep(0.01)
-                output += capsys.readouterr().out
+        await until(lambda: INVOICE in capsys.readouterr().out)

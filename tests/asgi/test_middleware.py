@@ -66,11 +66,13 @@ async def test_a_client_reads_what_it_has_written_however_it_was_committed(
             assert await seen(writer, "/core") == {"amount": before + 1, "replica": False}
             assert await seen(other) == {"amount": before, "replica": True}
             assert await seen(other, "/core") == {"amount": before, "replica": True}
-        async with asyncio.timeout(10):  # before its flush, a commit that did not wait for it is on no replica
-            read = {"replica": False}
-            while not read["replica"]:
-                read = await seen(writer)
-                assert read["amount"] == before + 1
+
+        async def is_read_from_a_replica() -> bool:
+            read = await seen(writer)
+            assert read["amount"] == before + 1
+            return bool(read["replica"])
+
+        await until(is_read_from_a_replica)  # before its flush, a commit that did not wait for it is on no replica
 
 
 @pytest.mark.parametrize("way", list(NOT_WAYS))

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from benchmarks import machine
+from tests.waiting import wait_for
 
 
 class Process:
@@ -105,8 +106,12 @@ def test_a_real_process_that_burns_a_processor_is_noticed() -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as burning:
         try:
             watched = machine.OtherPrograms(list)
-            while not watched.intervals:
+
+            def has_looked() -> bool:
                 watched.look()
+                return bool(watched.intervals)
+
+            wait_for(has_looked)
             with pytest.raises(machine.BusyMachineError):
                 watched.check()
         finally:

@@ -131,12 +131,10 @@ async def test_a_token_at_the_end_of_a_page_can_be_reached(primary: PrimaryEngin
     if inserted - token.lsn == in_page:  # nobody else has written since
         assert in_page in (24, 40)
 
-    async def reached() -> int:
-        return int(await asyncio.to_thread(replica.execute, "SELECT pg_last_wal_replay_lsn() - '0/0'"))
+    async def has_reached_it() -> bool:
+        return int(await asyncio.to_thread(replica.execute, "SELECT pg_last_wal_replay_lsn() - '0/0'")) >= token.lsn
 
-    async with asyncio.timeout(10):
-        while await reached() < token.lsn:
-            pass
+    await until(has_reached_it)
 
 
 async def test_whoever_reads_costs_the_primary_no_question(primary: PrimaryEngine) -> None:

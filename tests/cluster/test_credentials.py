@@ -53,7 +53,7 @@ async def test_a_password_is_rotated_under_load(disposable_cluster: LocalCluster
                         answered.add(session.decision.server)
                 except Exception as error:  # noqa: BLE001  # whatever it is, a user would see it
                     (after if is_new else failed).append(repr(error))
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)  # the pace of a client
 
         tasks = [asyncio.create_task(request(servers)) for _ in range(3)]
         names = {server.label for server in servers.settings.servers}

@@ -161,7 +161,7 @@ async def test_whatever_interrupts_a_commit_its_client_sees_what_is_in_the_table
             await asyncio.sleep(0)
             proxy.release()
         else:
-            await asyncio.sleep(2 * TIMEOUT)
+            await asyncio.sleep(2 * TIMEOUT)  # the driver's timeout passes, which nothing announces
             proxy.release()
         error = await asyncio.wait_for(writing, 20)
         wrote = await application.check(was=was, error=error)

@@ -14,10 +14,10 @@ def this_task() -> asyncio.Task[typing.Any]:
 async def work_and_clean_up(number: signal.Signals) -> None:
     try:
         signal.raise_signal(number)
-        await asyncio.sleep(10)
+        await asyncio.sleep(10)  # work that takes long
     finally:
         signal.raise_signal(signal.SIGINT)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # cleaning up takes its time
 
 
 @pytest.mark.parametrize("number", SIGNALS)

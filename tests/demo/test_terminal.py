@@ -29,6 +29,12 @@ class Typist:
         os.close(self._target)
 
 
+async def some_turns() -> None:
+    """Let the event loop take what there is to be read."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 @pytest.fixture(params=["pipe", "terminal"])
 def typist(request: pytest.FixtureRequest) -> typing.Iterator[Typist]:
     if request.param == "pipe":
@@ -51,12 +57,12 @@ async def test_lines_are_passed_on_as_they_come_and_the_end_changes_nothing(typi
     async with typed_lines(typist.source, take):
         assert os.get_blocking(typist.source.fileno())  # the output may be the same terminal
         typist.type("freeze rep")
-        await asyncio.sleep(0.01)
+        await some_turns()
         assert lines == []
         typist.type("lica-1\nthaw\n")
         await until(lambda: lines == ["freeze replica-1", "thaw"])
         typist.leave()
-        await asyncio.sleep(0.01)
+        await some_turns()
         assert lines == ["freeze replica-1", "thaw"]
 
 
@@ -73,7 +79,7 @@ async def test_what_was_never_a_line_is_bounded(monkeypatch: pytest.MonkeyPatch)
         async with typed_lines(stream, take):
             written.write("x" * 1000)
             written.flush()
-            await asyncio.sleep(0.01)
+            await some_turns()
             written.write("\n")
             written.flush()
             await until(lambda: lines == ["xxxx"])
@@ -92,7 +98,7 @@ async def test_from_a_file_or_nothing_nothing_is_read(tmp_path: pathlib.Path) ->
     with (tmp_path / "lines").open() as file:
         for source in (file, closed, None, io.StringIO("crash primary\n")):
             async with typed_lines(source, take):
-                await asyncio.sleep(0.01)
+                await some_turns()
     assert taken == []
 
 
@@ -113,5 +119,5 @@ async def test_a_terminal_that_is_gone_changes_nothing(monkeypatch: pytest.Monke
             written.write("thaw\n")
             written.flush()
             await until(lambda: bool(reads))
-            await asyncio.sleep(0.01)
+            await some_turns()
     assert reads == [source]

@@ -16,6 +16,7 @@ from modern_di_replicas.session.replica import ReplicaSession
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import Servers, create_shop, serving
 from tests.session.models import Item
+from tests.statements import until_running
 from tests.waiting import until
 
 
@@ -251,7 +252,7 @@ async def test_a_replica_that_fails_costs_no_read(disposable_shop: LocalCluster,
         async with servers.session() as session:
             assert await port_of(session) == victim.port
             waiting = asyncio.create_task(session.scalar(text("SELECT 1 FROM pg_sleep(0.3)")))
-            await asyncio.sleep(0.1)
+            await until_running(victim, "pg_sleep(0.3)")
             await asyncio.to_thread(victim.freeze if fault == "freeze" else lambda: victim.stop("immediate"))
             assert await waiting == 1
             assert await port_of(session) == disposable_shop.primary.port

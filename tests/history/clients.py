@@ -26,7 +26,7 @@ OFTEN: typing.Final = 0.14
 
 STEADY_PAUSE: typing.Final = 0.1
 FAILURE_PAUSE: typing.Final = 0.05
-PATIENCE: typing.Final = 20.0
+TIMEOUT: typing.Final = 20.0
 """Seconds a client waits for an answer."""
 
 INTERRUPTED: typing.Final = 0.5
@@ -113,7 +113,7 @@ class Clients:
         value = port = by_replica = None
         failure = ""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 status, body = await visitor.request(port_of_worker, method, path)
         except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
             failure = type(error).__name__

@@ -7,6 +7,7 @@ import asyncio
 import collections.abc
 import contextlib
 import dataclasses
+import functools
 import typing
 
 import asyncpg
@@ -23,6 +24,8 @@ from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.session.models import Item
 from tests.session.test_faults import engine_of
+from tests.statements import until_running
+from tests.waiting import until
 
 
 BACKENDS = """
@@ -186,7 +189,7 @@ async def test_a_lost_connection_is_replaced_and_blames_no_server(
                 watched.sent.clear()
                 if moment == "executing":
                     running = asyncio.create_task(session.execute(SLOW))
-                    await asyncio.sleep(0.1)
+                    await until_running(server, "pg_sleep")
                     await fault(watched, wire)
                     assert (await running).one()[1] == 7
                 else:
@@ -287,10 +290,10 @@ async def test_a_time_limit_is_the_applications_and_blames_no_server(shop_cluste
         async with watched.servers.session() as session:
             running = asyncio.create_task(session.execute(select(func.pg_sleep(30))))
             if way == "pg_cancel_backend":
-                await asyncio.sleep(0.2)
+                await until_running(watched.server, "pg_sleep")
                 await asyncio.to_thread(watched.server.execute, BACKENDS.replace("terminate", "cancel"))
             elif way == "cancelled task":
-                await asyncio.sleep(0.2)
+                await until_running(watched.server, "pg_sleep")
                 running.cancel()
             expected = {
                 "command_timeout": TimeoutError,
@@ -317,15 +320,16 @@ async def test_ending_backends_all_the_time_fails_no_read_and_ejects_no_replica(
                     assert session.decision.server != "primary"
                 answered += 1
 
+        def has_answered(reads: int) -> bool:
+            return answered >= reads
+
         async with asyncio.timeout(60), asyncio.TaskGroup() as readers:
             for _ in range(20):
                 readers.create_task(read())
             for _ in range(10):
                 for replica in shop_cluster.replicas:
                     await asyncio.to_thread(replica.execute, BACKENDS)
-                before = answered
-                while answered < before + 40:  # noqa: ASYNC110  # the readers go on meanwhile
-                    await asyncio.sleep(0.01)
+                await until(functools.partial(has_answered, answered + 40))
             ended.set()
 
 

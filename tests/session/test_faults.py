@@ -19,6 +19,7 @@ from tests.driver import UNREACHABLE, only_on
 from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.session.models import Account, Item
+from tests.waiting import until
 
 
 READS = 400
@@ -192,9 +193,11 @@ async def test_a_restarted_replica_serves_again(disposable_shop: LocalCluster) -
             assert (await read(servers))[1] != "primary"
         for replica in disposable_shop.replicas:
             replica.restart()
-        async with asyncio.timeout(20):
-            while (await read(servers)) == (SUM, "primary"):
-                pass
+
+        async def serves_again() -> bool:
+            return (await read(servers)) != (SUM, "primary")
+
+        await until(serves_again)
 
 
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])

@@ -4,7 +4,6 @@ import dataclasses
 import datetime as dt
 import sys
 import threading
-import time
 import types
 import typing
 import weakref
@@ -25,6 +24,7 @@ from modern_di_replicas import (
     use_primary,
 )
 from modern_di_replicas.cluster.engines.catch_up import CatchUpRole
+from modern_di_replicas.cluster.pools.fenced import Fence
 from modern_di_replicas.consistency.client import current_client
 from modern_di_replicas.observability.events import Decided, Shadowed, ShadowWrote
 from modern_di_replicas.observability.hook import Event
@@ -189,8 +189,17 @@ def test_statements_are_read_behind_a_pooler_without_names(shop: ReplicationSett
                 assert prepared == 0
 
 
-def test_a_former_primary_is_fenced_until_another_is_followed(servers: Servers) -> None:
+def test_a_former_primary_is_fenced_until_another_is_followed(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A checkout waits at the fence, fails after its time, and passes once a primary is named."""
+    waits, wait_at_fence = threading.Event(), Fence.passed
+
+    async def noted(fence: Fence) -> None:
+        waits.set()
+        await wait_at_fence(fence)
+
+    monkeypatch.setattr(Fence, "passed", noted)
     servers.primary.fence(timeout=30.0)
     assert servers.primary.is_fenced
     passed: list[bool] = []
@@ -201,7 +210,7 @@ def test_a_former_primary_is_fenced_until_another_is_followed(servers: Servers) 
 
     waiting = threading.Thread(target=check_out)
     waiting.start()
-    time.sleep(0.05)
+    assert waits.wait(30)
     servers.primary.follow(servers.settings.declared_primary.url)
     waiting.join(30)
     assert passed == [True]

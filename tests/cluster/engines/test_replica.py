@@ -34,7 +34,7 @@ from tests.session.conftest import Servers, serving
 from tests.waiting import until
 
 
-CLIENTS = 20
+CLIENTS, READS = 20, 5
 # It takes its time on the server: as many clients, but not as many statements as two processors can do.
 WHERE = text("SELECT inet_server_port(), pg_is_in_recovery(), pg_sleep(0.1)")
 OPEN_FOR_READS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'app-replica'"
@@ -203,8 +203,10 @@ async def test_a_replica_that_freezes_when_it_is_first_met_holds_nobody_up(three
         async with serving(three_replicas, **options) as servers, Monitor(servers.replica):
 
             def freeze_when_all_are_connected(connection: typing.Any, record: object) -> None:  # noqa: ARG001  # the event's signature
-                connection.run_async(lambda _: asyncio.sleep(0.3))
+                connection.run_async(lambda _: until(lambda: wire.accepted >= expected))
                 wire.is_open.clear()
+
+            expected = wire.accepted + READS
 
             async def read() -> tuple[bool, float]:
                 began = time.monotonic()
@@ -216,10 +218,10 @@ async def test_a_replica_that_freezes_when_it_is_first_met_holds_nobody_up(three
             event.listen(engine.sync_engine, "connect", freeze_when_all_are_connected, insert=True)
             try:
                 async with asyncio.timeout(30):
-                    answers = await asyncio.gather(*(read() for _ in range(5)))
+                    answers = await asyncio.gather(*(read() for _ in range(READS)))
             finally:
                 wire.is_open.set()
-            assert [is_replica for is_replica, _ in answers] == [False] * 5
+            assert [is_replica for is_replica, _ in answers] == [False] * READS
             assert max(took for _, took in answers) < LONGEST_READ
 
 
@@ -230,7 +232,7 @@ async def test_a_connection_that_is_being_opened_ends_with_the_others(three_repl
         async with serving(three_replicas, primary=primary) as servers:
             wire.is_open.clear()
             connecting = asyncio.create_task(servers.primary.connect().start())
-            await asyncio.sleep(0.1)
+            await until(lambda: wire.accepted > 0)
             servers.primary.follow(three_replicas.replicas[0].url)
             wire.is_open.set()
             with pytest.raises(ConnectionRefusedError, match="standby"):  # it connects where the engine leads now

@@ -46,7 +46,7 @@ async def burn_processors() -> None:
     """Let other processes take every processor."""
     burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]  # noqa: ASYNC220
     try:
-        await asyncio.sleep(OVERLOADED)
+        await asyncio.sleep(OVERLOADED)  # the fault takes so long
     finally:
         for burner in burners:
             burner.kill()
@@ -55,7 +55,7 @@ async def burn_processors() -> None:
 
 async def nothing() -> None:
     """Only the clients: ten times as many as there are connections."""
-    await asyncio.sleep(OVERLOADED)
+    await asyncio.sleep(OVERLOADED)  # the clients are the load
 
 
 async def read(servers: Servers) -> str:

@@ -46,10 +46,10 @@ async def test_four_switchovers_lose_no_acknowledged_write_and_show_no_error_in_
                         await session.execute(text("INSERT INTO written VALUES (:n)"), {"n": number})
                         await session.commit()
                 except (sqlalchemy.exc.DBAPIError, PrimaryUnavailable, OSError):
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.05)  # a client tries again after a while
                     continue
                 acknowledged.append(number)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the pace of a client
 
         async def reader() -> None:
             nonlocal reads
@@ -57,7 +57,7 @@ async def test_four_switchovers_lose_no_acknowledged_write_and_show_no_error_in_
                 async with servers.session() as session:
                     assert await session.scalar(text("SELECT count(*) >= 0 FROM written"))
                 reads += 1
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the pace of a client
 
         async def both_serve() -> bool:
             async with servers.session() as session:
