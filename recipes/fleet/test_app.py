@@ -79,7 +79,7 @@ async def test_the_reads_of_one_user_stay_on_one_replica(
     assert homes == {"replica-1", "replica-2"}
 
 
-async def test_an_order_is_written_on_the_primary_whoever_the_user_is(
+async def test_an_order_is_written_on_the_primary_for_every_user(
     settings: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
     """Affinity chooses among replicas; it makes no read of a write."""

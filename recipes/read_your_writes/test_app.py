@@ -54,7 +54,7 @@ async def texts(client: httpx.AsyncClient, path: str) -> list[str]:
     return [comment["text"] for comment in (await client.get(path)).json()]
 
 
-async def test_a_writer_sees_its_comment_and_replicas_serve_everybody_else(
+async def test_a_writer_sees_its_comment_and_replicas_serve_all_others(
     app: fastapi.FastAPI, disposable_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
     """The replicas stand still, so only the primary has it; once they go on, they serve the writer again."""

@@ -137,7 +137,7 @@ async def test_a_token_at_the_end_of_a_page_can_be_reached(primary: PrimaryEngin
     await until(has_reached_it)
 
 
-async def test_whoever_reads_costs_the_primary_no_question(primary: PrimaryEngine) -> None:
+async def test_a_read_costs_the_primary_no_question(primary: PrimaryEngine) -> None:
     """INVARIANT: only writes are asked about: a read that ends without a commit costs what it always did."""
     asked = []
     event.listen(primary.sync_engine, "reset", lambda *_: asked.append(primary.writes and primary.writes.latest))
@@ -173,7 +173,7 @@ async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_ag
 
 
 @pytest.mark.parametrize("secret", [None, "secret"])
-async def test_when_nobody_can_be_asked_the_token_asks_for_everything(
+async def test_when_the_primary_cannot_be_asked_the_token_asks_for_everything(
     cluster: LocalCluster, secret: str | None
 ) -> None:
     """INVARIANT: a write without a token would be hidden from its client; no replica has everything, so none hides it.
@@ -224,7 +224,7 @@ async def test_outside_a_request_a_token_stays_in_the_context_of_the_write(prima
     assert current_token() is None
 
 
-async def test_a_write_in_nobodys_context_is_noted_for_nobody(primary: PrimaryEngine) -> None:
+async def test_a_write_in_a_context_without_a_client_is_not_noted(primary: PrimaryEngine) -> None:
     """A connection that comes back where no write was expected has nobody to tell."""
     contextvars.Context().run(lambda: current_client().written(None))
     assert (await write(primary)) == current_token()
@@ -265,7 +265,7 @@ async def test_a_connection_that_was_never_given_back_leaves_its_client_unsure(p
     assert (client.wrote, client.position_unknown) == (True, True)
 
 
-async def test_while_nobody_knows_what_a_client_has_written_the_primary_reads(cluster: LocalCluster) -> None:
+async def test_while_the_position_of_a_write_is_unknown_the_primary_reads(cluster: LocalCluster) -> None:
     """INVARIANT: an older token of the same client must not stand in for the one that could not be had."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         client = Client(token=await Tokens(servers.settings, servers.replica.topology).now(), is_request=True)
@@ -278,7 +278,7 @@ async def test_while_nobody_knows_what_a_client_has_written_the_primary_reads(cl
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-async def test_a_monitor_ends_while_somebody_still_asks(disposable_cluster: LocalCluster, frozen: bool) -> None:
+async def test_a_monitor_ends_while_a_question_is_open(disposable_cluster: LocalCluster, frozen: bool) -> None:
     """A question that is under way is given up, and leaves nothing behind."""
     async with serving(disposable_cluster, probe_interval=60.0, probe_timeout=30.0) as servers:
         async with Monitor(servers.replica):

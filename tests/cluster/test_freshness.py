@@ -182,7 +182,7 @@ async def test_execution_options_go_along_wherever_the_read_ends(cluster: LocalC
                 assert "schema_translate_map" in connection.sync_connection.get_execution_options()
 
 
-async def test_a_bounded_read_has_the_primary_asked_when_nobody_knows(cluster: LocalCluster) -> None:
+async def test_a_bounded_read_has_the_primary_asked_when_its_position_is_not_known(cluster: LocalCluster) -> None:
     """The monitor looks rarely here; what it does not know is asked, and the answer serves the next one too."""
     async with serving(cluster, probe_interval=60.0, catch_up_wait=5.0) as servers, Monitor(servers.replica):
         bound = Bounded(dt.timedelta(milliseconds=500))
@@ -193,7 +193,7 @@ async def test_a_bounded_read_has_the_primary_asked_when_nobody_knows(cluster: L
                 assert await session.scalar(WHERE)
 
 
-async def test_a_frozen_replica_keeps_nobody_waiting_who_can_read_from_another(
+async def test_a_frozen_replica_delays_no_read_that_another_can_serve(
     disposable_cluster: LocalCluster,
 ) -> None:
     """INVARIANT: the first that has caught up serves; one that does not answer is not waited for."""
@@ -249,7 +249,7 @@ class Asking:
         return await self._monitor.primary_answers()
 
 
-async def test_with_no_replica_left_nobody_waits(disposable_cluster: LocalCluster) -> None:
+async def test_with_no_replica_left_a_read_does_not_wait(disposable_cluster: LocalCluster) -> None:
     """The group has none that serves any more: the primary reads."""
     async with serving(disposable_cluster, probe_interval=60.0) as servers, Monitor(servers.replica):
         session = reading(servers, after=await ahead(servers))

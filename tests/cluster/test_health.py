@@ -64,7 +64,7 @@ def test_of_many_sessions_that_fail_at_once_one_counts() -> None:
     assert not health.is_down
 
 
-def test_when_nobody_probes_any_more_a_server_that_was_out_only_rests() -> None:
+def test_without_probes_a_server_that_was_down_is_ejected_for_a_while() -> None:
     """Otherwise it would be out for ever."""
     health, clock, _ = build()
     health.declare_down()

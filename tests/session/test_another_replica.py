@@ -191,7 +191,7 @@ async def test_a_unit_of_work_that_has_read_goes_on_with_a_replica_that_is_as_fa
         await asyncio.to_thread(other.resume_replay)
 
 
-async def test_without_a_monitor_nobody_knows_how_far_another_replica_is(disposable_shop: LocalCluster) -> None:
+async def test_without_a_monitor_the_position_of_another_replica_is_unknown(disposable_shop: LocalCluster) -> None:
     """INVARIANT: a unit of work that has read from one replica does not go on with one that may be behind it."""
     victim = disposable_shop.replicas[0]
     async with sparing_the_primary(disposable_shop) as (servers, _), pinned_to(servers, victim) as session:

@@ -124,7 +124,7 @@ async def test_on_the_primary_all_are_on_the_primary(shop_cluster: LocalCluster)
             assert one.decision.server == "primary"
 
 
-async def test_what_a_task_has_written_is_known_to_who_waits_for_it(shop_cluster: LocalCluster) -> None:
+async def test_what_a_task_has_written_is_known_to_the_task_that_awaits_it(shop_cluster: LocalCluster) -> None:
     """The same client: the token of a job's task is the job's."""
 
     async def job() -> None:

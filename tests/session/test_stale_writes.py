@@ -280,7 +280,7 @@ async def test_what_a_stream_of_the_primary_gives_may_be_written(shop_cluster: L
 
 
 @pytest.mark.parametrize("owner", [Owner, Shelf])
-async def test_a_collection_cannot_write_the_row_of_a_stale_member(
+async def test_a_collection_cannot_write_the_row_of_a_stale_object(
     shop_cluster: LocalCluster, owner: typing.Any
 ) -> None:
     """INVARIANT: a flush writes more than what was changed: it deletes orphans, and clears foreign keys."""
@@ -416,7 +416,7 @@ async def test_an_object_of_another_database_is_not_this_replicas(shop_cluster: 
         await session.rollback()
 
 
-async def test_who_locks_a_row_that_the_session_holds_gets_the_primarys(disposable_shop: LocalCluster) -> None:
+async def test_locking_a_row_that_the_session_holds_gives_the_primarys(disposable_shop: LocalCluster) -> None:
     """INVARIANT: somebody else has read the object, from the replica; whoever locks it changes what the primary has."""
     for replica in disposable_shop.replicas:
         replica.pause_replay()

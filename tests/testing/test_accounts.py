@@ -8,7 +8,7 @@ from modern_di_replicas.errors import AccountNotFoundError
 from modern_di_replicas.testing.accounts import CANDIDATES, Account, account_for_programs
 
 
-def test_whoever_is_not_root_runs_the_programs_himself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_root_the_programs_run_as_the_own_account(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only root needs somebody else."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 

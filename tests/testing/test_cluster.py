@@ -88,7 +88,7 @@ def is_clean(folder: pathlib.Path) -> bool:
     return not programs_below(folder) and list(folder.iterdir()) == []
 
 
-def test_a_killed_owner_is_cleaned_up_by_the_next_one_and_nobody_else_is(folder: pathlib.Path) -> None:
+def test_what_a_killed_owner_leaves_is_removed_by_the_next_cluster_and_nothing_else_is(folder: pathlib.Path) -> None:
     """INVARIANT: processes (frozen ones too), folder and shared memory of the dead go; the neighbour lives on."""
     with LocalCluster(0, folder=folder) as neighbour:
         neighbours_segments = segments_below(folder)

@@ -19,14 +19,14 @@ def test_a_pid_file_that_is_missing_or_only_begun_says_nothing(tmp_path: pathlib
     assert processes.read_pid_file(tmp_path) == processes.PidFile(pid=12, segment=None, status="")
 
 
-def test_a_pid_that_belongs_to_somebody_else_is_not_a_postmaster(tmp_path: pathlib.Path) -> None:
+def test_the_pid_of_another_program_is_not_a_postmaster(tmp_path: pathlib.Path) -> None:
     """INVARIANT: the number in a pid file is never trusted; a signal to whoever has it now would hit a stranger."""
     (tmp_path / processes.PID_FILE).write_text(f"{os.getpid()}\n")
 
     assert processes.find_postmaster(tmp_path) is None
 
 
-def test_a_pid_of_nobody_is_not_a_postmaster(tmp_path: pathlib.Path) -> None:
+def test_an_unused_pid_is_not_a_postmaster(tmp_path: pathlib.Path) -> None:
     """A killed server leaves its pid file."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()

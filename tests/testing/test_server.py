@@ -103,7 +103,7 @@ def test_a_replay_that_cannot_be_resumed_is_an_error(replicated_cluster: LocalCl
         replicated_cluster.primary.resume_replay()
 
 
-def test_a_frozen_server_answers_nobody_until_it_thaws(disposable_cluster: LocalCluster) -> None:
+def test_a_frozen_server_gives_no_answer_until_it_thaws(disposable_cluster: LocalCluster) -> None:
     """It accepts connections and says nothing; none of its processes runs."""
     frozen = disposable_cluster.replicas[0]
     frozen.freeze()

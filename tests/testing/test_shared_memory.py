@@ -29,7 +29,7 @@ def segment() -> typing.Iterator[tuple[int, int]]:
 
 
 @needs_table
-def test_a_segment_that_nobody_uses_goes(segment: tuple[int, int]) -> None:
+def test_an_unused_segment_is_removed(segment: tuple[int, int]) -> None:
     """A killed postmaster leaves one, and it would stay until the next boot."""
     assert segment[1] in segments()
 

@@ -122,7 +122,7 @@ def test_what_is_not_a_cluster_stays(folder: pathlib.Path) -> None:
     assert sorted(folder.rglob("*")) == before
 
 
-def test_an_owner_who_died_before_the_lock_leaves_nothing(folder: pathlib.Path) -> None:
+def test_an_owner_that_died_before_the_lock_leaves_nothing(folder: pathlib.Path) -> None:
     """An empty folder of our name has no other explanation."""
     (folder / f"{PREFIX}empty").mkdir()
 
@@ -183,9 +183,7 @@ def test_a_file_system_without_locks_is_refused(folder: pathlib.Path, monkeypatc
     assert list(folder.iterdir()) == []
 
 
-def test_a_creator_who_loses_his_folder_to_a_sweeper_makes_another(
-    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_creator_whose_folder_is_swept_makes_another(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the lock, a new folder looks like a dead owner's."""
     take_lock = workspace._take_lock  # noqa: SLF001 - the race lies inside
     answers = [True, False]
@@ -225,7 +223,7 @@ def test_a_folder_whose_processes_do_not_end_stays(folder: pathlib.Path, monkeyp
     made.remove()
 
 
-def test_a_folder_that_somebody_removed_is_removed(folder: pathlib.Path) -> None:
+def test_a_folder_that_was_removed_meanwhile_is_no_error(folder: pathlib.Path) -> None:
     """A cleaning by hand does not break the end of a test run."""
     made = open_workspace(folder)
     shutil.rmtree(made.folder)

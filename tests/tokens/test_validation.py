@@ -116,7 +116,7 @@ async def test_without_servers_a_token_is_only_read() -> None:
     assert await judge.now() is None
 
 
-async def test_who_has_written_gets_the_position_of_the_last_write() -> None:
+async def test_a_client_that_has_written_gets_the_position_of_the_last_write() -> None:
     """What is not known, the primary is asked for; where it does not answer, the token asks for everything."""
     for answers, in_doubt, lsn in ((True, False, WRITTEN), (False, False, LAST_LSN), (True, True, LAST_LSN)):
         judge, _ = tokens(answers=answers)

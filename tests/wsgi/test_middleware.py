@@ -128,7 +128,7 @@ def test_a_write_after_the_response_has_begun_is_counted() -> None:
     assert Server(generator).serve(WRITES="yes").tokens.too_late == 1
 
 
-def test_who_wrote_nothing_gets_no_token() -> None:
+def test_a_request_that_wrote_nothing_gets_no_token_over_wsgi() -> None:
     """Nor a header for caches."""
     assert Server(plain).serve().headers == [TYPE]
 

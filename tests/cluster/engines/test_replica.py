@@ -194,7 +194,7 @@ async def test_a_replica_behind_a_network_that_drops_everything_is_like_a_frozen
             await running.until(lambda: victim.port in running.recent, within=BACK_WITHIN)
 
 
-async def test_a_replica_that_freezes_when_it_is_first_met_holds_nobody_up(three_replicas: LocalCluster) -> None:
+async def test_a_replica_that_freezes_at_its_first_connection_delays_no_read(three_replicas: LocalCluster) -> None:
     """INVARIANT: every connection ends with its server, also those that wait until the first has learnt its version."""
     victim = three_replicas.replicas[0]
     async with Wire(victim.port) as wire:
@@ -240,7 +240,7 @@ async def test_a_connection_that_is_being_opened_ends_with_the_others(three_repl
 
 
 @pytest.mark.parametrize(("strike", "heal"), [(crash, start), (terminate, start), (freeze, thaw)])
-async def test_a_replica_that_was_away_while_nobody_read_serves_the_next_reads(
+async def test_a_replica_that_was_down_between_reads_serves_the_next_ones(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, strike: Fault, heal: Fault
 ) -> None:
     """The connections that its pool had kept are given to nobody: who got one would take it for another failure."""
@@ -265,7 +265,7 @@ async def test_a_replica_that_was_away_while_nobody_read_serves_the_next_reads(
         assert "failed a statement" not in caplog.text
 
 
-async def test_who_waits_for_a_connection_of_a_frozen_replica_does_not_wait_in_vain(
+async def test_a_read_that_waits_for_a_connection_of_a_frozen_replica_is_served_elsewhere(
     disposable_cluster: LocalCluster,
 ) -> None:
     """INVARIANT: detection bounds the worst read, of those as well that have no connection yet.

@@ -65,7 +65,7 @@ LEADS: dict[str, typing.Any] = {"in_recovery": False}
 FOLLOWS: dict[str, typing.Any] = {"in_recovery": True}
 
 
-def test_who_accepts_writes_is_the_primary(clock: Clock) -> None:
+def test_the_server_that_accepts_writes_is_the_primary(clock: Clock) -> None:
     """The others are its standbys; one that does not answer is not known."""
     monitor = drawn(clock)
     roles = monitor.hear(db_1=LEADS, db_2=FOLLOWS)

@@ -71,7 +71,7 @@ async def test_the_first_snapshot_is_there_at_the_start(disposable_cluster: Loca
             assert state(servers, replica).lag_seconds is not None
 
 
-async def test_writes_follow_a_switchover_and_reads_go_to_whoever_is_a_standby(
+async def test_writes_follow_a_switchover_and_reads_go_to_the_standbys(
     disposable_cluster: LocalCluster,
 ) -> None:
     """The old primary is stopped, a replica promoted, the old one rejoins: no restart, no new configuration."""
@@ -168,7 +168,7 @@ async def test_of_two_that_claim_to_be_the_primary_the_older_timeline_is_fenced(
     assert name(primary) in errors[0]
 
 
-async def test_a_fenced_primary_gets_no_write_while_nobody_else_is_known(disposable_cluster: LocalCluster) -> None:
+async def test_a_fenced_primary_gets_no_write_while_no_other_is_known(disposable_cluster: LocalCluster) -> None:
     """INVARIANT: the new primary is in no settings, the former one lives on: an error is better than a lost write."""
     former, unlisted, standby = disposable_cluster.servers
     former.execute("CREATE TABLE written (n serial PRIMARY KEY)")
@@ -190,7 +190,7 @@ async def test_a_fenced_primary_gets_no_write_while_nobody_else_is_known(disposa
         assert await write(servers) == standby.port
 
 
-async def test_who_leads_now_is_asked_at_once_when_a_newer_timeline_is_seen(disposable_cluster: LocalCluster) -> None:
+async def test_all_servers_are_asked_at_once_when_a_newer_timeline_is_seen(disposable_cluster: LocalCluster) -> None:
     """INVARIANT: what else is known is from before the switchover; to wait for the next probes would fail requests.
 
     The probes are minutes apart; the one look is that of a read which has to include a write.
@@ -240,7 +240,7 @@ async def test_a_standby_that_followed_a_promotion_serves_when_its_new_primary_i
             assert await session.scalar(text("SELECT inet_server_port()")) == standby.port
 
 
-async def test_a_fence_holds_up_who_comes_until_a_primary_is_known(replicated_cluster: LocalCluster) -> None:
+async def test_checkouts_wait_at_a_fence_until_a_primary_is_known(replicated_cluster: LocalCluster) -> None:
     """They take no place in the pool meanwhile, which has but one here; after a while nobody is held up."""
     primary = replicated_cluster.primary
     pool_size = {"primary_pool_size": 1, "primary_max_overflow": 0}
@@ -515,7 +515,7 @@ async def test_a_password_that_changes_while_it_runs_is_reported(
     assert "another" not in caplog.text
 
 
-async def test_a_primary_of_somebodys_own_is_not_moved(disposable_cluster: LocalCluster) -> None:
+async def test_a_primary_engine_of_the_application_is_not_moved(disposable_cluster: LocalCluster) -> None:
     """An application that makes its own primary engine follows a failover itself; the reads do all the same."""
     settings = ReplicationSettings(
         primary=disposable_cluster.primary.url,

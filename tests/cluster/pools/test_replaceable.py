@@ -37,7 +37,9 @@ async def come(servers: Servers, began: str) -> list[asyncio.Task[int]]:
     return clients
 
 
-async def test_who_waits_for_a_pool_that_is_replaced_waits_for_the_next_one(replicated_cluster: LocalCluster) -> None:
+async def test_a_checkout_that_waits_for_a_pool_that_is_replaced_waits_for_the_next_one(
+    replicated_cluster: LocalCluster,
+) -> None:
     """INVARIANT: the limit holds for both together, and no connection is kept by nobody.
 
     A failover under load would otherwise bring twice as many to the new primary.
@@ -68,7 +70,7 @@ async def test_an_engine_that_is_disposed_of_under_load_keeps_its_limit(replicat
         assert await count_opened(servers, began) == LIMIT
 
 
-async def test_who_kept_a_pool_that_was_replaced_connects_to_the_current_one(replicated_cluster: LocalCluster) -> None:
+async def test_a_pool_that_was_replaced_connects_to_the_current_one(replicated_cluster: LocalCluster) -> None:
     """However often it was replaced."""
     async with serving(replicated_cluster, **POOL) as servers:
         kept = servers.primary.pool

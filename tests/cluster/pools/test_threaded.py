@@ -1,7 +1,6 @@
 """The pools of synchronous engines, used by many threads."""
 
 import threading
-import time
 import typing
 
 import pytest
@@ -84,15 +83,13 @@ def test_threads_that_wait_are_told_when_no_connection_can_be_made() -> None:
             errors.append(error)
 
     threads = [threading.Thread(target=check_out) for _ in range(3)]
-    began = time.monotonic()
     for thread in threads:
         thread.start()
         connecting.wait(10)
     failing.set()
     for thread in threads:
         thread.join(20)
-    assert len(errors) == len(threads)
-    assert time.monotonic() - began < 15
+    assert len(errors) == len(threads), "none waits until the pool's own timeout"
 
 
 def test_a_wake_up_leaves_the_counts_of_the_pool_alone(replicated_cluster: LocalCluster) -> None:
@@ -128,13 +125,11 @@ def test_an_idle_connection_is_pinged_and_kept_or_replaced(replicated_cluster: L
         again, info = checked_out()
         assert again is first
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pre_ping, "_QUESTION", "SELECT pg_sleep(60) AS alive")
+            patch.setattr(pre_ping, "_QUESTION", "SELECT pg_sleep(600) AS alive")  # longer than any test may take
             info[RETURNED] -= 10
-            began = time.monotonic()
             replaced, info = checked_out()
             assert replaced is not first
             assert first.closed
-            assert time.monotonic() - began < 30
             patch.setattr(pre_ping, "_QUESTION", "SELECT nonsense")
             info[RETURNED] -= 10
             assert checked_out()[0] is not replaced
