@@ -297,7 +297,7 @@ async def test_a_subclass_that_redefines_session_is_honoured(framework: str, set
 async def test_an_override_puts_every_request_into_one_rolled_back_transaction(
     framework: str, settings: ReplicationSettings, replicated_cluster: LocalCluster
 ) -> None:
-    """The house's own templates test like this: writes of one request are seen by the next, and by nobody else."""
+    """The house's own templates test like this: writes of one request are seen by the next, and nowhere else."""
     application = BUILDERS[framework](settings)
     engine = create_async_engine(replicated_cluster.primary.url)
     async with application.running() as client, engine.connect() as connection:

@@ -108,7 +108,7 @@ async def port_of_next_write(container: Container) -> int:
 async def reads_reach(container: Container, expected: set[int]) -> None:
     """Wait until the reads of the moment are served by just these servers.
 
-    One whose replica restarts just when the connections to the former primary are ended has nobody to read from.
+    One whose replica restarts just when the connections to the former primary are ended has no server to read from.
     """
 
     async def are_reached() -> bool:

@@ -114,7 +114,7 @@ async def read_comments(reader_id: int, magazine: MagazineOfRequest) -> list[Com
 @router.get("/feed", response_model=list[CommentModel])
 @read_intent(consistency=EVENTUAL)
 async def read_feed(magazine: MagazineOfRequest) -> list[Comment]:
-    """Read any replica: nobody misses a comment of this second."""
+    """Read any replica: a comment of this second may be missing."""
     return await magazine.newest()
 
 

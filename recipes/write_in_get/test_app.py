@@ -53,7 +53,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_with_the_marker_it_just_works(
     serve: Serve, path: str, on_write: str, routing_log: RoutingLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All of it on the primary, in both modes, and nobody is warned."""
+    """All of it on the primary, in both modes, without a warning."""
     async with serve(on_write) as client:
         answers = [(await client.get(path)).json() for _ in range(2)]
 

@@ -128,7 +128,7 @@ async def test_a_token_at_the_end_of_a_page_can_be_reached(primary: PrimaryEngin
     else:
         pytest.fail("no record ended with its page")  # pragma: no cover
     inserted, in_page = log(cluster.primary)[1:]
-    if inserted - token.lsn == in_page:  # nobody else has written since
+    if inserted - token.lsn == in_page:  # nothing else was written since
         assert in_page in (24, 40)
 
     async def has_reached_it() -> bool:
@@ -178,8 +178,8 @@ async def test_when_the_primary_cannot_be_asked_the_token_asks_for_everything(
 ) -> None:
     """INVARIANT: a write without a token would be hidden from its client; no replica has everything, so none hides it.
 
-    It is believed, though nobody has written that much: once the primary is back, it asks for what is written by then.
-    Without a monitor nobody knows which database it is about; then nobody knows of the replicas either.
+    It is believed, though not so much was written: once the primary is back, it asks for what is written by then.
+    Without a monitor its database is not known, and neither are the replicas.
     """
     client = Client(is_request=True)
     client.written(None)
@@ -225,7 +225,7 @@ async def test_outside_a_request_a_token_stays_in_the_context_of_the_write(prima
 
 
 async def test_a_write_in_a_context_without_a_client_is_not_noted(primary: PrimaryEngine) -> None:
-    """A connection that comes back where no write was expected has nobody to tell."""
+    """A connection that comes back where no write was expected belongs to no client."""
     contextvars.Context().run(lambda: current_client().written(None))
     assert (await write(primary)) == current_token()
 

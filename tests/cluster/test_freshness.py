@@ -329,7 +329,7 @@ async def test_a_primary_that_answers_late_is_asked_again(cluster: LocalCluster)
 
 
 async def test_without_servers_a_token_is_what_it_says(cluster: LocalCluster) -> None:
-    """Nobody can check it, and nobody asks."""
+    """It cannot be checked, and no server is asked."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         token = await now(servers)
         tokens = Tokens(servers.settings)

@@ -1,4 +1,4 @@
-"""Names that are slow, missing, or found: nobody else waits for them."""
+"""Names that are slow, missing, or found: other look-ups do not wait for them."""
 
 import asyncio
 import socket
@@ -95,7 +95,7 @@ async def test_addresses_and_sockets_are_no_names(resolver: Resolver) -> None:
 
 
 def test_a_look_up_may_outlive_its_event_loop(resolver: Resolver) -> None:
-    """The application has ended; the thread has nobody to tell."""
+    """The application has ended; the thread ends without an error."""
     names = Names()
 
     async def give_up() -> None:

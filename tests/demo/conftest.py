@@ -32,7 +32,7 @@ def folder() -> typing.Iterator[pathlib.Path]:
 
 @pytest.fixture
 def settings(replicated_cluster: LocalCluster) -> typing.Iterator[ReplicationSettings]:
-    """Give the settings of the demo, in a database that nobody else uses."""
+    """Give the settings of the demo, in a database of its own."""
     database = f"shop_{secrets.token_hex(4)}"
     replicated_cluster.primary.execute(f"CREATE DATABASE {database}")
     replicated_cluster.catch_up()

@@ -63,7 +63,7 @@ def test_what_does_not_answer_is_given_up_in_time() -> None:
 
 
 def test_a_connection_that_comes_too_late_is_closed(replicated_cluster: LocalCluster) -> None:
-    """The thread that made it has nobody to give it to."""
+    """The caller that wanted it has given up."""
     came, given_up = threading.Event(), threading.Event()
 
     def password() -> str | None:

@@ -23,7 +23,7 @@ class Event:
     began: float
     ended: float
     value: int | None
-    """What was written or read; None when it failed: of a write, nobody knows then whether it happened."""
+    """What was written or read; None when it failed: whether a write happened is unknown then."""
     worker: int = 0
     """The worker that was asked."""
     port: int | None = None

@@ -123,7 +123,7 @@ class Faults:
                 await asyncio.to_thread(former.stop, "immediate")
                 received = {replica: await _received(replica) for replica in self.replicas}
                 chosen = max(self.replicas, key=lambda replica: received[replica])
-                # Nobody follows it yet, for whom a commit could wait.
+                # No standby follows it yet for which a commit could wait.
                 await _configure(chosen, "SET synchronous_standby_names = ''")
                 await asyncio.to_thread(chosen.promote)
                 await self._until_written()

@@ -54,7 +54,7 @@ class Visitor:
                 self.worker = int(value)
         status = int(head[0].split(" ")[1])
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or ("connection", "close") in headers:
-            self._close(port)  # as uvicorn does, after an error that nobody handled
+            self._close(port)  # as uvicorn does, after an unhandled error
         return status, body
 
     def _keep(self, cookie: str) -> None:

@@ -173,7 +173,7 @@ async def cut(watched: Watched, wire: Wire) -> None:  # noqa: ARG001
 async def test_a_lost_connection_is_replaced_and_blames_no_server(
     shop_cluster: LocalCluster, moment: str, fault: Fault, primary_reads: bool
 ) -> None:
-    """INVARIANT: the statement runs again on a new connection to the same replica, which nobody is kept from."""
+    """INVARIANT: the statement runs again on a new connection to the same replica, which stays in the rotation."""
     server = shop_cluster.replicas[0]
     async with Wire(server.port) as wire:
         through = server.url.replace(f":{server.port}/", f":{wire.port}/")
@@ -224,10 +224,10 @@ async def test_a_connection_that_is_lost_before_it_is_given_back_costs_nothing(
             assert await watched.serves_as_before()
 
 
-@only_on("asyncpg", "psycopg has no such state: libpq reads a server's farewell and closes the connection")
+@only_on("asyncpg", "psycopg has no such state: libpq reads the server's last message and closes the connection")
 @pytest.mark.parametrize("role", ["replica", "primary"])
 async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster: LocalCluster, role: str) -> None:
-    """A server's farewell to an idle connection leaves asyncpg in a state that no statement gets out of."""
+    """A server that ends an idle connection leaves asyncpg in a state that no statement gets out of."""
     async with one_replica(shop_cluster) as watched:
         assert await watched.serves_as_before()
         replica = role == "replica"

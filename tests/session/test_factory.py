@@ -142,7 +142,7 @@ async def test_what_a_task_has_written_is_known_to_the_task_that_awaits_it(shop_
 
 
 def test_without_a_routed_session_it_is_refused() -> None:
-    """A provider of the application may return any session, whose copies nobody could route."""
+    """A provider of the application may return any session, whose copies could not be routed."""
     with pytest.raises(ConfigurationError) as caught:
         SessionFactory(AsyncSession())
     assert caught.value.field == "session"

@@ -177,7 +177,7 @@ async def test_a_full_pool_escalates_without_resting_the_replica(shop_cluster: L
 
 @not_behind_a_pooler("the error is the pooler's")
 async def test_a_primary_that_fails_too_raises_its_own_error(disposable_shop: LocalCluster) -> None:
-    """There is nobody behind the primary."""
+    """There is no server behind the primary."""
     for server in disposable_shop.servers:
         server.stop("immediate")
 

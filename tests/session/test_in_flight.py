@@ -67,7 +67,7 @@ async def test_the_first_of_them_has_its_result(shop_cluster: LocalCluster, isol
 
 @pytest.mark.parametrize("role", ["primary", "replica"])
 async def test_closing_waits_for_what_other_tasks_run(shop_cluster: LocalCluster, role: str) -> None:
-    """SQLAlchemy refuses it, and nobody closes the session any more."""
+    """SQLAlchemy refuses it, and the session stays open."""
     async with serving(shop_cluster) as servers:
         for end in ("close", "reset"):
             session = RoutedSession(engine_of(servers, role))

@@ -37,7 +37,7 @@ async def test_a_unit_of_work_can_be_rolled_back_when_its_replica_is_gone(
 
 
 async def test_core_is_told_that_its_connection_is_lost(disposable_shop: LocalCluster) -> None:
-    """Nobody runs its statements again, so nobody hides what became of them."""
+    """Its statements are not run again, so their loss is not hidden."""
     async with (
         serving(disposable_shop, read_isolation="READ COMMITTED") as servers,
         servers.replica.connect() as connection,

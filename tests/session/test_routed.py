@@ -91,7 +91,7 @@ async def test_the_decision_says_why(shop_cluster: LocalCluster) -> None:
 
 
 async def test_the_decision_says_why_a_read_is_on_the_primary(shop_cluster: LocalCluster) -> None:
-    """Because it has to see everything, or because nobody else can serve it; a write needs no excuse."""
+    """Because it has to see everything, or because no replica can serve it; a write needs no reason."""
     strong, plain = Intent.read(consistency=STRONG, reason="GET"), Intent.read(reason="GET")
     async with serving(shop_cluster) as servers:
         for session, reason in (
@@ -200,7 +200,7 @@ async def test_an_error_of_a_flush_inside_a_read_is_the_primarys(shop_cluster: L
 
 
 async def test_a_flush_that_changes_nothing_is_no_write(shop_cluster: LocalCluster) -> None:
-    """An attribute set to what it was: nobody is warned, and nothing is raised."""
+    """An attribute set to what it was: no warning, and no error."""
     async with serving(shop_cluster, on_write="raise") as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
         item.amount = 10

@@ -183,7 +183,7 @@ def test_an_exception_during_the_start_leaves_nothing(
 
 
 def test_a_forgotten_cluster_is_removed(folder: pathlib.Path) -> None:
-    """Nobody can leave its block any more."""
+    """Its block cannot be left any more."""
     LocalCluster(0, folder=folder).__enter__()
     gc.collect()
 
@@ -226,7 +226,7 @@ async def test_a_cancelled_start_leaves_nothing(folder: pathlib.Path) -> None:
 async def test_a_cancellation_after_the_last_step_leaves_nothing(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cluster is ready and nobody will take it."""
+    """The cluster is ready and its caller is gone."""
     reached = asyncio.Event()
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(LocalCluster, "_abort", lambda _: None)
@@ -365,7 +365,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(folder: pathlib.Path) -> None:
 def test_programs_that_the_account_cannot_reach_are_copied(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """INVARIANT: the place of the installation keeps its permissions; a home folder is nobody else's business."""
+    """INVARIANT: the place of the installation keeps its permissions; a home folder stays private."""
     private = folder / "private"
     copied = binaries.copy_installation(binaries.find_binaries(None), private)
     private.chmod(0o700)

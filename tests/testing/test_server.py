@@ -22,7 +22,7 @@ def rows(of: LocalServer, table: str) -> str:
 
 
 async def test_the_addresses_work_and_the_password_is_needed(replicated_cluster: LocalCluster) -> None:
-    """The URL is for SQLAlchemy, and nobody else on the machine gets in."""
+    """The URL is for SQLAlchemy, and other users of the machine are refused."""
     replica = replicated_cluster.replicas[0]
     engine = create_async_engine(replica.url)
     async with engine.connect() as connection:
@@ -141,7 +141,7 @@ def test_a_frozen_server_gives_no_answer_until_it_thaws(disposable_cluster: Loca
 
 
 def test_a_failover_and_the_way_back(disposable_cluster: LocalCluster) -> None:
-    """The primary crashes with a commit that nobody got, a replica takes over, and both others follow it."""
+    """The primary crashes with a commit that no standby received, a replica takes over, and both others follow it."""
     primary, (successor, other) = disposable_cluster.primary, disposable_cluster.replicas
     primary.execute("CREATE TABLE t AS SELECT 1 AS number")
     disposable_cluster.catch_up()
@@ -174,7 +174,7 @@ def test_a_failover_and_the_way_back(disposable_cluster: LocalCluster) -> None:
 
 
 def test_a_restarted_primary_is_followed_again(disposable_cluster: LocalCluster) -> None:
-    """Nobody has to tell the replicas, and the port stays."""
+    """The replicas need not be told, and the port stays."""
     primary = disposable_cluster.primary
     url = primary.url
     primary.restart()

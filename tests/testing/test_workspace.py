@@ -169,7 +169,7 @@ def test_a_folder_that_was_replaced_meanwhile_is_left_alone(
 
 
 def test_a_file_system_without_locks_is_refused(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the lock nobody could clean up after a killed owner."""
+    """Without the lock, what a killed owner leaves could not be removed."""
 
     def refuse(*_: object) -> None:
         raise OSError(95, "Operation not supported")

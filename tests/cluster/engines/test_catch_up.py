@@ -30,7 +30,7 @@ def test_until_a_replica_has_caught_up_it_is_the_primary() -> None:
 
 
 async def test_when_none_has_in_time_the_hooks_are_told_of_the_primary() -> None:
-    """Without a monitor there is nobody to ask, so that is at once."""
+    """Without a monitor no server can be asked, so that is at once."""
     recorder = Recorder()
     engine, _ = catching_up(hooks=[recorder])
     assert await engine.catch_up() is None

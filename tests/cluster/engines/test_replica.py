@@ -1,4 +1,4 @@
-"""A replica that lags, freezes, dies or is full leaves the rotation, and comes back; nobody reading notices."""
+"""A replica that lags, freezes, dies or is full leaves the rotation, and comes back; no read fails."""
 
 import asyncio
 import collections
@@ -243,7 +243,7 @@ async def test_a_connection_that_is_being_opened_ends_with_the_others(three_repl
 async def test_a_replica_that_was_down_between_reads_serves_the_next_ones(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, strike: Fault, heal: Fault
 ) -> None:
-    """The connections that its pool had kept are given to nobody: who got one would take it for another failure."""
+    """The connections that its pool had kept are not given out: each would look like another failure."""
     victim = disposable_cluster.replicas[0]
     async with (
         serving(disposable_cluster, replicas=[victim.url], probe_interval=0.05, probe_timeout=0.5) as servers,
@@ -487,7 +487,7 @@ async def test_weights_are_shares(three_replicas: LocalCluster) -> None:
 
 
 async def test_a_full_pool_is_passed_over_while_another_has_room(three_replicas: LocalCluster) -> None:
-    """Waiting for one replica while another is idle helps nobody, whatever the turn says."""
+    """A read does not wait for one replica while another is idle, whatever the turn says."""
     settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "balancing": "round-robin"}
     async with serving(three_replicas, **settings) as servers, contextlib.AsyncExitStack() as stack:
         ports = set()

@@ -241,7 +241,7 @@ async def test_a_standby_that_followed_a_promotion_serves_when_its_new_primary_i
 
 
 async def test_checkouts_wait_at_a_fence_until_a_primary_is_known(replicated_cluster: LocalCluster) -> None:
-    """They take no place in the pool meanwhile, which has but one here; after a while nobody is held up."""
+    """They take no place in the pool meanwhile, which has but one here; after a while checkouts fail at once."""
     primary = replicated_cluster.primary
     pool_size = {"primary_pool_size": 1, "primary_max_overflow": 0}
     async with serving(replicated_cluster, **pool_size) as servers:
@@ -274,7 +274,7 @@ async def test_checkouts_wait_at_a_fence_until_a_primary_is_known(replicated_clu
 
 
 async def test_an_engine_with_a_pool_of_its_own_is_fenced_as_well(replicated_cluster: LocalCluster) -> None:
-    """It refuses at once: nobody can be held up before a pool that knows no fence."""
+    """It refuses at once: a pool that knows no fence cannot hold checkouts."""
     engine = PrimaryEngine(create_async_engine(replicated_cluster.primary.url, poolclass=NullPool).sync_engine)
     engine.fence(timeout=60)
     with pytest.raises(ConnectionRefusedError, match="older timeline"):
@@ -504,7 +504,7 @@ async def test_the_monitor_leaves_nothing_behind(replicated_cluster: LocalCluste
 async def test_a_password_that_changes_while_it_runs_is_reported(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody would look for it behind the fallback."""
+    """It would stay unnoticed behind the fallback."""
     async with watched(disposable_cluster) as servers:
         await asyncio.to_thread(disposable_cluster.primary.execute, "ALTER ROLE postgres PASSWORD 'another'")
         await asyncio.to_thread(disposable_cluster.primary.stop, "immediate")
@@ -565,7 +565,7 @@ async def test_a_clone_of_a_server_that_is_not_promotable_is_not_followed(dispos
 async def test_after_a_deploy_a_replica_that_is_behind_serves_from_the_first_second(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """Nobody has watched it for as long as it lags; it says itself when what it has was committed."""
+    """The monitor has run for less time than it lags; it says itself when what it has was committed."""
     disposable_cluster.primary.execute("CREATE TABLE written (n serial PRIMARY KEY)")
     disposable_cluster.catch_up()
     for replica in disposable_cluster.replicas:

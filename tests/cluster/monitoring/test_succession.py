@@ -93,7 +93,7 @@ async def test_another_cluster_at_the_same_addresses_is_used(replicas: int, capl
         async with watched(old) as servers:
             topology = servers.replica.topology
             await write(servers)
-            token = topology.own_write  # nobody needs one where there are no replicas
+            token = topology.own_write  # not needed where there are no replicas
             assert (token is not None) == (replicas > 0)
             for before, after in zip(old.servers, new.servers, strict=True):
                 await replace(before, after)

@@ -90,13 +90,14 @@ async def test_a_pool_that_does_not_close_in_time_is_ended(monkeypatch: pytest.M
     assert not ended.is_set()
 
 
-async def test_a_forked_process_leaves_them_to_its_parent(engine: AsyncEngine) -> None:
-    """They are forgotten and not closed: the parent goes on using them."""
+async def test_a_forked_process_cannot_use_those_of_its_parent(engine: AsyncEngine) -> None:
+    """They are forgotten, and what still holds one is detached from its socket; new ones are its own."""
     connections = OpenConnections(engine.sync_engine)
     async with engine.connect() as connection:
         pool = engine.pool
         connections.forget()
         assert engine.pool is not pool
-        connections.terminate()
+        with pytest.raises(sqlalchemy.exc.DBAPIError):
+            await connection.execute(ONE)
+    async with engine.connect() as connection:
         assert await connection.scalar(ONE) == 1
-        await connection.invalidate()  # the pool that would close it has been replaced

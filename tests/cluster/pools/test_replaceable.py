@@ -40,7 +40,7 @@ async def come(servers: Servers, began: str) -> list[asyncio.Task[int]]:
 async def test_a_checkout_that_waits_for_a_pool_that_is_replaced_waits_for_the_next_one(
     replicated_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: the limit holds for both together, and no connection is kept by nobody.
+    """INVARIANT: the limit holds for both together, and no connection is lost.
 
     A failover under load would otherwise bring twice as many to the new primary.
     """
@@ -51,7 +51,7 @@ async def test_a_checkout_that_waits_for_a_pool_that_is_replaced_waits_for_the_n
         servers.primary.follow(replicated_cluster.primary.url)
         waiting += await come(servers, began)
 
-        assert 1 <= max(await asyncio.gather(*waiting)) <= LIMIT, "and nobody waits for what is held"
+        assert 1 <= max(await asyncio.gather(*waiting)) <= LIMIT, "and no checkout waits for what is held"
         for connection in held:
             await connection.close()
         assert await count_opened(servers, began) == LIMIT

@@ -122,7 +122,7 @@ async def test_the_page_needs_nothing_from_elsewhere(replicated_cluster: LocalCl
 
 
 async def test_before_any_answer_every_server_is_unknown(replicated_cluster: LocalCluster) -> None:
-    """Nothing is made up: while no monitor runs, nobody is up."""
+    """Nothing is made up: while no monitor runs, no server is shown as up."""
     live = Live(create_application(settings_for(replicated_cluster)), Faults(replicated_cluster))
     servers = live.picture.servers()
     assert {(server.role, server.up, server.lag_bytes) for server in servers} == {("unknown", False, None)}
