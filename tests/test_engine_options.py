@@ -22,7 +22,7 @@ def test_what_the_library_owns_is_refused_with_what_to_do_instead(name: str) -> 
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["echo", "json_serializer", "query_cache_size", "plugins", *POOL_OPTIONS])
+@pytest.mark.parametrize("name", ["echo", "json_serializer", "query_cache_size", "plugins", *sorted(POOL_OPTIONS)])
 def test_other_options_of_the_engine_the_dialect_and_the_pool_are_accepted(name: str) -> None:
     """Their values are SQLAlchemy's to check."""
     check_engine_options("engine_options", {name: None}, URL)
