@@ -22,8 +22,8 @@ from tests.session.models import Account, Item
 from tests.waiting import until
 
 
-READS = 400
-CLIENTS = 40
+READS = 160
+CLIENTS = 20
 # Long enough for the fault to happen in the middle of it.
 SLOW_SUM = select(func.sum(Item.amount), func.pg_sleep(0.02))
 SUM = sum(n * 10 for n in range(1, 201))
@@ -37,7 +37,7 @@ async def read(servers: Servers) -> tuple[int, str]:
 
 @contextlib.asynccontextmanager
 async def reads_in_flight(servers: Servers) -> collections.abc.AsyncIterator[collections.Counter[tuple[int, str]]]:
-    """Read with forty clients, until the block has ended and there were 400 reads; it begins at 100."""
+    """Read with twenty clients, until the block has ended and there were 160 reads; it begins at 40."""
     results: collections.Counter[tuple[int, str]] = collections.Counter()
     warm, ended = asyncio.Event(), asyncio.Event()
 
