@@ -1,5 +1,6 @@
 """psycopg's synchronous connections: connecting in time, ending what waits, and what they report."""
 
+import concurrent.futures
 import contextlib
 import socket
 import threading
@@ -11,9 +12,11 @@ from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from modern_di_replicas import ConfigurationError, TransactionRolledBackError
+from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 from modern_di_replicas.cluster.waiting import complete
 from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.drivers.known import driver_of
+from modern_di_replicas.drivers.opening import TerminatedWhileOpeningError
 from modern_di_replicas.drivers.psycopg_sync import PsycopgSync
 from modern_di_replicas.sync.engines import create_primary_engine
 from modern_di_replicas.testing import LocalCluster
@@ -60,6 +63,26 @@ def test_what_does_not_answer_is_given_up_in_time() -> None:
         for thread in left:
             thread.join(10)
             assert not thread.is_alive(), "it waits for the server long after it was given up"
+
+
+def test_an_attempt_to_connect_can_be_given_up() -> None:
+    """At a server that is declared down, it would wait for its whole time limit."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = create_engine(f"postgresql+psycopg://u@127.0.0.1:{silent.getsockname()[1]}/db")
+        connections = OpenConnections(engine)
+
+        @event.listens_for(engine, "do_connect")
+        def watch(_: object, __: object, ___: object, arguments: dict[str, typing.Any]) -> None:
+            driver_of(engine).watch_opening(arguments, connections.opening)
+
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            attempt = executor.submit(engine.connect)
+            accepted, _ = silent.accept()
+            connections.opening.give_up()
+            connections.opening.give_up()  # once more does nothing
+            with pytest.raises(TerminatedWhileOpeningError):
+                attempt.result(10)
+            accepted.close()
 
 
 def test_a_connection_that_comes_too_late_is_closed(replicated_cluster: LocalCluster) -> None:

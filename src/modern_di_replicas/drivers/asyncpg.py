@@ -13,6 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from modern_di_replicas.drivers.asyncpg_connection import ReportingConnection, reporting
 from modern_di_replicas.drivers.driver import Driver, Report, Row
+from modern_di_replicas.drivers.opening import Opening
 
 
 _ARGUMENTS: typing.Final = frozenset(inspect.signature(asyncpg.connect).parameters)
@@ -112,6 +113,9 @@ class Asyncpg:
 
     def make_reporting(self, arguments: dict[str, typing.Any]) -> None:
         arguments["connection_class"] = reporting(arguments.get("connection_class") or asyncpg.Connection)
+
+    def watch_opening(self, arguments: dict[str, typing.Any], opening: Opening) -> None:
+        arguments["async_creator_fn"] = opening.watched(arguments.get("async_creator_fn", asyncpg.connect))
 
     def set_up(self, engine: Engine) -> None:
         """Do nothing: it is."""

@@ -6,6 +6,8 @@ import typing
 from sqlalchemy import URL, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from modern_di_replicas.drivers.opening import Opening
+
 
 Row = collections.abc.Mapping[str, typing.Any]
 
@@ -55,6 +57,9 @@ class Driver(typing.Protocol):
 
     def make_reporting(self, arguments: dict[str, typing.Any]) -> None:
         """Change what the driver's `connect` gets, so that the connections report; see `report`."""
+
+    def watch_opening(self, arguments: dict[str, typing.Any], opening: Opening) -> None:
+        """Change what SQLAlchemy's `connect` gets, so that the attempt can be given up."""
 
     def set_up(self, engine: Engine) -> None:
         """Make SQLAlchemy's dialect of an engine able to terminate connections, if it is not."""

@@ -17,6 +17,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from modern_di_replicas.drivers.driver import Driver, Report, Row
+from modern_di_replicas.drivers.opening import Opening
 from modern_di_replicas.drivers.psycopg_connection import ReportingConnection, reporting
 
 
@@ -106,6 +107,9 @@ class Psycopg:
         arguments["connection_class"] = ReportingConnection
         arguments.setdefault("async_creator_fn", _connect)  # psycopg itself takes no class
         arguments["cursor_factory"] = reporting(arguments.get("cursor_factory") or psycopg.AsyncCursor)
+
+    def watch_opening(self, arguments: dict[str, typing.Any], opening: Opening) -> None:
+        arguments["async_creator_fn"] = opening.watched(arguments.get("async_creator_fn", _connect))
 
     def set_up(self, engine: Engine) -> None:
         # SQLAlchemy's own awaits, and so can close nothing outside of a greenlet, nor for the garbage collector.

@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 from sqlalchemy import Engine
 
 from modern_di_replicas.drivers.driver import Driver, Report, Row
+from modern_di_replicas.drivers.opening import Opening, TerminatedWhileOpeningError
 from modern_di_replicas.drivers.psycopg import Psycopg
 from modern_di_replicas.drivers.psycopg_sync_connection import ReportingConnection, reporting
 
@@ -31,6 +32,9 @@ class PsycopgSync(Psycopg):
     def make_reporting(self, arguments: dict[str, typing.Any]) -> None:
         arguments["connection_class"] = ReportingConnection
         arguments["cursor_factory"] = reporting(arguments.get("cursor_factory") or psycopg.Cursor)
+
+    def watch_opening(self, arguments: dict[str, typing.Any], opening: Opening) -> None:
+        arguments["opening"] = opening
 
     def set_up(self, engine: Engine) -> None:
         dialect = typing.cast(typing.Any, engine.dialect)  # methods of one object are replaced
@@ -93,6 +97,14 @@ class _Connecting:
         self._connection: Connection | None = None
         self._error: BaseException | None = None
 
+    def give_up(self) -> None:
+        """End it, for the thread that waits for it."""
+        with self._lock:
+            if self._connection is None and self._error is None:
+                self._is_given_up = True
+                self._error = TerminatedWhileOpeningError()
+        self._ended.set()
+
     def result(self, timeout: float | None) -> Connection:
         if timeout is not None:
             # So that a thread whose attempt is given up does not wait much longer; psycopg waits two seconds at least.
@@ -144,11 +156,14 @@ def _given(password: typing.Any) -> typing.Any:  # noqa: ANN401  # a function, o
 def _connect(
     *,
     timeout: float | None = None,
+    opening: Opening | None = None,
     connection_class: type[Connection] = psycopg.Connection,
     async_creator_fn: object = None,  # noqa: ARG001  # `Psycopg.connect_args` gives it to both dialects
     **arguments: typing.Any,
 ) -> Connection:
-    return _Connecting(connection_class, arguments).result(timeout)
+    connecting = _Connecting(connection_class, arguments)
+    with contextlib.nullcontext() if opening is None else opening.attempt(connecting.give_up):
+        return connecting.result(timeout)
 
 
 driver: typing.Final[Driver] = PsycopgSync()

@@ -91,10 +91,13 @@ async def test_a_frozen_primary_holds_writers_only_until_it_is_down(disposable_c
             await session.execute(text("SELECT 1"))
         await asyncio.to_thread(primary.freeze)
         async with asyncio.timeout(30):
+            opening = asyncio.ensure_future(port_of_primary(servers))  # a connection, for up to `connect_timeout`
             under_way = [asyncio.ensure_future(session.execute(text("SELECT 2"))) for session in sessions]
             for statement in under_way:
                 with pytest.raises(sqlalchemy.exc.DBAPIError):
                     await statement
+            with pytest.raises(PrimaryUnavailable):
+                await opening
             coming = await asyncio.gather(*(port_of_primary(servers) for _ in range(40)), return_exceptions=True)
             assert {type(error) for error in coming} == {PrimaryUnavailable}
             assert "does not answer the monitor" in str(coming[0])

@@ -1,6 +1,7 @@
 """Checkouts of the primary's pool while the primary changes."""
 
 import asyncio
+import time
 import typing
 
 import pytest
@@ -27,3 +28,22 @@ async def test_a_checkout_connects_again_after_a_change_but_not_for_ever() -> No
         await greenlet_spawn(pool.connect)
 
     assert len(attempts) == RETRIES + 1
+
+
+async def test_a_checkout_that_has_waited_for_a_silent_primary_does_not_wait_again() -> None:
+    """INVARIANT: a writer gets its error as soon after it came as any other; what refuses it is waited for."""
+    fence = Fence()
+    fence.patience = 60.0
+    long_ago = time.monotonic() - fence.patience
+
+    fence.declare_down(timeout=1.0, reason="no answer", is_silent=True)
+    async with asyncio.timeout(30):
+        assert not await fence.may_try_again(long_ago)
+
+    fence.declare_down(timeout=1.0, reason="connection refused", is_silent=False)
+    waiting = asyncio.ensure_future(fence.may_try_again(long_ago))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    fence.declare_up()
+    async with asyncio.timeout(30):
+        assert await waiting

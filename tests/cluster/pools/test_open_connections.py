@@ -14,8 +14,8 @@ from modern_di_replicas.cluster.pools.open_connections import (
     BURST,
     REFILL,
     OpenConnections,
-    TerminatedWhileOpeningError,
 )
+from modern_di_replicas.drivers.opening import TerminatedWhileOpeningError
 from modern_di_replicas.testing import LocalCluster
 from tests.unconnected import engines
 

@@ -79,7 +79,11 @@ class PrimaryRole(Role):
         if self._fence.is_up:
             self._fence.lift()  # no connection was made, so there is none to end
         else:
-            self._connections.terminate()
+            self._end_all()
+
+    def _end_all(self) -> None:
+        self._connections.terminate()
+        self._connections.opening.give_up()
 
     @abc.abstractmethod
     def because(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
@@ -101,17 +105,21 @@ class PrimaryRole(Role):
         """Have checkouts wait for so long when the primary has just been lost: a monitor may find another one."""
         self._fence.patience = seconds
 
-    def declare_down(self, *, timeout: float, reason: str = "") -> None:
+    def declare_down(self, *, timeout: float, reason: str = "", is_silent: bool = False) -> None:
         """Terminate every connection: the primary does not answer the monitor. Until `declare_up`, checkouts fail soon.
 
         Args:
             timeout: seconds in which one new connection is tried.
             reason: why, for the errors of checkouts.
+            is_silent: whether it says nothing, and was waited for already; not that it refuses.
 
         """
+        was_down = self._fence.is_down
         self._trial_timeout = timeout
-        self._fence.declare_down(timeout=timeout, reason=reason)
+        self._fence.declare_down(timeout=timeout, reason=reason, is_silent=is_silent)
         self.end_silent()
+        if not was_down:  # later ones are the attempts that are let through
+            self._connections.opening.give_up()
 
     def declare_up(self) -> None:
         """Connect as usual: the primary answers the monitor."""
@@ -135,7 +143,7 @@ class PrimaryRole(Role):
         """
         if not self._fence.is_up:
             self._fence.raise_fence(timeout)
-            self._connections.terminate()
+            self._end_all()
 
     def _connected(self, *_: object) -> None:
         self._fence.declare_up()  # it answers, whatever the monitor knows
@@ -157,6 +165,7 @@ class PrimaryRole(Role):
             driver_of(self.sync_engine).make_reporting(cparams)
         if is_trial:
             cparams["timeout"] = self._trial_timeout  # as `Driver.connect_args` names it
+        driver_of(self.sync_engine).watch_opening(cparams, self._connections.opening)
         find_names(dialect, cparams.get("host"), timeout=cparams.get("timeout", _NAME_TIMEOUT))
 
 

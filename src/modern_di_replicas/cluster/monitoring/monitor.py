@@ -341,7 +341,7 @@ class Monitor(Conclusions):
         engine = self._topology.primary
         if server.name == self._primary and isinstance(engine, PrimaryRole):
             timeout = min(self._settings.connect_timeout, self._settings.probe_timeout)
-            engine.declare_down(timeout=timeout, reason=reason)
+            engine.declare_down(timeout=timeout, reason=reason, is_silent=isinstance(error, TimeoutError))
 
     @staticmethod
     def _misconfigured(server: Server, remedy: str) -> ConfigurationError:

@@ -40,6 +40,7 @@ class Fence:
         self._is_down.set()
         self._held_until = 0.0
         self._pause: float | None = None
+        self._is_silent = False
         self.silence = SILENT
         """Why checkouts fail while the monitor gets no answer."""
         self._next_attempt = 0.0
@@ -68,10 +69,17 @@ class Fence:
         changed, self._changed = self._changed, Signal()
         changed.set()
 
-    async def may_try_again(self) -> bool:
-        """Wait for a new primary, or for this one, where it has just been lost; return whether to connect again."""
+    async def may_try_again(self, began: float) -> bool:
+        """Wait for a new primary, or for this one, where it has just been lost; return whether to connect again.
+
+        Args:
+            began: when the checkout began. What has waited for a silent primary already does not wait once more.
+
+        """
         now = time.monotonic()
         self._lost_at = lost_at = self._lost_at or now
+        if self._is_silent:
+            lost_at = min(lost_at, began)
         left = lost_at + self.patience - now
         if self.is_up or left <= 0:
             return False
@@ -105,8 +113,9 @@ class Fence:
         if self.is_up:
             raise PrimaryUnavailable(reason=FORMER)
 
-    def declare_down(self, *, timeout: float, reason: str) -> None:
+    def declare_down(self, *, timeout: float, reason: str, is_silent: bool) -> None:
         """Let only one connection attempt through in `timeout` seconds: the monitor gets no answer."""
+        self._is_silent = is_silent
         self.silence = f"{SILENT}: {reason}" if reason else SILENT
         if self._pause is None:
             self._next_attempt = 0.0
@@ -115,6 +124,7 @@ class Fence:
     def declare_up(self) -> None:
         """Let every connection attempt through."""
         self._pause = self._lost_at = None
+        self._is_silent = False
         self._change()
 
     @property
@@ -147,20 +157,20 @@ class FencedQueuePool(ReplaceableQueuePool):
     wait: typing.ClassVar[collections.abc.Callable[..., typing.Any]]
     """Returns the result of a coroutine; see `wait_for`."""
 
-    def connect(self) -> PoolProxiedConnection:
+    def connect_since(self, began: float) -> PoolProxiedConnection:
         fence = self.fence
         if fence.is_up:
             self.wait(fence.passed())
         for _ in range(RETRIES):
             try:
-                return super().connect()
+                return super().connect_since(began)
             except fence.lost_connection as error:
-                if self.wait(fence.may_try_again()):
+                if self.wait(fence.may_try_again(began)):
                     continue
                 if not fence.is_down or isinstance(error, PrimaryUnavailable):
                     raise
                 raise PrimaryUnavailable(reason=fence.silence) from error
-        return super().connect()
+        return super().connect_since(began)
 
     def recreate(self) -> "FencedQueuePool":
         pool = typing.cast(FencedQueuePool, super().recreate())

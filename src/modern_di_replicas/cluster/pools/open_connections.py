@@ -13,6 +13,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from modern_di_replicas.cluster.pools.sockets import leave_to_parent
 from modern_di_replicas.drivers.known import driver_of
+from modern_di_replicas.drivers.opening import Opening, TerminatedWhileOpeningError
 
 
 CLOSE_TIMEOUT: typing.Final = 1.0
@@ -27,10 +28,6 @@ REFILL: typing.Final = 5.0
 _BEGUN: typing.Final = "modern_di_replicas.begun"
 
 
-class TerminatedWhileOpeningError(ConnectionAbortedError):
-    """All connections of an engine were terminated while one was being opened; nothing was sent on it."""
-
-
 class OpenConnections:
     """Tracks every open connection of an engine, idle or checked out.
 
@@ -43,6 +40,7 @@ class OpenConnections:
         self._engine = engine
         self._driver = driver_of(engine)
         self._driver.set_up(engine)
+        self.opening = Opening()
         self._open: weakref.WeakSet[typing.Any] = weakref.WeakSet()
         self._terminations = 0
         self._lock = threading.Lock()
@@ -66,8 +64,7 @@ class OpenConnections:
                 return
         # While it was opened, or waited for the first one to learn the version, all were terminated.
         self._driver.terminate(opened)
-        msg = "the connection was terminated while it was being opened"
-        raise TerminatedWhileOpeningError(msg)
+        raise TerminatedWhileOpeningError
 
     async def closed(self, closing: collections.abc.Coroutine[typing.Any, typing.Any, None]) -> None:
         """Close the pool within `CLOSE_TIMEOUT`; connections to a frozen server are terminated."""
@@ -93,6 +90,7 @@ class OpenConnections:
         self._lock = threading.Lock()  # another thread may have held it
         found = [self._driver.descriptor(connection) for connection in self._open]
         leave_to_parent(descriptor for descriptor in found if descriptor is not None)
+        self.opening = Opening()
         self._open = weakref.WeakSet()
         self._terminations += 1
         if (leave := getattr(self._engine.pool, "leave_to_parent", None)) is not None:

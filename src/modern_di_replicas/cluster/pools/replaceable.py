@@ -9,7 +9,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection, QueuePool
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from modern_di_replicas.cluster.pools.open_connections import TerminatedWhileOpeningError
+from modern_di_replicas.drivers.opening import TerminatedWhileOpeningError
 
 
 RETURNED: typing.Final = "modern_di_replicas.returned"
@@ -45,12 +45,21 @@ class ReplaceableQueuePool(QueuePool):
         ReplaceableQueuePool._counting = threading.Lock()
 
     def connect(self) -> PoolProxiedConnection:
+        return self.connect_since(time.monotonic())
+
+    def connect_since(self, began: float) -> PoolProxiedConnection:
+        """Return a connection, as `connect` does.
+
+        Args:
+            began: when the checkout began, on the clock of `time.monotonic()`; maybe in the pool before this one.
+
+        """
         if self._successor is not None:
-            return self._current().connect()
+            return self._current().connect_since(began)
         try:
             return super().connect()
         except (_ReplacedError, TerminatedWhileOpeningError):
-            return self._current().connect()
+            return self._current().connect_since(began)
 
     def recreate(self) -> "ReplaceableQueuePool":
         self._successor = typing.cast(ReplaceableQueuePool, super().recreate())
