@@ -19,18 +19,20 @@ def test_the_sessions_of_a_unit_of_work_share_its_server(shop: ReplicationSettin
         first.scalar(IN_RECOVERY)
         client = current_token()
 
-        def in_thread(write: bool) -> tuple[str, bool | None]:
+        def in_thread(end: str) -> tuple[str, bool | None]:
             with sessions.in_thread() as session:
-                if write:
+                if end:
                     session.execute(text("UPDATE account SET balance = balance"))
-                    session.commit()
+                    getattr(session, end)()
                 return session.decision.server, session.scalar(IN_RECOVERY)
 
         with concurrent.futures.ThreadPoolExecutor(4) as executor:
-            assert set(executor.map(in_thread, [False] * 8)) == {(first.decision.server, True)}
-            assert executor.submit(in_thread, True).result() == ("primary", False)
-            assert executor.submit(in_thread, False).result() == ("primary", False)
-        assert first.scalar(IN_RECOVERY), "one that is open stays where it is"
+            assert set(executor.map(in_thread, [""] * 8)) == {(first.decision.server, True)}
+            assert executor.submit(in_thread, "rollback").result() == ("primary", False)
+            assert executor.submit(in_thread, "").result() == ("primary", False)
+            assert first.scalar(IN_RECOVERY), "one that is open stays where it is"
+            executor.submit(in_thread, "commit").result()
+        assert not first.scalar(IN_RECOVERY), "without a monitor, only the primary is known to have what was committed"
         assert current_token() != client, "what was committed in the thread is known to this unit of work"
         left_open = sessions(autoflush=False)
         assert not left_open.autoflush

@@ -48,7 +48,7 @@ class Client:
     def __init__(
         self, *, token: ConsistencyToken | None = None, is_request: bool = False, position_unknown: bool = False
     ) -> None:
-        self.token = token
+        self.token = self.brought = token
         """The latest position that is known; it never goes back."""
         self.is_request = is_request
         self.intent: Intent | None = None

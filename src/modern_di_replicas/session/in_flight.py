@@ -6,9 +6,11 @@ until garbage is collected: an endpoint that starts several statements at once, 
 
 import asyncio
 import collections.abc
+import contextlib
 import functools
 import typing
 
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 
@@ -21,6 +23,24 @@ class InFlightSession(Session):
     in_flight: int = 0
     """How many operations that may use a connection have not returned."""
     _idle: asyncio.Event | None = None
+    is_provisioning: bool = False
+    """Whether a task is taking the first connection."""
+
+    def check_provisioning(self) -> None:
+        """Refuse what runs while another task takes the connection, as SQLAlchemy's own sessions do."""
+        if self.is_provisioning:
+            msg = "This session is provisioning a new connection; concurrent operations are not permitted"
+            raise InvalidRequestError(msg, code="isce")
+
+    @contextlib.contextmanager
+    def provisioning(self) -> collections.abc.Iterator[None]:
+        """Refuse what other tasks run meanwhile."""
+        self.check_provisioning()
+        self.is_provisioning = True
+        try:
+            yield
+        finally:
+            self.is_provisioning = False
 
     def ended(self) -> None:
         """Note the end of an operation that was counted in `in_flight`."""

@@ -47,6 +47,8 @@ class LeavingSession(GuardedSession):
     _replica: OneReplicaRole
     _engine: Engine
     _autocommit: bool
+    _executing: Engine | None = None
+    """Where the current statement reads."""
 
     def _read_from(self, replica: OneReplicaRole) -> None:
         self._replica = replica
@@ -167,8 +169,8 @@ class LeavingSession(GuardedSession):
 
     # Moving to the primary
 
-    def escalate(self, cause: Cause, reason: str) -> None:
-        """Move this unit of work to the primary, to its end."""
+    def escalate(self, cause: Cause, reason: str, *, is_announced: bool = False) -> None:
+        """Move this unit of work to the primary, to its end; tell the hooks, if the choice of a server has not."""
         if self.escalation is None:
             self.escalation = on_primary(cause, reason)
             if isinstance(self._primary, Engine):
@@ -177,7 +179,7 @@ class LeavingSession(GuardedSession):
                 self._unit.escalation = self.escalation
             self.guard.left_replica(self)
             note_decision(self.decision)
-            if self.hooks is not None and (cause is not Cause.NOT_FRESH or self._must_have is not None):
+            if self.hooks is not None and not is_announced:
                 self.hooks.emit(Escalated(server=self.label, cause=cause, reason=reason, endpoint=self.endpoint))
 
     def escalate_write(self, statement: str) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import typing
 
 from sqlalchemy import Connection, Engine, Executable, UpdateBase
-from sqlalchemy.exc import IllegalStateChangeError, InvalidRequestError
+from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.session import JoinTransactionMode
 from sqlalchemy.pool import QueuePool
@@ -25,9 +25,9 @@ from modern_di_replicas.intent import Intent, is_primary_declared
 from modern_di_replicas.observability.request import note_decision
 from modern_di_replicas.routing.decision import Cause, on_primary
 from modern_di_replicas.session.guarded import ALL_AT_ONCE, mark_rows
+from modern_di_replicas.session.own_writes import OwnWritesSession
 from modern_di_replicas.session.re_run import reporting
 from modern_di_replicas.session.unit_of_work import UnitOfWork
-from modern_di_replicas.session.unsent_writes import UnsentWritesSession
 
 
 USE_PRIMARY: typing.Final = "use_primary"
@@ -38,7 +38,7 @@ _DECLARED: typing.Final = (Cause.USE_PRIMARY, "use_primary()")
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
-class ReplicaSession(UnsentWritesSession, OfProcess):
+class ReplicaSession(OwnWritesSession, OfProcess):
     """The synchronous half of a `RoutedSession` that reads from a replica: all of the routing.
 
     It reads on a connection of its own, `_reading`, which the `Session` is only lent: what becomes of a replica
@@ -49,9 +49,6 @@ class ReplicaSession(UnsentWritesSession, OfProcess):
     # for half as much again.
     _is_elsewhere: bool = False
     """Whether the current statement runs on a bind the application chose."""
-    _executing: Engine | None = None
-    _is_provisioning: bool = False
-    """Whether a task is taking the first connection."""
     _streams: bool = False
     _catch_up: CatchUpRole | None = None
     _bound: Engine
@@ -83,6 +80,7 @@ class ReplicaSession(UnsentWritesSession, OfProcess):
         self._read_from(replica)
         self._primary = primary
         self._reading: dict[Engine, Connection] = {}
+        self.watch_client()
         if catch_up is not None:
             self._catch_up = catch_up
         if options.get("binds"):
@@ -100,7 +98,8 @@ class ReplicaSession(UnsentWritesSession, OfProcess):
         """Share a unit of work with other sessions; it begins on the primary if one of them has moved there."""
         self._unit = unit
         if unit.escalation is not None and self.escalation is None:
-            self.escalate(unit.escalation.cause, unit.escalation.reason)
+            is_announced = unit.escalation.cause is Cause.NOT_FRESH
+            self.escalate(unit.escalation.cause, unit.escalation.reason, is_announced=is_announced)
         elif self.escalation is not None:
             unit.escalation = self.escalation
         elif unit.replica is not None:
@@ -154,9 +153,7 @@ class ReplicaSession(UnsentWritesSession, OfProcess):
 
     def _connect(self, engine: Engine) -> Connection:
         """Take a connection, and keep it before anything else can run."""
-        self._check_provisioning()
-        self._is_provisioning = True
-        try:
+        with self.provisioning():
             connection = self._reading[engine] = self._replica.reads.connect(
                 # A `Session` takes one connection of an engine, and keeps it to the end of the transaction.
                 engine.execution_options() if self._left else engine,
@@ -166,22 +163,14 @@ class ReplicaSession(UnsentWritesSession, OfProcess):
             if self._must_have is not None and not self._replica.reads.is_fresh(connection, self._must_have):
                 self._leave_connections(self._reading.pop(engine))
                 raise ConnectionNotFresh
-        finally:
-            self._is_provisioning = False
         return connection
 
-    def _check_provisioning(self) -> None:
-        """Refuse what runs while another task takes the connection, as SQLAlchemy's own sessions do."""
-        if self._is_provisioning:
-            msg = "This session is provisioning a new connection; concurrent operations are not permitted"
-            raise InvalidRequestError(msg, code="isce")
-
     def commit(self) -> None:
-        self._check_provisioning()
+        self.check_provisioning()
         super().commit()
 
     def rollback(self) -> None:
-        self._check_provisioning()
+        self.check_provisioning()
         super().rollback()
 
     def bind_mapper(self, *args: typing.Any, **options: typing.Any) -> None:
@@ -297,8 +286,11 @@ class ReplicaSession(UnsentWritesSession, OfProcess):
             self._read_anew(options)
         elif isinstance(statement, UpdateBase):
             self.escalate_write("INSERT" if statement.is_insert else "UPDATE" if statement.is_update else "DELETE")
-        elif not self._reading:
-            self._find_replica()
+        else:
+            if not self._reading:
+                self._find_replica()
+            if self.lacks_own_writes:
+                self.include_own_writes()
         if self.escalation is not None:
             return None
         if self._streams or (has_options and (asks_to_stream(given) or asks_to_stream(own))):
@@ -322,12 +314,8 @@ class ReplicaSession(UnsentWritesSession, OfProcess):
         """Read from a replica that is fresh enough by now; from the primary when none is."""
         unit = self._unit
         if unit is None or not unit.is_settled:
-            self._check_provisioning()
-            self._is_provisioning = True
-            try:
+            with self.provisioning():
                 found = wait_for(catch_up.sync_engine.dialect, catch_up.catch_up())
-            finally:
-                self._is_provisioning = False
         self._catch_up = None
         with contextlib.nullcontext() if unit is None else unit.lock:
             if unit is not None and unit.is_settled:  # another session of it was faster
@@ -340,7 +328,7 @@ class ReplicaSession(UnsentWritesSession, OfProcess):
                     unit.replica, unit.must_have = found, self._must_have
                 note_decision(self.decision)
             else:
-                self.escalate(Cause.NOT_FRESH, catch_up.decision.reason)
+                self.escalate(Cause.NOT_FRESH, catch_up.decision.reason, is_announced=True)
 
     @property
     def ends_at_once(self) -> bool:
@@ -355,7 +343,7 @@ class ReplicaSession(UnsentWritesSession, OfProcess):
         return not (self.has_streamed or pool.overflow() > 0 or pool.dispatch.reset or pool.dispatch.checkin)
 
     def close(self) -> None:
-        if self._is_provisioning:
+        if self.is_provisioning:
             msg = "Method 'close()' can't be called here: this session is provisioning a new connection"
             raise IllegalStateChangeError(msg, code="isce")
         try:

@@ -202,6 +202,22 @@ class ReplicaRole(Role):
             return None
         return server.engine.execution_options(**self.options) if self.options else server.engine
 
+    async def following(self, intent: Intent, token: ConsistencyToken | None) -> FreshRead | None:
+        """Return what this replica has to show, once it has reached a token; None when it has not in time.
+
+        Args:
+            intent: what the read declared.
+            token: the position of its client.
+
+        """
+        topology = self.topology
+        others = frozenset(server.name for server in topology.servers if server.name != self.label)
+        read = self._fresh_read(intent, SESSION, token, without=others)
+        # Of a name that leads to several servers, each connection is asked.
+        if topology.leads_to_several(self.label) or read.choose_server() is not None:
+            return read
+        return None if await catch_up(read, first=self.label) is None else read
+
     def _choose_fresh(self, read: FreshRead) -> AnyEngine:
         topology = self.topology
         if (server := read.choose_server()) is not None:
