@@ -3,8 +3,10 @@
 import collections.abc
 
 import pytest
-from sqlalchemy import ForeignKey, create_engine
+from sqlalchemy import ForeignKey, create_engine, select
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.orm.exc import UnmappedInstanceError
 from sqlalchemy.pool import StaticPool
 
 from modern_di_replicas import Cause, StaleWriteError
@@ -132,3 +134,21 @@ def test_once_it_has_streamed_only_what_is_asked_of_the_primary_comes_from_there
     seen = session.run_on_primary(lambda asked, *_: asked.loads_from_primary, "SELECT 1", (), {})
     assert seen is True
     assert not session.loads_from_primary
+
+
+@pytest.mark.parametrize("operation", [GuardedSession.merge, GuardedSession.expunge])
+def test_what_is_no_mapped_object_gets_sqlalchemys_error(
+    session: GuardedSession, operation: collections.abc.Callable[[GuardedSession, object], object]
+) -> None:
+    """SQLAlchemy's own tests expect it, and so may an application."""
+    with pytest.raises(UnmappedInstanceError):
+        operation(session, "an item")
+
+
+def test_rows_that_come_after_the_end_are_refused(session: GuardedSession) -> None:
+    """Of a session that has left its replica, or has streamed from it, they would be attached to nothing."""
+    session.escalation = on_primary(Cause.WROTE, "INSERT")
+    result = Session.execute(session, select(Shop))
+    session.expunge_all()
+    with pytest.raises(InvalidRequestError, match="no longer valid"):
+        result.all()

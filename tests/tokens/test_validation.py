@@ -22,7 +22,14 @@ WRITTEN = 100
 LEADER = Observation(
     at=1.0, in_recovery=False, lsn=WRITTEN, written=WRITTEN, timeline=1, system=7, database="shop", answered=1.0
 )
-TOKEN = ConsistencyToken(lsn=WRITTEN, timeline=1, database=LEADER.identity, issued_at=int(time.time()))
+NOW = int(time.time())
+TOKEN = ConsistencyToken(lsn=WRITTEN, timeline=1, database=LEADER.identity, issued_at=NOW)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the token young: a long time after this file is imported, its tests may still be to come."""
+    monkeypatch.setattr(time, "time", lambda: NOW)
 
 
 class Watcher:
