@@ -21,7 +21,6 @@ from sqlalchemy.orm import Session
 from modern_di_replicas import (
     STRONG,
     ConfigurationError,
-    Intent,
     ReplicationSettings,
     UnknownGroupError,
     read_intent,
@@ -30,7 +29,6 @@ from modern_di_replicas import (
 )
 from modern_di_replicas.flask import Dependencies, setup_replicas, with_replica
 from modern_di_replicas.sync import PrimaryEngine, ReplicaEngine, RoutedSession
-from modern_di_replicas.sync.watch import Watch
 from modern_di_replicas.testing import LocalCluster
 from tests.sync.conftest import settings_of
 from tests.waiting import until
@@ -476,58 +474,3 @@ def test_a_listener_sees_statements_of_requests(app: flask.Flask) -> None:
     finally:
         event.remove(engine, "before_cursor_execute", note)
     assert "SELECT pg_is_in_recovery()" in seen
-
-
-def test_a_function_with_replica_may_be_given_what_it_asks_for(cluster: LocalCluster) -> None:
-    """As its test does."""
-    with Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)}) as container:
-
-        @with_replica(container, consistency=STRONG)
-        def strong(factor: int, session: Injected) -> tuple[int, object]:
-            return factor, session.scalar(STANDBY)
-
-        assert strong(2) == (2, False)  # type: ignore[call-arg]  # modern-di gives it the session
-        own = container.build_child_container(scope=Dependencies.session.scope, context={Intent: Intent.read()})
-        with own:
-            assert strong(3, session=own.resolve(Session)) == (3, True)
-        container.resolve(Watch).stop()
-
-
-def test_a_function_with_replica_reads_until_it_has_run(cluster: LocalCluster) -> None:
-    """The unit of work of a generator or a coroutine function does not end when they are made."""
-    with Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)}) as container:
-
-        @with_replica(container)
-        def parts(count: int, session: Injected) -> collections.abc.Iterator[object]:
-            for _ in range(count):
-                yield session.scalar(STANDBY)
-
-        @with_replica(container)
-        async def coroutine(session: Injected) -> object:
-            await asyncio.sleep(0)
-            return session.scalar(STANDBY)
-
-        assert list(parts(2)) == [True, True]  # type: ignore[call-arg]  # modern-di gives it the session
-        abandoned = parts(2)  # type: ignore[call-arg]
-        next(iter(abandoned))
-        typing.cast(typing.Any, abandoned).close()
-        assert asyncio.run(coroutine()) is True  # type: ignore[call-arg]
-        for engine in container.resolve(ReplicaEngine).engines.values():
-            assert typing.cast(typing.Any, engine.pool).checkedout() == 0
-        container.resolve(Watch).stop()
-
-
-def test_a_function_that_with_replica_cannot_wrap_is_refused(cluster: LocalCluster) -> None:
-    """An asynchronous generator runs in several contexts, and what is injected twice fails at its first call."""
-    container = Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)})
-
-    async def parts(session: Injected) -> collections.abc.AsyncIterator[object]:
-        yield session
-
-    def injected(session: Injected) -> Session:
-        return session
-
-    with pytest.raises(ConfigurationError, match="asynchronous generator"):
-        with_replica(container)(parts)
-    with pytest.raises(ConfigurationError, match="leave out @inject"):
-        with_replica(container)(inject(injected))

@@ -3,9 +3,6 @@
 import atexit
 import collections.abc
 import contextlib
-import contextvars
-import functools
-import inspect
 import threading
 import typing
 import weakref
@@ -14,21 +11,19 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import click
 import flask
 import modern_di_flask
-from modern_di import Container, Scope, integrations, providers
+from modern_di import Container, Scope, providers
 
-from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.integration import check_container, declared_intent
 from modern_di_replicas.intent import Intent, marked_intent, read_intent, resolve_intent
 from modern_di_replicas.sync import dependencies
 from modern_di_replicas.sync.engines import ReplicaEngine
-from modern_di_replicas.sync.units import unit_of_work
+from modern_di_replicas.sync.functions import in_units_of_work
 from modern_di_replicas.sync.watch import Watch, create_watch, stop_watch
 from modern_di_replicas.tokens.validation import Tokens
 from modern_di_replicas.wsgi.middleware import TokenMiddleware
 
 
 Function = typing.TypeVar("Function", bound=collections.abc.Callable[..., typing.Any])
-END: typing.Final = object()
 
 
 def request_intent(declared: Intent | None, watch: Watch, request: flask.Request | None = None) -> Intent:
@@ -198,62 +193,4 @@ def with_replica(
     """
     if not isinstance(target, Container):
         return read_intent(**options) if target is None else read_intent(target, **options)
-    intent, container = Intent.read(**{"reason": "with_replica", **options}), target
-
-    def wrap(function: collections.abc.Callable[..., typing.Any]) -> collections.abc.Callable[..., typing.Any]:
-        markers = integrations.parse_markers(function)
-        _check_wrapped(function, is_injected=bool(markers) and integrations.is_injected(function))
-
-        @contextlib.contextmanager
-        def unit_for(given: dict[str, typing.Any]) -> collections.abc.Iterator[dict[str, typing.Any]]:
-            with unit_of_work(container, intent=intent) as unit:
-                yield {**integrations.resolve_markers(unit, markers), **given}
-
-        return functools.wraps(function)(_called_in(unit_for, function))
-
-    return wrap
-
-
-def _check_wrapped(function: object, *, is_injected: bool) -> None:
-    remedy = None
-    if is_injected:
-        remedy = "leave out @inject: with_replica(container) gives the function what it asks for"
-    elif inspect.isasyncgenfunction(function):
-        remedy = "open a `unit_of_work` in it: an asynchronous generator is not wrapped"
-    if remedy is not None:
-        raise ConfigurationError(field="the function of with_replica", value=function, remedy=remedy)
-
-
-Arguments = dict[str, typing.Any]
-
-
-def _called_in(
-    unit_for: collections.abc.Callable[[Arguments], contextlib.AbstractContextManager[Arguments]],
-    function: collections.abc.Callable[..., typing.Any],
-) -> collections.abc.Callable[..., typing.Any]:
-    """Return what calls a function within a unit of work, which lasts as long as the function runs."""
-
-    def call(*args: typing.Any, **given: typing.Any) -> typing.Any:  # noqa: ANN401
-        with unit_for(given) as arguments:
-            return function(*args, **arguments)
-
-    async def call_coroutine(*args: typing.Any, **given: typing.Any) -> typing.Any:  # noqa: ANN401
-        with unit_for(given) as arguments:
-            return await function(*args, **arguments)
-
-    def call_generator(*args: typing.Any, **given: typing.Any) -> collections.abc.Iterator[typing.Any]:
-        def parts() -> collections.abc.Generator[typing.Any, None, None]:
-            with unit_for(given) as arguments:
-                yield from function(*args, **arguments)
-
-        # Its caller goes on between the parts, and is not in this unit of work.
-        context, running = contextvars.copy_context(), parts()
-        try:
-            while (part := context.run(next, running, END)) is not END:
-                yield part
-        finally:
-            context.run(running.close)
-
-    if inspect.iscoroutinefunction(function):
-        return call_coroutine
-    return call_generator if inspect.isgeneratorfunction(function) else call
+    return in_units_of_work(target, Intent.read(**{"reason": "with_replica", **options}))
