@@ -6,7 +6,6 @@ Its main process uses the engines before it forks.
 import os
 import pathlib
 import signal
-import time
 import typing
 
 import celery
@@ -18,6 +17,7 @@ import modern_di_replicas.celery
 from modern_di_replicas import Intent, ReplicationSettings, read_intent
 from modern_di_replicas.sync import ReplicaEngine, unit_of_work
 from tests.carrying import READ, WRITE
+from tests.waiting import wait_for
 
 
 InSession = typing.Annotated[Session, FromDI(Session)]
@@ -52,11 +52,7 @@ def meets(
     """Read when two processes do this at once."""
     marks = pathlib.Path(folder)
     (marks / str(os.getpid())).touch()
-    deadline = time.monotonic() + 60
-    while len(list(marks.iterdir())) < 2:
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.01)
+    wait_for(lambda: len(list(marks.iterdir())) > 1, seconds=60)
     amount, is_replica = session.execute(READ).one()
     return {
         "process": os.getpid(),

@@ -1,5 +1,8 @@
 """What the commands of the Makefile rely on in the suite itself."""
 
+import pathlib
+import re
+
 import pytest
 
 
@@ -25,3 +28,15 @@ def test_a_test_that_breaks_servers_is_left_out_of_the_quick_suite(request: pyte
 def test_any_other_test_is_in_the_quick_suite(request: pytest.FixtureRequest) -> None:
     """A mark on everything would empty the quick suite."""
     assert marks(request) == set()
+
+
+SLEEP = re.compile(r"\b(?:asyncio|time)\.sleep\((?!0\)|0,)")
+
+
+def test_a_test_that_sleeps_says_why() -> None:
+    """Tests wait for conditions, with `tests.waiting`; only work, or a client's pace, is simulated by a sleep."""
+    files = [path for path in pathlib.Path(__file__).parent.rglob("test_*.py") if path != pathlib.Path(__file__)]
+    assert len(files) > 150
+    lines = [(path.name, line.strip()) for path in files for line in path.read_text().splitlines()]
+    sleeping = [(name, line) for name, line in lines if SLEEP.search(line) and "pg_sleep" not in line]
+    assert [(name, line) for name, line in sleeping if "  # " not in line] == []

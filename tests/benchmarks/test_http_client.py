@@ -20,7 +20,7 @@ async def answering(*pieces: bytes) -> collections.abc.AsyncIterator[tuple[int, 
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)  # the next piece is a packet of its own
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1], requests

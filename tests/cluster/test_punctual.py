@@ -27,7 +27,7 @@ async def test_time_in_which_the_loop_was_late_counts_for_a_quarter() -> None:
     began, timeout = loop.time(), 0.2
 
     def work() -> None:
-        time.sleep(2 * LATE * timeout / TICKS)
+        time.sleep(2 * LATE * timeout / TICKS)  # work that keeps the loop
         if not answer.done():
             loop.call_later(0, work)
 

@@ -62,7 +62,7 @@ def test_tasks_that_run_at_the_end_are_cancelled() -> None:
 
     async def sleep() -> None:
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(60)  # work that takes long
         finally:
             cancelled.set()
 

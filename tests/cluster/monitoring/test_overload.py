@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from modern_di_replicas import Monitor, NoReplicaAvailable, RoutedSession
-from modern_di_replicas.observability import Ejected, ReadRefused
+from modern_di_replicas.observability import Ejected, ReadRefused, SnapshotPublished
 from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.testing import LocalCluster
 from tests.driver import UNREACHABLE
@@ -118,7 +118,8 @@ def test_no_healthy_server_is_ejected_by_overload(
             await seconds_for_reads(rested)
             async with clients(servers, 60):
                 await overload()
-            await asyncio.sleep(2 * SETTINGS["probe_interval"])
+            before = len(recorder.of(SnapshotPublished))
+            await until(lambda: len(recorder.of(SnapshotPublished)) > before + 6)  # each server was probed since
             spent, control = [await seconds_for_reads(servers)], [await seconds_for_reads(rested)]
             while min(spent) >= 2 * min(control) and len(spent) < 50:  # other processes come in between
                 spent.append(await seconds_for_reads(servers))
