@@ -67,6 +67,12 @@ async def session_begin(primary: PrimaryEngine) -> None:
         await fail_quietly(await session.connection())
 
 
+async def commit_as_a_statement(primary: PrimaryEngine) -> None:
+    async with primary.connect() as connection:
+        await fail_quietly(connection)
+        await connection.execute(text("COMMIT"))
+
+
 async def only_reads(primary: PrimaryEngine) -> None:
     async with primary.begin() as connection:
         with contextlib.suppress(sqlalchemy.exc.DBAPIError):
@@ -102,7 +108,11 @@ SETTINGS: dict[str, dict[str, typing.Any]] = {
     ],
 )
 @pytest.mark.parametrize(
-    "way", [core_commit, core_begin, session_commit, session_begin, only_reads, transaction_of_the_driver]
+    "way",
+    [
+        *(core_commit, core_begin, session_commit, session_begin, only_reads),
+        *(commit_as_a_statement, transaction_of_the_driver),
+    ],
 )
 async def test_a_commit_that_was_rolled_back_is_an_error(
     cluster: LocalCluster, way: collections.abc.Callable[[PrimaryEngine], typing.Any], settings: str

@@ -123,11 +123,11 @@ class Writes:
         self._complained_at = -math.inf
         self.latest: ConsistencyToken | None = None
         """The token of the last write of this process."""
+        watch_driver(engine, self._used_directly)  # first: a commit that it refuses is none
         for event_name in ("do_execute", "do_executemany"):
             event.listen(engine, event_name, self._executes)
         event.listen(engine, "do_execute_no_params", self._executes_bare)
         event.listen(engine, "reset", self._goes_back)
-        watch_driver(engine, self._used_directly)
         self._do_commit, self._do_rollback = engine.dialect.do_commit, engine.dialect.do_rollback
         self._driver = driver_of(engine)
         self._dialect: Dialect = engine.dialect

@@ -8,9 +8,10 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from modern_di_replicas.cluster.waiting import ask
 from modern_di_replicas.drivers.known import driver_of
-from modern_di_replicas.errors import ConfigurationError
-from modern_di_replicas.routing.statements import may_write
+from modern_di_replicas.errors import ConfigurationError, TransactionRolledBackError
+from modern_di_replicas.routing.statements import commits, may_write
 
 
 Info = dict[typing.Any, typing.Any]
@@ -39,6 +40,16 @@ def watch_driver(engine: Engine, noticed: Notice | None = None) -> None:
     @event.listens_for(engine, "do_connect")
     def _make_reporting(dialect: object, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG001  # the event's signature
         driver.make_reporting(cparams)
+
+    def check_commit(cursor: object, statement: str, *given: typing.Any) -> None:  # noqa: ARG001  # the events' signatures
+        if commits(statement):
+            opened = given[-1].root_connection.connection.dbapi_connection
+            # Of the answer to a statement, asyncpg tells SQLAlchemy nothing, and SQLAlchemy's users nobody.
+            if ask(engine.dialect, opened, driver.has_failed):
+                raise TransactionRolledBackError
+
+    event.listen(engine, "do_execute", check_commit)
+    event.listen(engine, "do_execute_no_params", check_commit)
 
     @event.listens_for(engine, "connect")
     def _watch(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:

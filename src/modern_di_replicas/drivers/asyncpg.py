@@ -149,6 +149,14 @@ class Asyncpg:
         # asyncpg has no protocol any more on one that was terminated.
         return not connection.is_closed() and bool(connection.is_in_transaction())
 
+    async def has_failed(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
+        # asyncpg does not say; a question that fails makes it so.
+        try:
+            await connection.execute("SELECT")
+        except self.errors:
+            return True
+        return False
+
     async def connect(
         self, url: URL, connect_args: collections.abc.Mapping[str, typing.Any]
     ) -> "asyncpg.Connection[asyncpg.Record]":

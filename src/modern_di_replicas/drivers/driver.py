@@ -89,6 +89,9 @@ class Driver(typing.Protocol):
     def is_in_transaction(self, connection: typing.Any) -> bool:  # noqa: ANN401
         """Return whether a transaction is open on a connection, failed or not."""
 
+    async def has_failed(self, connection: typing.Any) -> bool:  # noqa: ANN401
+        """Return whether a transaction is open that PostgreSQL will only roll back."""
+
     async def connect(self, url: URL, connect_args: collections.abc.Mapping[str, typing.Any]) -> typing.Any:  # noqa: ANN401  # the driver's own type
         """Return a connection of our own, in autocommit.
 

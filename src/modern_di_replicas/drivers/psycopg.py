@@ -156,6 +156,9 @@ class Psycopg:
             psycopg.pq.TransactionStatus.INERROR,
         )
 
+    async def has_failed(self, connection: Connection) -> bool:
+        return connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+
     async def connect(self, url: URL, connect_args: collections.abc.Mapping[str, typing.Any]) -> Connection:
         _, of_url = url.get_dialect()().create_connect_args(url)
         arguments = {name: value for name, value in connect_args.items() if name != "async_creator_fn"}
