@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 
 from modern_di_replicas import Primary, Replica, ReplicationSettings
 from modern_di_replicas.testing import LocalServer
+from modern_di_replicas.testing.cluster import DRIVER_VARIABLE
 from modern_di_replicas.testing.server import free_port
 from modern_di_replicas.testing.waiting import wait_until
 
@@ -48,9 +49,21 @@ def is_behind_poolers() -> bool:
     return POOLER_VARIABLE in os.environ
 
 
-def not_behind_a_pooler(reason: str) -> pytest.MarkDecorator:
-    """Mark a test of what a pooler in transaction mode hides, or refuses."""
-    return pytest.mark.skipif(is_behind_poolers(), reason=f"not behind a pooler: {reason}")
+def not_behind_a_pooler(reason: str, *, driver: str | None = None) -> pytest.MarkDecorator:
+    """Mark a test of what a pooler in transaction mode hides, or refuses; `docs/drivers.md` lists the reasons.
+
+    Args:
+        reason: what is different there.
+        driver: the one with which it is; default: with each.
+
+    """
+    # `tests.driver` must not be imported before pytest has read its options.
+    is_different = is_behind_poolers() and driver in (None, os.environ.get(DRIVER_VARIABLE))
+    return pytest.mark.skipif(is_different, reason=f"not behind a pooler: {reason}")
+
+
+AUTOCOMMIT: typing.Final = "asyncpg cannot autocommit there"
+"""What is different with asyncpg."""
 
 
 def through_pooler(url: str) -> str:

@@ -7,9 +7,12 @@ from sqlalchemy import URL, make_url, text
 
 from modern_di_replicas import EVENTUAL, Intent, Monitor, RoutedSession
 from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
 
+
+pytestmark = not_behind_a_pooler("it has the passwords, of its clients and for its servers")
 
 OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'"
 

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from modern_di_replicas import RoutedSession
 from modern_di_replicas.dependencies import close_session
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import AUTOCOMMIT, not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.session.models import Account, Item
 
@@ -21,6 +22,7 @@ def engines(servers: Servers) -> list[AsyncEngine]:
     return [member.engine for member in servers.replica.topology.servers]
 
 
+@not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
 async def test_a_session_that_has_only_read_is_closed_at_once(shop_cluster: LocalCluster) -> None:
     """INVARIANT: its connection is back, and what it has loaded is detached."""
     async with serving(shop_cluster) as servers:
@@ -53,6 +55,7 @@ async def test_what_has_to_send_something_is_awaited(shop_cluster: LocalCluster,
         assert servers.checked_out() == 0
 
 
+@not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
 @pytest.mark.parametrize("moment", ["reset", "checkin"])
 async def test_a_listener_of_the_pool_may_send_something(
     shop_cluster: LocalCluster, moment: str, caplog: pytest.LogCaptureFixture

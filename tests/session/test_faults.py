@@ -16,7 +16,7 @@ from modern_di_replicas import RoutedSession, WriteOnReplicaError
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.driver import UNREACHABLE, only_on
-from tests.pgbouncer import not_behind_a_pooler
+from tests.pgbouncer import AUTOCOMMIT, not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.session.models import Account, Item
 from tests.waiting import until
@@ -381,6 +381,7 @@ async def test_a_connection_that_has_ended_is_replaced_at_its_checkout(disposabl
             assert await session.get(Account, 1) is not None
 
 
+@not_behind_a_pooler("the connection to the server is the pooler's")
 @only_on("asyncpg", "psycopg has no `command_timeout`")
 async def test_a_statement_the_driver_gave_up_on_leaves_its_connection_behind(disposable_shop: LocalCluster) -> None:
     """The driver's time limit on a frozen server is the application's own; that connection is not used again."""
@@ -405,6 +406,7 @@ async def test_a_statement_the_driver_gave_up_on_leaves_its_connection_behind(di
             assert await connection.scalar(backend) != former
 
 
+@not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
 async def test_a_stream_that_gets_no_connection_of_its_own_goes_to_the_primary(shop_cluster: LocalCluster) -> None:
     """In autocommit a server-side cursor needs a second connection; the first one stays good."""
     settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.01}

@@ -14,6 +14,7 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from modern_di_replicas import Cause, Intent, PrimaryEngine, RoutedSession, use_primary
 from modern_di_replicas.intent import is_primary_declared
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import AUTOCOMMIT, not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.session.models import Item, Shop
 
@@ -112,6 +113,7 @@ async def test_a_transaction_of_a_test_is_joined_by_a_savepoint_once_it_has_esca
 # Isolation of one unit of work
 
 
+@not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
 @pytest.mark.parametrize("settings", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
 @pytest.mark.parametrize("asked", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
 async def test_one_unit_of_work_has_the_isolation_it_asks_for(

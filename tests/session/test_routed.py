@@ -17,6 +17,7 @@ from benchmarks.wire import Wire
 from modern_di_replicas import STRONG, Intent, ReplicaEngine, RoutedSession, WriteOnReplicaError
 from modern_di_replicas.session.replica import ReplicaSession
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import AUTOCOMMIT, not_behind_a_pooler
 from tests.session.conftest import serving
 from tests.session.models import Account, Item, Shop
 
@@ -24,6 +25,7 @@ from tests.session.models import Account, Item, Shop
 KEYED = select(Item.amount).where(Item.id == 1)
 
 
+@not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
 async def test_a_keyed_read_is_one_round_trip(shop_cluster: LocalCluster) -> None:
     """INVARIANT: seen on the wire: one message batch there, one back; routing adds nothing, nor does the pool."""
     async with Wire(shop_cluster.replicas[0].port) as wire:
@@ -40,6 +42,7 @@ async def test_a_keyed_read_is_one_round_trip(shop_cluster: LocalCluster) -> Non
             assert wire.round_trips == 1
 
 
+@not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
 async def test_the_isolation_is_what_the_settings_say(shop_cluster: LocalCluster, isolation: str) -> None:
     """Asked of the server; autocommit shows in the transaction's start, which is the statement's own."""

@@ -49,6 +49,8 @@ class LeavingSession(GuardedSession):
     _autocommit: bool
     _executing: Engine | None = None
     """Where the current statement reads."""
+    _stands_alone: bool
+    """Whether no statement relies on the one before: in autocommit, also where a pooler makes transactions of it."""
 
     def _read_from(self, replica: OneReplicaRole) -> None:
         self._replica = replica
@@ -58,6 +60,7 @@ class LeavingSession(GuardedSession):
             isolation = replica.isolation_of(self._intent)
             self._engine = replica.isolated(isolation)
         self._autocommit = isolation == "AUTOCOMMIT"
+        self._stands_alone = (self._intent.isolation or replica.settings.read_isolation) == "AUTOCOMMIT"
 
     @property
     def decision(self) -> Decision:

@@ -158,6 +158,7 @@ class ReplicaSession(OwnWritesSession, OfProcess):
                 # A `Session` takes one connection of an engine, and keeps it to the end of the transaction.
                 engine.execution_options() if self._left else engine,
                 autocommit=self._autocommit,
+                stands_alone=self._stands_alone,
                 streams=engine is not self._engine,
             )
             if self._must_have is not None and not self._replica.reads.is_fresh(connection, self._must_have):
@@ -242,9 +243,9 @@ class ReplicaSession(OwnWritesSession, OfProcess):
         attempt, losses = run, 0
         given = options.get("execution_options") or _NONE
         while self.escalation is None and (engine := self._choose_engine(run, statement, options)) is not None:
-            # In autocommit each statement stands alone. In a transaction only the first does: those after it may rely
-            # on what went before, such as a SET LOCAL.
-            stands_alone = self._autocommit or not self._reading
+            # In a transaction that was asked for, those after the first may rely on what went before, such as a SET
+            # LOCAL.
+            stands_alone = self._stands_alone or not self._reading
             enclosing, self._executing = self._executing, engine
             self._is_elsewhere = False
             rows_of_replica = [True]

@@ -47,6 +47,7 @@ class _Use(typing.NamedTuple):
     """What a connection of a session is for."""
 
     autocommit: bool
+    stands_alone: bool
     streams: bool
     connection: weakref.ref[Connection]
 
@@ -74,12 +75,13 @@ class SessionReads:
         dialect = typing.cast(typing.Any, engine.dialect)
         dialect.do_rollback, dialect.connect = self._roll_back, self._open
 
-    def connect(self, engine: Engine, *, autocommit: bool, streams: bool) -> Connection:
+    def connect(self, engine: Engine, *, autocommit: bool, stands_alone: bool, streams: bool) -> Connection:
         """Return a connection for a session to read on.
 
         Args:
             engine: that of the replica, with options of its own perhaps.
-            autocommit: whether each statement of the session stands alone.
+            autocommit: whether it is one in autocommit.
+            stands_alone: whether no statement of the session relies on the one before.
             streams: whether it is for the rows that come one by one.
 
         """
@@ -94,7 +96,7 @@ class SessionReads:
         except BaseException:
             connection.close()
             raise
-        connection.info[OF_CHECKOUT] = _Use(autocommit, streams, weakref.ref(connection))
+        connection.info[OF_CHECKOUT] = _Use(autocommit, stands_alone, streams, weakref.ref(connection))
         return connection
 
     def is_fresh(self, connection: Connection, read: FreshRead) -> bool:
@@ -113,7 +115,7 @@ class SessionReads:
     def _check_statement(context: ExecutionContext, use: _Use) -> None:
         """Check the text that is about to be sent."""
         foreseen = foresee(context.statement)
-        if foreseen is not None and (use.autocommit or foreseen.need is not Need.TRANSACTION):
+        if foreseen is not None and (use.stands_alone or foreseen.need is not Need.TRANSACTION):
             context.cursor.close()
             raise StatementNotForReplica(foreseen)
         if use.autocommit and not use.streams and asks_to_stream(context.execution_options):
