@@ -10,6 +10,7 @@ from sqlalchemy.util import immutabledict
 from modern_di_replicas.routing.decision import Decision
 from modern_di_replicas.session.get_by_key import GetByKeySession
 from modern_di_replicas.session.stale_writes import StaleWriteGuard, state_of
+from modern_di_replicas.session.unit_of_work import UnitOfWork
 
 
 ALL_AT_ONCE: typing.Final = immutabledict({"prebuffer_rows": True})
@@ -35,6 +36,7 @@ class GuardedSession(GetByKeySession):
     _asks_primary: bool = False
     _guard: StaleWriteGuard | None = None
     _left_behind: collections.abc.Sequence[IdentityMap] = ()
+    _unit: UnitOfWork | None = None
 
     @property
     def guard(self) -> StaleWriteGuard:
@@ -70,18 +72,40 @@ class GuardedSession(GetByKeySession):
         super().expunge(instance)
         for one in leaving:
             self.guard.expunged(one)
+        self._tell_unit(leaving)
 
     def expunge_all(self) -> None:  # `close()` does it as well
         if not (self.identity_map or self.new or self.escalation or self.has_streamed):
             return  # it holds nothing, and no row can come any more: SQLAlchemy takes a while over nothing
         if self.identity_map:
             self._left_behind = [*filter(None, self._left_behind), self.identity_map]
+            self._tell_unit(self.identity_map.values())
         super().expunge_all()
 
+    def _tell_unit(self, leaving: collections.abc.Iterable[object]) -> None:
+        """Let the other sessions of the unit of work know which objects may be stale."""
+        if self._unit is not None:
+            self._unit.stale.update(state_of(one) for one in leaving if not self.guard.is_fresh(one))
+
     def has_had(self, instance: object) -> bool:
-        """Return whether an object that is not in the session has been in it."""
+        """Return whether an object that is not in the session has been in it, or in another one of its unit of work.
+
+        Of the other one, what it has from the primary does not count.
+        """
         left = (_with_key_of(instance, objects) for objects in self._left_behind)
-        return self.guard.has_expunged(instance) or any(one is instance for one in left)
+        if self.guard.has_expunged(instance) or any(one is instance for one in left):
+            return True
+        return self._unit is not None and (state_of(instance) in self._unit.stale or self._holds_another(instance))
+
+    def _holds_another(self, instance: object) -> bool:
+        """Return whether another session of the unit of work holds an object that may be stale."""
+        other = object_session(instance)
+        return (
+            isinstance(other, GuardedSession)
+            and other is not self
+            and other._unit is self._unit  # noqa: SLF001  # of the same class
+            and not other.guard.is_fresh(instance)
+        )
 
     def merge(self, instance: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
         stale = [one for one in _with_cascade(instance, "merge") if self.has_had(one) and not self.guard.is_fresh(one)]

@@ -21,7 +21,6 @@ from modern_di_replicas.observability.request import note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary, on_replica
 from modern_di_replicas.routing.statements import Need
 from modern_di_replicas.session.guarded import GuardedSession
-from modern_di_replicas.session.unit_of_work import UnitOfWork
 
 
 class LeavingSession(GuardedSession):
@@ -36,7 +35,6 @@ class LeavingSession(GuardedSession):
     """Connections that are not used any more; they end with the transaction."""
     _failed: frozenset[str] = frozenset()
     """The replicas that this unit of work has left."""
-    _unit: UnitOfWork | None = None
     _must_have: FreshRead | None = None
     """What each connection has to show, where the name of the replica leads to several servers."""
 

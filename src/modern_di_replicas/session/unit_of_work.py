@@ -2,6 +2,10 @@
 
 import dataclasses
 import threading
+import typing
+import weakref
+
+from sqlalchemy.orm import InstanceState
 
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaRole
 from modern_di_replicas.cluster.freshness import FreshRead
@@ -22,6 +26,9 @@ class UnitOfWork:
 
     lock: threading.RLock = dataclasses.field(default_factory=threading.RLock, repr=False)
     """Held while that is settled: in a synchronous application its sessions are in several threads."""
+
+    stale: weakref.WeakSet[InstanceState[typing.Any]] = dataclasses.field(default_factory=weakref.WeakSet, repr=False)
+    """The objects that one of them has read from the replica, and lost: another one may be given them."""
 
     @property
     def is_settled(self) -> bool:
