@@ -10,6 +10,7 @@ from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.driver import only_on
 from tests.proxy import Proxy
+from tests.waiting import until
 
 
 def probe_of(server: LocalServer, *, timeout: float = 0.3) -> Probe:
@@ -114,6 +115,22 @@ async def test_an_answer_that_was_slow_counts_when_no_other_is_there_first(
         await probe.close()
         for writer in silent:
             writer.close()
+
+
+async def test_a_new_connection_whose_question_is_not_answered_is_ended(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: otherwise each probe would leave one behind."""
+    server = replicated_cluster.primary
+    left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probe'"
+    async with Proxy(server.port) as proxy:
+        probe = probe_of(server)
+        probe.url = at_port(server, proxy.port)
+        proxy.hold(b"pg_is_in_recovery")  # it has connected by then
+        with pytest.raises(TimeoutError):
+            await probe.ask()
+        assert proxy.reached.is_set()
+        proxy.release()
+        await until(lambda: server.execute(left) == "0")
+        await probe.close()
 
 
 @pytest.mark.parametrize("connected", [True, False])
