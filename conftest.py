@@ -86,7 +86,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--pooler",
         action="store_true",
-        help="reach the servers through pgbouncer in transaction mode, in tests/session and tests/asgi",
+        help="reach the servers through pgbouncer in transaction mode, in tests/session, tests/asgi and tests/cluster",
     )
 
 

@@ -8,9 +8,11 @@ from sqlalchemy import text
 from modern_di_replicas import Replica
 from modern_di_replicas.cluster.connecting import connect_args
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import serving
 
 
+@not_behind_a_pooler("it refuses settings of a connection")
 @pytest.mark.parametrize(
     ("common", "own", "expected"),
     [

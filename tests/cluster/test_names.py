@@ -11,11 +11,13 @@ from sqlalchemy import make_url, text
 from modern_di_replicas import Monitor, RoutedSession
 from modern_di_replicas.cluster.names import FIRST_PAUSE, Names
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import not_behind_a_pooler
 from tests.resolver import Resolver
 from tests.session.conftest import serving
 from tests.waiting import until
 
 
+@not_behind_a_pooler("it looks the names up")
 async def test_slow_names_of_replicas_do_not_hold_up_the_primary(
     replicated_cluster: LocalCluster, resolver: Resolver
 ) -> None:

@@ -15,13 +15,13 @@ from modern_di_replicas import ConfigurationError, Monitor, Primary, PrimaryUnav
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.certificates import make_ca, needs_openssl, of_pooler, sign
 from tests.driver import DRIVER, UNREACHABLE
-from tests.pgbouncer import Pooler, needs_pgbouncer, pooler
+from tests.pgbouncer import Pooler, needs_pgbouncer, not_behind_a_pooler, pooler
 from tests.resolver import Resolver
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
 
 
-pytestmark = [needs_pgbouncer, needs_openssl]
+pytestmark = [not_behind_a_pooler("it has certificates of its own"), needs_pgbouncer, needs_openssl]
 
 
 def verifying(

@@ -15,6 +15,7 @@ from modern_di_replicas import Monitor, Primary, Replica, ReplicationSettings
 from modern_di_replicas.cluster.engines.create import create_primary_engine, create_replica_engine
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.driver import server_settings
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 
 
@@ -51,6 +52,7 @@ async def test_engine_options_reach_every_engine(replicated_cluster: LocalCluste
             assert engine.sync_engine._compiled_cache.capacity == 7  # type: ignore[union-attr]  # noqa: SLF001  # shown nowhere else
 
 
+@not_behind_a_pooler("it refuses settings of a connection")
 async def test_connect_args_reach_every_pool_and_the_monitor(replicated_cluster: LocalCluster) -> None:
     """Those of a server are over those of the settings."""
     primary, first, second = replicated_cluster.servers

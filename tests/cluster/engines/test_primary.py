@@ -10,10 +10,12 @@ from modern_di_replicas.cluster.engines.create import create_primary_engine
 from modern_di_replicas.testing import LocalCluster
 from tests.cluster.engines.test_create import shown
 from tests.driver import TLS_LEVEL, UNREACHABLE, server_settings
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import serving
 from tests.waiting import until
 
 
+@not_behind_a_pooler("it has TLS of its own")
 async def test_nothing_of_the_former_primarys_url_sticks_to_the_next_one(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: `ssl=require` there and not here would fail every write while the monitor says "primary"."""
     server = replicated_cluster.primary
@@ -29,6 +31,7 @@ async def test_nothing_of_the_former_primarys_url_sticks_to_the_next_one(replica
     await engine.dispose()
 
 
+@not_behind_a_pooler("it refuses settings of a connection")
 async def test_a_promoted_server_is_reached_by_its_own_arguments(disposable_cluster: LocalCluster) -> None:
     """Whatever its role is."""
     primary, first, second = disposable_cluster.servers

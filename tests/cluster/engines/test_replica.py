@@ -30,6 +30,7 @@ from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.routing.snapshot import Role
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.observability.recorder import Recorder
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
 
@@ -194,6 +195,7 @@ async def test_a_replica_behind_a_network_that_drops_everything_is_like_a_frozen
             await running.until(lambda: victim.port in running.recent, within=BACK_WITHIN)
 
 
+@not_behind_a_pooler("it accepts clients while its server is down")
 async def test_a_replica_that_freezes_at_its_first_connection_delays_no_read(three_replicas: LocalCluster) -> None:
     """INVARIANT: every connection ends with its server, also those that wait until the first has learnt its version."""
     victim = three_replicas.replicas[0]
@@ -315,6 +317,7 @@ async def test_an_application_ends_while_a_server_is_frozen(
             await asyncio.to_thread(victim.thaw)
 
 
+@not_behind_a_pooler("it accepts clients while its server is down")
 async def test_a_replica_without_free_connections_is_passed_over(three_replicas: LocalCluster) -> None:
     """Others have taken them all: who gets none ejects the replica, reads elsewhere, and it comes back."""
     victim, recorder = three_replicas.replicas[0], Recorder()
@@ -413,6 +416,7 @@ async def test_a_full_pool_fails_where_the_primary_is_protected(three_replicas: 
             await sessions[3].scalar(WHERE)
 
 
+@not_behind_a_pooler("it accepts clients while its server is down")
 async def test_the_engine_of_all_replicas_gives_connections_to_healthy_ones(disposable_cluster: LocalCluster) -> None:
     """For Core, reports and other libraries: a dead replica is passed over; with none left it is the primary."""
     async with serving(disposable_cluster) as servers:
@@ -442,6 +446,7 @@ async def test_restarts_are_not_noticed(three_replicas: LocalCluster) -> None:
             await running.until(lambda port=server.port: port in running.recent, within=BACK_WITHIN)  # type: ignore[misc]  # a lambda's default has no type
 
 
+@not_behind_a_pooler("it accepts clients while its server is down")
 async def test_a_checkout_is_passed_on_from_full_pools_and_stops_at_errors_of_the_program(
     three_replicas: LocalCluster,
 ) -> None:

@@ -8,7 +8,11 @@ from sqlalchemy import text
 
 from modern_di_replicas import RoutedSession
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
+
+
+pytestmark = not_behind_a_pooler("nothing is prepared")
 
 
 READ = text("SELECT * FROM migrated")

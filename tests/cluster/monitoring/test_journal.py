@@ -13,6 +13,7 @@ from modern_di_replicas.cluster.failures import reason_of
 from modern_di_replicas.cluster.monitoring.journal import CHANGES, REMINDER, Journal
 from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import serving
 from tests.waiting import until
 
@@ -129,6 +130,7 @@ async def test_the_start_says_what_the_servers_are(
     assert "s behind" in lines[0]
 
 
+@not_behind_a_pooler("the log says how replicas are read", driver="asyncpg")
 async def test_the_start_says_what_is_not_as_it_is_declared(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,6 +156,7 @@ async def test_the_start_says_what_is_not_as_it_is_declared(
         assert any(f"{second.port} does not answer" in line for line in lines), lines
 
 
+@not_behind_a_pooler("the connection to the server is the pooler's")
 async def test_a_server_without_a_connection_for_the_monitor_is_not_down(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -25,6 +25,7 @@ from modern_di_replicas import (
 from modern_di_replicas.cluster.engines.create import create_replica_engine
 from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
 from modern_di_replicas.testing import LocalCluster, LocalServer
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
 
@@ -331,6 +332,7 @@ async def test_a_connection_to_a_primary_that_became_a_standby_is_replaced(dispo
         assert primary.execute("SELECT to_regclass('accepted')") == "accepted"
 
 
+@not_behind_a_pooler("it has the passwords, of its clients and for its servers")
 @pytest.mark.parametrize("what", ["password", "database", "user"])
 async def test_a_wrong_password_or_database_of_the_primary_is_an_error_at_the_start(
     replicated_cluster: LocalCluster, what: str
@@ -355,6 +357,7 @@ def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
 
 
+@not_behind_a_pooler("it has the passwords, of its clients and for its servers")
 @pytest.mark.parametrize("what", ["password", "user", "pg_hba.conf"])
 async def test_a_replica_that_refuses_the_application_does_not_stop_it(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, what: str
@@ -488,6 +491,7 @@ async def test_the_primary_by_another_name_serves_where_no_standby_does(replicat
         assert session.decision.server == name(replicated_cluster.primary)
 
 
+@not_behind_a_pooler("the connection to the server is the pooler's")
 async def test_the_monitor_leaves_nothing_behind(replicated_cluster: LocalCluster) -> None:
     """No task, no connection; afterwards passive knowledge is all there is."""
     async with serving(replicated_cluster, application_name="leaves-nothing") as servers:
@@ -501,6 +505,7 @@ async def test_the_monitor_leaves_nothing_behind(replicated_cluster: LocalCluste
     await until(lambda: all(server.execute(query) == "0" for server in replicated_cluster.servers))
 
 
+@not_behind_a_pooler("it has the passwords, of its clients and for its servers")
 async def test_a_password_that_changes_while_it_runs_is_reported(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:

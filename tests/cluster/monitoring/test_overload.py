@@ -18,6 +18,7 @@ from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.testing import LocalCluster
 from tests.driver import UNREACHABLE
 from tests.observability.recorder import Recorder
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
 
@@ -214,6 +215,7 @@ async def test_a_read_that_its_replica_fails_counts_as_well(disposable_cluster: 
             assert await session.scalar(text("SELECT inet_server_port()")) == disposable_cluster.primary.port
 
 
+@not_behind_a_pooler("the error is the pooler's")
 async def test_a_place_is_given_back_when_the_primary_cannot_be_reached(disposable_cluster: LocalCluster) -> None:
     """Otherwise the limit would be used up by reads that never had a connection."""
     settings = {"primary_fallback_limit": 1, "replica_pool_timeout": 0.2}

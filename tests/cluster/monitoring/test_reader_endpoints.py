@@ -10,6 +10,7 @@ from sqlalchemy import make_url, text
 
 from modern_di_replicas import Monitor, NoReplicaAvailable, RoutedSession, SessionFactory
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import not_behind_a_pooler
 from tests.proxies import SilentProxy
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
@@ -30,6 +31,7 @@ async def read_after_write(servers: Servers) -> object:
         return session.decision.server
 
 
+@not_behind_a_pooler("it keeps its connections through the endpoint")
 @pytest.mark.parametrize("at_the_start", [True, False])
 async def test_a_client_sees_its_write_behind_a_reader_endpoint(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, at_the_start: bool
@@ -84,6 +86,7 @@ async def endpoint(
             yield proxy, servers
 
 
+@not_behind_a_pooler("it keeps its connections through the endpoint")
 async def test_a_connection_that_leads_to_a_fresh_server_is_used(disposable_cluster: LocalCluster) -> None:
     """Each session asks on its own: behind the one name, one server has the write and the other has not."""
     _, first, second = disposable_cluster.servers
@@ -101,6 +104,7 @@ async def test_a_connection_that_leads_to_a_fresh_server_is_used(disposable_clus
         assert [await read_after_write(servers) for _ in range(3)] == ["primary"] * 3
 
 
+@not_behind_a_pooler("it keeps its connections through the endpoint")
 async def test_siblings_of_a_unit_of_work_ask_for_the_same(disposable_cluster: LocalCluster) -> None:
     """Each has a connection of its own."""
     _, first, second = disposable_cluster.servers
@@ -157,6 +161,7 @@ async def test_a_unit_of_work_that_has_read_is_not_set_back(disposable_cluster: 
             assert session.decision.server == "primary"
 
 
+@not_behind_a_pooler("it keeps its connections through the endpoint")
 async def test_a_connection_that_is_behind_is_refused_where_the_primary_is_not_to_read(
     disposable_cluster: LocalCluster,
 ) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from modern_di_replicas import Monitor, RoutedSession
 from modern_di_replicas.errors import PrimaryUnavailable
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import not_behind_a_pooler
 from tests.proxies import SilentProxy
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
@@ -36,6 +37,7 @@ async def started(servers: Servers, statement: str) -> None:
     await until(has_started)
 
 
+@not_behind_a_pooler("the connection to the server is the pooler's")
 async def test_when_a_connection_to_the_primary_is_silent_and_a_new_one_works_all_are_made_anew(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -61,6 +63,7 @@ async def test_when_a_connection_to_the_primary_is_silent_and_a_new_one_works_al
     assert "was silent, and a new one works" in caplog.text
 
 
+@not_behind_a_pooler("the connection to the server is the pooler's")
 async def test_a_read_on_a_silent_connection_to_a_replica_is_run_again(replicated_cluster: LocalCluster) -> None:
     """The replica is well and its connections are not: the read is run again, and the replica serves on."""
     replica = replicated_cluster.replicas[0]

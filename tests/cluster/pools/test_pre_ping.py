@@ -12,6 +12,7 @@ from sqlalchemy import event, text
 from modern_di_replicas import RoutedSession
 from modern_di_replicas.cluster.pools.sockets import Idle, IdleSocket, limit_silence
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import not_behind_a_pooler
 from tests.proxies import SilentProxy
 from tests.session.conftest import Servers, serving
 
@@ -94,6 +95,7 @@ async def test_a_backend_that_ends_while_it_is_pinged_is_replaced(replicated_clu
             event.remove(pool, "checkout", end)
 
 
+@not_behind_a_pooler("the connection to the server is the pooler's")
 @pytest.mark.parametrize("role", ["primary", "replica"])
 async def test_connections_are_recycled_at_their_age(replicated_cluster: LocalCluster, role: str) -> None:
     """`pool_recycle` works on every pool, for a load balancer that ends old connections."""

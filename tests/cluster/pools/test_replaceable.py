@@ -8,6 +8,7 @@ from sqlalchemy import QueuePool, event, text
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from modern_di_replicas.testing import LocalCluster
+from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 
 
@@ -57,6 +58,7 @@ async def test_a_checkout_that_waits_for_a_pool_that_is_replaced_waits_for_the_n
         assert await count_opened(servers, began) == LIMIT
 
 
+@not_behind_a_pooler("the connection to the server is the pooler's")
 async def test_an_engine_that_is_disposed_of_under_load_keeps_its_limit(replicated_cluster: LocalCluster) -> None:
     """A connection that comes back late ends, and who waited for it comes to the new pool."""
     async with serving(replicated_cluster, **POOL) as servers:
