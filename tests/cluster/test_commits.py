@@ -328,13 +328,19 @@ async def test_an_update_of_a_quoted_table_inside_a_query_is_noticed(
     assert current_token() is not None
 
 
-async def test_a_rollback_on_a_lost_connection_is_not_an_error(primary: PrimaryEngine, cluster: LocalCluster) -> None:
+@pytest.mark.parametrize("options", [{}, {"token_carrier": None}, {"replicas": []}], ids=str)
+async def test_a_rollback_on_a_lost_connection_is_not_an_error(
+    cluster: LocalCluster, options: dict[str, typing.Any]
+) -> None:
     """The server has rolled back already: closing a session after its answer was read must not fail."""
+    urls = {"primary": cluster.primary.url, "replicas": [cluster.replicas[0].url]}
+    primary = create_primary_engine(ReplicationSettings(**{**urls, **options}))
     async with RoutedSession(primary, intent=Intent.write()) as session:
         pid = await session.scalar(text("SELECT pg_backend_pid()"))
         cluster.primary.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
     async with RoutedSession(primary, intent=Intent.write()) as session:
         assert await session.scalar(text("SELECT pg_backend_pid()")) != pid
+    await primary.dispose()
 
 
 async def test_a_rollback_that_fails_for_another_reason_is_an_error(

@@ -194,13 +194,7 @@ class Writes:
             if not work.writes:
                 del info[_WORK]
         info[EXPECTED] = None
-        try:
-            self._do_rollback(connection)
-        except Exception as error:
-            if not (self._driver.is_lost(error) or self._driver.is_closed(connection.driver_connection)):
-                raise
-            # The server rolls back what a lost connection had begun. The pool replaces it at its next checkout.
-            connection.invalidate(error, soft=True)
+        self._do_rollback(connection)
 
     def _goes_back(self, connection: DBAPIConnection, record: ConnectionPoolEntry, state: PoolResetState) -> None:
         work: _Work | None = record.info.pop(_WORK, None)

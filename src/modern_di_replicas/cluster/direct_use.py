@@ -4,7 +4,7 @@ import collections.abc
 import functools
 import typing
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, PoolProxiedConnection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -60,6 +60,25 @@ def watch_driver(engine: Engine, noticed: Notice | None = None) -> None:
                 value=type(opened),
                 remedy="let the library make the connections: it could not tell whether a commit was lost on these",
             )
+
+
+def allow_lost_rollbacks(engine: Engine) -> None:
+    """Have a rollback on a lost connection succeed: the server rolls back what that had begun.
+
+    It would replace the result, or the error, of the unit of work that ends with it. SQLAlchemy has no event in its
+    place; the dialect is the engine's own.
+    """
+    driver, do_rollback = driver_of(engine), engine.dialect.do_rollback
+
+    def roll_back(connection: PoolProxiedConnection) -> None:
+        try:
+            do_rollback(connection)
+        except Exception as error:
+            if not (driver.is_lost(error) or driver.is_closed(connection.driver_connection)):
+                raise
+            connection.invalidate(error, soft=True)  # the pool replaces it at its next checkout
+
+    typing.cast(typing.Any, engine.dialect).do_rollback = roll_back  # a method of one object is replaced
 
 
 def _report(info: Info, noticed: Notice | None, statement: str | None) -> None:

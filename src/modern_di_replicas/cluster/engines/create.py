@@ -13,7 +13,7 @@ from sqlalchemy.ext import asyncio
 
 from modern_di_replicas.cluster.commits import Writes
 from modern_di_replicas.cluster.connecting import connect_args, is_pooled, may_autocommit
-from modern_di_replicas.cluster.direct_use import watch_driver
+from modern_di_replicas.cluster.direct_use import allow_lost_rollbacks, watch_driver
 from modern_di_replicas.cluster.engines.either import AnyEngine, sync_of
 from modern_di_replicas.cluster.engines.limited import FallbackLimit
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine, OneReplicaRole
@@ -107,6 +107,7 @@ def create_primary(half: Half[Primary, Replicas], settings: ReplicationSettings)
     if settings.replicas:
         has_poolers = is_pooled(settings, declared) or any(is_pooled(settings, one) for one in settings.servers)
         refuse_standbys(engine, always_ask=has_poolers)
+    allow_lost_rollbacks(engine)
     # Without replicas, or without a token carrier, positions are never read.
     notices_writes = settings.replicas and settings.token_carrier is not None
     if not notices_writes:
