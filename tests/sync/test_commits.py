@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from modern_di_replicas import ConsistencyToken
 from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.sync import RoutedSession
+from tests.cluster import test_commits
 from tests.session.models import Account
+from tests.sync.awaitable import hold_to
 from tests.sync.conftest import Servers
 
 
@@ -156,3 +158,17 @@ def test_threads_have_clients_of_their_own(servers: Servers) -> None:
     for thread in threads:
         thread.join()
     assert [client.token is not None for client in clients] == [False, True] * 4
+
+
+fresh_context, cluster, primary = test_commits.fresh_context, test_commits.cluster, test_commits.primary
+
+hold_to(
+    test_commits,
+    globals(),
+    without=(
+        # A synchronous connection that is never given back can be asked by the garbage collector.
+        "test_a_connection_that_was_never_given_back_leaves_its_client_unsure",
+        # The monitor's questions are asked in its own thread.
+        "test_a_monitor_ends_while_a_question_is_open",
+    ),
+)
