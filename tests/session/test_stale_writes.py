@@ -569,3 +569,26 @@ async def test_where_writes_raise_a_flush_raises_that(shop_cluster: LocalCluster
         with pytest.raises(ReplicasError, match="write-on-replica-error"):
             await session.flush()
         await session.rollback()
+
+
+@pytest.mark.parametrize("synchronize", ["auto", "fetch", False])
+async def test_an_update_shows_in_the_objects_of_the_replica_what_the_primary_has(
+    disposable_shop: LocalCluster, synchronize: typing.Any
+) -> None:
+    """INVARIANT: SQLAlchemy computes the new value from the one it holds, which no row ever had."""
+    async with serving(disposable_shop) as servers, servers.session() as session:
+        replicas = disposable_shop.replicas
+        for replica in replicas:
+            replica.pause_replay()
+        disposable_shop.primary.execute("UPDATE item SET amount = 500")
+        item = await session.get_one(Item, 1)
+        held = item.amount
+        added = update(Item).where(Item.id == 1).values(amount=Item.amount + 1)
+        await session.execute(added, execution_options={"synchronize_session": synchronize})
+        assert item.amount == (held if synchronize is False else 501)
+        table = typing.cast(Table, Item.__table__)
+        await session.execute(update(table).where(table.c.id == 1).values(amount=502))
+        assert item.amount == (held if synchronize is False else 501), "Core tells the objects nothing"
+        await session.rollback()
+        for replica in replicas:
+            replica.resume_replay()

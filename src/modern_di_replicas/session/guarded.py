@@ -3,8 +3,8 @@
 import collections.abc
 import typing
 
-from sqlalchemy import event, inspect
-from sqlalchemy.orm import IdentityMap, InstanceState, Mapper, QueryContext, object_session
+from sqlalchemy import Update, event, inspect, select, tuple_
+from sqlalchemy.orm import IdentityMap, InstanceState, Mapper, QueryContext, Session, object_session
 from sqlalchemy.util import immutabledict
 
 from modern_di_replicas.routing.decision import Decision
@@ -18,6 +18,9 @@ ALL_AT_ONCE: typing.Final = immutabledict({"prebuffer_rows": True})
 
 A session that has left its replica cannot be told that an object comes from there, if it is made when its row is read.
 """
+
+_AT_ONCE: typing.Final = 1000
+"""How many objects are loaded with one statement."""
 
 _FROM_REPLICA: typing.Final = "modern_di_replicas_from_replica"
 
@@ -55,7 +58,10 @@ class GuardedSession(GetByKeySession):
         """Run a statement, once the session has left its replica."""
         enclosing, self._asks_primary = self._asks_primary, True
         try:
-            return run(self, statement, *args, **options)
+            result = run(self, statement, *args, **options)
+            if self.identity_map and isinstance(statement, Update) and not options.get("bind_arguments"):
+                self._read_updated(statement, options.get("execution_options") or {})
+            return result
         finally:
             self._asks_primary = enclosing
 
@@ -115,6 +121,27 @@ class GuardedSession(GetByKeySession):
             if (target := _with_key_of(one, self.identity_map)) is not None:
                 self.guard.came_from_replica(target)
         return merged
+
+    def _read_updated(self, statement: Update, options: collections.abc.Mapping[str, typing.Any]) -> None:
+        """Load anew what an UPDATE may have changed: SQLAlchemy has computed its new values from those of the replica.
+
+        Args:
+            statement: has been executed on the primary.
+            options: its execution options.
+
+        """
+        asked = {**statement.get_execution_options(), **options}
+        entity = statement.entity_description.get("entity")
+        mapper: Mapper[typing.Any] | None = None if entity is None else inspect(entity).mapper
+        if mapper is None or asked.get("synchronize_session") is False or self.is_bound_elsewhere(mapper):
+            return
+        held = (one for one in self.identity_map.values() if isinstance(one, mapper.class_))
+        stale = [state_of(one).identity for one in held if not (self.guard.is_fresh(one) or self.is_modified(one))]
+        for start in range(0, len(stale), _AT_ONCE):
+            with self.no_autoflush:
+                is_one = tuple_(*mapper.primary_key).in_(stale[start : start + _AT_ONCE])
+                anew = select(mapper).where(is_one).execution_options(populate_existing=True)
+                self.run_on_primary(Session.scalars, anew, (), {}).all()
 
     def is_bound_elsewhere(self, mapper: Mapper[typing.Any]) -> bool:
         """Return whether the objects of a class are neither in the replicas nor in their primary."""
