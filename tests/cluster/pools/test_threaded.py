@@ -133,3 +133,7 @@ def test_an_idle_connection_is_pinged_and_kept_or_replaced(replicated_cluster: L
             patch.setattr(pre_ping, "_QUESTION", "SELECT nonsense")
             info[RETURNED] -= 10
             assert checked_out()[0] is not replaced
+    # Their servers do not notice, and would hold up the replay for other tests.
+    ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%'"
+    for replica in replicated_cluster.replicas:
+        replica.execute(ends)
