@@ -91,6 +91,13 @@ def test_an_old_primary_is_reported_when_it_lives_on(caplog: pytest.LogCaptureFi
     assert "a is not used: it believes to be the primary" in said(caplog)[0]
 
 
+def test_a_promoted_clone_is_not_called_a_former_primary(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is wrong with the servers of other timelines, and none has to be stopped."""
+    clone = Snapshot(servers={"a": ServerState(name="a", up=True, role=Role.FENCED)})
+    Journal().roles(clone, not_promotable={"a"})
+    assert "a is not used: it was promoted, and is declared with promotable=False" in said(caplog)[0]
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

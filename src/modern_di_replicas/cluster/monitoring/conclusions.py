@@ -99,7 +99,7 @@ class Conclusions(abc.ABC):
         for state in snapshot.servers.values():
             if state.role is Role.STANDBY:
                 positions.note_written(self._observed[state.name])
-        self._journal.roles(snapshot)
+        self._journal.roles(snapshot, not_promotable=self._not_promotable)
         if primary is None and self._unwatched:
             self._publish_unknown()  # one of them may be the primary, and the lag of its replicas would have no limit
         else:

@@ -28,6 +28,10 @@ _ROLES: typing.Final = {
     ),
 }
 
+_PROMOTED: typing.Final = (
+    "it was promoted, and is declared with promotable=False; take it out of the replicas, or make it a standby"
+)
+
 
 @dataclasses.dataclass(slots=True)
 class _Trouble:
@@ -82,8 +86,14 @@ class Journal:
         """Note that something is not wrong any more."""
         self._troubles.pop((server, topic), None)
 
-    def roles(self, snapshot: Snapshot) -> None:
-        """Log which servers cannot be used for what they are; one that is down is another topic."""
+    def roles(self, snapshot: Snapshot, *, not_promotable: collections.abc.Container[str] = ()) -> None:
+        """Log which servers cannot be used for what they are; one that is down is another topic.
+
+        Args:
+            snapshot: what is known of them.
+            not_promotable: the names of those that are no primary, whatever they say.
+
+        """
         for state in snapshot.servers.values():
             if state.role is Role.UNKNOWN:
                 if (known := self._troubles.get((state.name, "role"))) is not None and known.logged is None:
@@ -94,6 +104,8 @@ class Journal:
             else:
                 # A failover leaves each standby behind for a moment, and the old primary fenced until it is down.
                 after = {Role.LEFT_BEHIND: REMINDER, Role.FENCED: self._settling}.get(state.role, 0.0)
+                if state.role is Role.FENCED and state.name in not_promotable:
+                    why = _PROMOTED
                 what = f"{state.name} is not used: {why}"
                 self.trouble(state.name, "role", what, level=logging.ERROR, after=after)
 
