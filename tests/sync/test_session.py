@@ -174,6 +174,13 @@ class Combined(RoutedSession, Own):
     """As an application writes it."""
 
 
+def test_the_session_class_of_sqlalchemy_may_be_named_as_a_base(servers: Servers) -> None:
+    """It adds nothing; `class S(RoutedSession, Own)` with an alias of it is not an error."""
+    named = type("Named", (RoutedSession, Session), {})
+    with named(servers.replica) as session:
+        assert session.scalar(IN_RECOVERY)
+
+
 @pytest.mark.parametrize("on_replica", [True, False])
 def test_the_methods_of_an_applications_class_run_on_both_roles(servers: Servers, on_replica: bool) -> None:
     """What an application overrides is called exactly as without the library."""

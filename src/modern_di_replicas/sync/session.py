@@ -91,7 +91,9 @@ class RoutedSession(_Routing):
         """Put the session classes of the application before ours, whose `super()` they then have."""
         super().__init_subclass__(**options)
         check_class(cls)
-        own = [base for base in cls.__bases__ if issubclass(base, Session) and not issubclass(base, RoutedSession)]
+        ours = RoutedSession.__mro__  # `Session` is among them: it stays the last
+        own = [base for base in cls.__bases__ if issubclass(base, Session) and base not in ours]
+        own = [base for base in own if not issubclass(base, RoutedSession)]
         if own:
             # In the order of `class S(RoutedSession, Own)`, what a method of `Own` gives to its `super()` would not be
             # routed: SQLModel's `exec()`, for instance. The asynchronous half combines them in this order, too.
