@@ -148,6 +148,7 @@ async def test_a_server_that_cannot_say_how_far_it_is_is_not_fresh(
         assert await read_after_write(servers) == "primary"
 
 
+@not_behind_a_pooler("it keeps its connections through the endpoint")
 async def test_a_unit_of_work_that_has_read_is_not_set_back(disposable_cluster: LocalCluster) -> None:
     """INVARIANT: it has lost its connection, and the next one may lead to an older server."""
     _, first, second = disposable_cluster.servers
