@@ -163,6 +163,7 @@ def main(port: str, servers: str, processors: str, *names: str) -> None:
     gc.freeze()
     for name in names:
         if os.fork() == 0:
+            os.setpgrp()  # a pooler that it starts is killed with it
             asyncio.run(work(name, Servers(primary=given["primary"], replicas=tuple(given["replicas"])), int(port)))
             return
     for _ in names:

@@ -64,12 +64,12 @@ class Worker:
         self.port = (await self.ask("open", surface=surface)).get("port", 0)
 
     def end(self) -> None:
-        """Kill the process, whatever its state."""
+        """Kill the process and what it has started, whatever its state."""
         if self.connected.is_set():
             self.connected.clear()
             self._orders.close()
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 class Workers(dict[str, Worker]):
