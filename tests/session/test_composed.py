@@ -94,6 +94,15 @@ async def test_a_class_of_the_application_does_the_same_on_both_servers(
                 assert len(await session.run_sync(amounts)) == (2 if make is by_partial else 3)
 
 
+async def test_a_filter_of_the_application_holds_for_a_read_by_key(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: SQLAlchemy's `get()` calls `execute()`, so that a tenant cannot get a row of another by its key."""
+    async with serving(shop_cluster) as servers:
+        for engine in engines(servers):
+            async with ByAttribute(engine) as session:
+                assert await session.get(Item, 1) is not None
+                assert await session.get(Item, 3) is None
+
+
 async def test_a_class_of_the_application_is_escalated_as_ours(shop_cluster: LocalCluster) -> None:
     """What it writes is run on the primary, and what it reads from then on."""
     async with serving(shop_cluster) as servers, ByAttribute(servers.replica, intent=Intent.read()) as session:

@@ -16,6 +16,8 @@ KEYS: typing.Final = (int, str, uuid.UUID)
 
 _KEY: typing.Final = "modern_di_replicas_key"  # criteria of the application may have parameters of their own
 
+_NOT_OF_APPLICATION: typing.Final = frozenset({"sqlalchemy", __name__.split(".")[0]})
+
 _UNSET: typing.Final = {
     name: parameter.default
     for name, parameter in inspect.signature(Session.get).parameters.items()
@@ -30,13 +32,14 @@ class GetByKeySession(InFlightSession):
     """A session that gets an object by a plain primary key in about four fifths of the time.
 
     Whatever asks for more (options, a lock, a composite key, a class with a hierarchy, an object that may be in the
-    identity map) is left to `Session.get()`.
+    identity map, a session class with an `execute()` of its own) is left to `Session.get()`.
     """
 
     def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
         is_plain = not options or options in (_UNSET_IN_ASYNC, _UNSET)
         mapper = getattr(entity, "__mapper__", None) if is_plain and isinstance(ident, KEYS) else None
-        if isinstance(mapper, Mapper) and mapper.class_ is entity:  # and not inherited by a class that is not mapped
+        # Not inherited by a class that is not mapped, and not where SQLAlchemy would call a method of the application.
+        if isinstance(mapper, Mapper) and mapper.class_ is entity and not _has_methods_of_application(type(self)):
             statement = _statement(mapper)
             if statement is not None and not self._may_hold(mapper, ident):
                 # With a joined collection it comes in several rows, all of which are read before the first is given.
@@ -59,3 +62,16 @@ def _statement(mapper: Mapper[typing.Any]) -> Select[typing.Any] | None:
     if has_hierarchy or mapper.always_refresh or not isinstance(table, Table) or len(key) != 1:
         return None
     return select(mapper).where(key[0] == bindparam(_KEY, type_=key[0].type))
+
+
+@functools.lru_cache(maxsize=1024)
+def _has_methods_of_application(session_class: typing.Any) -> bool:  # noqa: ANN401  # mypy finds no hash in type[Session]
+    """Return whether a session's `execute()`, which `Session.get()` calls, or `scalar()` is the application's.
+
+    A filter in it, for the rows of a tenant for example, has to hold for `get()` as well.
+    """
+    for name in ("execute", "scalar"):
+        defining = next(base for base in session_class.__mro__ if name in vars(base))
+        if defining.__module__.split(".")[0] not in _NOT_OF_APPLICATION:
+            return True
+    return False

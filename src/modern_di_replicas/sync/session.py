@@ -31,17 +31,11 @@ class _RoutingSession(ReplicaSession):
 
     _is_routed: bool = False
     """Whether it began on a replica."""
-    _gets_by_key: typing.ClassVar[bool] = True
 
     def get_bind(self, mapper: typing.Any = None, **options: typing.Any) -> Engine | Connection:  # noqa: ANN401
         if self._is_routed:
             return super().get_bind(mapper, **options)
         return super(ReplicaSession, self).get_bind(mapper, **options)
-
-    def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
-        if self._gets_by_key:
-            return super().get(entity, ident, **options)
-        return self.get_as_asked(entity, ident, options)  # SQLAlchemy's calls `execute()`, and ours `scalar()`
 
 
 if typing.TYPE_CHECKING:
@@ -51,7 +45,6 @@ if typing.TYPE_CHECKING:
 
         escalation: Decision | None
         _is_routed: bool
-        _gets_by_key: typing.ClassVar[bool]
         _intent: Intent
         _reading: dict[Engine, Connection]
 
@@ -98,7 +91,6 @@ class RoutedSession(_Routing):
             # In the order of `class S(RoutedSession, Own)`, what a method of `Own` gives to its `super()` would not be
             # routed: SQLModel's `exec()`, for instance. The asynchronous half combines them in this order, too.
             cls.__bases__ = (*own, *(base for base in cls.__bases__ if base not in own))
-        cls._gets_by_key = cls.execute is ReplicaSession.execute and cls.scalar is ReplicaSession.scalar
         if cls.get_bind is not RoutedSession.get_bind and not hasattr(cls.get_bind, _NOTES):
             cls.get_bind = _noting(cls.get_bind)  # type: ignore[method-assign]  # it is the application's
 
