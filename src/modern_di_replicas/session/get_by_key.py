@@ -38,8 +38,9 @@ class GetByKeySession(InFlightSession):
     def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
         is_plain = not options or options in (_UNSET_IN_ASYNC, _UNSET)
         mapper = getattr(entity, "__mapper__", None) if is_plain and isinstance(ident, KEYS) else None
+        session_class: typing.Any = type(self)  # mypy finds no hash in type[Session]
         # Not inherited by a class that is not mapped, and not where SQLAlchemy would call a method of the application.
-        if isinstance(mapper, Mapper) and mapper.class_ is entity and not _has_methods_of_application(type(self)):
+        if isinstance(mapper, Mapper) and mapper.class_ is entity and not _has_methods_of_application(session_class):
             statement = _statement(mapper)
             if statement is not None and not self._may_hold(mapper, ident):
                 # With a joined collection it comes in several rows, all of which are read before the first is given.
@@ -65,7 +66,7 @@ def _statement(mapper: Mapper[typing.Any]) -> Select[typing.Any] | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _has_methods_of_application(session_class: typing.Any) -> bool:  # noqa: ANN401  # mypy finds no hash in type[Session]
+def _has_methods_of_application(session_class: typing.Any) -> bool:  # noqa: ANN401  # see above
     """Return whether a session's `execute()`, which `Session.get()` calls, or `scalar()` is the application's.
 
     A filter in it, for the rows of a tenant for example, has to hold for `get()` as well.
