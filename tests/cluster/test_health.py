@@ -29,7 +29,7 @@ def build() -> tuple[Health, Clock, NoConnections]:
     return Health(typing.cast(OpenConnections, connections), clock=clock), clock, connections
 
 
-def test_a_failure_rests_a_server_and_each_in_a_row_for_longer() -> None:
+def test_a_failure_ejects_a_server_and_each_in_a_row_for_longer() -> None:
     """Without a monitor, time is all there is."""
     health, clock, connections = build()
     ejected = []

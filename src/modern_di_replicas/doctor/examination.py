@@ -50,26 +50,26 @@ async def examine(settings: ReplicationSettings, *, workers: int, clock: Clock =
 
     """
     declared: list[DeclaredServer] = [settings.declared_primary, *settings.servers]
-    patients = [Patient(settings, server, clock) for server in declared]
-    await asyncio.gather(*(patient.ask_everything() for patient in patients))
-    await _compare_positions(patients)
-    await asyncio.gather(*(patient.close() for patient in patients))
+    examined = [Examined(settings, server, clock) for server in declared]
+    await asyncio.gather(*(one.ask_everything() for one in examined))
+    await _compare_positions(examined)
+    await asyncio.gather(*(one.close() for one in examined))
     pools = Pools(
         workers=workers,
         primary=settings.primary_pool_size + settings.primary_max_overflow,
         replica=settings.replica_pool_size + settings.replica_max_overflow,
     )
-    return Examination(servers=tuple(patient.facts for patient in patients), pools=pools)
+    return Examination(servers=tuple(one.facts for one in examined), pools=pools)
 
 
-async def _compare_positions(patients: collections.abc.Sequence["Patient"]) -> None:
-    primary, *replicas = patients
+async def _compare_positions(examined: collections.abc.Sequence["Examined"]) -> None:
+    primary, *replicas = examined
     written = await primary.position()
     if written is not None:
         await asyncio.gather(*(replica.reach(written) for replica in replicas))
 
 
-class Patient:
+class Examined:
     """One server, on a connection of its own.
 
     Args:

@@ -125,7 +125,7 @@ class Asyncpg:
         return state
 
     def is_lost(self, error: BaseException) -> bool:
-        # With an internal error, the driver has lost track of the protocol: it has read a server's farewell, for
+        # With an internal error, the driver has lost track of the protocol: it has read a server's last message, for
         # instance, on a connection that was idle.
         cause = error if isinstance(error, self.errors) else error.__cause__
         return isinstance(cause, asyncpg.InternalClientError | asyncpg.PostgresConnectionError)

@@ -20,7 +20,7 @@ async def test_a_checkout_connects_again_after_a_change_but_not_for_ever() -> No
         raise ConnectionRefusedError
 
     fence = Fence()
-    fence.patience = 60.0
+    fence.loss_timeout = 60.0
     pool = FencedPool(fail)
     pool.fence = fence
 
@@ -33,8 +33,8 @@ async def test_a_checkout_connects_again_after_a_change_but_not_for_ever() -> No
 async def test_a_checkout_that_has_waited_for_a_silent_primary_does_not_wait_again() -> None:
     """INVARIANT: a writer gets its error as soon after it came as any other; what refuses it is waited for."""
     fence = Fence()
-    fence.patience = 60.0
-    long_ago = time.monotonic() - fence.patience
+    fence.loss_timeout = 60.0
+    long_ago = time.monotonic() - fence.loss_timeout
 
     fence.declare_down(timeout=1.0, reason="no answer", is_silent=True)
     async with asyncio.timeout(30):

@@ -103,7 +103,7 @@ class PrimaryRole(Role):
 
     def wait_for_changes(self, seconds: float) -> None:
         """Have checkouts wait for so long when the primary has just been lost: a monitor may find another one."""
-        self._fence.patience = seconds
+        self._fence.loss_timeout = seconds
 
     def declare_down(self, *, timeout: float, reason: str = "", is_silent: bool = False) -> None:
         """Terminate every connection: the primary does not answer the monitor. Until `declare_up`, checkouts fail soon.

@@ -32,7 +32,7 @@ class Fence:
     def __init__(self, lost_connection: tuple[type[Exception], ...] = (OSError,)) -> None:
         self.lost_connection: tuple[type[Exception], ...] = (OSError, *lost_connection)
         """What connecting raises where no server can be reached."""
-        self.patience = 0.0
+        self.loss_timeout = 0.0
         """Seconds for which checkouts wait for a change when the primary has just been lost; 0 without a monitor."""
         self._lost_at: float | None = None
         self._changed = Signal()
@@ -80,7 +80,7 @@ class Fence:
         self._lost_at = lost_at = self._lost_at or now
         if self._is_silent:
             lost_at = min(lost_at, began)
-        left = lost_at + self.patience - now
+        left = lost_at + self.loss_timeout - now
         if self.is_up or left <= 0:
             return False
         try:

@@ -78,7 +78,7 @@ async def _ping(driver: Driver, opened: object, timeout: float) -> Exception | N
         raise
     if answered and (error := asking.exception()) is None:
         return None
-    # Without asking: SQLAlchemy would wait for the answer to a farewell.
+    # Without asking: SQLAlchemy would wait for the answer to a termination.
     driver.terminate(opened)
     await asyncio.wait({asking})
     return TimeoutError(f"no answer to a ping within {timeout:g} s") if not answered else typing.cast(Exception, error)

@@ -14,7 +14,7 @@ class Idle(enum.Enum):
     """What an idle connection looks like from our side."""
 
     QUIET = "nothing has arrived"
-    READABLE = "bytes have arrived: a notification, or a farewell"
+    READABLE = "bytes have arrived: a notification, or the last message"
     DEAD = "it has ended"
 
 
