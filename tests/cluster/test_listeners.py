@@ -4,19 +4,19 @@ import typing
 
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool
 
 from modern_di_replicas.cluster.listeners import forward_listeners, forward_listeners_of_options
 
 
 @pytest.fixture
 def receivers() -> list[Engine]:
-    return [create_engine("sqlite://", poolclass=StaticPool) for _ in range(2)]
+    return [create_engine("sqlite://", poolclass=NullPool) for _ in range(2)]
 
 
 @pytest.fixture
 def front(receivers: list[Engine]) -> Engine:
-    engine = create_engine("sqlite://", poolclass=StaticPool)
+    engine = create_engine("sqlite://", poolclass=NullPool)
     forward_listeners(engine, lambda: receivers)
     return engine
 

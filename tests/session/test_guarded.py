@@ -41,6 +41,7 @@ def session() -> collections.abc.Iterator[GuardedSession]:
         before.commit()
     with GuardedSession(engine, expire_on_commit=False) as session:
         yield session
+    engine.dispose()
 
 
 def leave(session: GuardedSession) -> None:

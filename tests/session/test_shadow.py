@@ -1,5 +1,7 @@
 """In shadow mode, what a unit of work that reads writes is counted; on SQLite, because only the text counts."""
 
+import collections.abc
+
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
@@ -11,8 +13,10 @@ from tests.observability.recorder import Recorder
 
 
 @pytest.fixture
-def session() -> Session:
-    return Session(create_engine("sqlite://"))
+def session() -> collections.abc.Iterator[Session]:
+    engine = create_engine("sqlite://")
+    yield Session(engine)
+    engine.dispose()
 
 
 def written(session: Session, *statements: str) -> list[tuple[str, str]]:

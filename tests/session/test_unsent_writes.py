@@ -27,9 +27,9 @@ class Recording(UnsentWritesSession):
     _reading = {}  # noqa: RUF012  # it has none
 
     def __init__(self) -> None:
-        engine = create_engine("sqlite://", poolclass=StaticPool)
-        Base.metadata.create_all(engine)
-        super().__init__(engine)
+        self.engine = create_engine("sqlite://", poolclass=StaticPool)
+        Base.metadata.create_all(self.engine)
+        super().__init__(self.engine)
         self.moves: list[str] = []
 
     def escalate(self, cause: Cause, reason: str, *, is_announced: bool = False) -> None:  # noqa: ARG002  # it tells nobody
@@ -46,6 +46,7 @@ def session() -> collections.abc.Iterator[Recording]:
         session.commit()
         session.moves.clear()
         yield session
+    session.engine.dispose()
 
 
 @pytest.mark.parametrize(

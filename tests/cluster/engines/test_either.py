@@ -2,6 +2,7 @@
 
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import NullPool
 
 from modern_di_replicas.cluster.engines.either import sync_of
 from tests.unconnected import engines
@@ -27,6 +28,6 @@ def test_execution_options_are_those_of_a_copy() -> None:
 def test_a_connection_is_bound_as_it_is() -> None:
     """A test has begun a transaction on it; options would be those of a copy."""
     primary, _ = engines()
-    with create_engine("sqlite://").connect() as connection:
+    with create_engine("sqlite://", poolclass=NullPool).connect() as connection:
         assert sync_of(connection, stream_results=True) is connection
         assert sync_of(AsyncConnection(primary, connection), stream_results=True) is connection
