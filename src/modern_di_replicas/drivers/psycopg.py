@@ -145,9 +145,10 @@ class Psycopg:
         )
 
     def forget_plans(self, connection: DBAPIConnection) -> None:
-        # psycopg keeps a prepared statement that fails, but forgets all of them when it sees this succeed.
+        # psycopg keeps a prepared statement that fails, but gives up all of them when it sees this. Some versions, such as
+        # 3.3.4, do not understand DEALLOCATE ALL. There is no transaction, so nothing is rolled back.
         cursor = connection.cursor()
-        cursor.execute("DEALLOCATE ALL")
+        cursor.execute("ROLLBACK")
         cursor.close()
 
     def is_in_transaction(self, connection: Connection) -> bool:
