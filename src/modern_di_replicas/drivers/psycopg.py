@@ -145,8 +145,8 @@ class Psycopg:
         )
 
     def forget_plans(self, connection: DBAPIConnection) -> None:
-        # psycopg keeps a prepared statement that fails, but gives up all of them when it sees this. Some versions, 3.3.4
-        # for example, do not understand DEALLOCATE ALL. There is no transaction, so nothing is rolled back.
+        # psycopg keeps a prepared statement that fails, but gives up all of them when it sees this; DEALLOCATE ALL some
+        # versions do not understand, 3.3.4 for example. There is no transaction, so nothing is rolled back.
         cursor = connection.cursor()
         cursor.execute("ROLLBACK")
         cursor.close()
