@@ -38,7 +38,7 @@ install: $(UV)  ## the environment, in .venv
 demo: install  ## a real application over a real primary and two replicas
 	@$(RUN) python -m modern_di_replicas demo
 
-test: install  ## the suite but for the slow tests, with the coverage gate; under three minutes
+test: install  ## the suite but for the slow tests, with the coverage gate; about four minutes
 	@$(RUN) python -m pytest $(WORKERS) -p tests.coverage_gate -m 'not slow'
 
 test-quick: install  ## the suite without faults and histories; under one minute

@@ -164,7 +164,8 @@ async def outcome(custom: Custom, engine: AsyncEngine) -> tuple[typing.Any, ...]
         decoded = await session.scalar(value.bindparams(given=json.dumps([1])))
         encoded = await session.scalar(select(literal({"a": 1}, JSON)))
         isolation = await session.scalar(text("SELECT current_setting('transaction_isolation')"))
-        item = await session.get(Item, 1)
+        # SQLAlchemy refuses to stream what `get()` loads, which calls the `execute()` of a class that has one.
+        item = None if custom.listener == "yield_per" else await session.get(Item, 1)
         streamed = [amount async for amount in await session.stream_scalars(select(Item.amount).where(Item.id == 1))]
         await session.commit()
         expired = item is not None and "amount" not in typing.cast(typing.Any, item).__dict__
