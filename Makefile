@@ -41,7 +41,7 @@ demo: install  ## a real application over a real primary and two replicas
 test: install  ## the suite but for the slow tests, with the coverage gate; about four minutes
 	@$(RUN) python -m pytest $(WORKERS) -p tests.coverage_gate -m 'not slow'
 
-test-quick: install  ## the suite without faults and histories; under one minute
+test-quick: install  ## the suite without faults and histories; about a minute and a half
 	@$(RUN) pytest $(WORKERS) -m 'not faults and not history and not slow'
 
 test-all: $(UV)  ## the suite on Python 3.11, 3.12, 3.13 and the lowest versions; VERSIONS="3.13 lowest" for some
