@@ -44,7 +44,8 @@ def watch_driver(engine: Engine, noticed: Notice | None = None) -> None:
     def check_commit(cursor: object, statement: str, *given: typing.Any) -> None:  # noqa: ARG001  # the events' signatures
         if commits(statement):
             opened = given[-1].root_connection.connection.dbapi_connection
-            # Of the answer to a statement, asyncpg tells SQLAlchemy nothing, and SQLAlchemy's users nobody.
+            # SQLAlchemy does not pass on that PostgreSQL answered ROLLBACK. If this question fails, the transaction has
+            # failed or the connection is lost: either way nothing is committed, and the error says so.
             if ask(engine.dialect, opened, driver.has_failed):
                 raise TransactionRolledBackError
 

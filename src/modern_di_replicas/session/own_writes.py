@@ -1,4 +1,4 @@
-"""What its client writes while a unit of work reads: its next reads include it, whoever has committed it."""
+"""Reads on a replica include what their client has committed since the unit of work began, in any session."""
 
 from modern_di_replicas.cluster.waiting import wait_for
 from modern_di_replicas.consistency.client import Client, client_of_request
