@@ -14,8 +14,9 @@ export UV_SYSTEM_CERTS ?= 1
 # Without compiled files, each process of the suite compiles all it imports: seconds for each.
 unexport PYTHONDONTWRITEBYTECODE
 RUN := $(UV) run --no-sync
-# Each worker begins with a half of its own: what a file shares is then seldom made twice.
-WORKERS := -n 2 --dist worksteal
+# Three on two cores, because tests of faults wait. Each begins with a part of its own: what a file shares is then
+# seldom made twice.
+export WORKERS ?= -n 3 --dist worksteal
 # All of them, as pyproject.toml has them now.
 EXTRAS = $(shell $(UV_PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"], sep=",")')
 
@@ -38,10 +39,10 @@ install: $(UV)  ## the environment, in .venv
 demo: install  ## a real application over a real primary and two replicas
 	@$(RUN) python -m modern_di_replicas demo
 
-test: install  ## the suite but for the slow tests, with the coverage gate; about four minutes
+test: install  ## the suite but for the slow tests, with the coverage gate; under three minutes
 	@$(RUN) python -m pytest $(WORKERS) -p tests.coverage_gate -m 'not slow'
 
-test-quick: install  ## the suite without faults and histories; about a minute and a half
+test-quick: install  ## the suite without faults and histories; under a minute
 	@$(RUN) pytest $(WORKERS) -m 'not faults and not history and not slow'
 
 test-all: $(UV)  ## the suite on Python 3.11, 3.12, 3.13 and the lowest versions; VERSIONS="3.13 lowest" for some
