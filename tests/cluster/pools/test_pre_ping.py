@@ -19,6 +19,7 @@ from tests.session.conftest import Servers, serving
 
 @pytest.fixture
 def always_ping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.MOMENT", 0.0)
     monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.IDLE_SECONDS", 0.0)
 
 
@@ -102,6 +103,32 @@ async def test_connections_are_recycled_at_their_age(replicated_cluster: LocalCl
     async with serving(replicated_cluster, engine_options={"pool_recycle": 0}) as servers:
         first, second = [await pid_of(servers, role) for _ in range(2)]
         assert first != second
+
+
+@pytest.mark.parametrize(("moment", "looks"), [(60.0, 0), (0.0, 3)])
+async def test_a_socket_is_not_looked_at_a_moment_after_its_return(
+    replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, moment: float, looks: int
+) -> None:
+    """Each look is a system call, which a busy pool would make at each checkout; what the driver knows is free."""
+    looked: list[IdleSocket] = []
+    look = IdleSocket.look
+
+    def counted(found: IdleSocket) -> Idle:
+        looked.append(found)
+        return look(found)
+
+    monkeypatch.setattr(IdleSocket, "look", counted)
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.MOMENT", moment)
+    async with serving(replicated_cluster) as servers:
+        before = await pid_of(servers, "primary")
+        for _ in range(3):
+            assert await pid_of(servers, "primary") == before
+        assert len(looked) == looks
+        async with servers.primary.connect() as connection:
+            raw = await connection.get_raw_connection()
+            opened = raw.driver_connection
+        servers.settings.driver.terminate(opened)
+        assert await pid_of(servers, "primary") != before
 
 
 def test_a_socket_tells_what_has_arrived() -> None:

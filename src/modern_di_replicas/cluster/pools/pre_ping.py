@@ -20,6 +20,12 @@ from modern_di_replicas.drivers.known import driver_of
 IDLE_SECONDS: typing.Final = 1.0
 """A connection that was used a moment ago is not pinged, unless something has arrived on it."""
 
+MOMENT: typing.Final = 0.001
+"""Seconds after its return in which even its socket is not looked at: a system call at each checkout of a busy pool.
+
+A connection that ends in the middle of a statement is as likely, and handled.
+"""
+
 _SOCKET: typing.Final = "modern_di_replicas.socket"
 
 _QUESTION: typing.Final = "SELECT 1 AS alive"
@@ -55,12 +61,13 @@ def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
         if returned is None:
             return  # it is new
         opened = dialect.get_driver_connection(connection)
-        connected: IdleSocket | None = info.get(_SOCKET)
+        since = time.monotonic() - returned
+        connected: IdleSocket | None = info.get(_SOCKET) if since >= MOMENT else None
         idle = Idle.DEAD if driver.is_closed(opened) else Idle.QUIET if connected is None else connected.look()
         if idle is Idle.DEAD:
             driver.terminate(opened)
             raise DisconnectionError
-        if idle is Idle.QUIET and time.monotonic() - returned < IDLE_SECONDS:
+        if idle is Idle.QUIET and since < IDLE_SECONDS:
             return
         error = ask(dialect, connection, lambda asked: ping(driver, asked, timeout))
         if error is not None:
