@@ -24,9 +24,10 @@ def test_the_monitor_asks_where_the_declaration_says() -> None:
 def test_it_has_room_until_its_pool_is_full() -> None:
     """Size and overflow together; the pool itself keeps the count."""
     one = server()
-    pool = one.engine.sync_engine.pool
     assert (one.capacity, one.in_use, one.has_room) == (3, 0, True)
-    pool.in_use = 2
-    assert one.has_room
-    pool.in_use = 3
+    permits = one.pool.permits
+    assert permits.acquire(0)
+    assert permits.acquire(0)
+    assert (one.in_use, one.has_room) == (2, True)
+    assert permits.acquire(0)
     assert (one.in_use, one.has_room) == (3, False)

@@ -103,7 +103,7 @@ def busy(topology: Topology) -> collections.abc.Iterator[None]:
         pools: list[typing.Any] = [server.engine.pool for server in topology.servers]
         pools.append(typing.cast(typing.Any, topology.primary).pool)
         with contextlib.ExitStack() as stack:
-            for lock in (*(pool._pool.mutex for pool in pools), *(pool._counting for pool in pools[:1])):  # noqa: SLF001  # only so they are held for sure
+            for lock in (*(pool._pool.mutex for pool in pools), *(pool.permits._lock for pool in pools)):  # noqa: SLF001  # only so they are held for sure
                 stack.enter_context(lock)
             for server in topology.servers:
                 stack.enter_context(server.health._lock)  # noqa: SLF001  # as above

@@ -38,9 +38,15 @@ class Server:
         return make_url(self.declared.probe_url or self.declared.url).host or ""
 
     @property
-    def in_use(self) -> int:
+    def pool(self) -> ReplaceableQueuePool:
         pool: ReplaceableQueuePool = self.engine.sync_engine.pool
-        return pool.in_use
+        return pool
+
+    @property
+    def in_use(self) -> int:
+        """How many of its connections are in use or waited for: what a balancer compares."""
+        pool: ReplaceableQueuePool = self.engine.sync_engine.pool
+        return pool.in_use + pool.waiting
 
     @property
     def has_room(self) -> bool:

@@ -140,7 +140,7 @@ class Topology:
 
     def _pools(self) -> collections.abc.Iterator[PoolUse]:
         for server in self.servers:
-            yield PoolUse(server=server.name, pool="replica", in_use=server.in_use, capacity=server.capacity)
+            yield PoolUse(server=server.name, pool="replica", in_use=server.pool.in_use, capacity=server.capacity)
         if isinstance(self.primary, PrimaryRole) and self.leader is not None:
             yield PoolUse(
                 server=self.leader, pool="primary", in_use=self.primary.in_use, capacity=self._primary_capacity

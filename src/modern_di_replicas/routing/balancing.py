@@ -19,7 +19,7 @@ class Candidate(typing.Protocol):
 
     @property
     def in_use(self) -> int:
-        """How many of its connections are in use now."""
+        """How many of its connections are in use or waited for now."""
 
     @property
     def has_room(self) -> bool:
@@ -66,7 +66,10 @@ class RoundRobin:
 
 
 class LeastInUse:
-    """Chooses the server with the fewest connections in use for its weight; of equals, the one whose turn it is."""
+    """Chooses the server with the fewest connections in use for its weight; of equals, the one whose turn it is.
+
+    A connection that is waited for counts as one in use, so a slow server does not collect those that wait.
+    """
 
     def __init__(self) -> None:
         self._turns = RoundRobin()

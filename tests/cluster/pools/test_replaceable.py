@@ -1,12 +1,14 @@
-"""A pool that is replaced, because all its connections were terminated, makes none any more."""
+"""A pool serves checkouts in their order; one that is replaced makes no connection any more."""
 
 import asyncio
 import typing
 
 import pytest
 from sqlalchemy import QueuePool, event, text
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from modern_di_replicas.cluster.pools import permits
 from modern_di_replicas.testing import LocalCluster
 from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
@@ -83,8 +85,44 @@ async def test_a_pool_that_was_replaced_connects_to_the_current_one(replicated_c
         await greenlet_spawn(connection.close)
 
 
+@pytest.mark.parametrize("overflow", [0, 1])
+async def test_checkouts_are_served_in_their_order(
+    replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, overflow: int
+) -> None:
+    """INVARIANT: a client that comes again at once takes no connection from one that has waited for long.
+
+    Under load SQLAlchemy's own pool leaves some waiting until their timeout, and their reads would go to the primary.
+    """
+    monkeypatch.setattr(permits, "OVERTAKEN", -1.0)
+    size = {"primary_pool_size": LIMIT - overflow, "primary_max_overflow": overflow}
+    async with serving(replicated_cluster, **{**POOL, **size}) as servers:
+        served: list[int] = []
+
+        async def client(number: int) -> None:
+            for _ in range(3):
+                async with servers.primary.connect() as connection:
+                    served.append(number)
+                    await connection.execute(text("SELECT 1"))
+
+        await asyncio.gather(*map(client, range(CLIENTS)))
+        for end in range(len(served)):
+            counts = [served[:end].count(number) for number in range(CLIENTS)]
+            assert max(counts) - min(counts) <= 1, served
+
+
+async def test_a_checkout_that_waits_too_long_gets_sqlalchemys_error(replicated_cluster: LocalCluster) -> None:
+    """With its code, which leads to SQLAlchemy's page on it; and its place in the queue is free."""
+    async with serving(replicated_cluster, **{**POOL, "primary_pool_timeout": 0.01}) as servers:
+        held = [await servers.primary.connect() for _ in range(LIMIT)]
+        with pytest.raises(PoolTimeoutError, match=r"size 2 overflow 0 reached, connection timed out, timeout 0\.01"):
+            await servers.primary.connect()
+        for connection in held:
+            await connection.close()
+        assert servers.checked_out() == 0
+
+
 async def test_checkouts_that_wait_are_woken_when_a_connection_cannot_be_made(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: a place in the pool that is free is used at once; SQLAlchemy tells no checkout that waits for it."""
+    """INVARIANT: a free place in the pool is used at once; SQLAlchemy's own pool wakes nobody for it."""
     failures = [OSError("no route")] * LIMIT
 
     def fail_at_first(*_: object) -> None:

@@ -33,7 +33,7 @@ def test_threads_that_wait_go_on_to_the_pool_that_replaced_theirs(replicated_clu
     for thread in waiting:
         thread.start()
     pool = typing.cast(typing.Any, engine.pool)
-    wait_for(lambda: pool._waiting == len(waiting))  # noqa: SLF001  # nothing else tells
+    wait_for(lambda: pool.waiting == len(waiting))
     connections.terminate()
     for thread in waiting:
         thread.join(10)
@@ -90,24 +90,6 @@ def test_threads_that_wait_are_told_when_no_connection_can_be_made() -> None:
     for thread in threads:
         thread.join(20)
     assert len(errors) == len(threads), "none waits until the pool's own timeout"
-
-
-def test_a_wake_up_leaves_the_counts_of_the_pool_alone(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: SQLAlchemy's queue takes an entry of ours, or refuses it; the pool's overflow never changes by it."""
-    engine = create_engine(
-        synchronous(replicated_cluster.primary.url), poolclass=ThreadedPool, pool_size=1, max_overflow=0
-    )
-    OpenConnections(engine)
-    pool = typing.cast(ThreadedPool, engine.pool)
-    before = pool.overflow()
-    for _ in range(2):
-        pool._wake_one()  # noqa: SLF001  # a failed checkout calls it
-    assert pool.overflow() == before
-    with engine.connect() as connection:
-        assert connection.scalar(text("SELECT 1")) == 1
-    pool._wake_one()  # noqa: SLF001  # a connection is there: nothing waits
-    assert (pool.checkedin(), pool.in_use) == (1, 0)
-    engine.dispose()
 
 
 def test_an_idle_connection_is_pinged_and_kept_or_replaced(replicated_cluster: LocalCluster) -> None:

@@ -34,7 +34,7 @@ class Broken:
 def picture(snapshot: Snapshot | None) -> Picture:
     primary, replicas = engines(Replica(URL.format("db-2"), "replica-1"))
     replicas.topology.publish(snapshot)
-    typing.cast(typing.Any, primary.pool).in_use = 2
+    typing.cast(typing.Any, primary.pool).permits.in_use = 2
     requests = Requests({5432: "primary", 5433: "replica-1"}, clock=lambda: 1.0)
     requests.note_answer("GET /users", port=5433, reason="GET")
     requests.note_failure("POST /users", intent="write", reason="status 500")

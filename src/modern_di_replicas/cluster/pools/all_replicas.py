@@ -89,7 +89,7 @@ class AllReplicasPool(Pool):
 
     def checkedout(self) -> int:
         """Return the number of connections in use, over all servers."""
-        return sum(server.in_use for server in self._topology.servers)
+        return sum(server.pool.in_use for server in self._topology.servers)
 
     @staticmethod
     def _no_creator() -> typing.NoReturn:  # pragma: no cover  # connect() never asks for it

@@ -1,7 +1,6 @@
 """A pool that forwards waiting checkouts to the pool that replaced it."""
 
-import asyncio
-import threading
+import math
 import time
 import typing
 
@@ -9,6 +8,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection, QueuePool
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from modern_di_replicas.cluster.pools.permits import AsyncPermits, Permits
 from modern_di_replicas.drivers.opening import TerminatedWhileOpeningError
 
 
@@ -21,28 +21,53 @@ OF_CHECKOUT: typing.Final = "modern_di_replicas.of_checkout"
 ON_RETURN: typing.Final = "modern_di_replicas.on_return"
 """The key of a function in `record_info`, which is called once, when the connection comes back."""
 
+UNLIMITED: typing.Final = -1
+"""SQLAlchemy's word for any number of further connections."""
+
 
 class ReplaceableQueuePool(QueuePool):
-    """A pool that makes no connection any more once it was replaced.
+    """A pool that serves checkouts in their order, and makes no connection any more once it was replaced.
 
     An engine replaces its pool when all its connections are terminated. A checkout that waits for the old pool would
     connect there, beyond the limit of the new one, and its connection would belong to no pool.
+
+    Checkouts wait for a permit, and so never in SQLAlchemy's queue, which keeps the idle connections only. Its limit
+    is that of the permits.
+
+    Args:
+        creator: makes a connection; see `Pool`.
+        pool_size: how many connections are kept; see `QueuePool`.
+        max_overflow: how many more there may be; see `QueuePool`.
+        **options: those of `QueuePool`.
+
     """
 
-    in_use: int = 0
-    """How many of its connections are in use; `checkedout()` computes it from the queue, for each choice anew."""
-    _waiting: int = 0
-    """How many checkouts wait for a place."""
-    _counting = threading.Lock()
-    """For `_waiting`: few checkouts wait at all, and one that does not takes no lock."""
+    _permits_class: typing.ClassVar[type[Permits[typing.Any]]]
     _successor: "ReplaceableQueuePool | None" = None
-    _is_of_parent: bool = False
-    """Whether it belongs to the process that this one was forked from, where its threads are and hold its locks."""
+
+    def __init__(
+        self,
+        creator: typing.Any,  # noqa: ANN401  # as `QueuePool` has it
+        pool_size: int = 5,
+        max_overflow: int = 10,
+        **options: typing.Any,
+    ) -> None:
+        super().__init__(creator, pool_size, UNLIMITED, **options)
+        self.permits = self._permits_class(math.inf if max_overflow == UNLIMITED else pool_size + max_overflow)
+
+    @property
+    def in_use(self) -> int:
+        """How many of its connections are in use; `checkedout()` computes it from the queue, for each choice anew."""
+        return self.permits.in_use
+
+    @property
+    def waiting(self) -> int:
+        """How many checkouts wait for a connection."""
+        return self.permits.waiting
 
     def leave_to_parent(self) -> None:
-        """Leave its connections, its locks and the checkouts that wait to the process that this one was forked from."""
-        self._is_of_parent = True
-        ReplaceableQueuePool._counting = threading.Lock()
+        """Leave the checkouts that wait, and their lock, to the process that this one was forked from."""
+        self.permits = self._permits_class(self.permits.limit)
 
     def connect(self) -> PoolProxiedConnection:
         return self.connect_since(time.monotonic())
@@ -62,15 +87,11 @@ class ReplaceableQueuePool(QueuePool):
             return self._current().connect_since(began)
 
     def recreate(self) -> "ReplaceableQueuePool":
-        self._successor = typing.cast(ReplaceableQueuePool, super().recreate())
-        if not self._is_of_parent:
-            self._wake_one()
-        return self._successor
-
-    def _wake_one(self) -> None:
-        """Wake a waiting checkout, if any: it finds out itself why."""
-        if not self.checkedin():
-            super()._do_return_conn(typing.cast(ConnectionPoolEntry, WakeUp()))
+        successor = typing.cast(ReplaceableQueuePool, super().recreate())
+        successor.permits = self._permits_class(self.permits.limit)
+        self._successor = successor
+        self.permits.dismiss()
+        return successor
 
     def _current(self) -> "ReplaceableQueuePool":
         pool = self
@@ -81,44 +102,27 @@ class ReplaceableQueuePool(QueuePool):
     # What a subclass of `Pool` supplies:
 
     def _do_get(self) -> ConnectionPoolEntry:
-        # As `QueuePool` decides it; that is not public. `tests/cluster/pools/test_replaceable.py` fails if it changes.
-        waits = not self.checkedin() and self.overflow() >= self._max_overflow
-        if waits:
-            self._count_waiting(1)
+        try:
+            has_permit = self.permits.acquire(self.timeout())
+        except TimeoutError:
+            msg = (
+                f"QueuePool limit of size {self.size()} overflow {self.overflow()} reached, connection timed out, "
+                f"timeout {self.timeout():.2f}"
+            )
+            raise PoolTimeoutError(msg, code="3o7r") from None  # as SQLAlchemy says it
+        if not has_permit:
+            raise _ReplacedError
         try:
             entry = super()._do_get()
-        except BaseException as error:
-            # SQLAlchemy frees the place of a connection that could not be made, and tells no checkout that waits for
-            # one: all of them would wait to the end of their time.
-            if self._waiting > waits and not isinstance(error, PoolTimeoutError):
-                self._wake_one()
-            elif isinstance(error, asyncio.CancelledError):
-                self._take_wake_up_back()
+        except BaseException:
+            self.permits.release()
             raise
-        finally:
-            if waits:
-                self._count_waiting(-1)
-        if isinstance(entry, WakeUp) and self._successor is None:
-            return self._do_get()
-        self.in_use += 1
         if self._successor is None:
             return entry
-        self._do_return_conn(entry)  # to the next waiting checkout
+        self._do_return_conn(entry)
         raise _ReplacedError
 
-    def _take_wake_up_back(self) -> None:
-        """Remove what woke the last waiting checkout, which was cancelled: it would count as an idle connection."""
-        if self.checkedin():
-            entry = super()._do_get()  # does not wait: only an asynchronous checkout can be cancelled
-            if not isinstance(entry, WakeUp):
-                super()._do_return_conn(entry)
-
-    def _count_waiting(self, change: int) -> None:
-        with self._counting:
-            self._waiting += change
-
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        self.in_use -= 1
         if record.record_info and (returned := record.record_info.pop(ON_RETURN, None)) is not None:
             returned()
         if self._successor is None:
@@ -128,12 +132,16 @@ class ReplaceableQueuePool(QueuePool):
             info.pop(OF_CHECKOUT, None)
         else:
             record.invalidate()  # its connection would never be checked out
-        super()._do_return_conn(record)
+        try:
+            super()._do_return_conn(record)
+        finally:
+            self.permits.release()
 
 
 class ReplaceablePool(ReplaceableQueuePool, AsyncAdaptedQueuePool):
     """That of an asynchronous engine."""
 
+    _permits_class = AsyncPermits
     # SQLAlchemy names a pool's logger after its class, so it would log under our name; `_sqla_logger_namespace` is how
     # its own classes say another. `tests/cluster/engines/test_create.py` fails when that changes.
     _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"
@@ -141,14 +149,3 @@ class ReplaceablePool(ReplaceableQueuePool, AsyncAdaptedQueuePool):
 
 class _ReplacedError(Exception):
     """A waiting checkout has to go to the successor."""
-
-
-class WakeUp:
-    """An entry without a connection: in the queue of a pool it only wakes a waiting checkout."""
-
-    record_info = None
-
-    def invalidate(self) -> None:
-        pass
-
-    close = invalidate

@@ -1,0 +1,212 @@
+"""Permits to use a connection of a pool, granted in the order in which they were asked for."""
+
+import abc
+import asyncio
+import collections
+import contextlib
+import threading
+import time
+import typing
+
+from sqlalchemy.util import await_only
+
+
+OVERTAKEN: typing.Final = 0.2
+"""Seconds for which a task that waits may be overtaken by tasks that run already, whose memory is in the caches.
+
+Where each waits its turn from the beginning, a busy application answers about a seventh fewer requests.
+"""
+
+Waiter = typing.TypeVar("Waiter")
+
+
+class Permits(abc.ABC, typing.Generic[Waiter]):
+    """As many permits as a pool has connections at most.
+
+    In SQLAlchemy's pool a checkout that is woken, and finds its connection taken, becomes the last of those that wait.
+    Under load some wait until their timeout while others never wait. Here the first stays the first.
+
+    Args:
+        limit: how many.
+
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.in_use = 0
+        self._waiting: collections.deque[Waiter] = collections.deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    @abc.abstractmethod
+    def acquire(self, timeout: float) -> bool:
+        """Take a permit; return False, and take none, if the pool was replaced meanwhile.
+
+        Args:
+            timeout: seconds to wait for one.
+
+        Raises:
+            TimeoutError: none came back in time.
+
+        """
+
+    @abc.abstractmethod
+    def release(self) -> None:
+        """Give a permit back."""
+
+    def dismiss(self) -> None:
+        """Let all that wait go without a permit."""
+        while self._waiting:
+            self._grant(self._waiting.popleft(), is_permit=False)
+
+    def _pass_on(self) -> None:
+        """Grant the permits that are free to those that wait."""
+        while self._waiting and self.in_use < self.limit:
+            self.in_use += 1
+            if not self._grant(self._waiting.popleft(), is_permit=True):
+                self.in_use -= 1
+
+    @abc.abstractmethod
+    def _grant(self, waiter: Waiter, *, is_permit: bool) -> bool:
+        """Wake one that waits, with a permit or without; return whether it still waits."""
+
+
+class _Task(typing.NamedTuple):
+    """A task that waits."""
+
+    granted: "asyncio.Future[bool | None]"
+    """Whether it has a permit; None after its timeout."""
+    since: float
+
+
+class AsyncPermits(Permits[_Task]):
+    """Those of an asynchronous engine."""
+
+    def acquire(self, timeout: float) -> bool:
+        if self.in_use < self.limit:
+            self.in_use += 1
+            return True
+        return await_only(self._wait(timeout))
+
+    async def _wait(self, seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        granted: asyncio.Future[bool | None] = loop.create_future()
+        waiter = _Task(granted, time.monotonic())
+        self._waiting.append(waiter)
+        self._pass_on()  # a connection may have been collected since, and its permit released
+        timer = loop.call_later(seconds, _end, granted)
+        try:
+            has_permit = await granted
+        except BaseException:
+            if not granted.done() or granted.cancelled():
+                self._give_up(waiter)
+            elif granted.result():
+                self.release()  # it was granted, and this task cancelled before it ran
+            raise
+        finally:
+            timer.cancel()
+        if has_permit is None:
+            self._give_up(waiter)
+            raise TimeoutError
+        return has_permit
+
+    def _give_up(self, waiter: _Task) -> None:
+        with contextlib.suppress(ValueError):  # it was passed over already
+            self._waiting.remove(waiter)
+
+    def release(self) -> None:
+        self.in_use -= 1
+        if not self._waiting:
+            return
+        granted, since = self._waiting[0]
+        loop = granted.get_loop()
+        if time.monotonic() - since > OVERTAKEN or loop.is_closed():
+            self._pass_on()
+        else:
+            loop.call_soon(self._pass_on)
+
+    def _grant(self, waiter: _Task, *, is_permit: bool) -> bool:
+        granted = waiter.granted
+        if granted.done() or granted.get_loop().is_closed():
+            return False
+        granted.set_result(is_permit)
+        return True
+
+
+def _end(granted: "asyncio.Future[bool | None]") -> None:
+    if not granted.done():
+        granted.set_result(None)
+
+
+class _Thread(threading.Event):
+    """A thread that waits; it is woken when its turn has come, and when it may try to take a permit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.since = time.monotonic()
+        self.granted: bool | None = None
+        """Whether it has a permit; None before its turn."""
+
+
+class ThreadedPermits(Permits[_Thread]):
+    """Those of a synchronous engine. Its lock is reentrant: a connection may be collected while it is held."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(limit)
+        self._lock = threading.RLock()
+
+    def acquire(self, timeout: float) -> bool:
+        with self._lock:
+            if self.in_use < self.limit:
+                self.in_use += 1
+                return True
+            waiter = _Thread()
+            self._waiting.append(waiter)
+            self._pass_on()  # see above
+        return self._wait(waiter, timeout)
+
+    def _wait(self, waiter: _Thread, seconds: float) -> bool:
+        is_woken = True
+        try:
+            while is_woken and waiter.granted is None:
+                is_woken = waiter.wait(waiter.since + seconds - time.monotonic())
+                with self._lock:
+                    waiter.clear()
+                    self._pass_on()
+        except BaseException:  # by a signal
+            if not self._gives_up(waiter) and waiter.granted:
+                self.release()
+            raise
+        if self._gives_up(waiter):
+            raise TimeoutError
+        return bool(waiter.granted)
+
+    def _gives_up(self, waiter: _Thread) -> bool:
+        """Return whether a thread still waits; then it waits no longer."""
+        with self._lock:
+            if waiter.granted is None:
+                self._waiting.remove(waiter)
+                return True
+            return False
+
+    def release(self) -> None:
+        with self._lock:
+            self.in_use -= 1
+            if not self._waiting:
+                return
+            if time.monotonic() - self._waiting[0].since > OVERTAKEN:
+                self._pass_on()
+            else:
+                self._waiting[0].set()
+
+    def dismiss(self) -> None:
+        with self._lock:
+            super().dismiss()
+
+    def _grant(self, waiter: _Thread, *, is_permit: bool) -> bool:
+        waiter.granted = is_permit
+        waiter.set()
+        return True

@@ -1,0 +1,262 @@
+"""Permits of a pool: their order, their limit, and what becomes of those that wait."""
+
+import asyncio
+import collections.abc
+import threading
+import time
+import typing
+
+import pytest
+from sqlalchemy.util import greenlet_spawn
+
+from modern_di_replicas.cluster.pools.permits import AsyncPermits, Permits, ThreadedPermits
+from tests.waiting import until, wait_for
+
+
+async def acquire(permits: AsyncPermits, timeout: float = 60.0) -> bool:  # noqa: ASYNC109  # that of the permits
+    return typing.cast(bool, await greenlet_spawn(permits.acquire, timeout))
+
+
+async def waiting(permits: AsyncPermits, count: int) -> list[asyncio.Task[bool]]:
+    """Return tasks that wait, in their order."""
+    tasks = []
+    for number in range(count):
+        tasks.append(asyncio.create_task(acquire(permits)))
+        await until(lambda number=number: permits.waiting == number + 1)  # type: ignore[misc]  # mypy cannot infer a default
+    return tasks
+
+
+@pytest.fixture
+def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may be overtaken, not even for a moment."""
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", -1.0)
+
+
+@pytest.mark.usefixtures("in_turn")
+async def test_a_permit_passes_to_the_first_that_has_waited_for_long() -> None:
+    """INVARIANT: nobody who asks later gets it, not even before the one that waits has run."""
+    permits = AsyncPermits(1)
+    assert await acquire(permits)
+    first, second = await waiting(permits, 2)
+    permits.release()
+    with pytest.raises(TimeoutError):
+        await acquire(permits, 0.0)  # the loop has not run since
+    assert await first
+    assert (permits.in_use, permits.waiting) == (1, 1)
+    permits.release()
+    assert await second
+    permits.release()
+    assert (permits.in_use, permits.waiting) == (0, 0)
+
+
+async def test_one_that_was_overtaken_stays_the_first() -> None:
+    """INVARIANT: for a moment a task that runs may take what comes back; those that wait keep their order."""
+    permits = AsyncPermits(1)
+    assert await acquire(permits)
+    first, second = await waiting(permits, 2)
+    for _ in range(3):
+        permits.release()
+        assert permits.acquire(0.0), "the loop has not run since"
+        await asyncio.sleep(0)
+        assert permits.waiting == 2
+    permits.release()
+    assert await first
+    assert not second.done()
+    permits.release()
+    assert await second
+    permits.release()
+    assert (permits.in_use, permits.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("waits", ["for a moment", "for long"])
+async def test_one_that_gives_up_leaves_its_place_to_the_next(monkeypatch: pytest.MonkeyPatch, waits: str) -> None:
+    """Cancelled while it waits, or in the moment between its permit and its turn to run."""
+    if waits == "for long":
+        monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", -1.0)
+    permits = AsyncPermits(1)
+    assert await acquire(permits)
+    early, late, last = await waiting(permits, 3)
+    early.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await early
+    permits.release()
+    late.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    assert await last
+    permits.release()
+    assert (permits.in_use, permits.waiting) == (0, 0)
+
+
+async def test_one_that_is_cancelled_with_the_permit_passes_over_the_cancelled() -> None:
+    """Those whose tasks were cancelled, and have not run since, still stand in the queue."""
+    permits = AsyncPermits(1)
+    assert await acquire(permits)
+    tasks = await waiting(permits, 3)
+    for task in tasks[:2]:
+        task.cancel()
+    permits.release()
+    assert await tasks[2]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    permits.release()
+    assert (permits.in_use, permits.waiting) == (0, 0)
+
+
+@pytest.mark.usefixtures("in_turn")
+async def test_a_permit_that_comes_with_the_timeout_is_kept() -> None:
+    """The timer fires before the task that waits has run."""
+    permits = AsyncPermits(1)
+    assert await acquire(permits)
+    task = asyncio.create_task(acquire(permits, 0.0))
+    await asyncio.sleep(0)
+    assert permits.waiting == 1
+    asyncio.get_running_loop().call_soon(permits.release)
+    assert await task
+    assert (permits.in_use, permits.waiting) == (1, 0)
+
+
+async def test_those_that_wait_for_a_replaced_pool_are_dismissed() -> None:
+    """They go on to its successor; one that is cancelled just then has no permit to give back."""
+    permits = AsyncPermits(1)
+    assert await acquire(permits)
+    first, second = await waiting(permits, 2)
+    permits.dismiss()
+    second.cancel()
+    assert not await first
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert (permits.in_use, permits.waiting) == (1, 0)
+
+
+def test_a_loop_that_has_ended_holds_no_permit() -> None:
+    """A task that was never cancelled nor awaited: a permit would go to it and never come back."""
+    permits = AsyncPermits(1)
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(acquire(permits))
+    abandoned = loop.create_task(acquire(permits))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert permits.waiting == 1
+    loop.close()
+    permits.release()
+    assert (permits.in_use, permits.waiting) == (0, 0)
+    abandoned._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001  # that it is pending is the point
+    abandoned.get_coro().close()
+
+
+class Threads:
+    """Threads that wait, in their order, and what became of each."""
+
+    def __init__(self, permits: ThreadedPermits, count: int, *, timeout: float = 60.0) -> None:
+        self.permits = permits
+        self.outcomes: dict[int, bool | str] = {}
+        self._threads = [threading.Thread(target=self._acquire, args=(number, timeout)) for number in range(count)]
+        for number, thread in enumerate(self._threads):
+            thread.start()
+            wait_for(lambda number=number: permits.waiting == number + 1)  # type: ignore[misc]  # see above
+
+    def _acquire(self, number: int, timeout: float) -> None:
+        try:
+            self.outcomes[number] = self.permits.acquire(timeout)
+        except TimeoutError:
+            self.outcomes[number] = "late"
+
+    def join(self) -> dict[int, bool | str]:
+        for thread in self._threads:
+            thread.join(60)
+        return self.outcomes
+
+
+@pytest.mark.usefixtures("in_turn")
+def test_threads_get_their_permits_in_order() -> None:
+    """And no other thread takes one that has just come back."""
+    permits = ThreadedPermits(1)
+    assert permits.acquire(0)
+    threads = Threads(permits, 3)
+    for served in range(1, 4):
+        permits.release()
+        with pytest.raises(TimeoutError):
+            permits.acquire(0)
+        wait_for(lambda served=served: threads.outcomes == dict.fromkeys(range(served), True))  # type: ignore[misc]  # see above
+    threads.join()
+    permits.release()
+    assert (permits.in_use, permits.waiting) == (0, 0)
+
+
+def test_a_thread_that_was_overtaken_stays_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INVARIANT: for a moment a thread that runs may take what comes back; those that wait keep their order."""
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", 60.0)
+    permits = ThreadedPermits(1)
+    assert permits.acquire(0)
+    threads = Threads(permits, 2)
+    with permits._lock:  # noqa: SLF001  # so that the one that is woken comes too late
+        permits.release()
+        assert permits.acquire(0)
+    assert permits.waiting == 2
+    permits.release()
+    wait_for(lambda: threads.outcomes == {0: True})
+    permits.release()
+    assert threads.join() == {0: True, 1: True}
+    permits.release()
+    assert (permits.in_use, permits.waiting) == (0, 0)
+
+
+def test_several_permits_that_come_back_together_wake_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first is woken for each; it passes on what it does not need."""
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", 60.0)
+    permits = ThreadedPermits(2)
+    assert permits.acquire(0)
+    assert permits.acquire(0)
+    threads = Threads(permits, 2)
+    with permits._lock:  # noqa: SLF001  # so that the first runs when both are back
+        permits.release()
+        permits.release()
+    assert threads.join() == {0: True, 1: True}
+    assert (permits.in_use, permits.waiting) == (2, 0)
+
+
+def test_threads_are_dismissed_or_late() -> None:
+    """A pool that is replaced dismisses them; a pool that stays full lets them go after their timeout."""
+    permits = ThreadedPermits(1)
+    assert permits.acquire(0)
+    threads = Threads(permits, 2)
+    permits.dismiss()
+    assert threads.join() == {0: False, 1: False}
+    assert Threads(permits, 1, timeout=0.01).join() == {0: "late"}
+    assert (permits.in_use, permits.waiting) == (1, 0)
+
+
+@pytest.mark.parametrize("comes", [True, False])
+@pytest.mark.usefixtures("in_turn")
+def test_a_thread_that_is_interrupted_keeps_no_permit(monkeypatch: pytest.MonkeyPatch, comes: bool) -> None:
+    """By a signal in the main thread, with a permit that has just come or without."""
+    permits = ThreadedPermits(1)
+    assert permits.acquire(0)
+
+    def interrupted(*_: object) -> typing.NoReturn:
+        if comes:
+            permits.release()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Event, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        permits.acquire(60)
+    assert (permits.in_use, permits.waiting) == (not comes, 0)
+
+
+def test_a_permit_that_comes_at_the_timeout_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the end of the wait and the look at the queue."""
+    permits = ThreadedPermits(1)
+    assert permits.acquire(0)
+    monkeypatch.setattr(threading.Event, "wait", lambda *_: permits.release())
+    assert permits.acquire(60)
+    assert (permits.in_use, permits.waiting) == (1, 0)
+
+
+@pytest.mark.parametrize("make", [AsyncPermits, ThreadedPermits])
+def test_without_a_limit_nobody_waits(make: collections.abc.Callable[[float], Permits[typing.Any]]) -> None:
+    """As `max_overflow=-1` has it."""
+    permits = make(float("inf"))
+    began = time.monotonic()
+    assert all(permits.acquire(0) for _ in range(1000))
+    assert (permits.in_use, permits.waiting) == (1000, 0)
+    assert time.monotonic() >= began
