@@ -154,6 +154,21 @@ async def test_a_frozen_server_is_given_up_within_the_time_limit(
     await probe.close()
 
 
+async def test_a_connection_whose_question_was_given_up_is_closed_with_the_probe(
+    disposable_cluster: LocalCluster,
+) -> None:
+    """It cannot be closed while the question is on it, and nobody waits for that any more."""
+    probe = probe_of(disposable_cluster.primary, timeout=10)
+    await probe.ask()
+    asked, probe.timeout = probe._kept, 0.1  # noqa: SLF001  # as below
+    disposable_cluster.primary.freeze()
+    with pytest.raises(TimeoutError):
+        await probe.ask()
+    await probe.close()
+    assert driver_of(make_url(probe.url)).is_closed(asked)
+    disposable_cluster.primary.thaw()
+
+
 async def test_a_probe_can_be_cancelled_and_closed_while_its_server_is_frozen(disposable_cluster: LocalCluster) -> None:
     """The application stops; a frozen server must not hold it up."""
     waiting, idle = (probe_of(disposable_cluster.primary, timeout=10) for _ in range(2))
@@ -161,12 +176,14 @@ async def test_a_probe_can_be_cancelled_and_closed_while_its_server_is_frozen(di
         await probe.ask()
     disposable_cluster.primary.freeze()
 
+    asked = waiting._kept  # noqa: SLF001  # nothing else tells what became of it
     task = asyncio.create_task(waiting.ask())
     await asyncio.wait({task}, timeout=0.1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     await waiting.close()
+    assert driver_of(make_url(waiting.url)).is_closed(asked), "the loop may end now, and would leave it open"
     idle.timeout = 0.1
     await idle.close()
     disposable_cluster.primary.thaw()

@@ -49,6 +49,8 @@ class Probe:
     _timeline: int = 0
     """The newest timeline it was seen on since then."""
     _asking: asyncio.Future[Observation] | None = None
+    _running: set[asyncio.Future[Observation]] = dataclasses.field(default_factory=set)
+    """The questions on connections, given up ones among them: a connection is closed when its question has ended."""
 
     @property
     def _driver(self) -> Driver:
@@ -89,8 +91,7 @@ class Probe:
         kept = self._kept
         if kept is None or self._driver.is_closed(kept):
             return await self._ask_anew()
-        asking = asyncio.ensure_future(self._question(kept, self._identity if briefly else None))
-        asking.add_done_callback(_retrieve)
+        asking = self._start(self._question(kept, self._identity if briefly else None))
         if await wait_punctually(asking, timeout=self.timeout / 2):
             try:
                 return asking.result()
@@ -98,8 +99,7 @@ class Probe:
                 # It was closed while it was idle: that says nothing of the server now.
                 return await self._ask_anew()
         # Perhaps only this connection is silent, and not the server: another one will tell.
-        anew = asyncio.ensure_future(self._ask_anew())
-        anew.add_done_callback(_retrieve)
+        anew = self._start(self._ask_anew())
         try:
             await asyncio.wait({asking, anew}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done() and anew.exception() is not None:
@@ -113,6 +113,15 @@ class Probe:
                 anew.cancel()
         self.has_replaced_silent = True
         return seen
+
+    def _start(
+        self, question: collections.abc.Coroutine[typing.Any, typing.Any, Observation]
+    ) -> asyncio.Future[Observation]:
+        running = asyncio.ensure_future(question)
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+        running.add_done_callback(_retrieve)
+        return running
 
     async def _ask_anew(self) -> Observation:
         """Ask on a new connection, which is kept if it is answered."""
@@ -132,6 +141,13 @@ class Probe:
         return seen
 
     async def _question(self, connection: object, identity: int | None) -> Observation:
+        try:
+            return await self._observe(connection, identity)
+        finally:
+            if connection not in (self._kept, self._second):
+                self._end(connection)  # it was given up meanwhile; psycopg closes none while a question is on it
+
+    async def _observe(self, connection: object, identity: int | None) -> Observation:
         asked_at = time.monotonic()
         try:
             row = await self._driver.fetch_row(connection, about_server(self.missing, briefly=identity is not None))
@@ -189,6 +205,8 @@ class Probe:
         if asking is not None and not asking.done():
             self._abandon(asking)
             await asyncio.wait({asking})
+        if self._running:
+            await asyncio.wait(self._running, timeout=self.timeout)
         connection, self._kept = self._kept, None
         if connection is not None:
             await self._driver.close(connection, within=self.timeout)
