@@ -20,6 +20,7 @@ from modern_di_replicas import (
     ReplicationSettings,
     RoutedSession,
     Tokens,
+    TransactionRolledBackError,
     current_token,
 )
 from modern_di_replicas.cluster.engines.create import create_primary_engine
@@ -45,7 +46,7 @@ def fresh_context() -> collections.abc.Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> collections.abc.Iterator[LocalCluster]:
-    with LocalCluster(replicas=1) as cluster:
+    with LocalCluster(replicas=1, settings={"max_prepared_transactions": "2"}) as cluster:
         cluster.primary.execute("CREATE TABLE note (body text)")
         cluster.catch_up()
         yield cluster
@@ -314,6 +315,36 @@ async def test_a_commit_that_is_sent_as_a_statement_is_noticed(
     assert commit in cluster.primary.execute("SELECT body FROM note").splitlines()
     assert client.token is not None
     assert not client.position_unknown
+
+
+@pytest.mark.parametrize("is_prepared", [True, False])
+async def test_a_commit_in_two_phases_is_noticed(
+    primary: PrimaryEngine, cluster: LocalCluster, is_prepared: bool
+) -> None:
+    """Psycopg has methods of its own for it, asyncpg gets statements."""
+    client = Client(is_request=True)
+    body = f"prepared {is_prepared}"
+    with request_of(client):
+        async with primary.connect() as connection:
+            transaction = await connection.run_sync(lambda sync: sync.begin_twophase())
+            await connection.execute(text("INSERT INTO note VALUES (:body)"), {"body": body})
+            if is_prepared:
+                await connection.run_sync(lambda _: transaction.prepare())
+            await connection.run_sync(lambda _: transaction.commit())
+            assert client.wrote  # a response that is sent now says so
+    assert body in cluster.primary.execute("SELECT body FROM note").splitlines()
+    assert client.token is not None
+    assert not client.position_unknown
+
+
+async def test_a_commit_in_two_phases_of_a_failed_transaction_is_an_error(primary: PrimaryEngine) -> None:
+    """INVARIANT: PostgreSQL answers it with ROLLBACK, whoever sends it, and a caller would take that for a success."""
+    async with primary.connect() as connection:
+        transaction = await connection.run_sync(lambda sync: sync.begin_twophase())
+        with pytest.raises(sqlalchemy.exc.DBAPIError):
+            await connection.execute(text("SELECT 1 / 0"))
+        with pytest.raises((TransactionRolledBackError, sqlalchemy.exc.DBAPIError)):
+            await connection.run_sync(lambda _: transaction.commit())
 
 
 async def test_an_update_of_a_quoted_table_inside_a_query_is_noticed(

@@ -10,13 +10,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
-from modern_di_replicas import ConsistencyToken
+from modern_di_replicas import ConsistencyToken, TransactionRolledBackError
 from modern_di_replicas.consistency.client import Client, request_of
 from modern_di_replicas.sync import RoutedSession
+from modern_di_replicas.testing import LocalCluster
 from tests.cluster import test_commits
 from tests.session.models import Account
 from tests.sync.awaitable import hold_to
-from tests.sync.conftest import Servers
+from tests.sync.conftest import Servers, serving
 
 
 WRITE = text("UPDATE account SET balance = balance")
@@ -135,6 +136,31 @@ def test_what_is_rolled_back_or_only_read_has_none(servers: Servers) -> None:
     client = written_by(roll_back, servers)
     assert client.token is None
     assert not client.position_unknown
+
+
+def test_a_commit_in_two_phases_has_a_token_or_an_error() -> None:
+    """Prepared, at once, and of a transaction that has failed."""
+    with LocalCluster(replicas=1, settings={"max_prepared_transactions": "2"}) as cluster:
+        cluster.primary.execute("CREATE TABLE note (body text)")
+        with serving(cluster) as servers:
+
+            def commit(statement: str, *, prepare: bool = False) -> collections.abc.Callable[[Servers], None]:
+                def way(servers: Servers) -> None:
+                    with servers.primary.connect() as connection:
+                        transaction = connection.begin_twophase()
+                        with contextlib.suppress(DBAPIError):
+                            connection.execute(text(statement))
+                        if prepare:
+                            transaction.prepare()
+                        transaction.commit()
+
+                return way
+
+            for prepare in (True, False):
+                assert written_by(commit("INSERT INTO note VALUES ('a')", prepare=prepare), servers).token is not None
+            assert cluster.primary.execute("SELECT count(*) FROM note") == "2"
+            with pytest.raises(TransactionRolledBackError):
+                written_by(commit("SELECT 1 / 0"), servers)
 
 
 def test_threads_have_clients_of_their_own(servers: Servers) -> None:

@@ -56,6 +56,14 @@ class ReportingConnection(psycopg.AsyncConnection[typing.Any]):
         if has_failed:
             raise TransactionRolledBackError
 
+    async def tpc_commit(self, xid: psycopg.Xid | str | None = None) -> None:
+        if self.report is not None:
+            self.report("COMMIT PREPARED")
+        has_failed = self.info.transaction_status == psycopg.pq.TransactionStatus.INERROR  # as above, if not prepared
+        await super().tpc_commit(xid)
+        if has_failed:
+            raise TransactionRolledBackError
+
     @contextlib.asynccontextmanager
     async def transaction(
         self, *args: typing.Any, **options: typing.Any

@@ -56,6 +56,14 @@ class ReportingConnection(psycopg.Connection[typing.Any]):
         if has_failed:
             raise TransactionRolledBackError
 
+    def tpc_commit(self, xid: psycopg.Xid | str | None = None) -> None:
+        if self.report is not None:
+            self.report("COMMIT PREPARED")
+        has_failed = self.info.transaction_status == psycopg.pq.TransactionStatus.INERROR  # as above, if not prepared
+        super().tpc_commit(xid)
+        if has_failed:
+            raise TransactionRolledBackError
+
     @contextlib.contextmanager
     def transaction(self, *args: typing.Any, **options: typing.Any) -> collections.abc.Iterator[psycopg.Transaction]:
         is_outermost = self.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
