@@ -126,15 +126,16 @@ async def test_an_error_of_the_application_is_raised_once_and_blames_no_server(
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("moment", "error"),
     [
-        asyncpg.ConnectionDoesNotExistError("of another database"),
-        sqlalchemy.exc.DBAPIError("GET", (), OSError(), connection_invalidated=True),
-        sqlalchemy.exc.TimeoutError("of another pool"),
+        ("do_execute", asyncpg.ConnectionDoesNotExistError("of another database")),
+        ("do_execute", sqlalchemy.exc.DBAPIError("GET", (), OSError(), connection_invalidated=True)),
+        ("do_execute", sqlalchemy.exc.TimeoutError("of another pool")),
+        ("checkout", sqlalchemy.exc.TimeoutError("of another pool")),
     ],
 )
 async def test_an_error_of_another_database_in_a_listener_is_the_applications(
-    shop_cluster: LocalCluster, error: Exception
+    shop_cluster: LocalCluster, moment: str, error: Exception
 ) -> None:
     """INVARIANT: the driver's errors are judged by whose connection they are of, not by their type."""
     async with one_replica(shop_cluster) as watched:
@@ -144,14 +145,50 @@ async def test_an_error_of_another_database_in_a_listener_is_the_applications(
         def fail(*_: object) -> None:
             raise error
 
-        event.listen(engine, "do_execute", fail)
+        event.listen(engine, moment, fail)
         async with watched.servers.session() as session:
             with pytest.raises(type(error)) as caught:
                 await session.execute(SLOW)
             assert caught.value is error
-        event.remove(engine, "do_execute", fail)
+        event.remove(engine, moment, fail)
         assert "primary" not in watched.sent
         assert await watched.serves_as_before()
+
+
+@pytest.fixture
+def raises(shop_cluster: LocalCluster) -> collections.abc.Iterator[str]:
+    """Return the name of a function that raises an error with the SQLSTATE it is given."""
+    shop_cluster.primary.execute("""
+        CREATE FUNCTION raises(state text) RETURNS int LANGUAGE plpgsql AS
+        $$ BEGIN RAISE 'of another server' USING ERRCODE = state; END $$
+    """)
+    shop_cluster.catch_up()
+    yield "raises"
+    shop_cluster.primary.execute("DROP FUNCTION raises(text)")
+
+
+@pytest.mark.parametrize("primary_reads", [True, False])
+@pytest.mark.parametrize("state", ["08001", "08006", "57P01", "57P05", "25P03"])
+async def test_a_connection_that_a_statement_lost_is_not_the_sessions_own(
+    shop_cluster: LocalCluster, raises: str, state: str, primary_reads: bool
+) -> None:
+    """INVARIANT: `dblink` and `postgres_fdw` report so of other servers; a new connection would do no better.
+
+    The primary may, and is asked once.
+    """
+    async with one_replica(shop_cluster, primary_reads=primary_reads) as watched:
+        backend = text("SELECT pg_backend_pid()")
+        async with watched.servers.session() as session:
+            before = await session.scalar(backend)
+        async with watched.servers.session() as session:
+            watched.sent.clear()
+            with pytest.raises(sqlalchemy.exc.DBAPIError, match="of another server") as caught:
+                await session.execute(text(f"SELECT {raises}('{state}')"))
+            assert watched.servers.settings.driver.sqlstate(caught.value) == state
+            assert watched.sent == (["replica", "primary"] if primary_reads else ["replica"])
+        async with watched.servers.session() as session:
+            assert await session.scalar(backend) == before, "it is kept"
+            assert session.decision.server == watched.name
 
 
 Fault = collections.abc.Callable[[Watched, Wire], collections.abc.Awaitable[None]]

@@ -18,8 +18,11 @@ REFUSED_WRITE: typing.Final = "25006"
 _LIMITED: typing.Final = frozenset({"57014", "55P03"})
 """query_canceled and lock_not_available: a time limit that somebody set, which the primary would hit as well."""
 
-_ENDED: typing.Final = ("57P", "25P03", "25P04", "08")
-"""The server ended the connection: for a shutdown, by an administrator, after being idle for too long."""
+_OTHERS: typing.Final = ("57P", "25P03", "25P04", "08")
+"""How a server ends a connection. On one that lives, the statement was told so of another: by `dblink`, for example."""
+
+_POOLER: typing.Final = "08P01"
+"""protocol_violation: how a pooler says that it has lost the server's connection, whatever severity it gives it."""
 
 _TROUBLED: typing.Final = ("53", "58", "XX", "40", "57")
 """Insufficient resources, system and internal errors, conflicts with recovery: the server's state, not the statement's.
@@ -60,16 +63,17 @@ def judge(sqlstate: str | None, *, lost: bool, text: str = "") -> Failure:
 
     """
     state = sqlstate or ""
-    if lost and state == "08P01" and "query_wait_timeout" in text:
+    if lost and state == _POOLER and "query_wait_timeout" in text:
         # pgbouncer, whose connections are all in use or cannot be made: another attempt would wait as long again.
         return Failure.TROUBLED
     if state == REFUSED_WRITE:
         return Failure.WRITE
     if state in _LIMITED:
         return Failure.OWN
-    if lost or state.startswith(_ENDED):
+    if lost or state == _POOLER:
         return Failure.LOST
-    return Failure.TROUBLED if state.startswith(_TROUBLED) else Failure.REFUSED
+    is_troubled = state.startswith(_TROUBLED) and not state.startswith(_OTHERS)
+    return Failure.TROUBLED if is_troubled else Failure.REFUSED
 
 
 def judge_connecting(error: BaseException, sqlstate: str | None) -> Failure:
@@ -92,9 +96,7 @@ def blame_checkout(error: Exception, driver: Driver) -> None:
     What the driver raises comes from our own checks and from SQLAlchemy's first questions on a new connection. Of other
     errors only those are the server's that have a note already; the rest come from listeners of the application.
     """
-    if isinstance(error, sqlalchemy.exc.TimeoutError):
-        blame(error, Failure.TROUBLED)  # the pool is full: busy is not down
-    elif isinstance(error, (sqlalchemy.exc.DBAPIError, *driver.errors)):
+    if isinstance(error, (sqlalchemy.exc.DBAPIError, *driver.errors)):
         blame(error, Failure.LOST)
 
 

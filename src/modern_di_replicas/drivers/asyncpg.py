@@ -12,7 +12,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from modern_di_replicas.drivers.asyncpg_connection import ReportingConnection, reporting
-from modern_di_replicas.drivers.driver import Driver, Report, Row
+from modern_di_replicas.drivers.driver import ENDING, Driver, Report, Row
 from modern_di_replicas.drivers.opening import Opening
 
 
@@ -126,9 +126,11 @@ class Asyncpg:
 
     def is_lost(self, error: BaseException) -> bool:
         # With an internal error, the driver has lost track of the protocol: it has read a server's last message, for
-        # instance, on a connection that was idle.
+        # instance, on a connection that was idle. Without a severity, no server has said it.
         cause = error if isinstance(error, self.errors) else error.__cause__
-        return isinstance(cause, asyncpg.InternalClientError | asyncpg.PostgresConnectionError)
+        if isinstance(cause, asyncpg.PostgresConnectionError) and cause.severity_en is None:
+            return True
+        return isinstance(cause, asyncpg.InternalClientError) or getattr(cause, "severity_en", None) in ENDING
 
     def is_untrusted(self, error: BaseException) -> bool:
         # asyncpg has no type for the second one.

@@ -15,6 +15,10 @@ Report = collections.abc.Callable[[str | None], None]
 """Takes the text of each statement before it is sent; None for a COPY into a table."""
 
 
+ENDING: typing.Final = ("FATAL", "PANIC")
+"""The severities with which a server ends the connection. After an `ERROR` it lives, whatever its SQLSTATE."""
+
+
 class Driver(typing.Protocol):
     """One driver. A *connection* here is the driver's own, not SQLAlchemy's adapter."""
 

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from sqlalchemy import URL, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from modern_di_replicas.drivers.driver import Driver, Report, Row
+from modern_di_replicas.drivers.driver import ENDING, Driver, Report, Row
 from modern_di_replicas.drivers.opening import Opening
 from modern_di_replicas.drivers.psycopg_connection import ReportingConnection, reporting
 
@@ -129,7 +129,10 @@ class Psycopg:
         return next((state for message, state in _REFUSALS.items() if re.search(message, text)), None)
 
     def is_lost(self, error: BaseException) -> bool:
-        return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+        if not isinstance(error, psycopg.Error):
+            return False
+        no_server_said_it = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+        return no_server_said_it or error.diag.severity_nonlocalized in ENDING
 
     def is_untrusted(self, error: BaseException) -> bool:
         return isinstance(error, psycopg.OperationalError) and bool(_UNTRUSTED.search(str(error)))

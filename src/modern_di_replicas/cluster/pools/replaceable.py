@@ -8,6 +8,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection, QueuePool
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from modern_di_replicas.cluster.failures import Failure, blame
 from modern_di_replicas.cluster.pools.permits import AsyncPermits, Permits
 from modern_di_replicas.drivers.opening import TerminatedWhileOpeningError
 
@@ -109,7 +110,9 @@ class ReplaceableQueuePool(QueuePool):
                 f"QueuePool limit of size {self.size()} overflow {self.overflow()} reached, connection timed out, "
                 f"timeout {self.timeout():.2f}"
             )
-            raise PoolTimeoutError(msg, code="3o7r") from None  # as SQLAlchemy says it
+            late = PoolTimeoutError(msg, code="3o7r")  # as SQLAlchemy says it
+            blame(late, Failure.TROUBLED)  # busy is not down
+            raise late from None
         if not has_permit:
             raise _ReplacedError
         try:
