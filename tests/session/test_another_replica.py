@@ -145,6 +145,28 @@ async def test_a_statement_that_every_replica_refuses_raises_its_own_error(shop_
                 await session.scalar(text("SELECT 1 FROM no_such_table"))
 
 
+@pytest.mark.parametrize("state", ["08001", "08006", "57P01", "57P03", "57P05", "25P03", "25P04"])
+async def test_an_error_of_a_function_is_not_a_lost_connection_whatever_its_code(
+    shop_cluster: LocalCluster, state: str
+) -> None:
+    """The connection goes on: each replica runs the statement once, and the application sees its own error."""
+    shop_cluster.primary.execute(FAILS_ON)
+    shop_cluster.catch_up()
+    victim, other = shop_cluster.replicas
+    async with sparing_the_primary(shop_cluster) as (servers, _):
+        engines = [engine_of(servers, one) for one in (victim, other)]
+        sent: list[object] = []
+        for engine in engines:
+            event.listen(engine.sync_engine, "before_cursor_execute", lambda *args: sent.append(args[0].engine.url))
+        async with pinned_to(servers, victim) as session:
+            with pytest.raises(sqlalchemy.exc.DBAPIError) as caught:
+                await session.scalar(text(f"SELECT fails_on(0, '{state}')"))
+            assert getattr(caught.value.orig, "sqlstate", None) == state
+            assert not caught.value.connection_invalidated
+        assert sent == [engine.sync_engine.url for engine in engines]
+        assert not any(engine.health.is_down for engine in engines)
+
+
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
 async def test_the_first_statement_of_a_transaction_runs_on_another_replica_too(
     disposable_shop: LocalCluster, isolation: str

@@ -261,6 +261,67 @@ async def test_a_connection_that_is_lost_before_it_is_given_back_costs_nothing(
             assert await watched.serves_as_before()
 
 
+FAILING = """
+    CREATE EXTENSION IF NOT EXISTS postgres_fdw;
+    CREATE SERVER IF NOT EXISTS nowhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1');
+    CREATE USER MAPPING IF NOT EXISTS FOR public SERVER nowhere OPTIONS (user 'nobody', password 'none');
+    CREATE FOREIGN TABLE IF NOT EXISTS far_away (id int) SERVER nowhere;
+    CREATE OR REPLACE FUNCTION fail(state text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'of the application' USING ERRCODE = state;
+    END $$;
+"""
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
+@pytest.mark.parametrize(
+    ("statement", "state", "runs"),
+    [
+        pytest.param("SELECT id FROM far_away", "08001", ["replica", "primary"], id="postgres_fdw"),
+        *(
+            pytest.param(f"SELECT fail('{state}')", state, ["replica", "primary"], id=state)
+            for state in ("53300", "58030", "XX000", "40001", "25006")
+        ),
+        pytest.param("SELECT fail('57014')", "57014", ["replica"], id="a time limit"),
+    ],
+)
+async def test_an_error_inside_a_statement_runs_it_once_on_each_server_and_blames_none(
+    shop_cluster: LocalCluster, statement: str, state: str, runs: list[str], isolation: str
+) -> None:
+    """INVARIANT: a function raises any SQLSTATE, and a foreign server's reaches us: the connection goes on."""
+    shop_cluster.primary.execute(FAILING)
+    shop_cluster.catch_up()
+    async with one_replica(shop_cluster, read_isolation=isolation) as watched:
+        async with watched.servers.session() as session:
+            with pytest.raises(sqlalchemy.exc.DBAPIError) as caught:
+                await session.execute(text(statement))
+            assert getattr(caught.value.orig, "sqlstate", None) == state
+            # A primary that refuses writes may have become a standby.
+            assert caught.value.connection_invalidated == (state == "25006")
+        assert watched.sent == runs
+        assert await watched.serves_as_before()
+
+
+DEFERRED = """
+    CREATE TABLE IF NOT EXISTS checked (n int);
+    CREATE OR REPLACE FUNCTION fail_late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM fail('08006'); END $$;
+    DROP TRIGGER IF EXISTS late ON checked;
+    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON checked DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION fail_late();
+"""
+
+
+async def test_an_error_of_a_trigger_in_a_commit_costs_no_connection(shop_cluster: LocalCluster) -> None:
+    """The primary's connections go on as well: its pool would replace all of them."""
+    shop_cluster.primary.execute(FAILING + DEFERRED)
+    async with serving(shop_cluster) as servers, RoutedSession(servers.primary) as session:
+        await session.execute(text("INSERT INTO checked VALUES (1)"))
+        with pytest.raises(sqlalchemy.exc.DBAPIError) as caught:
+            await session.commit()
+        assert not caught.value.connection_invalidated
+        await session.rollback()
+        assert await session.scalar(text("SELECT count(*) FROM checked")) == 0
+
+
 @only_on("asyncpg", "psycopg has no such state: libpq reads the server's last message and closes the connection")
 @pytest.mark.parametrize("role", ["replica", "primary"])
 async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster: LocalCluster, role: str) -> None:
