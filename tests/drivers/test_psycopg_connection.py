@@ -76,6 +76,24 @@ async def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: Loca
         await (connection.commit() if way == "commit()" else connection.execute(way))
 
 
+async def test_a_commit_of_the_two_phase_methods_is_reported(replicated_cluster: LocalCluster) -> None:
+    """Also of a transaction that was not prepared; of one that has failed it is an error."""
+    reported: list[str | None] = []
+    async with connected(replicated_cluster) as connection:
+        await connection.set_autocommit(False)
+        await connection.tpc_begin("before anybody listens")
+        await connection.tpc_commit()
+        assert Psycopg().report(connection, reported.append)
+        await connection.tpc_begin("good")
+        await connection.tpc_commit()
+        await connection.tpc_begin("failed")
+        with contextlib.suppress(psycopg.errors.DivisionByZero):
+            await connection.execute("SELECT 1 / 0")
+        with pytest.raises(TransactionRolledBackError):
+            await connection.tpc_commit()
+    assert reported == ["COMMIT PREPARED", "SELECT 1 / 0", "COMMIT PREPARED"]
+
+
 async def test_a_session_learns_that_its_commit_was_a_rollback(replicated_cluster: LocalCluster) -> None:
     """An error that was swallowed, without a savepoint: what was written before is lost."""
     engine: PrimaryEngine = create_primary_engine(ReplicationSettings(primary=url_of(replicated_cluster)))

@@ -64,6 +64,24 @@ def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> None:
     assert not PsycopgSync().report(object(), reported.append)
 
 
+def test_a_commit_of_the_two_phase_methods_is_reported(replicated_cluster: LocalCluster) -> None:
+    """Also of a transaction that was not prepared; of one that has failed it is an error."""
+    reported: list[str | None] = []
+    with connected(replicated_cluster) as connection:
+        connection.autocommit = False
+        connection.tpc_begin("before anybody listens")
+        connection.tpc_commit()
+        assert PsycopgSync().report(connection, reported.append)
+        connection.tpc_begin("good")
+        connection.tpc_commit()
+        connection.tpc_begin("failed")
+        with contextlib.suppress(psycopg.errors.DivisionByZero):
+            connection.execute("SELECT 1 / 0")
+        with pytest.raises(TransactionRolledBackError):
+            connection.tpc_commit()
+    assert reported == ["COMMIT PREPARED", "SELECT 1 / 0", "COMMIT PREPARED"]
+
+
 @pytest.mark.parametrize("way", ["commit()", "COMMIT", "transaction()"])
 def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: LocalCluster, way: str) -> None:
     """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK; libpq calls that a success."""
