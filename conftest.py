@@ -5,6 +5,7 @@ import collections.abc
 import dataclasses
 import functools
 import gc
+import importlib.metadata
 import os
 import pathlib
 import signal
@@ -98,6 +99,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--driver") == "psycopg":
         # A stream that is not read to its end leaves its cursor to the end of the transaction; psycopg minds.
         config.addinivalue_line("filterwarnings", "ignore:.*ServerCursorMixin:pytest.PytestUnraisableExceptionWarning")
+    if importlib.metadata.version("celery") < "5.7":
+        # Its pool of connections to Redis closes none of them.
+        config.addinivalue_line("filterwarnings", "ignore:unclosed <socket:ResourceWarning")
 
 
 @pytest.fixture(autouse=True)
