@@ -209,7 +209,7 @@ class ClusterError(ReplicasError):
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class SharedConnectionBusyError(ClusterError):
-    """In `rolled_back`, a unit of work waited in vain for another one to end."""
+    """In `rolled_back`, a unit of work waited too long for another one to end."""
 
     waiting: str
     """The unit of work that waited."""

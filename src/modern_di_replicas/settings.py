@@ -65,7 +65,7 @@ class ReplicationSettings:
         connect_timeout: seconds to wait for a server to accept a connection; for a replica, at most `probe_timeout`.
         max_lag: how far a replica may be behind the primary to serve reads; None for any. Known while a monitor runs.
         primary_reads: whether the primary serves the reads that no replica can; without it they raise
-            `NoReplicaAvailable`, for those who must protect their primary.
+            `NoReplicaAvailable`, to protect the primary.
         primary_fallback_limit: how many reads that no replica can serve may use the primary at once; one more waits
             `replica_pool_timeout` and then raises `NoReplicaAvailable`. None for no limit.
         balancing: how a replica is chosen: `least-in-use`, `round-robin`, `random`, or a callable that returns a

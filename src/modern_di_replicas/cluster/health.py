@@ -1,4 +1,4 @@
-"""Whether a server is worth trying: what its users have seen of it, and what the monitor has."""
+"""Whether a server is up: what sessions have met there, and what the monitor has."""
 
 import collections.abc
 import threading
@@ -13,23 +13,23 @@ from modern_di_replicas.observability.events import Ejected, Returned
 
 FIRST_EJECTION: typing.Final = 1.0
 LONGEST_EJECTION: typing.Final = 30.0
-"""Seconds a server is left alone after its first failure, and at most; doubled at each failure in a row."""
+"""Seconds for which a server is ejected after its first failure, and at most; doubled at each failure in a row."""
 
 SUCCESSES_NEEDED: typing.Final = 2
 """How many probes in a row have to succeed before a server that was down is used again."""
 
 
 class Health:
-    """What is known of one server's life.
+    """The health of one server.
 
-    Passive knowledge: a failure that a session meets ejected the server for a while, longer each time. Active
-    knowledge: a probe that fails takes it out, and two that succeed bring it back, whatever sessions have seen.
+    Passive checks: a failure that a session meets ejects the server for a while, longer each time. Active checks: a
+    probe that fails declares it down, and two that succeed bring it back, whatever sessions have met.
 
     Args:
         connections: the open connections to the server.
         clock: seconds that only grow.
         server: the name of the server.
-        hooks: are told when it is ejected, and when it is back.
+        hooks: receive an event when it is ejected, and when it is back.
 
     """
 
@@ -57,7 +57,7 @@ class Health:
         self._declared_down = False
         self._successes = SUCCESSES_NEEDED
         self._is_ejected = False
-        """What the hooks were told last."""
+        """What the last event said."""
 
     def check(self) -> None:
         """Check that probes have not declared the server down, so that waiting checkouts fail at once.
@@ -73,7 +73,7 @@ class Health:
 
     @property
     def is_down(self) -> bool:
-        """Whether the server is to be left alone now."""
+        """Whether the server is not to be used now."""
         if self._declared_down:
             return True
         if self._ejection > 0.0:
@@ -93,15 +93,15 @@ class Health:
             self._hooks.emit(Returned(server=self._server))
 
     def start_watching(self) -> None:
-        """Leave it to probes to judge silence: they know when our own event loop was late."""
+        """Leave timeouts to the probes, which know when our own event loop was late."""
         self._is_watched = True
 
     def failed(self, error: BaseException | None = None) -> bool:
-        """Rest the server: a session could not reach it. Return whether that is news.
+        """Eject the server, which a session could not reach; return whether that is new.
 
         Args:
-            error: what the session met. That nothing came in time says little of a server that answers the monitor:
-                this process may be overloaded, and the event loop late.
+            error: what the session met. A timeout is ignored while the monitor gets answers: this process may be
+                overloaded, and the event loop late.
 
         """
         now = self._clock()
@@ -109,7 +109,7 @@ class Health:
             return False
         with self._lock:
             if self._declared_down or now < self._ejected_until:
-                return False  # of many who fail at once, one counts; and of a server that is out, probes alone tell
+                return False  # of many failures at once, one counts; a server that is down is for the probes
             if now - self._ejected_until > self._ejection:
                 self._ejection = 0.0  # it has served well since
             self._successes = 0
@@ -119,7 +119,7 @@ class Health:
         return True
 
     def declare_down(self) -> None:
-        """Take the server out until probes succeed, and terminate its connections.
+        """Use the server no more until probes succeed, and terminate its connections.
 
         A statement that waits for a frozen host fails now, and is run again on the primary.
         """

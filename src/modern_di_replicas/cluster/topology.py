@@ -37,7 +37,7 @@ class Watcher(typing.Protocol):
         """How many seconds a server has to answer."""
 
     def probe_now(self, name: str) -> collections.abc.Awaitable[object]:
-        """Ask one server where it is, now; those who do so at the same time share the answer."""
+        """Ask one server for its position now; concurrent callers share the answer."""
 
     async def primary_answers(self) -> bool:
         """Wait for the primary's next answer; return whether it came before the primary counts as down."""

@@ -124,7 +124,7 @@ class Client:
         self._came_unknown |= other.position_unknown
 
     def learn(self, token: ConsistencyToken) -> None:
-        """Note that another service has written for it: it reads that, and is told of it."""
+        """Note what another service has written for it: its reads include that, and its response carries the token."""
         self.token = later(self.token, token)
         self._has_learned = self._has_news = True
 

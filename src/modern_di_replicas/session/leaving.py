@@ -80,7 +80,7 @@ class LeavingSession(GuardedSession):
 
     @property
     def hooks(self) -> Hooks | None:
-        """Are told what happens to it; None where there are none."""
+        """Receive its events; None where there are none."""
         return self._replica.topology.hooks
 
     # Leaving after an error

@@ -15,7 +15,7 @@ def report_writes(session: Session, hooks: Hooks, *, endpoint: str) -> None:
 
     Args:
         session: a session on the primary.
-        hooks: are told.
+        hooks: receive the events.
         endpoint: the handler, as `module.name`.
 
     """

@@ -16,7 +16,7 @@ class SharedConnection(AdaptedConnection):
 
     Args:
         real: the connection of the driver, as SQLAlchemy adapts it.
-        turns: is told when it is given back; those of either half.
+        turns: notified when it is given back; those of either half.
         savepoints: those of the current turn.
 
     """

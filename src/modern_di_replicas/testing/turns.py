@@ -10,7 +10,7 @@ from modern_di_replicas.errors import SharedConnectionBusyError
 
 
 class GivenBack(typing.Protocol):
-    """What is told when a connection is given back."""
+    """What is notified when a connection is given back."""
 
     def give_back(self) -> None:
         """Give one connection back."""

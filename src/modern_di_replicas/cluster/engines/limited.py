@@ -21,7 +21,7 @@ class FallbackLimit:
     Args:
         limit: how many.
         timeout: seconds that one more waits.
-        hooks: are told of each read that is refused; None where there are none.
+        hooks: receive an event for each refused read; None where there are none.
 
     """
 
@@ -59,7 +59,7 @@ class FallbackLimit:
             raise self._refusal() from None
 
     def _refusal(self) -> NoReplicaAvailable:
-        """Return the error of a read that may not use the primary in time, and tell the hooks."""
+        """Return the error of a read that may not use the primary in time, and emit the event."""
         if self._hooks is not None:
             self._hooks.emit(ReadRefused(by="primary_fallback_limit"))
         return NoReplicaAvailable(group=None, limit=self._limit)

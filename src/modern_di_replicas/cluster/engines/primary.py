@@ -76,7 +76,7 @@ class PrimaryRole(Role):
             self._connect_args = connect_args
         self._moved_to = make_url(url)
         self._fence.declare_up()
-        if self._fence.is_up:
+        if self._fence.is_raised:
             self._fence.lift()  # no connection was made, so there is none to end
         else:
             self._end_all()
@@ -132,7 +132,7 @@ class PrimaryRole(Role):
     @property
     def is_fenced(self) -> bool:
         """Whether it refuses connections, because the primary it knows is a former one."""
-        return self._fence.is_up
+        return self._fence.is_raised
 
     def fence(self, *, timeout: float) -> None:
         """Refuse connections until `follow` names a primary, and end every connection: the server is a former one.
@@ -141,7 +141,7 @@ class PrimaryRole(Role):
             timeout: seconds from now in which checkouts wait instead of failing.
 
         """
-        if not self._fence.is_up:
+        if not self._fence.is_raised:
             self._fence.raise_fence(timeout)
             self._end_all()
 
@@ -156,7 +156,7 @@ class PrimaryRole(Role):
         cargs: object,  # noqa: ARG002
         cparams: dict[str, typing.Any],
     ) -> None:
-        is_trial = self._fence.attempt()  # also for who was in a queue already when the fence was put up
+        is_trial = self._fence.attempt()  # also for checkouts that were waiting when the fence was raised
         if self._moved_to is not None:
             _, of_url = dialect.create_connect_args(self._moved_to)
             cparams.clear()

@@ -1,4 +1,4 @@
-"""What the operator is told of the servers: one line for each change, and one reminder a minute while it lasts."""
+"""The log of the servers: one line for each change, and one reminder a minute while it lasts."""
 
 import collections.abc
 import dataclasses

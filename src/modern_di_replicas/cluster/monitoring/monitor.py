@@ -103,7 +103,7 @@ class Monitor(Conclusions):
         leave_to_parent(descriptor for probe in self._probes.values() for descriptor in probe.descriptors())
 
     async def _look_around(self) -> None:
-        """Probe every server once; and again for a moment those whose lag a first look cannot tell."""
+        """Probe every server once, and for a moment again the servers whose lag one probe cannot measure."""
         # The primary first: what a replica says is compared with what the primary said before.
         first = [server for server in self._topology.servers if server.is_declared_primary]
         others = [server for server in self._topology.servers if not server.is_declared_primary]
@@ -262,7 +262,7 @@ class Monitor(Conclusions):
         return self._settings.probe_timeout
 
     def probe_now(self, name: str) -> asyncio.Task[None]:
-        """Ask one server where it is, now; those who do so at the same time share the answer."""
+        """Ask one server for its position now; concurrent callers share the answer."""
         look = self._immediate_probes.get(name)
         if look is None or look.done():
             look = self._immediate_probes[name] = asyncio.create_task(self._probe_now(name))

@@ -62,7 +62,7 @@ class Probe:
         return [descriptor for descriptor in found if descriptor is not None]
 
     async def ask(self, *, briefly: bool = False) -> Observation:
-        """Return what the server says of itself; those who ask at the same time share one question.
+        """Return what the server reports of itself; concurrent callers share one question.
 
         Args:
             briefly: leave out which cluster it is, if it has said so on this connection: to find that out takes it

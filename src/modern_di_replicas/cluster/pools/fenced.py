@@ -36,8 +36,8 @@ class Fence:
         """Seconds for which checkouts wait for a change when the primary has just been lost; 0 without a monitor."""
         self._lost_at: float | None = None
         self._changed = Signal()
-        self._is_down = Signal()
-        self._is_down.set()
+        self._lifted = Signal()
+        self._lifted.set()
         self._held_until = 0.0
         self._pause: float | None = None
         self._is_silent = False
@@ -46,24 +46,24 @@ class Fence:
         self._next_attempt = 0.0
 
     @property
-    def is_up(self) -> bool:
-        return not self._is_down.is_set
+    def is_raised(self) -> bool:
+        return not self._lifted.is_set
 
     def raise_fence(self, timeout: float) -> None:
         """Make checkouts wait; after `timeout` seconds they fail instead."""
         self._held_until = time.monotonic() + timeout
-        self._is_down = Signal()
+        self._lifted = Signal()
 
     def lift(self) -> None:
         """Let checkouts pass, including those that wait."""
-        self._is_down.set()
+        self._lifted.set()
         self._change()
 
     def forget_waiting(self) -> None:
-        """Forget who waits: in a forked process, that is its parent's."""
-        is_up, self._changed, self._is_down = self.is_up, Signal(), Signal()
-        if not is_up:
-            self._is_down.set()
+        """Forget the checkouts that wait: in a forked process they are the parent's."""
+        is_raised, self._changed, self._lifted = self.is_raised, Signal(), Signal()
+        if not is_raised:
+            self._lifted.set()
 
     def _change(self) -> None:
         changed, self._changed = self._changed, Signal()
@@ -81,7 +81,7 @@ class Fence:
         if self._is_silent:
             lost_at = min(lost_at, began)
         left = lost_at + self.loss_timeout - now
-        if self.is_up or left <= 0:
+        if self.is_raised or left <= 0:
             return False
         try:
             async with asyncio.timeout(left):
@@ -91,26 +91,26 @@ class Fence:
         return True
 
     async def passed(self) -> None:
-        """Wait until it is down.
+        """Wait until it is lifted.
 
         Raises:
-            PrimaryUnavailable: it was not taken down in time.
+            PrimaryUnavailable: it was not lifted in time.
 
         """
         try:
             async with asyncio.timeout(self._held_until - time.monotonic()):
-                await self._is_down.wait()
+                await self._lifted.wait()
         except TimeoutError:
             self.check()
 
     def check(self) -> None:
-        """Check that it is down.
+        """Check that it is lifted.
 
         Raises:
-            PrimaryUnavailable: it is up.
+            PrimaryUnavailable: it is raised.
 
         """
-        if self.is_up:
+        if self.is_raised:
             raise PrimaryUnavailable(reason=FORMER)
 
     def declare_down(self, *, timeout: float, reason: str, is_silent: bool) -> None:
@@ -136,7 +136,7 @@ class Fence:
         """Count a connection attempt; return whether it is one to a server that does not answer the monitor.
 
         Raises:
-            PrimaryUnavailable: it has to wait; or the fence is up.
+            PrimaryUnavailable: it has to wait; or the fence is raised.
 
         """
         self.check()
@@ -159,7 +159,7 @@ class FencedQueuePool(ReplaceableQueuePool):
 
     def connect_since(self, began: float) -> PoolProxiedConnection:
         fence = self.fence
-        if fence.is_up:
+        if fence.is_raised:
             self.wait(fence.passed())
         for _ in range(RETRIES):
             try:
