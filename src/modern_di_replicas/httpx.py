@@ -1,4 +1,4 @@
-"""HTTPX: a service that is called reads what its caller has written, and tells what it has written itself."""
+"""HTTPX: a called service reads what its caller has written, and its own writes are returned as a token."""
 
 import collections.abc
 import typing
