@@ -3,9 +3,12 @@
 import asyncpg
 import pytest
 import sqlalchemy.exc
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, classify, judge, judge_connecting
-from modern_di_replicas.drivers.asyncpg import driver
+
+
+ENGINE = create_async_engine("postgresql+asyncpg://").sync_engine
 
 
 @pytest.mark.parametrize(
@@ -123,17 +126,18 @@ def test_the_note_is_found_on_what_is_raised_from_the_drivers_error() -> None:
 
 def test_the_first_note_counts() -> None:
     """It was made where the error arose."""
-    error = sqlalchemy.exc.DBAPIError("SELECT 1", (), Exception())
-    blame(error, Failure.LOST)
-    blame_checkout(error, driver)
-    assert classify(error) is Failure.LOST
+    error = asyncpg.InterfaceError("")
+    blame(error, Failure.DOWN)
+    blame_checkout(error, ENGINE)
+    assert classify(error) is Failure.DOWN
 
 
 @pytest.mark.parametrize(
     ("error", "meaning"),
     [
         (sqlalchemy.exc.TimeoutError("of another pool"), Failure.OWN),
-        (sqlalchemy.exc.DBAPIError("SELECT version()", (), Exception()), Failure.LOST),
+        (sqlalchemy.exc.DBAPIError("of another engine", (), Exception()), Failure.OWN),
+        (ENGINE.dialect.loaded_dbapi.Error(""), Failure.LOST),
         (asyncpg.ConnectionDoesNotExistError(""), Failure.LOST),
         (asyncpg.InterfaceError(""), Failure.LOST),
         (ConnectionError("of a cache"), Failure.OWN),
@@ -142,5 +146,5 @@ def test_the_first_note_counts() -> None:
 )
 def test_what_a_pool_raises_instead_of_a_connection(error: Exception, meaning: Failure) -> None:
     """What is not the driver's comes from a listener of the application, unless it has a note."""
-    blame_checkout(error, driver)
+    blame_checkout(error, ENGINE)
     assert classify(error) is meaning

@@ -6,6 +6,7 @@ Each cell asserts what the caller sees, how often the statement ran, and whether
 import asyncio
 import collections.abc
 import contextlib
+import copy
 import dataclasses
 import functools
 import typing
@@ -19,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from benchmarks.wire import Wire
 from modern_di_replicas import RoutedSession
 from modern_di_replicas.testing import LocalCluster, LocalServer
-from tests.driver import only_on, server_settings
+from tests.driver import DRIVER, only_on, server_settings
 from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.session.models import Item
@@ -126,20 +127,24 @@ async def test_an_error_of_the_application_is_raised_once_and_blames_no_server(
 
 
 @pytest.mark.parametrize(
-    ("moment", "error"),
+    "error",
     [
-        ("do_execute", asyncpg.ConnectionDoesNotExistError("of another database")),
-        ("do_execute", sqlalchemy.exc.DBAPIError("GET", (), OSError(), connection_invalidated=True)),
-        ("do_execute", sqlalchemy.exc.TimeoutError("of another pool")),
-        ("checkout", sqlalchemy.exc.TimeoutError("of another pool")),
+        asyncpg.ConnectionDoesNotExistError("of another database"),
+        sqlalchemy.exc.DBAPIError("GET", (), OSError(), connection_invalidated=True),
+        sqlalchemy.exc.TimeoutError("of another pool"),
     ],
 )
+@pytest.mark.parametrize("moment", ["do_execute", "checkout", "connect", "do_connect"])
 async def test_an_error_of_another_database_in_a_listener_is_the_applications(
     shop_cluster: LocalCluster, moment: str, error: Exception
 ) -> None:
     """INVARIANT: the driver's errors are judged by whose connection they are of, not by their type."""
+    if moment in ("connect", "do_connect") and isinstance(error, asyncpg.PostgresError) and DRIVER == "asyncpg":
+        pytest.skip("that is not known of the driver's own errors: see docs/read-sessions.md")
+    error = copy.copy(error)  # a note on it would stay for the next test
     async with one_replica(shop_cluster) as watched:
         assert await watched.serves_as_before()
+        await watched.engine.dispose()
         engine = watched.engine.sync_engine
 
         def fail(*_: object) -> None:

@@ -5,6 +5,7 @@ import json
 import typing
 
 import pytest
+import sqlalchemy.exc
 from psycopg.types.json import set_json_loads
 from sqlalchemy import Engine, event, select, text
 
@@ -249,3 +250,48 @@ async def test_the_options_of_optioned_replicas_can_be_changed_in_place(shop_clu
             assert await session.scalar(select(Item.amount)) == 77
         async with servers.session() as session:
             assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
+
+
+@pytest.mark.parametrize("moment", ["connect", "checkout"])
+async def test_a_connection_that_is_lost_in_a_listener_is_replaced(shop_cluster: LocalCluster, moment: str) -> None:
+    """Many set a role or a tenant there; as for a statement, a lost connection is not a lost server."""
+    called: list[object] = []
+
+    def end_once(connection: typing.Any, *_: object) -> None:
+        called.append(connection)
+        cursor = connection.cursor()
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())" if len(called) == 1 else "SELECT 1")
+        cursor.close()
+        connection.rollback()
+
+    async with serving(shop_cluster, primary_reads=False) as servers:
+        event.listen(servers.replica.sync_engine, moment, end_once)
+        async with reading(servers.replica) as session:
+            await session.execute(SQL)
+        assert len(called) == 2
+        assert not any(server.engine.health.is_down for server in servers.replica.topology.servers)
+
+
+@pytest.mark.parametrize("moment", ["before_cursor_execute", "after_cursor_execute", "checkout"])
+async def test_an_error_of_the_drivers_own_type_in_a_listener_blames_no_server(
+    shop_cluster: LocalCluster, moment: str
+) -> None:
+    """INVARIANT: a client of another database raises the same; only a connection that is really gone is a lost one."""
+    raised: list[Exception] = []
+    settings: dict[str, typing.Any] = {"replicas": [shop_cluster.replicas[0].url], "primary_reads": False}
+    async with serving(shop_cluster, **settings) as servers:
+        await read(servers)
+        kind = servers.settings.driver.lost_connection[1]
+
+        def fail(*_: object) -> None:
+            raised.append(kind("of another database"))
+            raise raised[-1]
+
+        event.listen(servers.replica.sync_engine, moment, fail)
+        async with reading(servers.replica) as session:
+            with pytest.raises((kind, sqlalchemy.exc.DBAPIError)) as caught:  # SQLAlchemy wraps psycopg's
+                await session.execute(SQL)
+            assert [getattr(caught.value, "orig", caught.value)] == raised
+        event.remove(servers.replica.sync_engine, moment, fail)
+        assert not any(server.engine.health.is_down for server in servers.replica.topology.servers)
+        await read(servers)

@@ -7,9 +7,9 @@ So the caller of the driver notes on the error what it means; an error without a
 import enum
 import typing
 
-import sqlalchemy.exc
+from sqlalchemy import Engine
 
-from modern_di_replicas.drivers.driver import Driver
+from modern_di_replicas.drivers.known import driver_of
 
 
 REFUSED_WRITE: typing.Final = "25006"
@@ -90,13 +90,13 @@ def blame(error: BaseException, failure: Failure) -> None:
     vars(error).setdefault(_NOTE, failure)
 
 
-def blame_checkout(error: Exception, driver: Driver) -> None:
+def blame_checkout(error: BaseException, engine: Engine) -> None:
     """Note what an error means that a replica's pool raised instead of giving a connection.
 
-    What the driver raises comes from our own checks and from SQLAlchemy's first questions on a new connection. Of other
-    errors only those are the server's that have a note already; the rest come from listeners of the application.
+    What the driver raises comes from what our own checks, SQLAlchemy and listeners to "connect" ask on a new
+    connection. Of other errors only those are the server's that have a note already; the rest are the application's.
     """
-    if isinstance(error, (sqlalchemy.exc.DBAPIError, *driver.errors)):
+    if isinstance(error, (*driver_of(engine).errors, engine.dialect.loaded_dbapi.Error)):
         blame(error, Failure.LOST)
 
 

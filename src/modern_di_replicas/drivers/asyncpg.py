@@ -126,10 +126,10 @@ class Asyncpg:
 
     def is_lost(self, error: BaseException) -> bool:
         # With an internal error, the driver has lost track of the protocol: it has read a server's last message, for
-        # instance, on a connection that was idle. Without a severity, no server has said it.
+        # instance, on a connection that was idle.
         cause = error if isinstance(error, self.errors) else error.__cause__
         if isinstance(cause, asyncpg.PostgresConnectionError) and cause.severity_en is None:
-            return True
+            return cause.severity is not None  # as of a pooler; the driver itself says so of a closed one only
         return isinstance(cause, asyncpg.InternalClientError) or getattr(cause, "severity_en", None) in ENDING
 
     def is_untrusted(self, error: BaseException) -> bool:

@@ -74,7 +74,7 @@ class Driver(typing.Protocol):
         """Return the SQLSTATE of an error, SQLAlchemy's or the driver's; None when the server did not give one."""
 
     def is_lost(self, error: BaseException) -> bool:
-        """Return whether an error that a statement met means that its connection is gone, open as it may look."""
+        """Return whether an error says that its connection is gone, open as it may look; see `is_closed` as well."""
 
     def is_untrusted(self, error: BaseException) -> bool:
         """Return whether connecting failed because the certificate was not accepted, or the server offers no TLS."""

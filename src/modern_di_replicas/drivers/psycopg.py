@@ -129,10 +129,7 @@ class Psycopg:
         return next((state for message, state in _REFUSALS.items() if re.search(message, text)), None)
 
     def is_lost(self, error: BaseException) -> bool:
-        if not isinstance(error, psycopg.Error):
-            return False
-        no_server_said_it = isinstance(error, psycopg.OperationalError) and error.sqlstate is None
-        return no_server_said_it or error.diag.severity_nonlocalized in ENDING
+        return isinstance(error, psycopg.Error) and error.diag.severity_nonlocalized in ENDING
 
     def is_untrusted(self, error: BaseException) -> bool:
         return isinstance(error, psycopg.OperationalError) and bool(_UNTRUSTED.search(str(error)))

@@ -69,11 +69,13 @@ class SessionReads:
         engine.dialect.execution_ctx_cls = _checking(engine.dialect.execution_ctx_cls, self._check_statement)
         event.listen(engine, "handle_error", self._judge_error)
         event.listen(engine, "handle_error", self._end_what_was_begun)
+        event.listen(engine, "invalidate", self._judge_checkout)
         # SQLAlchemy has no event in the place of a rollback, nor around the driver's `connect` alone; these are of the
         # engine's own dialect.
         self._do_rollback, self._connect_driver = engine.dialect.do_rollback, engine.dialect.connect
         dialect = typing.cast(typing.Any, engine.dialect)
         dialect.do_rollback, dialect.connect = self._roll_back, self._open
+        self._driver_connection = engine.dialect.get_driver_connection
 
     def connect(self, engine: Engine, *, autocommit: bool, stands_alone: bool, streams: bool) -> Connection:
         """Return a connection for a session to read on.
@@ -88,7 +90,7 @@ class SessionReads:
         try:
             connection = engine.connect()
         except Exception as error:
-            blame_checkout(error, self.driver)
+            blame_checkout(error, engine)
             raise
         try:
             # The session joins a transaction that is under way, and leaves its end to us.
@@ -143,10 +145,22 @@ class SessionReads:
             blame(error, judge_connecting(error, self.driver.sqlstate(error)))
             raise
 
+    def _judge_checkout(self, connection: DBAPIConnection, record: object, error: BaseException | None) -> None:  # noqa: ARG002  # the event's signature
+        """Note what an error means that a listener to "checkout" has raised, which makes the pool give up a connection.
+
+        An error of a statement has its note already.
+        """
+        if error is not None:
+            is_gone = self.driver.is_lost(error) or self.driver.is_closed(self._driver_connection(connection))
+            blame(error, Failure.LOST if is_gone else Failure.OWN)
+
     def _judge_error(self, context: ExceptionContext) -> None:
         """Note on an error of the driver what it means, and give up a connection that is lost."""
         error, connection = context.original_exception, context.connection
-        if connection is None or connection.closed or connection.invalidated:
+        if connection is None:
+            blame_checkout(error, typing.cast(Engine, context.engine))  # which SQLAlchemy wraps now
+            return
+        if connection.closed or connection.invalidated:
             return
         if not isinstance(context.sqlalchemy_exception, DBAPIError):
             # Only from a server-side cursor SQLAlchemy passes the driver's errors on as they are.

@@ -11,7 +11,6 @@ from modern_di_replicas.cluster.listeners import on_listen
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.server import Server
 from modern_di_replicas.cluster.topology import Topology
-from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.intent import is_primary_declared
 from modern_di_replicas.routing.decision import Cause
 
@@ -67,7 +66,7 @@ class AllReplicasPool(Pool):
     @staticmethod
     def _passes_over(server: Server, error: Exception, *, losses: int) -> bool:
         """Return whether to leave a server after an error; raise the error if it is the application's."""
-        blame_checkout(error, driver_of(server.engine.sync_engine))
+        blame_checkout(error, _engine(server.engine))
         failure = classify(error)
         if failure is Failure.OWN:
             raise error
