@@ -17,6 +17,7 @@ import fastapi
 import httpx
 import hypothesis
 import litestar
+import packaging.version
 import pytest
 import sybil
 from modern_di import Container
@@ -99,7 +100,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--driver") == "psycopg":
         # A stream that is not read to its end leaves its cursor to the end of the transaction; psycopg minds.
         config.addinivalue_line("filterwarnings", "ignore:.*ServerCursorMixin:pytest.PytestUnraisableExceptionWarning")
-    if importlib.metadata.version("celery") < "5.7":
+    if packaging.version.Version(importlib.metadata.version("celery")) < packaging.version.Version("5.7"):
         # Its pool of connections to Redis closes none of them.
         config.addinivalue_line("filterwarnings", "ignore:unclosed <socket:ResourceWarning")
 
