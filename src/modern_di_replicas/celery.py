@@ -17,7 +17,7 @@ from modern_di_replicas.consistency.job import begin_job, end_job, job_intent
 from modern_di_replicas.integration import check_container, declared_intent
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.sync import dependencies
-from modern_di_replicas.sync.watch import Watch, create_watch, stop_watch
+from modern_di_replicas.sync.watch import Watch
 
 
 def task_intent(declared: Intent | None, watch: Watch) -> Intent:
@@ -32,7 +32,7 @@ def task_intent(declared: Intent | None, watch: Watch) -> Intent:
 class Dependencies(dependencies.Dependencies):
     """The providers for workers of Celery; see `modern_di_replicas.sync.Dependencies`."""
 
-    watch = providers.Factory(create_watch, scope=Scope.APP, cache=providers.CacheSettings(finalizer=stop_watch))
+    watch = providers.Factory(Watch, scope=Scope.APP, cache=providers.CacheSettings(finalizer=Watch.stop))
     intent = providers.Factory(task_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
 

@@ -89,11 +89,6 @@ def close_sessions(sessions: SessionFactory) -> collections.abc.Awaitable[None] 
     return sessions.close() if sessions.has_open else None
 
 
-def create_session_factory(session: AsyncSession) -> SessionFactory:
-    """Return what opens further sessions of the unit of work of a session."""
-    return SessionFactory(session)
-
-
 def create_tokens(settings: ReplicationSettings, replica: ReplicaEngine) -> Tokens:
     """Return what judges the tokens of an application's clients."""
     return Tokens(settings, replica.topology if isinstance(replica, ReplicaEngine) else None)
@@ -148,7 +143,7 @@ class Dependencies(Group):
         AsyncSession, bound_type=RoutedSession
     )
     sessions = providers.Factory(
-        create_session_factory, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=close_sessions)
+        SessionFactory, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=close_sessions)
     )
 
     def __init_subclass__(cls, **options: typing.Any) -> None:

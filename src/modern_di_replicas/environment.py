@@ -27,18 +27,6 @@ _SIMILAR: typing.Final = 0.85
 """From which likeness on a variable that nothing reads is taken for a misspelt one."""
 
 
-def _text(text: str) -> str:
-    return text
-
-
-def _number(text: str) -> float:
-    return float(text)
-
-
-def _whole(text: str) -> int:
-    return int(text)
-
-
 def _flag(text: str) -> bool:
     return _FLAGS[text.lower()]
 
@@ -98,7 +86,7 @@ _KINDS: typing.Final[tuple[tuple[typing.Callable[[str], object], str, tuple[str,
         ("pooled", "primary_reads", "enabled", "shadow", "server_timing"),
     ),
     (
-        _whole,
+        int,
         "give a whole number",
         (
             *("primary_pool_size", "primary_max_overflow", "replica_pool_size", "replica_max_overflow"),
@@ -106,7 +94,7 @@ _KINDS: typing.Final[tuple[tuple[typing.Callable[[str], object], str, tuple[str,
         ),
     ),
     (
-        _number,
+        float,
         "give a number",
         (
             *("primary_pool_timeout", "replica_pool_timeout", "connect_timeout"),
@@ -116,7 +104,7 @@ _KINDS: typing.Final[tuple[tuple[typing.Callable[[str], object], str, tuple[str,
     (_seconds, "give a number of seconds", ("max_lag", "token_lifetime")),
     (_consistency, "give EVENTUAL, SESSION or STRONG, or a number of seconds for Bounded", ("consistency",)),
     (
-        _text,
+        str,
         "",
         ("application_name", "on_write", "read_isolation", "balancing", "token_carrier", "token_name"),
     ),

@@ -18,7 +18,7 @@ from modern_di_replicas.intent import Intent, marked_intent, read_intent, resolv
 from modern_di_replicas.sync import dependencies
 from modern_di_replicas.sync.engines import ReplicaEngine
 from modern_di_replicas.sync.functions import in_units_of_work
-from modern_di_replicas.sync.watch import Watch, create_watch, stop_watch
+from modern_di_replicas.sync.watch import Watch
 from modern_di_replicas.tokens.validation import Tokens
 from modern_di_replicas.wsgi.middleware import TokenMiddleware
 
@@ -61,7 +61,7 @@ def _view(request: flask.Request) -> object:
 class Dependencies(dependencies.Dependencies):
     """The providers for Flask; see `modern_di_replicas.sync.Dependencies`."""
 
-    watch = providers.Factory(create_watch, scope=Scope.APP, cache=providers.CacheSettings(finalizer=stop_watch))
+    watch = providers.Factory(Watch, scope=Scope.APP, cache=providers.CacheSettings(finalizer=Watch.stop))
     intent = providers.Factory(request_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
 

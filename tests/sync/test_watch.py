@@ -10,7 +10,7 @@ from modern_di_replicas.cluster.background import background
 from modern_di_replicas.flask import Dependencies
 from modern_di_replicas.sync import ReplicaEngine
 from modern_di_replicas.sync.engines import create_primary_engine, create_replica_engine
-from modern_di_replicas.sync.watch import Watch, create_watch, stop_watch
+from modern_di_replicas.sync.watch import Watch
 from modern_di_replicas.testing import LocalCluster
 from tests.sync.conftest import settings_of
 
@@ -36,7 +36,7 @@ def test_where_there_is_nothing_to_watch_no_monitor_starts() -> None:
     """Without replicas, and where a test has put another engine in their place."""
     settings = ReplicationSettings(primary="postgresql+psycopg://app@db-1.invalid/shop")
     for replicas in (create_replica_engine(settings, create_primary_engine(settings)), create_engine("sqlite://")):
-        watch = create_watch(typing.cast(ReplicaEngine, replicas))
+        watch = Watch(typing.cast(ReplicaEngine, replicas))
         watch.start()
-        stop_watch(watch)
+        watch.stop()
         assert getattr(replicas, "snapshot", None) is None

@@ -10,6 +10,6 @@ The life of a server:
 6. `cluster/topology.py` `Topology.choose_server`: the balancer chooses one of them for a unit of work.
 7. `cluster/health.py` `Health.failed`: a server that a session cannot reach is ejected for a while.
 8. `cluster/health.py` `Health.declare_down`: a server that does not answer probes is down; its connections end.
-9. `cluster/engines/primary.py` `PrimaryEngine.follow`: after a promotion, writes follow the new primary.
+9. `cluster/engines/primary.py` `PrimaryRole.follow`: after a promotion, writes follow the new primary.
 10. `cluster/pools/open_connections.py` `OpenConnections.closed`: at the end its connections are closed.
 """

@@ -74,11 +74,6 @@ def close_sessions(sessions: SessionFactory) -> None:
     sessions.close()
 
 
-def create_session_factory(session: Session) -> SessionFactory:
-    """Return what opens further sessions of the unit of work of a session."""
-    return SessionFactory(session)
-
-
 def create_tokens(settings: ReplicationSettings, replica: ReplicaEngine) -> Tokens:
     """Return what judges the tokens of an application's clients."""
     return Tokens(settings, replica.topology if isinstance(replica, ReplicaEngine) else None)
@@ -113,7 +108,7 @@ class Dependencies(Group):
     )
     routed_session: providers.AbstractProvider[typing.Any] | None = providers.Alias(Session, bound_type=RoutedSession)
     sessions = providers.Factory(
-        create_session_factory, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=close_sessions)
+        SessionFactory, scope=Scope.REQUEST, cache=providers.CacheSettings(finalizer=close_sessions)
     )
 
     def __init_subclass__(cls, **options: typing.Any) -> None:

@@ -32,13 +32,3 @@ class Watch:
         """Stop the monitor, if it runs."""
         if self._monitor is not None:
             self._monitor.stop()
-
-
-def create_watch(replicas: ReplicaEngine) -> Watch:
-    """Return what starts the monitor when it is first needed."""
-    return Watch(replicas)
-
-
-def stop_watch(watch: Watch) -> None:
-    """Stop the monitor, before the engines are disposed."""
-    watch.stop()

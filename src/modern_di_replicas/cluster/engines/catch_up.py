@@ -40,7 +40,7 @@ class CatchUpRole(Role):
     @property
     def candidate(self) -> typing.Any:  # noqa: ANN401  # an engine of the same half
         """The engine of the candidate."""
-        return self._engine_of(self._candidate)
+        return self._with_options(self._candidate.engine)
 
     def execution_options(self, **options: typing.Any) -> typing.Self:
         """Return the same with other execution options; see `Engine.execution_options`."""
@@ -85,14 +85,11 @@ class CatchUpRole(Role):
             self._announce(self.decision)
             return None
         self._announce(decision_of(server.engine))
-        return self._engine_of(server)
+        return self._with_options(server.engine)
 
     def _announce(self, decision: Decision) -> None:
         if (hooks := self.read.topology.hooks) is not None:
             hooks.emit(Decided(decision=decision, endpoint=self.read.endpoint))
-
-    def _engine_of(self, server: Server) -> typing.Any:  # noqa: ANN401
-        return self._with_options(server.engine)
 
 
 class CatchUpEngine(CatchUpRole, AsyncEngine):
