@@ -4,12 +4,13 @@ import asyncio
 import inspect
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
 
 from modern_di_replicas import ConfigurationError
-from modern_di_replicas.cluster.background import Background, background
+from modern_di_replicas.cluster.background import Background, background, in_thread
 
 
 REPLACING = {
@@ -53,3 +54,35 @@ def test_gevent_says_whether_it_has_replaced_threads() -> None:
     command = [sys.executable, "-c", REPLACED_BY_GEVENT]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # ours
     assert ended.stderr.strip() == "gevent"
+
+
+async def test_a_function_that_blocks_is_called_once_at_a_time() -> None:
+    """INVARIANT: nothing ends a call that hangs, so each attempt would leave a thread; and the loop goes on."""
+    released, calls = threading.Event(), []
+
+    def block() -> int:
+        calls.append(threading.current_thread())
+        released.wait(30)
+        return len(calls)
+
+    call = in_thread(block)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(call(), 0.01)
+    waiting = asyncio.ensure_future(call())
+    released.set()
+    assert await waiting == 1
+    assert await call() == 2
+
+
+async def test_a_function_in_a_thread_may_raise_or_return_what_is_awaited() -> None:
+    """As where it is called without a thread."""
+
+    async def later() -> str:
+        return "given"
+
+    def fail() -> None:
+        raise LookupError
+
+    assert await in_thread(later)() == "given"
+    with pytest.raises(LookupError):
+        await in_thread(fail)()

@@ -8,6 +8,9 @@ has it run here and waits for its result.
 import asyncio
 import atexit
 import collections.abc
+import contextlib
+import functools
+import inspect
 import os
 import sys
 import threading
@@ -98,6 +101,43 @@ class Background:
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(END_TIMEOUT)
+
+
+def in_thread(
+    function: collections.abc.Callable[[], typing.Any],
+) -> collections.abc.Callable[[], collections.abc.Coroutine[typing.Any, typing.Any, typing.Any]]:
+    """Return a function that may block as a coroutine function, which calls it in a thread of its own.
+
+    It is called once at a time: nothing can end a call that hangs, and those that come later wait for it too.
+    """
+    running: asyncio.Future[typing.Any] | None = None
+
+    async def call() -> typing.Any:  # noqa: ANN401  # what the function returns
+        nonlocal running
+        if running is None or running.done():
+            loop = asyncio.get_running_loop()
+            running = loop.create_future()
+            running.add_done_callback(asyncio.Future.exception)  # who waited may have given up
+            threading.Thread(target=_call, args=(function, running, loop), name="password", daemon=True).start()
+        given = await asyncio.shield(running)
+        return await given if inspect.isawaitable(given) else given
+
+    return call
+
+
+def _call(
+    function: collections.abc.Callable[[], typing.Any],
+    result: asyncio.Future[typing.Any],
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    try:
+        given = function()
+    except Exception as error:  # noqa: BLE001  # it is raised where the result is wanted
+        settle = functools.partial(result.set_exception, error)
+    else:
+        settle = functools.partial(result.set_result, given)
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        loop.call_soon_threadsafe(settle)
 
 
 def check_threads() -> None:

@@ -14,6 +14,7 @@ import typing
 
 from sqlalchemy import make_url
 
+from modern_di_replicas.cluster.background import in_thread
 from modern_di_replicas.cluster.connecting import connect_args
 from modern_di_replicas.cluster.engines.primary import PrimaryRole
 from modern_di_replicas.cluster.engines.replica import ReplicaRole
@@ -65,6 +66,7 @@ class Monitor(Conclusions):
     def __init__(self, replicas: ReplicaRole) -> None:
         topology, settings = replicas.topology, replicas.settings
         super().__init__(topology, settings)
+        self._is_async = replicas.sync_engine.dialect.is_async
         self._probes = {server.name: self._create_probe(server) for server in topology.servers}
         self._immediate_probes: dict[str, asyncio.Task[None]] = {}
         self._next_answer: asyncio.Future[None] | None = None
@@ -75,11 +77,11 @@ class Monitor(Conclusions):
 
     def _create_probe(self, server: Server) -> Probe:
         declared, settings = server.declared, self._settings
-        return Probe(
-            url=declared.probe_url or declared.url,
-            timeout=settings.probe_timeout,
-            connect_args=connect_args(settings, declared, "monitor"),
-        )
+        arguments = connect_args(settings, declared, "monitor")
+        if not self._is_async and callable(password := arguments.get("password")):
+            # A synchronous application's may block, and all probes share this thread.
+            arguments["password"] = in_thread(password)
+        return Probe(url=declared.probe_url or declared.url, timeout=settings.probe_timeout, connect_args=arguments)
 
     async def __aenter__(self) -> typing.Self:
         try:
