@@ -1,14 +1,12 @@
 """Protects the primary from the reads that no replica could serve: `ReplicationSettings.primary_fallback_limit`."""
 
-import asyncio
 import collections.abc
-import threading
 import typing
 
 from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.engine.base import OptionEngine
-from sqlalchemy.util import await_only
 
+from modern_di_replicas.cluster.pools.permits import AsyncPermits, Permits, ThreadedPermits
 from modern_di_replicas.cluster.pools.replaceable import ON_RETURN, ReplaceableQueuePool
 from modern_di_replicas.errors import NoReplicaAvailable
 from modern_di_replicas.observability.emission import Hooks
@@ -25,6 +23,8 @@ class FallbackLimit:
 
     """
 
+    _permits_class: typing.ClassVar[type[Permits[typing.Any]]] = AsyncPermits
+
     def __init__(self, limit: int, *, timeout: float, hooks: Hooks | None = None) -> None:
         self._limit = limit
         self._timeout = timeout
@@ -33,7 +33,7 @@ class FallbackLimit:
 
     def forget(self) -> None:
         """Forget which reads use the primary: none yet, or in a forked process, those of its parent."""
-        self._permits = asyncio.Semaphore(self._limit)
+        self._permits = self._permits_class(self._limit)
 
     def applied_to(self, primary: Engine) -> Engine:
         """Return the primary's engine for such reads; an engine with a pool of its own is not limited."""
@@ -42,10 +42,6 @@ class FallbackLimit:
         return LimitedEngine(primary, {}, self)
 
     def take(self) -> None:
-        """Wait until one more read may use the primary; see `acquire`."""
-        await_only(self.acquire())
-
-    async def acquire(self) -> None:
         """Wait until one more read may use the primary.
 
         Raises:
@@ -53,16 +49,11 @@ class FallbackLimit:
 
         """
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._permits.acquire()
+            self._permits.acquire(self._timeout)
         except TimeoutError:
-            raise self._refusal() from None
-
-    def _refusal(self) -> NoReplicaAvailable:
-        """Return the error of a read that may not use the primary in time, and emit the event."""
-        if self._hooks is not None:
-            self._hooks.emit(ReadRefused(by="primary_fallback_limit"))
-        return NoReplicaAvailable(group=None, limit=self._limit)
+            if self._hooks is not None:
+                self._hooks.emit(ReadRefused(by="primary_fallback_limit"))
+            raise NoReplicaAvailable(group=None, limit=self._limit) from None
 
     def release(self) -> None:
         """Let one more read use the primary."""
@@ -72,16 +63,7 @@ class FallbackLimit:
 class ThreadedFallbackLimit(FallbackLimit):
     """The same for the threads of a synchronous application."""
 
-    def forget(self) -> None:
-        super().forget()
-        self._places = threading.Semaphore(self._limit)
-
-    def take(self) -> None:
-        if not self._places.acquire(timeout=self._timeout):
-            raise self._refusal()
-
-    def release(self) -> None:
-        self._places.release()
+    _permits_class = ThreadedPermits
 
 
 class LimitedEngine(OptionEngine):
