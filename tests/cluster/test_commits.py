@@ -347,6 +347,18 @@ async def test_a_commit_in_two_phases_of_a_failed_transaction_is_an_error(primar
             await connection.run_sync(lambda _: transaction.commit())
 
 
+async def test_a_failed_transaction_is_not_prepared(primary: PrimaryEngine) -> None:
+    """INVARIANT: PostgreSQL answers PREPARE TRANSACTION with ROLLBACK; after a success, others would be committed."""
+    async with primary.connect() as connection:
+        transaction = await connection.run_sync(lambda sync: sync.begin_twophase())
+        with pytest.raises(sqlalchemy.exc.DBAPIError):
+            await connection.execute(text("SELECT 1 / 0"))
+        with pytest.raises(TransactionRolledBackError):
+            await connection.run_sync(lambda _: transaction.prepare())
+        await connection.run_sync(lambda _: transaction.rollback())
+        assert await connection.scalar(text("SELECT count(*) FROM pg_prepared_xacts")) == 0
+
+
 async def test_an_update_of_a_quoted_table_inside_a_query_is_noticed(
     primary: PrimaryEngine, cluster: LocalCluster
 ) -> None:

@@ -94,6 +94,24 @@ async def test_a_commit_of_the_two_phase_methods_is_reported(replicated_cluster:
     assert reported == ["COMMIT PREPARED", "SELECT 1 / 0", "COMMIT PREPARED"]
 
 
+async def test_a_failed_transaction_is_not_prepared(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: PostgreSQL answers PREPARE TRANSACTION with ROLLBACK there, and libpq calls that a success.
+
+    Others are sent; this server refuses them, because its `max_prepared_transactions` is 0.
+    """
+    async with connected(replicated_cluster) as connection:
+        await connection.set_autocommit(False)
+        await connection.tpc_begin("failed")
+        with contextlib.suppress(psycopg.errors.DivisionByZero):
+            await connection.execute("SELECT 1 / 0")
+        with pytest.raises(TransactionRolledBackError):
+            await connection.tpc_prepare()
+        await connection.tpc_rollback()
+        await connection.tpc_begin("good")
+        with pytest.raises(psycopg.NotSupportedError):
+            await connection.tpc_prepare()
+
+
 async def test_a_session_learns_that_its_commit_was_a_rollback(replicated_cluster: LocalCluster) -> None:
     """An error that was swallowed, without a savepoint: what was written before is lost."""
     engine: PrimaryEngine = create_primary_engine(ReplicationSettings(primary=url_of(replicated_cluster)))

@@ -82,6 +82,24 @@ def test_a_commit_of_the_two_phase_methods_is_reported(replicated_cluster: Local
     assert reported == ["COMMIT PREPARED", "SELECT 1 / 0", "COMMIT PREPARED"]
 
 
+def test_a_failed_transaction_is_not_prepared(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: PostgreSQL answers PREPARE TRANSACTION with ROLLBACK there, and libpq calls that a success.
+
+    Others are sent; this server refuses them, because its `max_prepared_transactions` is 0.
+    """
+    with connected(replicated_cluster) as connection:
+        connection.autocommit = False
+        connection.tpc_begin("failed")
+        with contextlib.suppress(psycopg.errors.DivisionByZero):
+            connection.execute("SELECT 1 / 0")
+        with pytest.raises(TransactionRolledBackError):
+            connection.tpc_prepare()
+        connection.tpc_rollback()
+        connection.tpc_begin("good")
+        with pytest.raises(psycopg.NotSupportedError):
+            connection.tpc_prepare()
+
+
 @pytest.mark.parametrize("way", ["commit()", "COMMIT", "transaction()"])
 def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: LocalCluster, way: str) -> None:
     """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK; libpq calls that a success."""

@@ -56,6 +56,12 @@ class ReportingConnection(psycopg.AsyncConnection[typing.Any]):
         if has_failed:
             raise TransactionRolledBackError
 
+    async def tpc_prepare(self) -> None:
+        # PostgreSQL would answer with ROLLBACK, as above. Not sent, so that `tpc_rollback()` still works.
+        if self.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+            raise TransactionRolledBackError
+        await super().tpc_prepare()
+
     async def tpc_commit(self, xid: psycopg.Xid | str | None = None) -> None:
         if self.report is not None:
             self.report("COMMIT PREPARED")
