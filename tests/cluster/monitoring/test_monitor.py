@@ -390,6 +390,7 @@ async def test_a_replica_that_refuses_the_application_does_not_stop_it(
             hba.write_text(accepted)
             await asyncio.to_thread(refusing.restart)
             await until(lambda: state(servers, refusing).role is Role.STANDBY)
+            assert caplog.messages.count(f"{name(refusing)} is back.") == 1
 
 
 async def test_an_error_while_the_monitor_concludes_is_logged_and_it_goes_on(

@@ -82,9 +82,10 @@ class Journal:
             known.what, known.level, known.logged = what, level, now
             logger.log(level, "For %.0f s: %s.", now - known.since, what)
 
-    def over(self, server: str, topic: str) -> None:
-        """Note that something is not wrong any more."""
-        self._troubles.pop((server, topic), None)
+    def over(self, server: str, topic: str) -> bool:
+        """Note that something is not wrong any more; return whether it was logged that it was."""
+        known = self._troubles.pop((server, topic), None)
+        return known is not None and known.logged is not None
 
     def roles(self, snapshot: Snapshot, *, not_promotable: collections.abc.Container[str] = ()) -> None:
         """Log which servers cannot be used for what they are; one that is down is another topic.

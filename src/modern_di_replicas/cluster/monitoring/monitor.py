@@ -218,10 +218,10 @@ class Monitor(Conclusions):
             self._conclude()
             return False
         was_down = server.health.is_down
-        self._journal.over(server.name, "answer")
+        was_in_trouble = self._journal.over(server.name, "answer")
         server.health.probe_succeeded()
         self._note_connection(server)
-        if was_down and not server.health.is_down:
+        if (was_down or was_in_trouble) and not server.health.is_down:
             logger.warning("%s is back.", server.name)
         if _leads_elsewhere(self._observed.get(server.name), seen):
             self._note_several(server)
