@@ -1,8 +1,8 @@
 """The event loop of synchronous applications: it runs in a thread of its own, where the monitor and its probes live.
 
-One for each process, started when it is first needed. What waits for something with a time limit, such as a replica
-that has to catch up, is the same coroutine in both halves: an asynchronous application awaits it, a synchronous one
-has it run here and waits for its result.
+One for each process, started when it is first needed. Waiting with a timeout, such as for a replica to catch up, is the
+same coroutine in both halves: an asynchronous application awaits it, a synchronous one runs it here and blocks until it
+returns.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from modern_di_replicas.errors import ConfigurationError
 Result = typing.TypeVar("Result")
 
 END_TIMEOUT: typing.Final = 2.0
-"""Seconds that the end of the program waits for the thread."""
+"""Timeout in seconds for joining the thread at exit."""
 
 
 _REPLACES_THREADS: typing.Final = (
     ("gevent.monkey", "is_module_patched", "threading"),
     ("eventlet.patcher", "is_monkey_patched", "thread"),
 )
-"""A module, a function in it, and an argument with which it returns whether threads are no threads any more."""
+"""A module, a function in it, and an argument for which it returns whether threads are monkey-patched."""
 
 
 class Background:
@@ -49,7 +49,7 @@ class Background:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, running.
+        """The running loop.
 
         Raises:
             ConfigurationError: gevent or eventlet has replaced the threads of this process.
@@ -74,7 +74,7 @@ class Background:
 
         Raises:
             ConfigurationError: gevent or eventlet has replaced the threads of this process.
-            RuntimeError: it is called in the loop's own thread, by a hook for instance, which would wait for ever.
+            RuntimeError: it is called in the loop's own thread, by a hook for instance: that would be a deadlock.
 
         """
         try:
@@ -117,7 +117,7 @@ def in_thread(
         if running is None or running.done():
             loop = asyncio.get_running_loop()
             running = loop.create_future()
-            running.add_done_callback(asyncio.Future.exception)  # who waited may have given up
+            running.add_done_callback(asyncio.Future.exception)  # the caller may have given up
             threading.Thread(target=_call, args=(function, running, loop), name="password", daemon=True).start()
         given = await asyncio.shield(running)
         return await given if inspect.isawaitable(given) else given
@@ -141,10 +141,10 @@ def _call(
 
 
 def check_threads() -> None:
-    """Check that threads are threads: an event loop beside those that gevent puts in their place would block them all.
+    """Check that threads are not monkey-patched: the event loop would block all greenlets of gevent or eventlet.
 
     Raises:
-        ConfigurationError: they are not.
+        ConfigurationError: they are.
 
     """
     for module, function, argument in _REPLACES_THREADS:
@@ -171,6 +171,6 @@ def _serve(loop: asyncio.AbstractEventLoop, started: threading.Event) -> None:
 
 
 background: typing.Final = Background()
-"""That of this process."""
+"""The background thread of this process."""
 
 atexit.register(background.stop)

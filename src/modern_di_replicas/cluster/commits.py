@@ -1,4 +1,4 @@
-"""Notices each commit that may have written, however it is made, and asks the primary for its position then."""
+"""Detect each commit that may have written, however it is made, and ask the primary for its position."""
 
 import dataclasses
 import functools
@@ -34,9 +34,9 @@ def position(missing: frozenset[str], *, with_identity: bool) -> str:
     The timeline is asked for each time: behind a connection pooler, one connection may see a promotion.
 
     Args:
-        missing: what the server cannot be asked for.
-        with_identity: ask for what a connection never changes as well: reading the control file takes longer than all
-            the rest.
+        missing: the sources that the server does not offer.
+        with_identity: include the system identifier and the database, which never change on a connection: reading the
+            control file takes longer than all the rest.
 
     """
     identity = f", {system(missing)} AS system, pg_catalog.current_database() AS database" if with_identity else ""
@@ -51,12 +51,12 @@ FROM (SELECT {inserted(missing)} AS inserted) AS log
 
 
 COMPLAINTS: typing.Final = 60.0
-"""Seconds between two warnings that the primary did not tell its position."""
+"""Seconds between two warnings that the primary did not return its position."""
 
 _LAZINESS: typing.Final = "synchronous_commit"
 
 _NOT_COMMITTED: typing.Final = ("23", "40")
-"""Classes of SQLSTATE that say that a commit did not happen: a deferred constraint, and a transaction rollback."""
+"""SQLSTATE classes of a commit that did not happen: a deferred constraint, and a transaction rollback."""
 _COMPLETION_UNKNOWN: typing.Final = "40003"
 
 _WORK: typing.Final = "modern_di_replicas.work"
@@ -66,16 +66,16 @@ _PREPARED_DIRECTLY: typing.Final = "modern_di_replicas.prepared_directly"
 
 @dataclasses.dataclass(slots=True, weakref_slot=True, eq=False)
 class _Work:
-    """What was done on one connection since its last commit or rollback, or since its checkout."""
+    """The work on one connection since its last commit or rollback, or since its checkout."""
 
     may_have_written: bool = False
     """Whether a statement was sent that is not known to write nothing."""
     commits_lazily: bool = False
     """Whether its commit may return before it is flushed: it has set `synchronous_commit`."""
     writes: dict[Client, Write] = dataclasses.field(default_factory=dict)
-    """What was sent to be committed, and of which the position is not known yet."""
+    """Commits that were sent and whose position is not known yet."""
     writers: set[Client] = dataclasses.field(default_factory=set)
-    """Whose work it is."""
+    """The clients that did this work."""
 
     def wrote(self) -> None:
         """Note that the current client has sent a statement that may write."""
@@ -101,21 +101,21 @@ class _Work:
 
 
 class Writes:
-    """Notices the writes on one engine, and notes a token of each for the client of the current request.
+    """Detects the writes on one engine, and records a token of each for the client of the current request.
 
-    A transaction that ran anything but reads (see `may_write`) counts as one that wrote. After its commit the server
-    is asked for its position: one round trip for each transaction that writes. Nothing is asked inside a transaction:
-    a question that failed there would make PostgreSQL roll it back. From the moment the COMMIT is sent until the
-    position is known, the client's position is unknown, whatever interrupts it.
+    A transaction that ran anything but reads (see `may_write`) counts as a write. After its commit the server is asked
+    for its position: one round trip for each transaction that writes. The query is never sent inside a transaction: if
+    it failed there, PostgreSQL would roll the transaction back. From the moment the COMMIT is sent until the position
+    is known, the client's position is unknown, whatever interrupts it.
 
     In autocommit, and where the driver's connection is used directly, each statement may be a commit, and so is a
     COMMIT that the application sends as a statement; the server is asked when the connection goes back to the pool.
 
-    SQLAlchemy has no event after a commit, and listeners of its connection events make every statement slower; so
-    this stands around `Dialect.do_commit` and `do_rollback` of the engine's own dialect.
+    SQLAlchemy has no event after a commit, and listeners of its connection events make every statement slower; so this
+    wraps `Dialect.do_commit` and `do_rollback` of the engine's own dialect.
 
     Args:
-        engine: the primary's.
+        engine: the engine of the primary.
 
     """
 
@@ -123,7 +123,7 @@ class Writes:
         self._complained_at = -math.inf
         self.latest: ConsistencyToken | None = None
         """The token of the last write of this process."""
-        watch_driver(engine, self._used_directly)  # first: a commit that it refuses is none
+        watch_driver(engine, self._used_directly)  # first, so that a commit it refuses is not recorded
         for event_name in ("do_execute", "do_executemany"):
             event.listen(engine, event_name, self._executes)
         event.listen(engine, "do_execute_no_params", self._executes_bare)
@@ -132,8 +132,8 @@ class Writes:
         self._driver = driver_of(engine)
         self._dialect: Dialect = engine.dialect
         self._missing: frozenset[str] = frozenset()
-        """What the server cannot be asked for."""
-        dialect = typing.cast(typing.Any, engine.dialect)  # a method of one object is replaced, and mypy minds
+        """The sources that the server does not offer."""
+        dialect = typing.cast(typing.Any, engine.dialect)  # replaces methods of one object, which mypy refuses
         dialect.do_commit, dialect.do_rollback = self._commits, self._rolls_back
 
     def _executes(self, cursor: DBAPICursor, statement: str, parameters: object, context: ExecutionContext) -> None:  # noqa: ARG002  # the event's signature
@@ -157,11 +157,11 @@ class Writes:
     def _used_directly(self, info: Info, statement: str | None) -> None:
         work = _work(info)
         if statement != COMMIT:
-            # Where it was prepared now, it may be executed again later, and nothing reports that.
+            # A prepared statement may be executed again later without being reported.
             info[_PREPARED_DIRECTLY] = True
         elif not (work.may_have_written or info.get(_PREPARED_DIRECTLY)):
             return
-        work.commits_lazily = True  # nor is it known what was set
+        work.commits_lazily = True  # settings are not tracked here either
         work.begin_write()
 
     def _commits(self, connection: PoolProxiedConnection) -> None:
@@ -203,9 +203,9 @@ class Writes:
             work.ended()
         if work is None or not work.writes or state.terminate_only or not state.asyncio_safe:
             return
-        # On this connection the answer comes after the end of every commit that was sent, also of one that timed out.
+        # On this connection the answer follows every commit that was sent, also one that timed out.
         if not state.transaction_was_reset:
-            connection.rollback()  # as the pool would after this; in a failed transaction nothing can be asked
+            connection.rollback()  # as the pool would do next; a failed transaction answers no query
         self._note(connection, record, record.info, work)
 
     def _says_not_committed(self, error: Exception) -> bool:
@@ -232,7 +232,7 @@ class Writes:
                 self._complained_at = now
             level = logging.WARNING if is_news else logging.DEBUG
             logger.log(level, "The primary did not tell its position after a commit (%s).", reason_of(error))
-            pooled.invalidate(error, soft=True)  # at its next checkout; its user may go on with it
+            pooled.invalidate(error, soft=True)  # at its next checkout; it stays usable until then
             return
         self.latest = later(self.latest, token)
         for write in work.writes.values():
@@ -247,7 +247,7 @@ class Writes:
         )
         if database is None:
             database = info[_DATABASE] = identify(row["system"], row["database"])
-        # A commit that did not wait for its flush may lie behind what is flushed, but not behind what is inserted.
+        # A commit that did not wait for its flush may be after the flush position, but not after the insert position.
         lazily = lazily or row["commits_lazily"]
         return ConsistencyToken(
             lsn=last_record_end(row["inserted"], row["inserted_in_file"]) if lazily else row["flushed"],
@@ -272,10 +272,10 @@ class Writes:
 
 
 def _info(connection: PoolProxiedConnection) -> Info:
-    """Return what is kept for as long as a connection lives."""
+    """Return the dictionary that lives as long as the connection."""
     try:
         return connection.info
-    except NotImplementedError:  # the one on which SQLAlchemy learns the version, before a pool has it
+    except NotImplementedError:  # SQLAlchemy's first connection, which is not in a pool yet
         return {}
 
 

@@ -1,4 +1,4 @@
-"""How each server is reached: by its own URL and arguments, whatever its role is now."""
+"""Connection arguments of each server: by its own URL and arguments, whatever its role is now."""
 
 import collections.abc
 import typing
@@ -11,10 +11,10 @@ Purpose = typing.Literal["primary", "replica", "monitor"]
 
 
 def connect_args(settings: ReplicationSettings, server: DeclaredServer, purpose: Purpose) -> dict[str, typing.Any]:
-    """Return `connect_args` for a server: its own over those of the settings, and what the library adds."""
+    """Return `connect_args` for a server: its own, then those of the settings, then those of the library."""
     timeouts = {
         "primary": settings.connect_timeout,
-        # What the monitor would call down is not worth a longer wait: the primary is there.
+        # After `probe_timeout` the monitor would declare the replica down: the primary serves the read instead.
         "replica": min(settings.connect_timeout, settings.probe_timeout),
         # The monitor itself gives up after `probe_timeout`, in which it does not count when the event loop was late.
         "monitor": max(settings.connect_timeout, settings.probe_timeout * 4),
@@ -31,7 +31,7 @@ def connect_args(settings: ReplicationSettings, server: DeclaredServer, purpose:
 def _merged(
     common: collections.abc.Mapping[str, typing.Any], own: collections.abc.Mapping[str, typing.Any]
 ) -> dict[str, typing.Any]:
-    """Return the arguments of a server over those of all servers; what is a mapping in both is merged in turn."""
+    """Merge the arguments of a server into those of all servers; mappings in both are merged one level deep."""
     merged = {**common, **own}
     for name in common.keys() & own.keys():
         if isinstance(common[name], collections.abc.Mapping) and isinstance(own[name], collections.abc.Mapping):
@@ -45,5 +45,5 @@ def is_pooled(settings: ReplicationSettings, server: DeclaredServer) -> bool:
 
 
 def may_autocommit(settings: ReplicationSettings, server: DeclaredServer) -> bool:
-    """Return whether a statement may stand outside a transaction on a server."""
+    """Return whether statements can run in autocommit on a server."""
     return settings.driver.autocommits_behind_poolers or not is_pooled(settings, server)

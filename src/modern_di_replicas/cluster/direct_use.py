@@ -1,4 +1,4 @@
-"""What an application does on the driver's connections, past SQLAlchemy."""
+"""Detect direct use of the driver's connections, which bypasses SQLAlchemy."""
 
 import collections.abc
 import functools
@@ -15,24 +15,24 @@ from modern_di_replicas.routing.statements import commits, may_write
 
 
 Info = dict[typing.Any, typing.Any]
-"""What SQLAlchemy keeps for a connection of the driver, for as long as that lives."""
+"""SQLAlchemy's `info` of a driver connection, which lives as long as the connection."""
 
 EXPECTED: typing.Final = "modern_di_replicas.expected"
 """The key of the statement that SQLAlchemy, or the library itself, is about to send."""
 COMMIT: typing.Final = "COMMIT;"
-"""As the driver sends it."""
+"""The text that the driver sends."""
 
 
 Notice = collections.abc.Callable[[Info, str | None], None]
-"""Takes the information of a connection, and the text of a statement; None for a COPY into a table."""
+"""Takes the `info` of a connection, and the text of a statement; None for a COPY into a table."""
 
 
 def watch_driver(engine: Engine, noticed: Notice | None = None) -> None:
-    """Have an engine's connections refuse to lose a commit, and notice what is done on them past SQLAlchemy.
+    """Raise where a commit on an engine's connections was lost, and detect their direct use.
 
     Args:
-        engine: the primary's.
-        noticed: is called before a statement that SQLAlchemy did not send and that may write, or commit.
+        engine: the engine of the primary.
+        noticed: called before a statement that SQLAlchemy did not send and that may write or commit.
 
     """
     driver = driver_of(engine)
@@ -44,7 +44,7 @@ def watch_driver(engine: Engine, noticed: Notice | None = None) -> None:
     def check_commit(cursor: object, statement: str, *given: typing.Any) -> None:  # noqa: ARG001  # the events' signatures
         if commits(statement):
             opened = given[-1].root_connection.connection.dbapi_connection
-            # SQLAlchemy does not pass on that PostgreSQL answered ROLLBACK. If this question fails, the transaction has
+            # SQLAlchemy does not report that PostgreSQL answered ROLLBACK. If this query fails, the transaction has
             # failed or the connection is lost: either way nothing is committed, and the error says so.
             if ask(engine.dialect, opened, driver.has_failed):
                 raise TransactionRolledBackError
@@ -64,10 +64,10 @@ def watch_driver(engine: Engine, noticed: Notice | None = None) -> None:
 
 
 def allow_lost_rollbacks(engine: Engine) -> None:
-    """Have a rollback on a lost connection succeed: the server rolls back what that had begun.
+    """Let a rollback on a lost connection succeed: the server has rolled back its transaction.
 
-    It would replace the result, or the error, of the unit of work that ends with it. SQLAlchemy has no event in its
-    place; the dialect is the engine's own.
+    An error would replace the result, or the error, of the unit of work. SQLAlchemy has no event around a rollback; the
+    dialect belongs to this engine alone.
     """
     driver, do_rollback = driver_of(engine), engine.dialect.do_rollback
 
@@ -79,7 +79,7 @@ def allow_lost_rollbacks(engine: Engine) -> None:
                 raise
             connection.invalidate(error, soft=True)  # the pool replaces it at its next checkout
 
-    typing.cast(typing.Any, engine.dialect).do_rollback = roll_back  # a method of one object is replaced
+    typing.cast(typing.Any, engine.dialect).do_rollback = roll_back  # replaces a method of one object
 
 
 def _report(info: Info, noticed: Notice | None, statement: str | None) -> None:

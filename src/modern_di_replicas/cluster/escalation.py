@@ -17,11 +17,11 @@ logger = logging.getLogger("modern_di_replicas")
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class EscalationPolicy:
-    """What stands behind the replicas of one application.
+    """The primary of the replicas, and when a unit of work may use it.
 
     Args:
-        primary: does what a replica cannot do; in a test it may be a connection.
-        on_write: what becomes of a write in a unit of work that reads from a replica.
+        primary: the engine of the primary; in a test it may be a connection.
+        on_write: what to do about a write in a unit of work that reads from a replica.
         primary_reads: whether the primary serves reads because the replicas are too busy.
 
     """
@@ -33,7 +33,7 @@ class EscalationPolicy:
     _has_reported_no_monitor: bool = False
 
     def report_write(self, *, endpoint: str, statement: str) -> None:
-        """Tell the team about a write where a read was declared: once for each endpoint, or as an error.
+        """Report a write where a read was declared: by one warning for each endpoint, or as an error.
 
         Raises:
             WriteOnReplicaError: `on_write` is `raise`.
@@ -47,7 +47,7 @@ class EscalationPolicy:
             logger.warning("%s Until then it costs a detour to the primary.", error.message())
 
     def report_no_monitor(self) -> None:
-        """Tell the team, once, that replicas are read while no monitor runs."""
+        """Warn once that replicas are read while no monitor runs."""
         if not self._has_reported_no_monitor:
             self._has_reported_no_monitor = True
             logger.warning(
@@ -57,13 +57,12 @@ class EscalationPolicy:
             )
 
     def report_loss(self, *, server: str, error: BaseException, ejected: bool) -> None:
-        """Tell the operator that a replica failed a statement, which is now run again elsewhere.
+        """Log that a statement failed on a replica and is now run again elsewhere.
 
         Args:
             server: the name of the replica.
-            error: what the statement met.
-            ejected: whether the replica is left alone for a while because of it; worth a warning, which a single
-                statement is not.
+            error: the error of the statement.
+            ejected: whether the replica is ejected because of it; that is a warning, a single statement is not.
 
         """
         level = logging.WARNING if ejected else logging.DEBUG

@@ -1,4 +1,4 @@
-"""The engine of a unit of work that asks for more than any replica is known to have."""
+"""The engine of a unit of work for which no replica is known to be fresh enough."""
 
 import collections.abc
 import time
@@ -19,13 +19,13 @@ OneWithOptions = collections.abc.Callable[[typing.Any], typing.Any]
 
 
 class CatchUpRole(Role):
-    """The primary's engine, where no replica is known to be fresh enough: used as it is, it reads there.
+    """The primary's engine, where no replica is known to be fresh enough: Core on it reads the primary.
 
     A session asks the candidate at its first statement, then all replicas, and reads from the first that has caught up.
     """
 
     read: FreshRead
-    """What the unit of work asks for."""
+    """The freshness that the unit of work asks for."""
     decision: Decision
     """Why a unit of work uses this engine, as long as no replica has caught up."""
     _candidate: Server
@@ -47,7 +47,7 @@ class CatchUpRole(Role):
         return self.with_options(options, lambda one: self._with_options(one).execution_options(**options))
 
     def with_options(self, options: dict[str, typing.Any], one_with_options: OneWithOptions) -> typing.Self:
-        """Return the same with other execution options, and the function that gives them to a replica's engine."""
+        """Return the same with other execution options, where `one_with_options` gives them to a replica's engine."""
         make = typing.cast(typing.Any, type(self))
         optioned: typing.Self = make(
             self.sync_engine.execution_options(**options),
@@ -58,7 +58,7 @@ class CatchUpRole(Role):
         return optioned
 
     def _check_connect(self) -> None:
-        """Check that the primary is to read, and tell the hooks that it does."""
+        """Check that the primary may serve the read, and emit the decision."""
         self.read.topology.without_replica(self.read.group)
         self._announce(self.decision)
 

@@ -27,7 +27,7 @@ def choose(intent: Intent, primary: AnyEngine, replica: AnyEngine) -> typing.Any
     if not isinstance(replica, ReplicaRole):
         return replica  # a test may put any engine or connection in the place of the replicas
     if not isinstance(primary, PrimaryRole):
-        return primary  # or only in the place of the primary: the replicas have nothing that is written there
+        return primary  # or only of the primary: its writes do not reach the replicas
     chosen = replica.choose_for(intent)
     note_decision(decision_of(chosen))
     return chosen

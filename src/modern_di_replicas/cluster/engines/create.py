@@ -1,4 +1,4 @@
-"""From the settings to the engines of the two roles."""
+"""Create the engines of the two roles from the settings."""
 
 import collections.abc
 import dataclasses
@@ -8,7 +8,7 @@ import typing
 
 from sqlalchemy import Engine, Pool
 
-# Looked up when it is called: instrumentation replaces `create_async_engine` after this module was imported.
+# Looked up at each call: instrumentation replaces `create_async_engine` after this module was imported.
 from sqlalchemy.ext import asyncio
 
 from modern_di_replicas.cluster.commits import Writes
@@ -53,7 +53,7 @@ class Half(typing.Generic[Primary, Replicas]):
     """SQLAlchemy's, which returns the synchronous engine."""
     primary_pool: type[Pool]
     replica_pool: type[Pool]
-    # The engines of ours, made of those that SQLAlchemy has made.
+    # The library's engines, made from those of SQLAlchemy.
     primary: collections.abc.Callable[..., Primary]
     replicas: collections.abc.Callable[..., Replicas]
     one_replica: collections.abc.Callable[..., OneReplicaRole]
@@ -111,7 +111,7 @@ def create_primary(half: Half[Primary, Replicas], settings: ReplicationSettings)
     # Without replicas, or without a token carrier, positions are never read.
     notices_writes = settings.replicas and settings.token_carrier is not None
     if not notices_writes:
-        watch_driver(engine)  # a commit that was rolled back is an error all the same
+        watch_driver(engine)  # a commit that was rolled back still raises
     return half.primary(
         engine,
         writes=Writes(engine) if notices_writes else None,
@@ -171,7 +171,7 @@ def create_replicas(half: Half[Primary, Replicas], settings: ReplicationSettings
 
 
 def _as_replica(settings: ReplicationSettings) -> Replica:
-    """Return the declared primary as a replica, with a name that no other has."""
+    """Return the declared primary as a replica, with a unique name."""
     primary = settings.declared_primary
     # In development one server may be both.
     is_both = primary.label in {replica.label for replica in settings.servers}

@@ -1,4 +1,4 @@
-"""The engines of both halves: asynchronous ones stand in front of a synchronous one, synchronous ones are it."""
+"""The engines of both halves: an asynchronous engine wraps a synchronous one, in `sync_engine`."""
 
 import abc
 import typing
@@ -14,14 +14,14 @@ AnyEngine: typing.TypeAlias = AsyncEngine | Engine
 
 
 class Role(OfProcess):
-    """What an engine of ours is in both halves; all that it does is done to `sync_engine`."""
+    """The base of the library's engines in both halves; it acts on `sync_engine`."""
 
     sync_engine: Engine
     """The engine that connects."""
 
 
 class PerUnitOfWork(abc.ABC):
-    """What a test may put in the place of the primary: it gives each unit of work an engine of its own."""
+    """A test's replacement for the primary, with one engine for each unit of work."""
 
     @abc.abstractmethod
     def for_unit_of_work(self, intent: Intent) -> AnyEngine:
@@ -29,7 +29,7 @@ class PerUnitOfWork(abc.ABC):
 
 
 def sync_of(bind: AnyEngine | AsyncConnection | Connection, **options: typing.Any) -> Engine | Connection:
-    """Return what a `Session` is bound to: an engine with some execution options, or a connection as it is."""
+    """Return the bind of a `Session`: an engine with some execution options, or a connection unchanged."""
     if isinstance(bind, Connection):
         return bind
     if isinstance(bind, AsyncConnection):

@@ -21,26 +21,26 @@ from modern_di_replicas.settings import ReadIsolation, ReplicationSettings
 
 
 class OneReplicaRole(ReplicaRole):
-    """What the engine of one replica is in both halves: `ReplicaEngine.choose()` returns it, and it chooses itself."""
+    """The engine of one replica in both halves: `ReplicaEngine.choose()` returns it; its own returns itself."""
 
     isolation: ReadIsolation
-    """What it is read in, unless a unit of work asks for another."""
+    """The isolation of reads, unless a unit of work asks for another."""
     reads: SessionReads
     """How sessions read."""
     connections: OpenConnections
-    """Those that are open, to end them."""
+    """Its open connections."""
     health: Health
-    """Whether this replica is worth trying."""
+    """Whether this replica is up."""
     decision: Decision
     """Why a unit of work uses this engine."""
     _autocommits: bool
 
     def _serve_one(self, *, isolation: ReadIsolation, autocommits: bool) -> None:
-        """Begin to be the replica's; called after `_serve`."""
+        """Complete the set-up of a replica's engine; called after `_serve`."""
         sync_engine = self.sync_engine
         self.isolation = isolation
         self._autocommits = autocommits
-        # First, because it may set up the dialect, around whose methods the next one stands.
+        # First, because it may set up the dialect, whose methods the next one wraps.
         self.connections = OpenConnections(sync_engine)
         self.reads = SessionReads(sync_engine, isolation=isolation)
         self.health = Health(self.connections, server=self.label, hooks=self.topology.hooks)
@@ -77,7 +77,7 @@ class OneReplicaRole(ReplicaRole):
         return self._isolated[isolation]
 
     def choose_for(self, intent: Intent) -> typing.Any:  # noqa: ANN401, ARG002  # the signature of ReplicaRole
-        """Return this engine: the choice was made."""
+        """Return this engine: the replica is chosen already."""
         return self
 
     def take_options(self, options: dict[str, typing.Any]) -> None:

@@ -21,11 +21,11 @@ from modern_di_replicas.routing.decision import Cause, Decision, on_primary
 
 
 _NAME_TIMEOUT: typing.Final = 5.0
-"""Seconds for looking up a name, on an engine that the application has made without a timeout."""
+"""Timeout in seconds for looking up a name, on an engine that the application made without a timeout."""
 
 
 class PrimaryRole(Role):
-    """What the primary's engine is in both halves: `follow` moves it to another server."""
+    """The engine of the primary in both halves: `follow` moves it to another server."""
 
     decision: Decision
     """Why a unit of work uses this engine."""
@@ -46,7 +46,7 @@ class PrimaryRole(Role):
         connect_args: collections.abc.Mapping[str, typing.Any] | None,
         hooks: Hooks | None,
     ) -> None:
-        """Begin to be the primary's; called once `sync_engine` is there."""
+        """Complete the set-up of the primary's engine; called once `sync_engine` is set."""
         sync_engine = self.sync_engine
         self.decision = on_primary(Cause.WRITE, "")
         self.writes = writes
@@ -65,11 +65,11 @@ class PrimaryRole(Role):
     def follow(self, url: str, *, connect_args: collections.abc.Mapping[str, typing.Any] | None = None) -> None:
         """Connect to another server from now on, and end every connection to the former primary.
 
-        A transaction that has begun fails: nothing may be written to a server that is not the primary any more.
+        An open transaction fails: nothing may be written to a former primary.
 
         Args:
-            url: the server. Nothing in the URL of the former primary counts any more.
-            connect_args: arguments of the driver's `connect` besides; default: those that this engine has.
+            url: the server. The URL of the former primary is not used any more.
+            connect_args: further arguments of the driver's `connect`; default: those that this engine has.
 
         """
         if connect_args is not None:
@@ -102,23 +102,23 @@ class PrimaryRole(Role):
         return pool.in_use
 
     def wait_for_changes(self, seconds: float) -> None:
-        """Have checkouts wait for so long when the primary has just been lost: a monitor may find another one."""
+        """Let checkouts wait for some seconds after the primary was lost: a monitor may find another one."""
         self._fence.loss_timeout = seconds
 
     def declare_down(self, *, timeout: float, reason: str = "", is_silent: bool = False) -> None:
-        """Terminate every connection: the primary does not answer the monitor. Until `declare_up`, checkouts fail soon.
+        """Terminate every connection: the primary does not answer the monitor. Until `declare_up`, checkouts fail fast.
 
         Args:
-            timeout: seconds in which one new connection is tried.
+            timeout: timeout in seconds of the one connection attempt that is allowed.
             reason: why, for the errors of checkouts.
-            is_silent: whether it says nothing, and was waited for already; not that it refuses.
+            is_silent: whether it timed out, so that checkouts need not wait for it again; not that it refuses.
 
         """
         was_down = self._fence.is_down
         self._trial_timeout = timeout
         self._fence.declare_down(timeout=timeout, reason=reason, is_silent=is_silent)
         self.end_silent()
-        if not was_down:  # later ones are the attempts that are let through
+        if not was_down:  # later ones are the attempts that are allowed
             self._connections.opening.give_up()
 
     def declare_up(self) -> None:
@@ -146,7 +146,7 @@ class PrimaryRole(Role):
             self._end_all()
 
     def _connected(self, *_: object) -> None:
-        self._fence.declare_up()  # it answers, whatever the monitor knows
+        self._fence.declare_up()  # it accepts connections, whatever the monitor knows
 
     # The signature is the event's.
     def _redirect(
@@ -161,7 +161,7 @@ class PrimaryRole(Role):
             _, of_url = dialect.create_connect_args(self._moved_to)
             cparams.clear()
             cparams.update(of_url, **self._connect_args)
-            # `watch_driver` has added this to the arguments before, and its checks rely on it.
+            # `watch_driver` had added this to the arguments, and its checks rely on it.
             driver_of(self.sync_engine).make_reporting(cparams)
         if is_trial:
             cparams["timeout"] = self._trial_timeout  # as `Driver.connect_args` names it
@@ -211,9 +211,9 @@ class PrimaryEngine(PrimaryRole, AsyncEngine):
 
 
 def _leave_former_primary(context: ExceptionContext) -> None:
-    # A primary that became a standby keeps its connections open, and refuses writes on them. As a disconnect, this
-    # makes the pool connect again, to the primary of that moment. So does a connection whose end the driver has read
-    # and not noticed yet.
+    # A primary that became a standby keeps its connections open, and refuses writes on them. Treated as a disconnect,
+    # this makes the pool connect again, to the current primary. So does a closed connection that the driver does not
+    # report as closed yet.
     driver, error = driver_of(typing.cast(Engine, context.engine)), context.original_exception
     if driver.sqlstate(error) == REFUSED_WRITE or driver.is_lost(error):
         context.is_disconnect = True

@@ -27,7 +27,7 @@ class NotSent(Exception):  # noqa: N818  # a signal to the session, never seen o
 
 
 class StatementNotForReplica(NotSent):
-    """It needs something that a replica cannot give."""
+    """The statement needs the primary or a transaction."""
 
     def __init__(self, foreseen: Foreseen) -> None:
         super().__init__(foreseen)
@@ -36,15 +36,15 @@ class StatementNotForReplica(NotSent):
 
 
 class StatementStreams(Exception):  # noqa: N818  # a signal as well
-    """A session's statement was about to be sent in autocommit, and asks for a server-side cursor."""
+    """A session's statement asks for a server-side cursor, and its connection is in autocommit."""
 
 
 class ConnectionNotFresh(NotSent):
-    """The connection for it leads to a server that has not what the session has to read."""
+    """The connection leads to a server that is not fresh enough for the session."""
 
 
 class _Use(typing.NamedTuple):
-    """What a connection of a session is for."""
+    """How a session uses a connection."""
 
     autocommit: bool
     stands_alone: bool
@@ -53,7 +53,7 @@ class _Use(typing.NamedTuple):
 
 
 class SessionReads:
-    """The connections on which sessions read from one replica, and the check of what they are about to send there.
+    """The connections on which sessions read from one replica, and the check of their statements.
 
     Args:
         engine: the engine of the replica.
@@ -65,13 +65,13 @@ class SessionReads:
         self._isolation = isolation
         self.driver = driver_of(engine)
         # Not in an event: listeners to "before_cursor_execute" would see a statement that is not sent, listeners to
-        # "handle_error" the signal, and SQLAlchemy looks at every point of a statement for who listens to any event.
+        # "handle_error" the signal, and any listener makes SQLAlchemy check for all events of a statement.
         engine.dialect.execution_ctx_cls = _checking(engine.dialect.execution_ctx_cls, self._check_statement)
         event.listen(engine, "handle_error", self._judge_error)
         event.listen(engine, "handle_error", self._end_what_was_begun)
         event.listen(engine, "invalidate", self._judge_checkout)
-        # SQLAlchemy has no event in the place of a rollback, nor around the driver's `connect` alone; these are of the
-        # engine's own dialect.
+        # SQLAlchemy has no event around a rollback, nor around the driver's `connect` alone; the dialect belongs to
+        # this engine alone.
         self._do_rollback, self._connect_driver = engine.dialect.do_rollback, engine.dialect.connect
         dialect = typing.cast(typing.Any, engine.dialect)
         dialect.do_rollback, dialect.connect = self._roll_back, self._open
@@ -81,10 +81,10 @@ class SessionReads:
         """Return a connection for a session to read on.
 
         Args:
-            engine: that of the replica, with options of its own perhaps.
-            autocommit: whether it is one in autocommit.
+            engine: the engine of the replica, maybe with options.
+            autocommit: whether it is in autocommit.
             stands_alone: whether no statement of the session relies on the one before.
-            streams: whether it is for the rows that come one by one.
+            streams: whether it is for streamed rows.
 
         """
         try:
@@ -93,7 +93,7 @@ class SessionReads:
             blame_checkout(error, engine)
             raise
         try:
-            # The session joins a transaction that is under way, and leaves its end to us.
+            # The session joins an open transaction, and does not end it.
             connection.begin()
         except BaseException:
             connection.close()
@@ -102,20 +102,20 @@ class SessionReads:
         return connection
 
     def is_fresh(self, connection: Connection, read: FreshRead) -> bool:
-        """Return whether the server that a connection leads to is fresh enough; one that cannot say so is not."""
+        """Return whether the server of a connection is fresh enough; one that fails to answer is not."""
         question = about_server(frozenset(), briefly=True)
         opened = typing.cast(DBAPIConnection, connection.connection.dbapi_connection)
         unknown: tuple[type[Exception], ...] = (OSError, *self.driver.errors)
         try:
             row = ask(connection.dialect, opened, lambda driven: self.driver.fetch_row(driven, question))
-        except unknown:  # nothing is known of that server now, so the primary is to read
+        except unknown:  # the freshness of that server is unknown, so the primary serves the read
             connection.invalidate()
             return False
         return read.is_shown_by(row)
 
     @staticmethod
     def _check_statement(context: ExecutionContext, use: _Use) -> None:
-        """Check the text that is about to be sent."""
+        """Check a statement before it is sent."""
         foreseen = foresee(context.statement)
         if foreseen is not None and (use.stands_alone or foreseen.need is not Need.TRANSACTION):
             context.cursor.close()
@@ -125,13 +125,13 @@ class SessionReads:
             raise StatementStreams
 
     def _roll_back(self, connection: PoolProxiedConnection) -> None:
-        """Roll back; on a replica there is nothing to undo, so one that cannot has lost nothing but the connection."""
+        """Roll back; on a replica there is nothing to undo, so a failure costs only the connection."""
         if self.driver.has_nothing_to_roll_back(connection.driver_connection):
             return
         try:
             self._do_rollback(connection)
         except Exception as error:
-            # Of whatever kind, it would hide why a session rolls back. Core's users see it.
+            # The error would hide why a session rolls back. Core raises it.
             use: _Use | None = connection.info.get(OF_CHECKOUT)
             ours = None if use is None else use.connection()
             if ours is None or ours.closed or ours.invalidated:
@@ -146,16 +146,16 @@ class SessionReads:
             raise
 
     def _judge_checkout(self, connection: DBAPIConnection, record: object, error: BaseException | None) -> None:  # noqa: ARG002  # the event's signature
-        """Note what an error means that a listener to "checkout" has raised, which makes the pool give up a connection.
+        """Classify an error that a listener to "checkout" has raised, which makes the pool give up a connection.
 
-        An error of a statement has its note already.
+        An error of a statement is classified already.
         """
         if error is not None:
             is_gone = self.driver.is_lost(error) or self.driver.is_closed(self._driver_connection(connection))
             blame(error, Failure.LOST if is_gone else Failure.OWN)
 
     def _judge_error(self, context: ExceptionContext) -> None:
-        """Note on an error of the driver what it means, and give up a connection that is lost."""
+        """Classify an error of the driver, and give up a connection that is lost."""
         error, connection = context.original_exception, context.connection
         if connection is None:
             blame_checkout(error, typing.cast(Engine, context.engine))  # which SQLAlchemy wraps now
@@ -163,7 +163,7 @@ class SessionReads:
         if connection.closed or connection.invalidated:
             return
         if not isinstance(context.sqlalchemy_exception, DBAPIError):
-            # Only from a server-side cursor SQLAlchemy passes the driver's errors on as they are.
+            # SQLAlchemy does not wrap the driver's errors of a server-side cursor.
             is_fetching = getattr(getattr(context.execution_context, "cursor", None), "server_side", False)
             if not (is_fetching and isinstance(error, self.driver.errors)):
                 return
@@ -177,14 +177,14 @@ class SessionReads:
         """End a statement that the driver prepared and then could not execute, such as for an argument out of range.
 
         In autocommit nothing else does: the pooled connection would hold the lock of that statement until its next use,
-        and a change of the table would hold up the replay for as long.
+        and an ALTER TABLE would block the replay for as long.
         """
         if context.connection is None or context.is_disconnect or not self._is_autocommit(context.connection):
             return
         if not isinstance(context.sqlalchemy_exception, DBAPIError):
             return
         if self.driver.may_hold_a_statement(context.original_exception):
-            with contextlib.suppress(OSError, *self.driver.errors):  # a lost connection has ended it
+            with contextlib.suppress(OSError, *self.driver.errors):  # on a lost connection it has ended
                 pooled = context.connection.connection
                 ask(context.dialect, typing.cast(DBAPIConnection, pooled.dbapi_connection), self.driver.end_statement)
 
@@ -193,21 +193,21 @@ class SessionReads:
 
 
 def asks_to_stream(options: collections.abc.Mapping[str, typing.Any]) -> bool:
-    """Return whether the rows of a statement with these execution options are to come one by one."""
+    """Return whether a statement with these execution options streams its rows."""
     return bool(options.get("stream_results") or options.get("yield_per"))
 
 
 def _checking(
     base: type[ExecutionContext], check: collections.abc.Callable[[ExecutionContext, _Use], None]
 ) -> type[ExecutionContext]:
-    """Return the class of a dialect's execution contexts with a check before each execution for a session."""
+    """Return a dialect's execution context class with a check before each execution for a session."""
 
     def pre_exec(context: ExecutionContext) -> None:
         try:
             use: _Use | None = context.root_connection.info.get(OF_CHECKOUT)
-        except NotImplementedError:  # the one on which SQLAlchemy learns the version, before a pool has it
+        except NotImplementedError:  # SQLAlchemy's first connection, which is not in a pool yet
             use = None
-        if use is not None:  # Core on the replica's engine is used knowingly
+        if use is not None:  # Core on the replica's engine is not checked
             check(context, use)
         base.pre_exec(context)
 

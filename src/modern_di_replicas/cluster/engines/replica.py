@@ -29,26 +29,26 @@ from modern_di_replicas.settings import ReplicationSettings
 
 
 class ReplicaRole(Role):
-    """What the engine of all replicas is in both halves.
+    """The engine of all replicas in both halves.
 
-    Each checkout comes from a replica that serves, and from the primary when there is none. `choose()` gives the
-    engine of one replica, a `OneReplicaEngine`, so that a unit of work stays where it began.
+    Each checkout comes from a serving replica, or from the primary when there is none. `choose()` returns the engine of
+    one replica, a `OneReplicaEngine`, so that a unit of work stays on one server.
     """
 
     settings: ReplicationSettings
     policy: EscalationPolicy
     """What happens when a unit of work leaves its replica."""
     topology: Topology
-    """The servers, and what is known of them."""
+    """The servers and their state."""
     options: dict[str, typing.Any]
-    """The execution options given to it; they go along when a unit of work moves to the primary."""
+    """The execution options given to it, which a unit of work keeps when it moves to the primary."""
     one_with_options: OneWithOptions
-    """Returns the engine of one replica with these options: the same each time, for its listeners."""
+    """Returns the engine of one replica with these options: the same object each time, so that listeners stay."""
     catch_up_engine: typing.ClassVar[typing.Any] = CatchUpEngine
     """The class of this half."""
 
     def _serve(self, *, settings: ReplicationSettings, policy: EscalationPolicy, topology: Topology) -> None:
-        """Begin to be the replicas'; called once `sync_engine` is there."""
+        """Complete the set-up of the replicas' engine; called once `sync_engine` is set."""
         self.settings = settings
         self.policy = policy
         self.topology = topology
@@ -57,7 +57,7 @@ class ReplicaRole(Role):
 
     @property
     def label(self) -> str:
-        """The name of the replica, or what stands for all."""
+        """The name of the replica, or a label for all."""
         return self.sync_engine.logging_name or "replicas"
 
     @property
@@ -115,7 +115,7 @@ class ReplicaRole(Role):
         return chosen.execution_options(**self.options)
 
     def _choose_in_rollout(self, intent: Intent, rollout: Rollout) -> AnyEngine:
-        """Choose where replicas are not rolled out to all reads."""
+        """Choose while replicas are not rolled out to all reads."""
         self.topology.check_group(intent.group)
         kept = rollout.kept_on_primary(intent.affinity)
         if kept is not None:
@@ -178,13 +178,13 @@ class ReplicaRole(Role):
         )
 
     async def another(self, intent: Intent, *, without: frozenset[str], has_read: bool) -> typing.Any:  # noqa: ANN401
-        """Return the engine of another replica for a read that this one has failed; None when there is none.
+        """Return the engine of another replica for a read that failed on this one; None when there is none.
 
         Args:
             intent: what the read declared.
-            without: the names of replicas that have failed it.
-            has_read: whether its unit of work has read from this replica: then the other one has to be as far, as far
-                as the monitor knows.
+            without: the names of replicas on which it failed.
+            has_read: whether its unit of work has read from this replica: then the other one has to be at least as far,
+                to the monitor's knowledge.
 
         """
         topology, level = self.topology, intent.consistency or self.settings.consistency
@@ -203,7 +203,7 @@ class ReplicaRole(Role):
         return server.engine.execution_options(**self.options) if self.options else server.engine
 
     async def following(self, intent: Intent, token: ConsistencyToken | None) -> FreshRead | None:
-        """Return what this replica has to show, once it has reached a token; None when it has not in time.
+        """Wait until this replica has reached a token, and return the read; None when it has not in time.
 
         Args:
             intent: what the read declared.
@@ -213,7 +213,7 @@ class ReplicaRole(Role):
         topology = self.topology
         others = frozenset(server.name for server in topology.servers if server.name != self.label)
         read = self._fresh_read(intent, SESSION, token, without=others)
-        # Of a name that leads to several servers, each connection is asked.
+        # A name may lead to several servers, so each connection is asked.
         if topology.leads_to_several(self.label) or read.choose_server() is not None:
             return read
         return None if await catch_up(read, first=self.label) is None else read
@@ -237,9 +237,9 @@ class ReplicaRole(Role):
         return chosen
 
     def _take_options(self, options: dict[str, typing.Any], of: "ReplicaRole") -> None:
-        """Stand for the same replicas as another engine, with more execution options."""
+        """Copy another engine of the same replicas, with more execution options."""
         self.options = {**of.options, **options}
-        # For threads too: two that ask for the first time at once may get two engines, which listeners reach alike.
+        # Two threads that ask for the first time at once may get two engines; listeners reach both.
         self.one_with_options = functools.cache(lambda one: of.one_with_options(one).execution_options(**options))
         forward_listeners_of_options(
             self.sync_engine,
@@ -259,7 +259,7 @@ class ReplicaEngine(ReplicaRole, AsyncEngine):
         sync_engine: its pool hands out the connections of the replicas' pools.
         settings: the servers and how to use them.
         policy: what happens when a unit of work leaves its replica.
-        topology: the servers, and what is known of them.
+        topology: the servers and their state.
 
     """
 
@@ -269,7 +269,7 @@ class ReplicaEngine(ReplicaRole, AsyncEngine):
         super().__init__(sync_engine)
         self._serve(settings=settings, policy=policy, topology=topology)
 
-    if typing.TYPE_CHECKING:  # what is an engine of either half there is one of this half here
+    if typing.TYPE_CHECKING:  # engines of either half there, of this half here
 
         @property
         def engines(self) -> collections.abc.Mapping[str, AsyncEngine]: ...

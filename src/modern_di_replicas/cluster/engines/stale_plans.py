@@ -1,8 +1,8 @@
-"""Running a statement again whose plan a change of the schema has made invalid.
+"""Run a statement again when a schema change has invalidated its plan.
 
-After an `ALTER TABLE`, a statement that was prepared before fails once on each server: the driver and SQLAlchemy learn
-of it by the error, and prepare it anew the next time; psycopg does so after a rollback only, which autocommit has none
-of. Here that next time is now, where nothing is lost by it.
+After an `ALTER TABLE`, a statement that was prepared before fails once on each server: the error makes the driver and
+SQLAlchemy prepare it anew the next time; psycopg does so only after a rollback, which autocommit does not have. Here it
+is run again at once, where that is safe.
 """
 
 import typing
@@ -14,15 +14,15 @@ from modern_di_replicas.drivers.known import driver_of
 
 
 def run_again_when_stale(engine: Engine, *, in_transactions: bool) -> None:
-    """Have statements run again whose plan is stale, where they stand alone or begin a transaction.
+    """Run statements with a stale plan again, in autocommit or at the start of a transaction.
 
-    SQLAlchemy has no event around the execution of a statement; this stands around `Dialect.do_execute` of the engine's
-    own dialect.
+    SQLAlchemy has no event around the execution of a statement; this wraps `Dialect.do_execute` of the engine's own
+    dialect.
 
     Args:
-        engine: of one server.
-        in_transactions: whether the first statement of a transaction is run again as well, after a rollback of what has
-            done nothing. That has to be asked before each statement, and costs a little.
+        engine: the engine of one server.
+        in_transactions: whether the first statement of a transaction is run again as well, after a rollback that undoes
+            nothing. This checks the transaction's state before each statement, which costs a little.
 
     """
     dialect: typing.Any = engine.dialect
@@ -41,7 +41,7 @@ def run_again_when_stale(engine: Engine, *, in_transactions: bool) -> None:
             elif driver.is_in_transaction(pooled.driver_connection):
                 raise
             driver.forget_plans(pooled.dbapi_connection)
-            context.handle_dbapi_exception(error)  # by this SQLAlchemy learns of it
+            context.handle_dbapi_exception(error)  # this invalidates SQLAlchemy's cache
             context.pre_exec()
             do_execute(cursor, statement, parameters, context)
 

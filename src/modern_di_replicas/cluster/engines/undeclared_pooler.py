@@ -1,4 +1,4 @@
-"""Noticing a transaction pooler that the settings do not know of."""
+"""Detect a transaction pooler that is not declared in the settings."""
 
 import logging
 import typing
@@ -15,11 +15,11 @@ _MIXED_UP: typing.Final = frozenset({"26000", "42P05"})
 
 
 def warn_of_undeclared_pooler(engine: Engine, label: str) -> None:
-    """Log one warning when a prepared statement was not found where it was prepared, or was found where it was not.
+    """Log one warning when a prepared statement is missing on its connection, or exists on another one.
 
     Args:
-        engine: of one server.
-        label: how the server is called.
+        engine: the engine of one server.
+        label: the name of the server.
 
     """
     driver, has_warned = driver_of(engine), False
