@@ -1,4 +1,4 @@
-"""Reads that ask for more than any replica may have; where none is known to have it, they ask once more, and wait."""
+"""Reads for which not every replica is fresh enough: ask the replicas again, and wait for them to catch up."""
 
 import asyncio
 import collections.abc
@@ -14,16 +14,16 @@ from modern_di_replicas.routing.positions import Freshness
 
 
 PAUSE: typing.Final = 0.001
-"""Seconds between two questions to a server that is not there yet, at the least."""
+"""The shortest pause in seconds between two queries to a server that has not caught up."""
 
 PAUSES: typing.Final = 20
-"""A pause is as long as all the time waited before it, divided by this: a long wait asks less and less often."""
+"""A pause is the time waited so far divided by this: a long wait asks less and less often."""
 
 HEAD_START: typing.Final = 0.005
-"""Seconds that the replica which was chosen has for its answer, at the most, before the others are asked as well."""
+"""Timeout in seconds for the answer of the chosen replica, before the others are asked as well."""
 
 FIRST_ANSWER: typing.Final = 0.2
-"""Seconds the servers have for their first answer, at the most, however short the wait after it is."""
+"""Timeout in seconds for the first answer of the servers, however short the wait after it is."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -32,7 +32,7 @@ class FreshRead:
 
     topology: Topology
     freshness: Freshness
-    """What it has to include."""
+    """The token that it has to include."""
     group: str | None
     """The group the replica has to belong to."""
     affinity: str | None
@@ -40,17 +40,17 @@ class FreshRead:
     wait: float
     """How many seconds it goes on asking when the first answers are not enough."""
     has_time: bool = False
-    """Whether it rather waits for a replica than use the primary, also where none serves at the moment."""
+    """Whether it waits for a replica instead of using the primary, even if none serves at the moment."""
     endpoint: str = ""
     """The handler it is for, as `module.name`."""
     at_least: float = 0.0
-    """How far a replica has to be in any case, in bytes of WAL."""
+    """The minimum position of a replica, in bytes of WAL."""
     without: frozenset[str] = frozenset()
-    """The names of replicas that have failed it already."""
+    """The names of replicas on which it has failed."""
 
     @property
     def required(self) -> float | None:
-        """How far a replica has to be, as far as is known now; None when that is not known."""
+        """The position that a replica must have reached; None while it is not known."""
         lsn = self.topology.positions.required(self.freshness, now=time.monotonic())
         return None if lsn is None else max(lsn, self.at_least)
 
@@ -61,8 +61,7 @@ class FreshRead:
         if lsn is None:
             return None
         server = self.topology.choose_server(self.group, affinity=self.affinity, lsn=lsn, without=self.without)
-        # Otherwise a promotion was noted meanwhile, in another thread: a position of before may be compared with one
-        # of after it.
+        # Otherwise another thread has recorded a promotion meanwhile: positions of different timelines may be compared.
         return server if positions.epoch == epoch and not epoch % 2 else None
 
     def is_shown_by(self, row: Row) -> bool:
@@ -76,8 +75,8 @@ async def catch_up(read: FreshRead, *, first: str) -> Server | None:
 
     Args:
         read: what it has to be fresh enough for.
-        first: the name of the replica that is asked before the others, because it usually has caught up by then: to
-            ask all of them every time would cost more than the read does.
+        first: the name of the replica that is asked first. It usually has caught up by then, and asking all replicas
+            each time would cost more than the read.
 
     """
     topology = read.topology
@@ -91,8 +90,8 @@ async def catch_up(read: FreshRead, *, first: str) -> Server | None:
     while (watcher := topology.watcher) is not None and (left := deadline - time.monotonic()) > 0:
         asked = [server.name for server in topology.serving(read.group)]
         if read.required is None or (read.has_time and not asked):
-            # Only the primary knows: what it had written a moment ago, or that another is the primary by now.
-            # And of a replica that is too far behind, only its answer tells when it no longer is.
+            # Only the primary knows its latest position, or that another server is the primary now. And only the answer
+            # of a replica that was too far behind shows that it no longer is.
             asked = [server.name for server in topology.servers if not server.health.is_down]
         answered = await _answers(watcher, asked, seconds=left, return_when=asyncio.FIRST_COMPLETED)
         if (server := read.choose_server()) is not None:
@@ -104,16 +103,16 @@ async def catch_up(read: FreshRead, *, first: str) -> Server | None:
 
 
 async def is_written(topology: Topology, token: ConsistencyToken, *, wait: float) -> bool:
-    """Return whether the primary has written what a token of unknown origin says.
+    """Return whether the primary has reached a token of unknown origin.
 
-    The replicas are asked first: what they have received, the primary has written. It is asked itself only when they
-    do not know, and once in a probe interval; calls in between wait for the next answer. While it does not answer, the
-    token is accepted.
+    The replicas are asked first: the primary has written all that they have received. The primary is asked only if that
+    is not enough, and once in a probe interval; calls in between wait for the next answer. While it does not answer,
+    the token is accepted.
 
     Args:
         topology: the servers.
         token: a token that a client has sent.
-        wait: how many seconds the replicas have to answer.
+        wait: timeout in seconds for the replicas' answers.
 
     """
     watcher = topology.watcher
@@ -121,7 +120,7 @@ async def is_written(topology: Topology, token: ConsistencyToken, *, wait: float
         return True
     arrived = time.monotonic()
     if token.timeline > topology.positions.timeline:
-        # A promotion, or a forged token: that is worth waiting as long as a server has to answer.
+        # A promotion, or a forged token: wait for as long as a server may take to answer.
         wait = max(wait, watcher.timeout)
     await _answers(
         watcher, (server.name for server in topology.servers if server.name != topology.leader), seconds=wait
@@ -129,7 +128,7 @@ async def is_written(topology: Topology, token: ConsistencyToken, *, wait: float
     while not topology.has_written(token):
         if topology.leader is None or not await watcher.primary_answers():
             return True
-        if (topology.positions.answered_at or 0.0) >= arrived:  # else it was asked before the token was there
+        if (topology.positions.answered_at or 0.0) >= arrived:  # otherwise it was asked before the token arrived
             return topology.has_written(token)
     return True
 
@@ -137,6 +136,6 @@ async def is_written(topology: Topology, token: ConsistencyToken, *, wait: float
 async def _answers(
     watcher: Watcher, names: collections.abc.Iterable[str], *, seconds: float, return_when: str = asyncio.ALL_COMPLETED
 ) -> bool:
-    """Ask some servers where they are; return whether an answer came in time. Those that are late are not given up."""
+    """Ask servers for their positions; return whether an answer came in time. Late answers are still awaited."""
     looks = [asyncio.ensure_future(watcher.probe_now(name)) for name in names]
     return bool(looks and (await asyncio.wait(looks, timeout=seconds, return_when=return_when))[0])

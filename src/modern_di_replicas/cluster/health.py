@@ -1,4 +1,4 @@
-"""Whether a server is up: what sessions have met there, and what the monitor has."""
+"""Whether a server is up, from the failures of sessions and the probes of the monitor."""
 
 import collections.abc
 import threading
@@ -22,12 +22,12 @@ SUCCESSES_NEEDED: typing.Final = 2
 class Health:
     """The health of one server.
 
-    Passive checks: a failure that a session meets ejects the server for a while, longer each time. Active checks: a
-    probe that fails declares it down, and two that succeed bring it back, whatever sessions have met.
+    Passive checks: a failure in a session ejects the server for a while, longer each time. Active checks: a probe that
+    fails declares it down, and two that succeed bring it back, whatever sessions report.
 
     Args:
         connections: the open connections to the server.
-        clock: seconds that only grow.
+        clock: a monotonic clock, in seconds.
         server: the name of the server.
         hooks: receive an event when it is ejected, and when it is back.
 
@@ -48,22 +48,22 @@ class Health:
         self.forget()
 
     def forget(self) -> None:
-        """Forget what is known: nothing yet, or in a forked process, what its parent knew."""
+        """Reset the state, at first and in a forked process."""
         self._is_watched = False
-        # In a synchronous application sessions fail in many threads at once; hooks may ask for the health they change.
+        # In a synchronous application sessions fail in many threads at once; hooks may call this object again.
         self._lock = threading.RLock()
         self._ejection = 0.0
         self._ejected_until = 0.0
         self._declared_down = False
         self._successes = SUCCESSES_NEEDED
         self._is_ejected = False
-        """What the last event said."""
+        """Whether the last event was an ejection."""
 
     def check(self) -> None:
         """Check that probes have not declared the server down, so that waiting checkouts fail at once.
 
         Raises:
-            ConnectionRefusedError: they have.
+            ConnectionRefusedError: the server is down.
 
         """
         if self._declared_down:
@@ -100,7 +100,7 @@ class Health:
         """Eject the server, which a session could not reach; return whether that is new.
 
         Args:
-            error: what the session met. A timeout is ignored while the monitor gets answers: this process may be
+            error: the error of the session. A timeout is ignored while the monitor gets answers: this process may be
                 overloaded, and the event loop late.
 
         """
@@ -119,9 +119,9 @@ class Health:
         return True
 
     def declare_down(self) -> None:
-        """Use the server no more until probes succeed, and terminate its connections.
+        """Stop using the server until probes succeed, and terminate its connections.
 
-        A statement that waits for a frozen host fails now, and is run again on the primary.
+        A statement that waits for a frozen host fails at once, and is run again on the primary.
         """
         with self._lock:
             self._successes = 0
@@ -134,7 +134,7 @@ class Health:
         self._connections.end_silent()
 
     def probe_succeeded(self) -> None:
-        """Count a probe that was answered; enough of them in a row bring the server back."""
+        """Count a successful probe; enough of them in a row bring the server back."""
         with self._lock:
             self._successes += 1
             if self._successes >= SUCCESSES_NEEDED:
@@ -143,7 +143,7 @@ class Health:
                 self._note_return()
 
     def stop_watching(self) -> None:
-        """Forget what probes have seen: without probes, nothing would bring the server back."""
+        """Forget the results of probes: without probes, nothing would bring the server back."""
         self._is_watched = False
         if self._declared_down:
             self._declared_down = False
@@ -151,7 +151,7 @@ class Health:
 
 
 def _chain(error: BaseException | None) -> collections.abc.Iterator[BaseException]:
-    """Give an error, and those it was raised from."""
+    """Yield an error, and those it was raised from."""
     while error is not None:
         yield error
         error = error.__cause__

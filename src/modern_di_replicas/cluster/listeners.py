@@ -1,9 +1,9 @@
-"""Listeners that are put on the engine of all replicas, and registered with the engine of each.
+"""Forward listeners of the engine of all replicas to the engine of each replica.
 
-SQLAlchemy has no public way to learn that a listener is added. `dispatch._listen` and `with_dispatch_target` are what
-its own events of classes and of recreated pools are made of: one key, in several collections, so that `event.remove`
-finds all of them. `OptionEngine` joins two collections instead (`dispatch._join`), which runs listeners of the class
-`Engine` twice where both sides are ordinary engines, and costs time at each event.
+SQLAlchemy has no public event for an added listener. `dispatch._listen` and `with_dispatch_target` implement its own
+events of classes and of recreated pools: one key, in several collections, so that `event.remove` finds all of them.
+`OptionEngine` joins two collections instead (`dispatch._join`), which runs listeners of the class `Engine` twice where
+both sides are ordinary engines, and costs time at each event.
 """
 
 import collections.abc
@@ -18,7 +18,7 @@ _RECEIVERS: typing.Final = "modern_di_replicas_receivers"
 
 
 def on_listen(target: typing.Any, call: collections.abc.Callable[[typing.Any, dict[str, typing.Any]], None]) -> None:  # noqa: ANN401  # an engine, a dialect or a pool
-    """Call a function with each listener that is put on a target from now on: its key, and its options."""
+    """Call a function for each listener that is added to a target from now on, with its key and its options."""
     dispatch = target.dispatch
     add = dispatch._listen  # noqa: SLF001  # see above
 
@@ -30,11 +30,11 @@ def on_listen(target: typing.Any, call: collections.abc.Callable[[typing.Any, di
 
 
 def forward_listeners(engine: Engine, receivers: Receivers) -> None:
-    """Register the listeners that are put on an engine from now on with other engines as well.
+    """Register each listener that is added to an engine from now on with other engines as well.
 
     Args:
-        engine: the one that is listened to: its events, those of its dialect, and those of its pool.
-        receivers: the others.
+        engine: the engine; the events of its dialect and its pool are included.
+        receivers: returns the other engines.
 
     """
     forward_listeners_of_options(engine, receivers)
@@ -45,9 +45,9 @@ def forward_listeners(engine: Engine, receivers: Receivers) -> None:
 
 
 def forward_listeners_of_options(engine: Engine, receivers: Receivers) -> None:
-    """Do the same for what `execution_options()` of an engine returned, which has the dialect and the pool of that one.
+    """Do the same for an engine that `execution_options()` returned, which shares the dialect and the pool.
 
-    Its listeners pass through the collections of that engine, so nothing else has to be called.
+    Its listeners are added to the collections of the original engine, so nothing else has to be called.
     """
     setattr(engine, _RECEIVERS, receivers)
 

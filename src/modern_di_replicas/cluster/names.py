@@ -1,8 +1,8 @@
-"""Looks up the names of servers before the driver does, so that a slow name does not delay others.
+"""Resolve the names of servers before the driver does, so that a slow name does not delay others.
 
-The event loop looks names up in its executor, which has few threads: each connect to a name that hangs leaves one
-there, and soon no connection can be made. So a name is looked up here first, in a thread of its own, once at a time.
-The driver gets the name all the same, and looks up what has just been found: TLS checks the certificate against it.
+The event loop resolves names in its executor, which has few threads: each attempt with a name that hangs occupies one,
+and soon no connection can be made. So a name is resolved here first, in its own thread, once at a time. The driver
+still gets the name, because TLS checks the certificate against it, and resolves it again.
 """
 
 import asyncio
@@ -33,28 +33,28 @@ class _LookUp:
 
 
 class Names:
-    """The look-ups of one process."""
+    """The name resolution of one process."""
 
     def __init__(self) -> None:
         self.forget()
-        # A forked process has no thread that looks up, and the lock may have been held by one.
+        # A forked process does not have the parent's threads, and one of them may have held the lock.
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
-        """Forget what is known."""
+        """Clear the state."""
         self._lock = threading.Lock()
         self._known: dict[str, _LookUp] = {}
 
     async def find(self, hosts: object, *, timeout: float) -> None:  # noqa: ASYNC109  # of all hosts together
-        """Wait until the names of a server are found, if it has any.
+        """Wait until the names of a server are resolved, if it has any.
 
         Args:
             hosts: a host, several with commas between them, or a list of them; None for the driver's default.
             timeout: seconds.
 
         Raises:
-            TimeoutError: a name is not found in time.
+            TimeoutError: a name is not resolved in time.
             OSError: a name does not exist.
 
         """
@@ -77,7 +77,7 @@ class Names:
             known.waiting.append((loop, found))
             if not known.is_running:
                 known.is_running, known.began = True, now
-                # A daemon, because nothing can end a look-up: the program must be able to end before it does.
+                # A daemon, because a look-up cannot be cancelled, and must not delay the end of the program.
                 threading.Thread(target=self._look_up, args=(host, known), name=f"look-up {host}", daemon=True).start()
         done, _ = await asyncio.wait({found}, timeout=timeout)
         if not done:
@@ -104,7 +104,7 @@ def _settle(found: asyncio.Future[None], failure: OSError | None) -> None:
         found.set_result(None)
     else:
         found.set_exception(type(failure)(*failure.args))
-        found.exception()  # who waited may have given up
+        found.exception()  # the caller may have given up
 
 
 def _too_slow(host: str) -> TimeoutError:
@@ -112,7 +112,7 @@ def _too_slow(host: str) -> TimeoutError:
 
 
 def is_name(host: str) -> bool:
-    """Return whether a host has to be looked up."""
+    """Return whether a host is a name that has to be resolved."""
     if not host or host.startswith(("/", "@")):
         return False
     try:
@@ -123,4 +123,4 @@ def is_name(host: str) -> bool:
 
 
 names: typing.Final = Names()
-"""Those of this process."""
+"""The name resolution of this process."""

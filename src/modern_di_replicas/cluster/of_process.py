@@ -1,4 +1,4 @@
-"""What cannot be sent to another process, such as a spawned one or a worker of a process pool."""
+"""Objects that cannot be pickled for another process, such as a spawned one or a worker of a process pool."""
 
 import typing
 
@@ -6,7 +6,7 @@ from modern_di_replicas.errors import NotPicklableError
 
 
 class OfProcess:
-    """Something with connections or locks of its process. Pickling it would fail at a part that its users never saw."""
+    """An object with connections or locks of its process; pickling it would fail at an internal part."""
 
     __slots__ = ()
 

@@ -1,7 +1,7 @@
-"""What a server is asked of itself, as far as the account may ask and the server can answer.
+"""The queries for the state of a server, limited to the functions that the account may use.
 
-On managed servers some functions may not be executed, or raise. Whatever is missing is replaced by the next best thing,
-and in the end by a constant that is the same on every server.
+On managed servers some functions may not be executed, or raise. A missing function is replaced by the next best one,
+and finally by a constant that is the same on every server.
 """
 
 import collections.abc
@@ -23,7 +23,7 @@ class Source:
     probe: str
     """An expression that uses it, on a primary as on a standby."""
     cost: str
-    """What is lost without it."""
+    """The consequence of its absence, for the log."""
 
     def grant(self, role: str) -> str:
         """Return the statement that lets an account use it."""
@@ -77,7 +77,7 @@ SOURCES: typing.Final = {
         Source(
             name="pg_walfile_name",
             arguments="pg_lsn",
-            # Of a constant it would be computed before anybody knows that it is a standby.
+            # With a constant the planner would compute it before it is known whether the server is a standby.
             probe=_ON_PRIMARY.format(
                 "pg_catalog.pg_walfile_name(('0/100000' || pg_catalog.pg_backend_pid() % 10)::pg_catalog.pg_lsn)"
             ),
@@ -105,7 +105,7 @@ SOURCES: typing.Final = {
         ),
     )
 }
-"""Everything besides `pg_is_in_recovery` that is asked for."""
+"""All sources besides `pg_is_in_recovery`."""
 
 Missing = collections.abc.Set[str]
 """The names of sources that cannot be used."""
@@ -139,31 +139,31 @@ def timeline_of_primary(missing: Missing) -> str:
 
 
 def system(missing: Missing) -> str:
-    """Return the expression for the identity of the PostgreSQL cluster; 0 where it is not told."""
+    """Return the expression for the identity of the PostgreSQL cluster; 0 if it is unavailable."""
     return _first(missing, ("pg_control_system", SOURCES["pg_control_system"].probe), (None, "0::bigint"))
 
 
 def flushed(missing: Missing) -> str:
-    """Return the expression for what a primary has flushed; 0 where it is not told."""
+    """Return the expression for the flush position of a primary; 0 if it is unavailable."""
     return _of_primary(missing, "pg_current_wal_flush_lsn", "pg_current_wal_lsn", "pg_current_wal_insert_lsn")
 
 
 def inserted(missing: Missing) -> str:
-    """Return the expression for what a primary has inserted into its WAL; 0 where it is not told."""
+    """Return the expression for the insert position of a primary; 0 if it is unavailable."""
     return _of_primary(missing, "pg_current_wal_insert_lsn", "pg_current_wal_lsn", "pg_current_wal_flush_lsn")
 
 
 @functools.lru_cache
 def about_server(missing: frozenset[str], *, briefly: bool) -> str:
-    """Return the question of the monitor.
+    """Return the query of the monitor.
 
-    The timeline of a primary is in the name of its WAL files: pg_control_checkpoint() tells it only at the next
-    checkpoint after a promotion. Of a standby the receiver knows it at once, but tells only servers of pg_monitor; for
-    others, and without a receiver, it is what the control file has, which may be minutes late.
+    The timeline of a primary is in the name of its WAL files: after a promotion, pg_control_checkpoint() returns the
+    new one only from the next checkpoint on. On a standby the receiver has it at once, but shows it only to members of
+    pg_monitor; for others, and without a receiver, it is read from the control file, which may be minutes late.
 
     Args:
-        missing: what cannot be used.
-        briefly: leave out what a connection never changes: to find that out takes the server longer than the rest.
+        missing: the sources that cannot be used.
+        briefly: leave out the facts that never change on a connection: they take longer than the rest.
 
     """
     replayed = _first(
@@ -207,23 +207,23 @@ FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery) AS server
 
 
 def about_source(source: Source) -> str:
-    """Return a question that fails where a source cannot be used."""
+    """Return a query that fails where a source cannot be used."""
     return f"SELECT {source.probe} AS answer"  # a constant in a constant
 
 
 Fetch = collections.abc.Callable[[str], collections.abc.Awaitable[Row]]
 
 _OF_CONNECTIONS: typing.Final = ("08", "25P02", "28", "3D", "53", "57")
-"""SQLSTATEs that are about the connection, the transaction or the server as a whole, not about a function."""
+"""SQLSTATEs of the connection, the transaction or the server as a whole, not of a function."""
 
 
 async def find_missing(driver: Driver, fetch: Fetch, error: Exception) -> tuple[frozenset[str], str]:
-    """Return which sources a server cannot be asked for, after a question has failed, and by which account.
+    """Return the sources that a server does not offer, and the account, after a query has failed.
 
     Args:
         driver: the driver.
-        fetch: returns the one row that answers a question, on the same connection.
-        error: how the question failed.
+        fetch: returns the row of a query, on the same connection.
+        error: the error of the query.
 
     """
     missing: set[str] = set()

@@ -13,7 +13,7 @@ from modern_di_replicas.servers import Replica
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Server:
-    """One server as a replica: its engine, and what is declared of it."""
+    """One server as a replica: its engine, and its declaration."""
 
     name: str
     declared: Replica
@@ -24,7 +24,7 @@ class Server:
     groups: collections.abc.Set[str]
     max_lag: float | None
     capacity: int
-    """How many connections its pool gives at most."""
+    """The limit of its pool."""
     is_declared_primary: bool = False
     """Whether it is the server that was declared as the primary: it serves reads once it is a standby."""
 
@@ -44,7 +44,7 @@ class Server:
 
     @property
     def in_use(self) -> int:
-        """How many of its connections are in use or waited for: what a balancer compares."""
+        """How many of its connections are in use or waited for; balancers compare it."""
         pool: ReplaceableQueuePool = self.engine.sync_engine.pool
         return pool.in_use + pool.waiting
 

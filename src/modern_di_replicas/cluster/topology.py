@@ -26,7 +26,7 @@ from modern_di_replicas.servers import DEFAULT_GROUP
 
 
 _FALLBACK: typing.Final = frozenset({Cause.NO_REPLICA_SERVES, Cause.NOT_FRESH, Cause.REPLICA_FAILED})
-"""Why a read uses the primary that a replica should have served."""
+"""Why a read uses the primary instead of a replica."""
 
 
 class Watcher(typing.Protocol):
@@ -34,7 +34,7 @@ class Watcher(typing.Protocol):
 
     @property
     def timeout(self) -> float:
-        """How many seconds a server has to answer."""
+        """Timeout in seconds for a server's answer."""
 
     def probe_now(self, name: str) -> collections.abc.Awaitable[object]:
         """Ask one server for its position now; concurrent callers share the answer."""
@@ -44,16 +44,16 @@ class Watcher(typing.Protocol):
 
 
 class Topology:
-    """The replicas of one application, with the primary behind them; `add` adds each server.
+    """The replicas and the primary of one application; `add` adds each server.
 
     Args:
-        primary: the engine that does what the replicas cannot do.
-        balancer: chooses among several good servers.
+        primary: the engine of the primary.
+        balancer: chooses one of several eligible servers.
         primary_reads: whether the primary serves the reads that no replica can.
-        writes: what this process itself has written.
+        writes: records the writes of this process.
         rollout: which reads may use a replica; None for all.
         hooks: receive the events; None where there are none.
-        primary_capacity: how many connections the pool of the primary gives at most.
+        primary_capacity: the limit of the primary's pool.
         fallback: limits the reads that use the primary because no replica can serve them; None for no limit.
 
     """
@@ -74,9 +74,9 @@ class Topology:
         """Every server that can be a replica."""
         self.primary = primary
         self.snapshot: Snapshot | None = None
-        """What the monitor knows; None while no monitor runs."""
+        """The latest snapshot of the monitor; None while none runs."""
         self.positions = Positions()
-        """How far the servers are known to be."""
+        """The known positions of the servers."""
         self.watcher: Watcher | None = None
         """The monitor; None while none runs."""
         self.resume: collections.abc.Callable[[], None] | None = None
@@ -102,7 +102,7 @@ class Topology:
                 self._declared[group] = (*self._declared.get(group, ()), server)
 
     def publish(self, snapshot: Snapshot | None) -> None:
-        """Take over what the monitor knows; None when it ends, and passive knowledge has to do."""
+        """Publish a snapshot of the monitor; None when it ends, and only sessions report failures."""
         self.snapshot = snapshot
         if snapshot is None:
             self.positions, self._serving = Positions(), self._declared
@@ -113,7 +113,7 @@ class Topology:
             self._announce(self.hooks, snapshot)
 
     def forget_process(self) -> None:
-        """Forget what the monitor of the process knows that this one was forked from; the hooks are not told."""
+        """Reset the state in a forked process; hooks receive no event."""
         self.watcher = self.snapshot = None
         self.positions, self._serving, self._last_primary = Positions(), self._declared, LastPrimary()
         for server in self.servers:
@@ -159,8 +159,8 @@ class Topology:
         Args:
             group: the group the replica has to belong to.
             affinity: the same key gets the same replica, as long as that one serves.
-            lsn: how far the replica has to be.
-            without: names of replicas that have failed it already.
+            lsn: the position that the replica must have reached.
+            without: names of replicas on which it has failed.
 
         """
         servers = self.serving(group)
@@ -174,7 +174,7 @@ class Topology:
         choose = self._balancer.choose if affinity is None else functools.partial(with_affinity, affinity)
         chosen = choose(servers)
         if not chosen.has_room:
-            # A full pool is passed over while another has room.
+            # A full pool is skipped while another has room.
             chosen = choose([server for server in servers if server.has_room] or servers)
         return chosen
 
@@ -191,11 +191,11 @@ class Topology:
         return self._declared.get(group or DEFAULT_GROUP, ())
 
     def furthest(self, name: str) -> float:
-        """Return how far a server was ever known to be on this timeline; 0 where nothing is known."""
+        """Return the furthest known position of a server on this timeline; 0 if unknown."""
         return self.positions.furthest.get(name, 0)
 
     def leads_to_several(self, name: str) -> bool:
-        """Return whether there are several servers behind a name, so that each connection may lead to another one."""
+        """Return whether a name leads to several servers, so that each connection may reach another one."""
         return name in self.positions.several
 
     @property
@@ -205,7 +205,7 @@ class Topology:
 
     @property
     def has_lost_primary(self) -> bool:
-        """Whether a monitor runs, and knows no primary."""
+        """Whether a monitor runs and knows no primary."""
         return self.snapshot is not None and self.snapshot.primary is None
 
     @property
@@ -214,20 +214,20 @@ class Topology:
         return None if self._writes is None else self._writes.latest
 
     def forget_writes(self) -> None:
-        """Forget what was written: another cluster, or a restored backup, has taken the place of this one."""
+        """Forget the positions of writes: another cluster, or a restored backup, has replaced this one."""
         self.positions.forget()
         if self._writes is not None:
             self._writes.latest = None
 
     def has_written(self, token: ConsistencyToken) -> bool:
-        """Return whether the primary is known to have written what a token says."""
+        """Return whether the primary is known to have reached a token."""
         own = self.own_write
         if own is not None and own.is_after(token):
             return True
         return self.positions.has_written(token)
 
     def check_group(self, group: str | None) -> None:
-        """Check that a group exists; any does where there are no replicas at all.
+        """Check that a group exists; without any replicas every group does.
 
         Raises:
             UnknownGroupError: there are replicas, and none is declared for `group`.
@@ -256,7 +256,7 @@ class Topology:
 
         Raises:
             UnknownGroupError: there are replicas, and none is declared for `group`.
-            NoReplicaAvailable: the primary is not to serve it.
+            NoReplicaAvailable: the settings say `primary_reads=False`.
 
         """
         if not self._declared:
@@ -267,18 +267,18 @@ class Topology:
         return self.primary_because(cause, reason)
 
     def refusal(self, group: str | None) -> NoReplicaAvailable:
-        """Return the error of a read that the primary is not to serve, and tell the hooks."""
-        is_in_shadow = self.rollout is not None and self.rollout.shadow  # where nothing is refused
+        """Return the error of a read that the primary may not serve, and emit its event."""
+        is_in_shadow = self.rollout is not None and self.rollout.shadow  # which refuses nothing
         if self.hooks is not None and not is_in_shadow:
             self.hooks.emit(ReadRefused(by="primary_reads", group=group))
         return NoReplicaAvailable(group=group)
 
     def limited(self, primary: Engine, cause: Cause) -> Engine:
-        """Return the primary's engine for a read: with a limit, where the read uses it for want of a replica."""
+        """Return the primary's engine for a read, with the limit if a replica should have served it."""
         return primary if self._fallback is None or cause not in _FALLBACK else self._fallback.applied_to(primary)
 
     def primary_because(self, cause: Cause, reason: str) -> AnyEngine:
-        """Return the primary's engine, which carries why a read uses it."""
+        """Return the primary's engine with the reason why a read uses it."""
         primary = self.primary
         if isinstance(primary, PrimaryRole):
             return primary.because(on_primary(cause, reason), self.limited(primary.sync_engine, cause))

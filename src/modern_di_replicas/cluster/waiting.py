@@ -1,4 +1,4 @@
-"""How both halves wait for a coroutine: an asynchronous application awaits it, a synchronous one blocks."""
+"""Wait for a coroutine in both halves: an asynchronous application awaits it, a synchronous one blocks."""
 
 import asyncio
 import collections.abc
@@ -23,7 +23,7 @@ def wait_for(dialect: Dialect, coroutine: collections.abc.Coroutine[typing.Any, 
     """Return the result of a coroutine that uses no connection of the engine.
 
     Args:
-        dialect: that of the engine for which it is run.
+        dialect: the dialect of the engine that needs it.
         coroutine: in a synchronous application it runs in the background thread.
 
     """
@@ -31,12 +31,12 @@ def wait_for(dialect: Dialect, coroutine: collections.abc.Coroutine[typing.Any, 
 
 
 def ask(dialect: Dialect, connection: DBAPIConnection, question: Ask[Result]) -> Result:
-    """Return what a function of the driver answers on a pooled connection.
+    """Return the result of a coroutine function of the driver on a pooled connection.
 
     Args:
-        dialect: that of the connection's engine.
-        connection: as SQLAlchemy has it.
-        question: in a synchronous application it never suspends: the driver blocks inside it.
+        dialect: the dialect of the connection's engine.
+        connection: SQLAlchemy's connection.
+        question: the function; in a synchronous application it never suspends, because the driver blocks.
 
     """
     if dialect.is_async:
@@ -56,13 +56,13 @@ def complete(coroutine: collections.abc.Coroutine[typing.Any, typing.Any, Result
 
 
 def find_names(dialect: Dialect, hosts: object, *, timeout: float) -> None:
-    """Wait until the names of a server are found; see `Names.find`. For an address there is nothing to wait for."""
+    """Wait until the names of a server are resolved; see `Names.find`. An address needs no wait."""
     if dialect.is_async or (isinstance(hosts, str) and any(map(is_name, hosts.split(",")))):
         wait_for(dialect, names.find(hosts, timeout=timeout))
 
 
 class Signal:
-    """An event that tasks of one loop wait for, and that any thread may set; `asyncio.Event` is for one thread."""
+    """An event that tasks can wait for and any thread can set; `asyncio.Event` is for one thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class Signal:
         self.is_set = False
 
     def set(self) -> None:
-        """Wake all that wait; those that come later do not wait."""
+        """Wake all waiting tasks; later ones do not wait."""
         with self._lock:
             self.is_set = True
             waiting, self._waiting = self._waiting, []

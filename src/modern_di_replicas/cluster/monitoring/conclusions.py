@@ -1,4 +1,4 @@
-"""What the answers of all servers together mean: the primary, the snapshot, and where writes go."""
+"""Derive the primary, the snapshot and the target of writes from the answers of all servers."""
 
 import abc
 import collections.abc
@@ -20,14 +20,14 @@ from modern_di_replicas.settings import ReplicationSettings
 logger = logging.getLogger("modern_di_replicas")
 
 JITTER: typing.Final = 0.1
-"""Each pause is up to this share longer or shorter, so that many processes do not ask at once."""
+"""Jitter: each pause is longer or shorter by up to this share, so that many processes do not ask at once."""
 
 
 class Conclusions(abc.ABC):
-    """Draws conclusions from what servers said of themselves; `Monitor` asks them.
+    """Evaluates the answers of the servers, which `Monitor` asks.
 
     Args:
-        topology: takes over each snapshot.
+        topology: receives each snapshot.
         settings: how often and how long servers are asked.
 
     """
@@ -37,7 +37,7 @@ class Conclusions(abc.ABC):
         self._settings = settings
         self._not_promotable = {server.name for server in topology.servers if not server.declared.promotable}
         self._observed: dict[str, Observation] = {}
-        """What each server that is up said last."""
+        """The last answer of each server that is up."""
         self._declared = next(server.name for server in topology.servers if server.is_declared_primary)
         self._primary = self._declared
         self._lost_primary_at: float | None = None
@@ -46,7 +46,7 @@ class Conclusions(abc.ABC):
         self._newest: dict[str, int] = {}
         """The newest timeline each server was on in this PostgreSQL cluster."""
         self._diverged: dict[str, Observation] = {}
-        """Standbys that have what the primary, restored from a backup, has not."""
+        """Standbys that are ahead of a primary that was restored from a backup."""
         self._unwatched: set[str] = set()
         """Servers whose watch was cancelled from outside."""
         self._concluded_at = -math.inf
@@ -58,7 +58,7 @@ class Conclusions(abc.ABC):
 
     @property
     def _answer_time(self) -> float:
-        """How many seconds from now every server has been asked that was up, and has answered or is down."""
+        """Seconds until each server that is up now has answered or is declared down."""
         return self._settings.probe_interval * (1 + JITTER) + self._settings.probe_timeout
 
     def _publish_unknown(self) -> None:
@@ -66,7 +66,7 @@ class Conclusions(abc.ABC):
         self._topology.publish(Snapshot(servers=states))
 
     def _conclude(self) -> None:
-        """Publish what all observations together mean, and let writes follow a primary that moved."""
+        """Publish a snapshot of all observations, and let writes follow a primary that moved."""
         primary = self._find_primary()
         positions = self._topology.positions
         if primary is None:
@@ -101,7 +101,7 @@ class Conclusions(abc.ABC):
                 positions.note_written(self._observed[state.name])
         self._journal.roles(snapshot, not_promotable=self._not_promotable)
         if primary is None and self._unwatched:
-            self._publish_unknown()  # one of them may be the primary, and the lag of its replicas would have no limit
+            self._publish_unknown()  # one of them may be the primary: the lag of its replicas would be unbounded
         else:
             self._topology.publish(snapshot)
         self._concluded_at = time.monotonic()
@@ -111,7 +111,7 @@ class Conclusions(abc.ABC):
             engine.fence(timeout=min(longest, self._settings.connect_timeout))
 
     def _ours(self) -> dict[str, Observation]:
-        """Return what those servers said that belong to the PostgreSQL cluster that is known."""
+        """Return the answers of the servers that belong to the known PostgreSQL cluster."""
         system = self._system
         if system is None and self._declared in self._observed:
             system = self._observed[self._declared].system
@@ -140,7 +140,7 @@ class Conclusions(abc.ABC):
 
     @property
     def _succession_time(self) -> float:
-        """How many seconds the primary has to be lost before another history may take its place."""
+        """For how many seconds the primary must be lost before another history may replace it."""
         return self._settings.probe_timeout + 2 * self._settings.probe_interval
 
     def _begin_anew(self, successor: str, silent: float) -> None:
@@ -187,7 +187,7 @@ class Conclusions(abc.ABC):
         for name, before in list(self._diverged.items()):
             seen = self._observed.get(name, before)
             if seen.lsn < before.lsn or (seen.started != before.started and before.lsn <= written):
-                del self._diverged[name]  # it was rebuilt from the primary
+                del self._diverged[name]  # it has been rebuilt from the primary
 
     @property
     def _is_fenced(self) -> bool:

@@ -1,4 +1,4 @@
-"""The log of the servers: one line for each change, and one reminder a minute while it lasts."""
+"""The log of the servers: one line for each change, and one reminder a minute while a problem lasts."""
 
 import collections.abc
 import dataclasses
@@ -12,14 +12,14 @@ from modern_di_replicas.routing.snapshot import Observation, Role, Snapshot
 logger = logging.getLogger("modern_di_replicas")
 
 REMINDER: typing.Final = 60.0
-"""Seconds after which a state that is wrong is logged again."""
+"""Seconds after which a problem is logged again."""
 
 CHANGES: typing.Final = 10.0
-"""Seconds between two lines about one server whose trouble changes."""
+"""Seconds between two lines about one server whose problem changes."""
 
 _ROLES: typing.Final = {
     Role.FENCED: (
-        "it believes to be the primary, on an older timeline; stop it, or make it a standby; or, if it is a restored "
+        "it runs as a primary on an older timeline; stop it, or make it a standby; or, if it is a restored "
         "backup, stop the servers of the newer timeline"
     ),
     Role.FOREIGN: "it belongs to another PostgreSQL cluster than the primary",
@@ -42,12 +42,12 @@ class _Trouble:
 
 
 class Journal:
-    """Logs what happens to servers, without repeating itself.
+    """Logs the changes of servers, without repeating itself.
 
     Args:
-        settling: seconds in which a server that was stopped for a switchover is found to be down. Until then, what it
-            last said makes it look like a second primary.
-        clock: seconds that only grow.
+        settling: seconds until a server that was stopped for a switchover is found to be down. Until then, its last
+            answer makes it look like a second primary.
+        clock: a monotonic clock, in seconds.
 
     """
 
@@ -57,14 +57,14 @@ class Journal:
         self._troubles: dict[tuple[str, str], _Trouble] = {}
 
     def trouble(self, server: str, topic: str, what: str, *, level: int = logging.WARNING, after: float = 0.0) -> None:
-        """Note that something is wrong: logged when it is new, when it changes, and once a minute while it lasts.
+        """Record a problem: logged when it is new, when it changes, and once a minute while it lasts.
 
         Args:
             server: the name of the server.
-            topic: there is one trouble of each topic at a time.
-            what: a sentence without its end.
-            level: that of the log.
-            after: seconds that it has to last before it is logged.
+            topic: a server has at most one problem for each topic.
+            what: a sentence without its full stop.
+            level: the log level.
+            after: for how many seconds it has to last before it is logged.
 
         """
         now = self._clock()
@@ -77,33 +77,33 @@ class Journal:
                 logger.log(level, "%s.", what)
             return
         since = now - known.logged
-        # What a server fails with may change from one probe to the next: refused, silent, refused.
+        # The error of a server may change from one probe to the next: refused, silent, refused.
         if since >= REMINDER or level != known.level or (what != known.what and since >= CHANGES):
             known.what, known.level, known.logged = what, level, now
             logger.log(level, "For %.0f s: %s.", now - known.since, what)
 
     def over(self, server: str, topic: str) -> bool:
-        """Note that something is not wrong any more; return whether it was logged that it was."""
+        """Record that a problem is over; return whether it had been logged."""
         known = self._troubles.pop((server, topic), None)
         return known is not None and known.logged is not None
 
     def roles(self, snapshot: Snapshot, *, not_promotable: collections.abc.Container[str] = ()) -> None:
-        """Log which servers cannot be used for what they are; one that is down is another topic.
+        """Log which servers cannot be used because of their role; a server that is down is another topic.
 
         Args:
             snapshot: what is known of them.
-            not_promotable: the names of those that are no primary, whatever they say.
+            not_promotable: the names of servers that never count as a primary.
 
         """
         for state in snapshot.servers.values():
             if state.role is Role.UNKNOWN:
                 if (known := self._troubles.get((state.name, "role"))) is not None and known.logged is None:
-                    self.over(state.name, "role")  # it was about to go down, or has, and that is another topic
+                    self.over(state.name, "role")  # it is going down, which is another topic
                 continue
             if (why := _ROLES.get(state.role)) is None:
                 self.over(state.name, "role")
             else:
-                # A failover leaves each standby behind for a moment, and the old primary fenced until it is down.
+                # After a failover each standby lags for a moment, and the old primary is fenced until it is down.
                 after = {Role.LEFT_BEHIND: REMINDER, Role.FENCED: self._settling}.get(state.role, 0.0)
                 if state.role is Role.FENCED and state.name in not_promotable:
                     why = _PROMOTED
@@ -118,13 +118,14 @@ class Journal:
         declared: str,
         elsewhere: collections.abc.Container[str],
     ) -> None:
-        """Log what the servers are at the start, and which of them is not what it is declared to be.
+        """Log the roles of the servers at the start, and those that differ from the settings.
 
         Args:
             snapshot: what is known of them.
-            observed: what those that answer said.
+            observed: the answers.
             declared: the name of the declared primary.
-            elsewhere: the names of those with another address than the primary; in development one may be both.
+            elsewhere: the names of servers with another address than the primary; in development one server may be
+                both.
 
         """
         lines = [_described(state.name, snapshot, observed) for state in snapshot.servers.values()]

@@ -1,4 +1,4 @@
-"""Watches the servers: one task and one connection for each, and a snapshot that is swapped as a whole."""
+"""Monitor the servers: one task and one connection for each, and a snapshot that is replaced as a whole."""
 
 import asyncio
 import collections.abc
@@ -33,26 +33,25 @@ from modern_di_replicas.servers import redacted
 logger = logging.getLogger("modern_di_replicas")
 
 LOOKS_BEHIND: typing.Final = 2
-"""How many further connections are made at the start to a name, to see whether it always leads to the same server."""
+"""The number of further connections to a name at the start, to find out whether it always leads to the same server."""
 
 LONGEST_PAUSE: typing.Final = 2.0
-"""Seconds between two probes of a server that is down, at the most."""
+"""The longest pause in seconds between two probes of a server that is down."""
 
 FIRST_LOOK: typing.Final = 0.25
-"""Seconds that the start waits, at the most, for replicas to reach where the primary was when it began."""
+"""Timeout in seconds at the start for the replicas to reach the primary's position of that moment."""
 
 _TOO_MANY_CONNECTIONS: typing.Final = "53300"
 
 _REFUSALS: typing.Final = ("28", "3D")
-"""SQLSTATE classes of a wrong user, password or database: nothing that time heals."""
+"""SQLSTATE classes of a wrong user, password or database, which do not go away."""
 
 
 class Monitor(Conclusions):
-    """Watches the servers of one application while it runs: `async with Monitor(replica_engine): ...`.
+    """Monitors the servers of one application while it runs: `async with Monitor(replica_engine): ...`.
 
-    `setup_replicas` and `ReplicasPlugin` start it with the application. Without it the library works on what
-    sessions meet; with it, servers that lag, freeze or die leave the rotation by themselves, and writes follow a
-    primary that moves.
+    `setup_replicas` and `ReplicasPlugin` start it with the application. Without it the library relies on the failures
+    of sessions; with it, servers that lag, freeze or die are not used, and writes follow a primary that moves.
 
     Args:
         replicas: the engine that stands for all replicas.
@@ -72,14 +71,14 @@ class Monitor(Conclusions):
         self._next_answer: asyncio.Future[None] | None = None
         self._asked_primary_at = -math.inf
         self._missing: dict[str, frozenset[str]] = {}
-        """What servers cannot be asked for, as it was logged last."""
+        """The sources that servers do not offer, as they were last logged."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def _create_probe(self, server: Server) -> Probe:
         declared, settings = server.declared, self._settings
         arguments = connect_args(settings, declared, "monitor")
         if not self._is_async and callable(password := arguments.get("password")):
-            # A synchronous application's may block, and all probes share this thread.
+            # The password function of a synchronous application may block, and all probes share this thread.
             arguments["password"] = in_thread(password)
         return Probe(url=declared.probe_url or declared.url, timeout=settings.probe_timeout, connect_args=arguments)
 
@@ -89,7 +88,7 @@ class Monitor(Conclusions):
         except BaseException:
             await self._end()
             raise
-        snapshot = typing.cast(Snapshot, self._topology.snapshot)  # each answer, and each failure, has published one
+        snapshot = typing.cast(Snapshot, self._topology.snapshot)  # each answer and each failure has published one
         aliases = {server.name for server in self._topology.servers if server.url != self._leader.url}
         self._journal.began(snapshot, self._observed, declared=self._declared, elsewhere=aliases)
         self._tasks = [self._start_watch(server) for server in self._topology.servers]
@@ -105,8 +104,8 @@ class Monitor(Conclusions):
         leave_to_parent(descriptor for probe in self._probes.values() for descriptor in probe.descriptors())
 
     async def _look_around(self) -> None:
-        """Probe every server once, and for a moment again the servers whose lag one probe cannot measure."""
-        # The primary first: what a replica says is compared with what the primary said before.
+        """Probe every server once, and briefly repeat this for servers whose lag one probe cannot measure."""
+        # The primary first: a replica's position is compared with an earlier one of the primary.
         first = [server for server in self._topology.servers if server.is_declared_primary]
         others = [server for server in self._topology.servers if not server.is_declared_primary]
         for servers in (first, others):
@@ -131,7 +130,7 @@ class Monitor(Conclusions):
             self._note_several(server)
 
     def _note_several(self, server: Server) -> None:
-        """Do not rely on the position of a name behind which there are several servers."""
+        """Stop relying on the position of a name that leads to several servers."""
         if server.name in self._topology.positions.several:
             return
         self._topology.positions.several.add(server.name)
@@ -189,13 +188,13 @@ class Monitor(Conclusions):
 
     @contextlib.contextmanager
     def _guarded(self, name: str) -> collections.abc.Iterator[None]:
-        """Log whatever is raised while something is concluded; the watch goes on."""
+        """Log an error of the monitor itself; it goes on."""
         try:
             yield
         except Exception:
             logger.exception("The monitor failed while it looked at %s; it goes on.", name)
             if time.monotonic() - self._concluded_at > self._answer_time:
-                self._publish_unknown()  # what was concluded last is too old to rely on
+                self._publish_unknown()  # its last conclusions are too old to rely on
 
     async def _watch(self, server: Server) -> None:
         pause = self._settings.probe_interval
@@ -210,7 +209,7 @@ class Monitor(Conclusions):
                 pause = min(pause * 2, max(LONGEST_PAUSE, self._settings.probe_interval))
 
     async def _probe(self, server: Server, *, starting: bool = False) -> bool:
-        """Ask one server, and publish what that changes; return whether it answered."""
+        """Ask one server, and publish the changes; return whether it answered."""
         try:
             seen = await self._probes[server.name].ask()
         except Exception as error:  # noqa: BLE001  # a dying connection confuses the driver in many ways; watch on
@@ -231,7 +230,7 @@ class Monitor(Conclusions):
         return True
 
     def _note_connection(self, server: Server) -> None:
-        """Take over what a probe found out about the connections to a server, and about its own account there."""
+        """Apply a probe's findings about the connections to a server, and about the privileges of its account."""
         probe = self._probes[server.name]
         engine = self._topology.primary if server.name == self._primary else None
         if isinstance(engine, PrimaryRole):
@@ -260,7 +259,7 @@ class Monitor(Conclusions):
 
     @property
     def timeout(self) -> float:
-        """How many seconds a server has to answer."""
+        """Timeout in seconds for a server's answer."""
         return self._settings.probe_timeout
 
     def probe_now(self, name: str) -> asyncio.Task[None]:
@@ -277,7 +276,7 @@ class Monitor(Conclusions):
             return
         known = self._observed.get(name)
         if known is None:
-            return  # it is down, and comes back by regular probes
+            return  # it is down, and regular probes bring it back
         self._observed[name] = seen
         with self._guarded(name):
             self._take_over(name, seen, known)
@@ -321,11 +320,11 @@ class Monitor(Conclusions):
             if is_fatal:
                 raise refused from None
             self._journal.trouble(server.name, "answer", refused.message().rstrip("."), level=logging.ERROR)
-            # It lives: connections that are open go on, and new ones are refused until there is another password.
+            # It is up: open connections go on, and new ones are refused until the password is corrected.
             self._observed.pop(server.name, None)
             return
         if state == _TOO_MANY_CONNECTIONS:
-            # It lives. A standby whose lag is not known does not serve; of the primary the last answer counts.
+            # It is up. A standby whose lag is unknown does not serve; for the primary the last answer counts.
             self._journal.trouble(
                 server.name, "answer", f"{server.name} has no connection left for the monitor: {reason}"
             )
@@ -351,13 +350,13 @@ class Monitor(Conclusions):
         return ConfigurationError(field=f"the URL of {server.name}", value=redacted(url), remedy=remedy)
 
     def _ask_everybody(self) -> None:
-        """Probe every server now: there is a new primary, and what is known of the others is from before."""
+        """Probe every server now: there is a new primary, and the state of the others is out of date."""
         for name in self._probes:
             self.probe_now(name)
 
 
 def _leads_elsewhere(before: Observation | None, now: Observation) -> bool:
-    """Return whether a name led to one standby and now leads to another one: a restart only makes it younger."""
+    """Return whether a name led to one standby and now leads to another one, which has run for longer."""
     if before is None or not (before.in_recovery and now.in_recovery):
         return False
     then, since = before.started, now.started

@@ -1,4 +1,4 @@
-"""One round trip to one server, which says what it is."""
+"""Probe one server: one round trip that returns its role and position."""
 
 import asyncio
 import collections.abc
@@ -19,11 +19,12 @@ from modern_di_replicas.routing.snapshot import Observation
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Probe:
-    """Asks one server, on a connection of its own that it keeps.
+    """Asks one server, on its own persistent connection.
 
     Args:
         url: the server.
-        timeout: seconds a server has to answer, connecting included; without those in which our event loop was late.
+        timeout: timeout in seconds for an answer, connecting included; time in which our event loop was late is not
+            counted.
         connect_args: arguments of the driver's `connect`.
 
     """
@@ -32,25 +33,25 @@ class Probe:
     timeout: float
     connect_args: collections.abc.Mapping[str, typing.Any] = dataclasses.field(default_factory=dict, repr=False)
     missing: frozenset[str] = frozenset()
-    """What the server cannot be asked for."""
+    """The sources that the server does not offer."""
     account: str = ""
     """The role of the connection, as the server reported it when a privilege was missing."""
     has_replaced_silent: bool = False
-    """Whether a connection has been silent since this was last set to False, while a new one was answered."""
+    """Whether a connection has been silent while a new one was answered, since this was last set to False."""
     _kept: typing.Any = None
     """The connection that is kept."""
     _second: typing.Any = None
-    """The one that takes its place, if it is answered."""
+    """The connection that replaces it, if it is answered."""
     _identity: int | None = None
-    """Which PostgreSQL cluster the connection leads to, as the last answer said."""
+    """The system identifier of the PostgreSQL cluster, from the last answer."""
     _run: tuple[int, object] | None = None
-    """Which server, and since when it runs."""
+    """The system identifier of the server, and the time of its start."""
     _version: str = ""
     _timeline: int = 0
-    """The newest timeline it was seen on since then."""
+    """Its newest timeline since then."""
     _asking: asyncio.Future[Observation] | None = None
     _running: set[asyncio.Future[Observation]] = dataclasses.field(default_factory=set)
-    """The questions on connections, given up ones among them: a connection is closed when its question has ended."""
+    """The running queries, including abandoned ones: a connection is closed when its query has ended."""
 
     @property
     def _driver(self) -> Driver:
@@ -62,11 +63,11 @@ class Probe:
         return [descriptor for descriptor in found if descriptor is not None]
 
     async def ask(self, *, briefly: bool = False) -> Observation:
-        """Return what the server reports of itself; concurrent callers share one question.
+        """Return the server's answer; concurrent callers share one query.
 
         Args:
-            briefly: leave out which cluster it is, if it has said so on this connection: to find that out takes it
-                longer than the rest.
+            briefly: leave out the identity of the cluster, if it is known for this connection: it takes longer than the
+                rest.
 
         Raises:
             TimeoutError: it did not answer in time.
@@ -96,9 +97,9 @@ class Probe:
             try:
                 return asking.result()
             except self._driver.lost_connection:
-                # It was closed while it was idle: that says nothing of the server now.
+                # It was closed while it was idle, which does not mean that the server is down.
                 return await self._ask_anew()
-        # Perhaps only this connection is silent, and not the server: another one will tell.
+        # Maybe only this connection is silent, and not the server: another one shows that.
         anew = self._start(self._ask_anew())
         try:
             await asyncio.wait({asking, anew}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,11 +125,11 @@ class Probe:
         return running
 
     async def _ask_anew(self) -> Observation:
-        """Ask on a new connection, which is kept if it is answered."""
+        """Ask on a new connection, and keep it if it is answered."""
         url = make_url(self.url)
         await names.find(url.host or url.query.get("host"), timeout=self.timeout)
         self._second = opened = await self._driver.connect(url, self.connect_args)
-        self.missing = frozenset()  # it may lead to another server, or may ask for more by now
+        self.missing = frozenset()  # it may lead to another server, or have more privileges now
         if self._run is not None and self._run[1] is None:
             self._run = None
         try:
@@ -145,7 +146,7 @@ class Probe:
             return await self._observe(connection, identity)
         finally:
             if connection not in (self._kept, self._second):
-                self._end(connection)  # it was given up meanwhile; psycopg closes none while a question is on it
+                self._end(connection)  # it was abandoned meanwhile; psycopg closes no connection during a query
 
     async def _observe(self, connection: object, identity: int | None) -> Observation:
         asked_at = time.monotonic()
@@ -161,8 +162,8 @@ class Probe:
             self._version = row["version"].split()[0]
         if identity is None and self._run != (system, row["started"]):
             self._run, self._timeline = (system, row["started"]), 0
-        # A standby whose receiver has ended, because its primary is gone, only knows what the control file has: perhaps
-        # the timeline before. It does not go back to that while it runs.
+        # A standby whose receiver has ended, because its primary is gone, reads its timeline from the control file,
+        # which may be the previous one. While a server runs, its timeline does not go back.
         self._timeline = max(self._timeline, row["timeline"])
         return Observation(
             at=asked_at,
@@ -179,7 +180,7 @@ class Probe:
         )
 
     async def _asks_less(self, connection: object, error: Exception) -> bool:
-        """Find out what the server cannot be asked for; return whether that is more than was known."""
+        """Find the sources that the server does not offer; return whether there are new ones."""
         missing, account = await find_missing(
             self._driver, functools.partial(self._driver.fetch_row, connection), error
         )
@@ -193,14 +194,14 @@ class Probe:
             self._driver.terminate(connection)
 
     def _abandon(self, asking: asyncio.Future[Observation]) -> None:
-        # Not by cancelling alone: the driver would ask a frozen server, politely, to forget the question.
+        # Cancelling alone is not enough: the driver would ask a frozen server to cancel the query.
         for connection in (self._kept, self._second):
             self._end(connection)
         self._kept = self._second = self._asking = None
         asking.cancel()
 
     async def close(self) -> None:
-        """Close the connection, within the time a probe has."""
+        """Close the connection, within the timeout of a probe."""
         asking = self._asking
         if asking is not None and not asking.done():
             self._abandon(asking)
@@ -213,6 +214,6 @@ class Probe:
 
 
 def _retrieve(ended: asyncio.Future[Observation]) -> None:
-    """Retrieve the error of a question that was given up, or asyncio would log it."""
+    """Retrieve the error of an abandoned query, or asyncio would log it."""
     if not ended.cancelled():
         ended.exception()

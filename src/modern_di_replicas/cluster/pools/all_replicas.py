@@ -16,9 +16,9 @@ from modern_di_replicas.routing.decision import Cause
 
 
 class AllReplicasPool(Pool):
-    """A pool that owns no connections: each checkout comes from the pool of the server the topology chooses.
+    """A pool that owns no connections: each checkout comes from the pool of a server that the topology chooses.
 
-    A replica that cannot be reached is rested, and the next one is asked; the primary in the end.
+    A replica that cannot be reached is ejected, and the next one is tried; the primary is the last.
     """
 
     _sqla_logger_namespace = ReplaceablePool._sqla_logger_namespace  # noqa: SLF001  # of a class of ours
@@ -30,16 +30,16 @@ class AllReplicasPool(Pool):
         on_listen(self, self._note_first_connect)
 
     def _note_first_connect(self, key: typing.Any, options: object) -> None:  # noqa: ANN401, ARG002  # see `on_listen`
-        # `create_engine` has a function of this name ask the server for its version, on the first "connect" event.
+        # On the first "connect" event, a listener of `create_engine` with this name asks the server for its version.
         if self._initialize_dialect is None and getattr(key.fn, "__name__", "") == "first_connect":
             self._initialize_dialect = key.fn
 
     def connect(self) -> PoolProxiedConnection:
         connection = self._checkout()
         if (initialize := self._initialize_dialect) is not None:
-            # The engine in front of this pool has a dialect of its own. All other listeners are called by the pool
-            # whose connection it is.
-            # In the place of its record, which is not public, and of which the driver's connection is asked.
+            # The engine of this pool has its own dialect. All other listeners are called by the pool that owns the
+            # connection. The second argument replaces the record, which is not public; only its driver connection is
+            # used.
             initialize(connection.dbapi_connection, connection)
             self._initialize_dialect = None
         return connection
@@ -65,7 +65,7 @@ class AllReplicasPool(Pool):
 
     @staticmethod
     def _passes_over(server: Server, error: Exception, *, losses: int) -> bool:
-        """Return whether to leave a server after an error; raise the error if it is the application's."""
+        """Return whether to try another server after an error; raise the error if it is the application's."""
         blame_checkout(error, _engine(server.engine))
         failure = classify(error)
         if failure is Failure.OWN:
@@ -77,7 +77,7 @@ class AllReplicasPool(Pool):
         return True
 
     def recreate(self) -> "AllReplicasPool":
-        """Return this pool: it owns nothing that would have to be replaced, and its engine's listeners stay."""
+        """Return this pool: it owns nothing to replace, and its engine's listeners stay."""
         return self
 
     def dispose(self) -> None:

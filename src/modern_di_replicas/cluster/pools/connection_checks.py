@@ -17,14 +17,14 @@ IN_RECOVERY: typing.Final = "SELECT pg_catalog.pg_is_in_recovery() AS in_recover
 
 
 def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float]) -> None:
-    """Refuse connections to a standby that has less than it once had.
+    """Refuse connections to a standby that is behind its own earlier position.
 
-    A standby that crashed lets readers in before it has replayed again what it had shown before. What was known of it
-    is not true for a while, and only its new connections can meet that: the crash has ended the others.
+    After a crash, a standby accepts connections before it has replayed its WAL again up to its earlier position. Until
+    then its known position is wrong, for new connections only: the crash has closed the others.
 
     Args:
-        engine: a replica's.
-        furthest: how far the replica was known to be; 0 where nothing is known.
+        engine: the engine of a replica.
+        furthest: returns the furthest known position of the replica; 0 if unknown.
 
     """
     driver = driver_of(engine)
@@ -43,11 +43,11 @@ def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float
 
 
 def refuse_standbys(engine: Engine, *, always_ask: bool = False) -> None:
-    """Refuse connections to a primary that is a standby now: it would answer for the primary with what it has.
+    """Refuse connections to a primary that is a standby now: its reads could be stale.
 
     Args:
-        engine: the primary's.
-        always_ask: whether to rely on nothing that is reported, because a pooler repeats what a server once was.
+        engine: the engine of the primary.
+        always_ask: whether to ignore the reported parameter, because a pooler may report an old value.
 
     """
     driver = driver_of(engine)
@@ -55,8 +55,8 @@ def refuse_standbys(engine: Engine, *, always_ask: bool = False) -> None:
     @event.listens_for(engine, "connect")
     def _check(connection: DBAPIConnection, record: object) -> None:  # noqa: ARG001  # the event's signature
         opened = engine.dialect.get_driver_connection(connection)
-        # Reported by the server as it connects. A pooler may keep it to itself, or report what was true before a
-        # promotion: so it is a hint, and the server is asked.
+        # Reported by the server at the connect. A pooler may omit it, or report the value from before a promotion: so
+        # it is a hint, and the server is asked.
         if not always_ask and not driver.reports_standby(opened):
             return
         if ask(engine.dialect, connection, lambda asked: driver.fetch_row(asked, IN_RECOVERY))["in_recovery"]:

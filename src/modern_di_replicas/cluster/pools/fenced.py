@@ -17,7 +17,7 @@ FORMER: typing.Final = (
     "it is on an older timeline than others, or belongs to another cluster, and no other primary is known"
 )
 RETRIES: typing.Final = 2
-"""How often a checkout connects again after a change, at the most: a primary may come and go."""
+"""How often a checkout connects again after a change, at most: a primary may be lost repeatedly."""
 
 SILENT: typing.Final = "it does not answer the monitor"
 
@@ -26,12 +26,12 @@ class Fence:
     """While raised, checkouts wait briefly for the new primary, and then fail; initially lifted.
 
     In a synchronous application checkouts are in many threads and the monitor in one: each attribute is read once and
-    replaced as a whole, and what wakes those that wait is a `Signal`.
+    replaced as a whole, and a `Signal` wakes the waiting checkouts.
     """
 
     def __init__(self, lost_connection: tuple[type[Exception], ...] = (OSError,)) -> None:
         self.lost_connection: tuple[type[Exception], ...] = (OSError, *lost_connection)
-        """What connecting raises where no server can be reached."""
+        """The errors of connecting when no server can be reached."""
         self.loss_timeout = 0.0
         """Seconds for which checkouts wait for a change when the primary has just been lost; 0 without a monitor."""
         self._lost_at: float | None = None
@@ -70,10 +70,10 @@ class Fence:
         changed.set()
 
     async def may_try_again(self, began: float) -> bool:
-        """Wait for a new primary, or for this one, where it has just been lost; return whether to connect again.
+        """Wait for the primary, or a new one, after it was lost; return whether to connect again.
 
         Args:
-            began: when the checkout began. What has waited for a silent primary already does not wait once more.
+            began: when the checkout began. A checkout that has waited for a silent primary already does not wait again.
 
         """
         now = time.monotonic()
@@ -150,7 +150,7 @@ class Fence:
 
 
 class FencedQueuePool(ReplaceableQueuePool):
-    """A pool with a fence before it: checkouts that wait at the fence take no place in the pool's queue."""
+    """A pool behind a fence: checkouts that wait at the fence take no place in the pool's queue."""
 
     fence: Fence
     """Set by `PrimaryEngine`, before anything connects."""
@@ -179,6 +179,6 @@ class FencedQueuePool(ReplaceableQueuePool):
 
 
 class FencedPool(FencedQueuePool, ReplaceablePool):
-    """That of an asynchronous engine."""
+    """The fenced pool of an asynchronous engine."""
 
     wait = staticmethod(await_only)

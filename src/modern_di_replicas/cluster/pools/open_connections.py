@@ -1,4 +1,4 @@
-"""The open connections of one engine, so that they can be ended without asking their server."""
+"""The open connections of one engine, so that they can be terminated without asking their server."""
 
 import asyncio
 import collections.abc
@@ -20,10 +20,10 @@ CLOSE_TIMEOUT: typing.Final = 1.0
 """Timeout in seconds for closing the connections of one engine."""
 
 BURST: typing.Final = 3
-"""How often in a row the connections may be ended because their server is silent."""
+"""How often in a row the connections may be terminated because their server is silent."""
 
 REFILL: typing.Final = 5.0
-"""Seconds after which that may be done once more: each time, all connections have to be made again."""
+"""Seconds after which that is allowed once more: each time, all connections have to be opened again."""
 
 _BEGUN: typing.Final = "modern_di_replicas.begun"
 
@@ -48,8 +48,8 @@ class OpenConnections:
         self._allowance = float(BURST)
         self._allowed_at = time.monotonic()
         event.listen(engine, "do_connect", self._begun)
-        # Before SQLAlchemy's own listeners: they ask the first server an engine meets for its version, and a
-        # connection whose server freezes meanwhile has to be known by then.
+        # Before SQLAlchemy's own listeners: they ask the first server for its version, and a connection whose server
+        # freezes meanwhile has to be known by then.
         event.listen(engine, "connect", self._opened, insert=True)
 
     def _begun(self, dialect: object, record: ConnectionPoolEntry, *rest: object) -> None:  # noqa: ARG002  # the event's signature
@@ -57,12 +57,12 @@ class OpenConnections:
 
     def _opened(self, connection: DBAPIConnection, record: ConnectionPoolEntry | None) -> None:
         opened = self._engine.dialect.get_driver_connection(connection)
-        # Without a record it is shown by a AllReplicasPool, and belongs to the pool of another engine, which checks it.
+        # Without a record it comes from an AllReplicasPool, and belongs to the pool of another engine, which checks it.
         with self._lock:
             if record is None or record.info.get(_BEGUN, self._terminations) == self._terminations:
                 self._open.add(opened)
                 return
-        # While it was opened, or waited for the first one to learn the version, all were terminated.
+        # All were terminated while it was opened, or while it waited for SQLAlchemy's first connection.
         self._driver.terminate(opened)
         raise TerminatedWhileOpeningError
 
@@ -86,7 +86,7 @@ class OpenConnections:
             self.terminate()
 
     def forget(self) -> None:
-        """Leave all of them to the process that this one was forked from: neither close nor end them."""
+        """Leave all of them to the parent of this forked process: neither close nor terminate them."""
         self._lock = threading.Lock()  # another thread may have held it
         found = [self._driver.descriptor(connection) for connection in self._open]
         leave_to_parent(descriptor for descriptor in found if descriptor is not None)
@@ -107,5 +107,5 @@ class OpenConnections:
             self._terminations += 1
         for connection in connections:
             self._driver.terminate(connection)
-        # They are closed already; closing them again would await, and let a checkout slip in.
+        # They are closed already; closing them again would await, and a checkout could get one meanwhile.
         self._engine.dispose(close=False)

@@ -1,4 +1,4 @@
-"""Permits to use a connection of a pool, granted in the order in which they were asked for."""
+"""Permits to use a connection of a pool, granted in the order of the requests."""
 
 import abc
 import asyncio
@@ -14,7 +14,7 @@ from sqlalchemy.util import await_only
 OVERTAKEN: typing.Final = 0.2
 """Seconds for which a task that waits may be overtaken by tasks that run already, whose memory is in the caches.
 
-Where each waits its turn from the beginning, a busy application answers about a seventh fewer requests.
+With a strict order from the beginning, a busy application answers about a seventh fewer requests.
 """
 
 Waiter = typing.TypeVar("Waiter")
@@ -23,8 +23,8 @@ Waiter = typing.TypeVar("Waiter")
 class Permits(abc.ABC, typing.Generic[Waiter]):
     """As many permits as a pool has connections at most.
 
-    In SQLAlchemy's pool a checkout that is woken, and finds its connection taken, becomes the last of those that wait.
-    Under load some wait until their timeout while others never wait. Here the first stays the first.
+    In SQLAlchemy's pool a checkout that is woken and finds its connection taken goes to the end of the queue. Under
+    load some wait until their timeout while others never wait. Here the first stays the first.
 
     Args:
         limit: how many.

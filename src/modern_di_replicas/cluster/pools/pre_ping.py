@@ -21,9 +21,9 @@ IDLE_SECONDS: typing.Final = 1.0
 """A connection that was used a moment ago is not pinged, unless something has arrived on it."""
 
 MOMENT: typing.Final = 0.001
-"""Seconds after its return in which even its socket is not looked at: a system call at each checkout of a busy pool.
+"""Seconds after its return in which even its socket is not checked: that would be a system call for each checkout.
 
-A connection that ends in the middle of a statement is as likely, and handled.
+A connection that ends during a statement is as likely, and is handled.
 """
 
 _SOCKET: typing.Final = "modern_di_replicas.socket"
@@ -32,16 +32,16 @@ _QUESTION: typing.Final = "SELECT 1 AS alive"
 
 
 def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
-    """Validate a pooled connection at its checkout; one that has ended or does not answer is replaced.
+    """Validate a pooled connection at its checkout; replace one that has ended or does not answer.
 
-    One that has ended is recognised without asking. One that was idle for more than `IDLE_SECONDS`, or on which
-    something has arrived, is pinged: a NAT or proxy that has forgotten it says nothing. SQLAlchemy's own pre-ping asks
-    at every checkout, which costs a busy application one round trip for each unit of work, and waits without limit.
+    A closed connection is detected without a query. A connection that was idle for more than `IDLE_SECONDS`, or has
+    received bytes, is pinged: a NAT or proxy may have dropped it silently. SQLAlchemy's own pre-ping asks at every
+    checkout, which costs a busy application one round trip for each unit of work, and has no timeout.
 
     Args:
         engine: the engine.
-        timeout: seconds for the answer to a ping.
-        silence: seconds in which the other side of a connection in use has to acknowledge what was sent.
+        timeout: timeout in seconds for the answer to a ping.
+        silence: timeout in seconds for the peer of a connection in use to acknowledge sent bytes.
 
     """
     driver, dialect = driver_of(engine), engine.dialect
@@ -75,7 +75,7 @@ def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
 
 
 async def _ping(driver: Driver, opened: object, timeout: float) -> Exception | None:  # noqa: ASYNC109  # not of one await
-    """Return why a connection cannot be used, which is terminated then; None when it answers."""
+    """Ping a connection and terminate it if it does not answer; return the reason, or None when it answers."""
     asking = asyncio.ensure_future(driver.fetch_row(opened, _QUESTION))
     try:
         answered = await wait_punctually(asking, timeout=timeout)

@@ -17,23 +17,23 @@ RETURNED: typing.Final = "modern_di_replicas.returned"
 """When a connection was last given back, in its `info`."""
 
 OF_CHECKOUT: typing.Final = "modern_di_replicas.of_checkout"
-"""The key in a connection's `info` of what is true until the connection comes back."""
+"""The key in a connection's `info` of a value that is removed when the connection is returned."""
 
 ON_RETURN: typing.Final = "modern_di_replicas.on_return"
-"""The key of a function in `record_info`, which is called once, when the connection comes back."""
+"""The key in `record_info` of a function that is called once, when the connection is returned."""
 
 UNLIMITED: typing.Final = -1
-"""SQLAlchemy's word for any number of further connections."""
+"""SQLAlchemy's value for an unlimited overflow."""
 
 
 class ReplaceableQueuePool(QueuePool):
-    """A pool that serves checkouts in their order, and makes no connection any more once it was replaced.
+    """A pool that serves checkouts in their order, and opens no connections once it has been replaced.
 
     An engine replaces its pool when all its connections are terminated. A checkout that waits for the old pool would
     connect there, beyond the limit of the new one, and its connection would belong to no pool.
 
-    Checkouts wait for a permit, and so never in SQLAlchemy's queue, which keeps the idle connections only. Its limit
-    is that of the permits.
+    Checkouts wait for a permit, and so never in SQLAlchemy's queue, which only keeps the idle connections. The number
+    of permits is the limit of the pool.
 
     Args:
         creator: makes a connection; see `Pool`.
@@ -58,7 +58,7 @@ class ReplaceableQueuePool(QueuePool):
 
     @property
     def in_use(self) -> int:
-        """How many of its connections are in use; `checkedout()` computes it from the queue, for each choice anew."""
+        """How many of its connections are in use; `checkedout()` would compute it from the queue for each choice."""
         return self.permits.in_use
 
     @property
@@ -67,7 +67,7 @@ class ReplaceableQueuePool(QueuePool):
         return self.permits.waiting
 
     def leave_to_parent(self) -> None:
-        """Leave the checkouts that wait, and their lock, to the process that this one was forked from."""
+        """Leave the waiting checkouts, and their lock, to the parent of this forked process."""
         self.permits = self._permits_class(self.permits.limit)
 
     def connect(self) -> PoolProxiedConnection:
@@ -77,7 +77,7 @@ class ReplaceableQueuePool(QueuePool):
         """Return a connection, as `connect` does.
 
         Args:
-            began: when the checkout began, on the clock of `time.monotonic()`; maybe in the pool before this one.
+            began: when the checkout began, by `time.monotonic()`; maybe in the previous pool.
 
         """
         if self._successor is not None:
@@ -100,7 +100,7 @@ class ReplaceableQueuePool(QueuePool):
             pool = pool._successor
         return pool
 
-    # What a subclass of `Pool` supplies:
+    # A subclass of `Pool` implements these:
 
     def _do_get(self) -> ConnectionPoolEntry:
         try:
@@ -110,7 +110,7 @@ class ReplaceableQueuePool(QueuePool):
                 f"QueuePool limit of size {self.size()} overflow {self.overflow()} reached, connection timed out, "
                 f"timeout {self.timeout():.2f}"
             )
-            late = PoolTimeoutError(msg, code="3o7r")  # as SQLAlchemy says it
+            late = PoolTimeoutError(msg, code="3o7r")  # SQLAlchemy's text
             blame(late, Failure.TROUBLED)  # busy is not down
             raise late from None
         if not has_permit:
@@ -129,7 +129,7 @@ class ReplaceableQueuePool(QueuePool):
         if record.record_info and (returned := record.record_info.pop(ON_RETURN, None)) is not None:
             returned()
         if self._successor is None:
-            # Not in a listener to "checkin": where one has to be called, a session is not closed at once.
+            # Not in a listener to "checkin": with one, a session cannot be closed without awaiting.
             info = record.info
             info[RETURNED] = time.monotonic()
             info.pop(OF_CHECKOUT, None)
@@ -142,11 +142,11 @@ class ReplaceableQueuePool(QueuePool):
 
 
 class ReplaceablePool(ReplaceableQueuePool, AsyncAdaptedQueuePool):
-    """That of an asynchronous engine."""
+    """The pool of an asynchronous engine."""
 
     _permits_class = AsyncPermits
-    # SQLAlchemy names a pool's logger after its class, so it would log under our name; `_sqla_logger_namespace` is how
-    # its own classes say another. `tests/cluster/engines/test_create.py` fails when that changes.
+    # SQLAlchemy names a pool's logger after its class; `_sqla_logger_namespace` overrides that, as in its own classes.
+    # `tests/cluster/engines/test_create.py` fails when that changes.
     _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"
 
 

@@ -1,4 +1,4 @@
-"""What the operating system knows of a connection, and how long it may be silent."""
+"""The sockets of connections: their state, and their timeout for acknowledgements."""
 
 import collections.abc
 import contextlib
@@ -11,7 +11,7 @@ import typing
 
 
 class Idle(enum.Enum):
-    """What an idle connection looks like from our side."""
+    """The state of an idle connection."""
 
     QUIET = "nothing has arrived"
     READABLE = "bytes have arrived: a notification, or the last message"
@@ -19,10 +19,10 @@ class Idle(enum.Enum):
 
 
 class IdleSocket:
-    """The socket of a pooled connection, which is looked at before each use: so what can be is prepared.
+    """The socket of a pooled connection. It is checked before each use, so the check is prepared once.
 
     Args:
-        descriptor: its file descriptor, which is open as long as it is looked at.
+        descriptor: its file descriptor, which must be open during a check.
 
     """
 
@@ -32,7 +32,7 @@ class IdleSocket:
         self._poll.register(descriptor, select.POLLIN)
 
     def look(self) -> Idle:
-        """Return what has arrived on it, without reading it."""
+        """Return its state, without reading from it."""
         if not self._poll.poll(0):
             return Idle.QUIET
         try:
@@ -40,14 +40,14 @@ class IdleSocket:
                 return Idle.READABLE if duplicate.recv(1, socket.MSG_PEEK) else Idle.DEAD
         except BlockingIOError:  # between the two calls it was read
             return Idle.QUIET
-        except OSError:  # an error, or no socket any more
+        except OSError:  # an error, or a closed descriptor
             return Idle.DEAD
 
 
 def limit_silence(descriptor: int, *, seconds: float) -> None:
-    """Have the operating system end a TCP connection whose peer does not acknowledge anything for so long.
+    """Let the operating system close a TCP connection whose peer acknowledges nothing for some seconds.
 
-    A statement that was sent into the void would otherwise wait for minutes. A server that is busy, or frozen, still
+    A statement to a host that is gone would otherwise wait for minutes. The host of a busy or frozen server still
     acknowledges.
     """
     whole = max(1, math.ceil(seconds))
@@ -57,7 +57,7 @@ def limit_silence(descriptor: int, *, seconds: float) -> None:
         "TCP_KEEPINTVL": max(1, whole // 3),
         "TCP_KEEPCNT": 3,
     }
-    with contextlib.suppress(OSError), _duplicated(descriptor) as duplicate:  # a Unix socket has none of them
+    with contextlib.suppress(OSError), _duplicated(descriptor) as duplicate:  # a Unix socket has none
         duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in options.items():
             option: int | None = getattr(socket, name, None)
@@ -66,13 +66,13 @@ def limit_silence(descriptor: int, *, seconds: float) -> None:
 
 
 def leave_to_parent(descriptors: collections.abc.Iterable[int]) -> None:
-    """Replace sockets that a forked process has inherited: what is sent there fails, and does not reach the server.
+    """Replace sockets that a forked process has inherited: writing to them fails, and does not reach the server.
 
-    Otherwise the end of a session that was open at the fork would roll the parent's transaction back, and connections
-    of a parent that was killed would last as long as its children.
+    Otherwise closing a session that was open at the fork would roll back the parent's transaction, and the connections
+    of a killed parent would stay open as long as its children live.
     """
     ours, theirs = socket.socketpair()
-    theirs.close()  # so that a read sees the end, as on a connection that the server has closed
+    theirs.close()  # so that a read returns the end of the stream, as after a close by the server
     with ours:
         for descriptor in descriptors:
             os.dup2(ours.fileno(), descriptor, inheritable=False)
@@ -80,6 +80,6 @@ def leave_to_parent(descriptors: collections.abc.Iterable[int]) -> None:
 
 @contextlib.contextmanager
 def _duplicated(descriptor: int) -> typing.Iterator[socket.socket]:
-    """Give a socket object for a descriptor that belongs to somebody else, who closes it."""
+    """Yield a socket object for a descriptor without taking ownership."""
     with socket.socket(fileno=os.dup(descriptor)) as duplicate:
         yield duplicate
