@@ -88,7 +88,7 @@ def test_an_old_primary_is_reported_when_it_lives_on(caplog: pytest.LogCaptureFi
     note(Role.UNKNOWN)  # one missed answer does not make it news again
     note(Role.FENCED)
     assert len(said(caplog)) == 1
-    assert "a is not used: it believes to be the primary" in said(caplog)[0]
+    assert "a is not used: it runs as a primary" in said(caplog)[0]
 
 
 def test_a_promoted_clone_is_not_called_a_former_primary(caplog: pytest.LogCaptureFixture) -> None:
