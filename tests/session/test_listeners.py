@@ -9,7 +9,7 @@ import sqlalchemy.exc
 from psycopg.types.json import set_json_loads
 from sqlalchemy import Engine, event, select, text
 
-from modern_di_replicas import Intent, ReplicaEngine, RoutedSession
+from modern_di_replicas import Intent, Monitor, ReplicaEngine, RoutedSession
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import Servers, serving
 from tests.session.models import Item
@@ -295,3 +295,23 @@ async def test_an_error_of_the_drivers_own_type_in_a_listener_blames_no_server(
         event.remove(servers.replica.sync_engine, moment, fail)
         assert not any(server.engine.health.is_down for server in servers.replica.topology.servers)
         await read(servers)
+
+
+@pytest.mark.parametrize("kind", [ConnectionRefusedError, TimeoutError])
+@pytest.mark.parametrize("moment", ["do_connect", "connect", "checkout"])
+async def test_an_error_of_a_listener_to_the_primary_is_raised_once(
+    shop_cluster: LocalCluster, moment: str, kind: type[Exception]
+) -> None:
+    """INVARIANT: only a primary that cannot be reached is worth waiting for another one, and connecting again."""
+    raised: list[Exception] = []
+
+    def fail(*_: object) -> None:
+        raised.append(kind("of the application"))
+        raise raised[-1]
+
+    async with serving(shop_cluster) as servers, Monitor(servers.replica):
+        event.listen(servers.primary.sync_engine, moment, fail)
+        async with RoutedSession(servers.primary) as session:
+            with pytest.raises(kind) as caught:
+                await session.execute(SQL)
+        assert [caught.value] == raised

@@ -10,6 +10,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.background import background
+from modern_di_replicas.cluster.failures import Failure, blame
 from modern_di_replicas.cluster.names import is_name, names
 
 
@@ -58,7 +59,11 @@ def complete(coroutine: collections.abc.Coroutine[typing.Any, typing.Any, Result
 def find_names(dialect: Dialect, hosts: object, *, timeout: float) -> None:
     """Wait until the names of a server are resolved; see `Names.find`. An address needs no wait."""
     if dialect.is_async or (isinstance(hosts, str) and any(map(is_name, hosts.split(",")))):
-        wait_for(dialect, names.find(hosts, timeout=timeout))
+        try:
+            wait_for(dialect, names.find(hosts, timeout=timeout))
+        except OSError as error:
+            blame(error, Failure.DOWN)
+            raise
 
 
 class Signal:

@@ -7,6 +7,7 @@ import typing
 import pytest
 from sqlalchemy.util import greenlet_spawn
 
+from modern_di_replicas.cluster.failures import Failure, blame
 from modern_di_replicas.cluster.pools.fenced import RETRIES, Fence, FencedPool
 
 
@@ -17,7 +18,9 @@ async def test_a_checkout_connects_again_after_a_change_but_not_for_ever() -> No
     def fail() -> typing.NoReturn:
         attempts.append(len(attempts))
         asyncio.get_running_loop().call_soon(fence.declare_up)  # after the checkout has begun to wait
-        raise ConnectionRefusedError
+        refused = ConnectionRefusedError()
+        blame(refused, Failure.DOWN)
+        raise refused
 
     fence = Fence()
     fence.loss_timeout = 60.0

@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from modern_di_replicas.cluster.engines.read_connections import SessionReads
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine, ReplicaRole
 from modern_di_replicas.cluster.escalation import EscalationPolicy
-from modern_di_replicas.cluster.failures import Failure, blame
 from modern_di_replicas.cluster.health import Health
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 from modern_di_replicas.cluster.topology import Topology
@@ -50,11 +49,7 @@ class OneReplicaRole(ReplicaRole):
     # The signature is the event's.
     def _check_health(self, dialect: Dialect, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG002
         self.health.check()
-        try:
-            find_names(dialect, cparams.get("host"), timeout=cparams["timeout"])
-        except OSError as error:
-            blame(error, Failure.DOWN)
-            raise
+        find_names(dialect, cparams.get("host"), timeout=cparams["timeout"])
 
     @functools.cached_property
     def streaming(self) -> Engine:

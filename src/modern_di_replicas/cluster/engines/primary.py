@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from modern_di_replicas.cluster.commits import Writes
 from modern_di_replicas.cluster.engines.either import Role
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
+from modern_di_replicas.cluster.pools.attribution import attribute_checkouts
 from modern_di_replicas.cluster.pools.fenced import Fence, FencedQueuePool
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 from modern_di_replicas.cluster.pools.replaceable import ReplaceableQueuePool
@@ -52,6 +53,7 @@ class PrimaryRole(Role):
         self.writes = writes
         self.hooks = hooks
         self._connections = OpenConnections(sync_engine)
+        attribute_checkouts(sync_engine)
         self._connect_args = connect_args or {}
         self._trial_timeout = 0.0
         self._moved_to: URL | None = None

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, Engine, ExceptionContext, PoolProxiedConnecti
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExecutionContext
 from sqlalchemy.exc import DBAPIError
 
-from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, judge, judge_connecting
+from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, judge
 from modern_di_replicas.cluster.freshness import FreshRead
+from modern_di_replicas.cluster.pools.attribution import attribute_checkouts
 from modern_di_replicas.cluster.pools.replaceable import OF_CHECKOUT
 from modern_di_replicas.cluster.questions import about_server
 from modern_di_replicas.cluster.waiting import ask
@@ -69,13 +70,10 @@ class SessionReads:
         engine.dialect.execution_ctx_cls = _checking(engine.dialect.execution_ctx_cls, self._check_statement)
         event.listen(engine, "handle_error", self._judge_error)
         event.listen(engine, "handle_error", self._end_what_was_begun)
-        event.listen(engine, "invalidate", self._judge_checkout)
-        # SQLAlchemy has no event around a rollback, nor around the driver's `connect` alone; the dialect belongs to
-        # this engine alone.
-        self._do_rollback, self._connect_driver = engine.dialect.do_rollback, engine.dialect.connect
-        dialect = typing.cast(typing.Any, engine.dialect)
-        dialect.do_rollback, dialect.connect = self._roll_back, self._open
-        self._driver_connection = engine.dialect.get_driver_connection
+        attribute_checkouts(engine)
+        # SQLAlchemy has no event around a rollback; the dialect belongs to this engine alone.
+        self._do_rollback = engine.dialect.do_rollback
+        typing.cast(typing.Any, engine.dialect).do_rollback = self._roll_back
 
     def connect(self, engine: Engine, *, autocommit: bool, stands_alone: bool, streams: bool) -> Connection:
         """Return a connection for a session to read on.
@@ -137,22 +135,6 @@ class SessionReads:
             if ours is None or ours.closed or ours.invalidated:
                 raise
             ours.invalidate(error)
-
-    def _open(self, *args: typing.Any, **options: typing.Any) -> DBAPIConnection:
-        try:
-            return self._connect_driver(*args, **options)
-        except Exception as error:
-            blame(error, judge_connecting(error, self.driver.sqlstate(error)))
-            raise
-
-    def _judge_checkout(self, connection: DBAPIConnection, record: object, error: BaseException | None) -> None:  # noqa: ARG002  # the event's signature
-        """Classify an error that a listener to "checkout" has raised, which makes the pool give up a connection.
-
-        An error of a statement is classified already.
-        """
-        if error is not None:
-            is_gone = self.driver.is_lost(error) or self.driver.is_closed(self._driver_connection(connection))
-            blame(error, Failure.LOST if is_gone else Failure.OWN)
 
     def _judge_error(self, context: ExceptionContext) -> None:
         """Classify an error of the driver, and give up a connection that is lost."""

@@ -8,6 +8,7 @@ import typing
 from sqlalchemy import PoolProxiedConnection
 from sqlalchemy.util import await_only
 
+from modern_di_replicas.cluster.failures import Failure, blame, classify
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool, ReplaceableQueuePool
 from modern_di_replicas.cluster.waiting import Signal
 from modern_di_replicas.errors import PrimaryUnavailable
@@ -165,6 +166,8 @@ class FencedQueuePool(ReplaceableQueuePool):
             try:
                 return super().connect_since(began)
             except fence.lost_connection as error:
+                if _is_applications(error):
+                    raise
                 if self.wait(fence.may_try_again(began)):
                     continue
                 if not fence.is_down or isinstance(error, PrimaryUnavailable):
@@ -176,6 +179,15 @@ class FencedQueuePool(ReplaceableQueuePool):
         pool = typing.cast(FencedQueuePool, super().recreate())
         pool.fence = self.fence
         return pool
+
+
+def _is_applications(error: Exception) -> bool:
+    """Return whether a listener of the application has raised an error that says nothing of the primary."""
+    if isinstance(error, PrimaryUnavailable):
+        return False
+    if not isinstance(error, OSError):
+        blame(error, Failure.LOST)  # the driver's, perhaps from a question on a new connection
+    return classify(error) is Failure.OWN
 
 
 class FencedPool(FencedQueuePool, ReplaceablePool):

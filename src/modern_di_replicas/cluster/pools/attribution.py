@@ -1,0 +1,35 @@
+"""Whose error it is that a pool raises instead of giving a connection; see `failures`."""
+
+import typing
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+from modern_di_replicas.cluster.failures import Failure, blame, judge_connecting
+from modern_di_replicas.drivers.known import driver_of
+
+
+def attribute_checkouts(engine: Engine) -> None:
+    """Classify the errors of an engine's checkouts.
+
+    Those of connecting are the server's. Of those that a listener to "checkout" raises, only those on a connection that
+    is lost are: the pool invalidates the connection after any of them, and the event has both.
+    """
+    driver, connect = driver_of(engine), engine.dialect.connect
+
+    def open_connection(*args: typing.Any, **options: typing.Any) -> DBAPIConnection:
+        try:
+            return connect(*args, **options)
+        except Exception as error:
+            blame(error, judge_connecting(error, driver.sqlstate(error)))
+            raise
+
+    # SQLAlchemy has no event around the driver's `connect` alone; the dialect is the engine's own.
+    typing.cast(typing.Any, engine.dialect).connect = open_connection
+
+    @event.listens_for(engine, "invalidate")
+    def _judge(connection: DBAPIConnection, record: object, error: BaseException | None) -> None:  # noqa: ARG001  # the event's signature
+        """Classify an error that gives up a connection; that of a statement is classified already."""
+        if error is not None:
+            is_gone = driver.is_lost(error) or driver.is_closed(engine.dialect.get_driver_connection(connection))
+            blame(error, Failure.LOST if is_gone else Failure.OWN)
