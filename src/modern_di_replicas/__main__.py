@@ -10,10 +10,10 @@ import typing
 DEMO_MODULES: typing.Final = frozenset(
     {"fastapi", "flask", "httpx", "modern_di_fastapi", "modern_di_flask", "psutil", "psycopg", "rich", "uvicorn"}
 )
-"""What the extra `demo` brings."""
+"""The packages of the extra `demo`."""
 
 CLI_MODULES: typing.Final = frozenset({"rich"})
-"""What the extra `cli` brings."""
+"""The packages of the extra `cli`."""
 
 MISSING_EXTRA: typing.Final = 1
 HIGHEST_PORT: typing.Final = 65535
@@ -23,7 +23,7 @@ def main(arguments: collections.abc.Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     Args:
-        arguments: those of the command line; None for the real ones.
+        arguments: the command line; None for `sys.argv`.
 
     """
     options = _parser().parse_args(arguments)

@@ -1,6 +1,6 @@
-"""Celery: a task reads what the request that queued it has written, and declares what it is going to do.
+"""Celery: a task reads the writes of the request that queued it, and declares its intent by a marker.
 
-Celery is synchronous, and so is everything here: the providers are those of `modern_di_replicas.sync`.
+Celery is synchronous: the providers are those of `modern_di_replicas.sync`.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from modern_di_replicas.sync.watch import Watch
 
 
 def task_intent(declared: Intent | None, watch: Watch) -> Intent:
-    """Return the intent of a unit of work: what its context declares, or the marker of the task that runs.
+    """Return the intent of a unit of work: declared in its context, or by the marker of the current task.
 
     A task without a marker, and a unit of work outside any task, writes.
     """
@@ -30,20 +30,20 @@ def task_intent(declared: Intent | None, watch: Watch) -> Intent:
 
 
 class Dependencies(dependencies.Dependencies):
-    """The providers for workers of Celery; see `modern_di_replicas.sync.Dependencies`."""
+    """The providers for Celery workers; see `modern_di_replicas.sync.Dependencies`."""
 
     watch = providers.Factory(Watch, scope=Scope.APP, cache=providers.CacheSettings(finalizer=Watch.stop))
     intent = providers.Factory(task_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
 
 def setup_replicas(app: Celery, container: Container, *, wait: dt.timedelta | None = None) -> Container:
-    """Set an application of Celery up: modern-di, the tokens in messages, and in a worker the servers watched.
+    """Set up a Celery application: modern-di, the tokens in messages and, in a worker, the monitor.
 
-    Call it in the worker, and in what queues tasks: there the container is that of the web application. Each process
-    of a worker begins to watch the servers with its first unit of work.
+    Call it in the worker, and in each program that queues tasks, with the container of the web application. Each
+    process of a worker starts its monitor with the first unit of work.
 
     Args:
-        app: the application of Celery.
+        app: the Celery application.
         container: holds `Dependencies` (or a subclass), in a web application those of its framework.
         wait: how long the reads of tasks wait for a replica before they use the primary, where `@read_intent` does not
             say so; default: `ReplicationSettings.catch_up_wait`.
@@ -59,7 +59,7 @@ def setup_replicas(app: Celery, container: Container, *, wait: dt.timedelta | No
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class _Replicas:
-    """What an application of Celery was set up with."""
+    """The arguments of `setup_replicas`, for each Celery application."""
 
     container: Container
     wait: dt.timedelta | None
@@ -69,8 +69,8 @@ _known: "weakref.WeakKeyDictionary[Celery, _Replicas]" = weakref.WeakKeyDictiona
 
 
 def _send(sender: str, headers: dict[str, typing.Any] | None = None, **_: object) -> None:
-    """Put a token into the headers of a message; the signal says the task's name, and not whose it is."""
-    # Celery's own proxies have no other way to what they stand for, as which it is known here.
+    """Put a token into the headers of a message; the signal has the name of the task, not its application."""
+    # The only way from a proxy of Celery to its object, which is the key here.
     current = current_app._get_current_object()  # noqa: SLF001
     owners = [app for app in _known if app is current or sender in app.tasks]
     if owners and headers is not None:
@@ -92,7 +92,7 @@ def _end(task: Task, **_: object) -> None:
         end_job()
 
 
-# Celery has its signals for the whole process, and forgets receivers that nothing else holds.
+# Celery's signals are global, and hold their receivers weakly.
 signals.before_task_publish.connect(_send, weak=False)
 signals.task_prerun.connect(_begin, weak=False)
 signals.task_postrun.connect(_end, weak=False)

@@ -1,4 +1,4 @@
-"""Checks of plain values that the operator declares; each raises `ConfigurationError`."""
+"""Checks of plain values in the settings; each raises `ConfigurationError`."""
 
 import datetime as dt
 import re
@@ -7,7 +7,7 @@ import typing
 from modern_di_replicas.errors import ConfigurationError
 
 
-# A test's report ends where the settings are made; what is wrong there is in the error.
+# A test's report ends where the settings are made; the error says what is wrong.
 __tracebackhide__ = True
 
 
@@ -33,13 +33,13 @@ def check_number(field: str, value: object, *, whole: bool, minimum: int, exclus
 
 
 def check_flag(field: str, value: object) -> None:
-    """Check a flag, which the text of an environment variable is not."""
+    """Check a flag; the text of an environment variable is not one."""
     remedy = "give True or False, not the text of an environment variable"
     check(field, value, usable=isinstance(value, bool), remedy=remedy)
 
 
 def check_max_lag(field: str, value: object) -> None:
-    """Check how far a replica may be behind."""
+    """Check a limit of the lag."""
     check(
         field,
         value,

@@ -1,4 +1,4 @@
-"""The providers: from settings to the session of a unit of work."""
+"""The providers, from the settings to the session of a unit of work."""
 
 import collections.abc
 import contextlib
@@ -53,7 +53,7 @@ def create_session(
 
     Args:
         engine: the engine that was chosen.
-        primary: where a unit of work on a replica escalates to.
+        primary: the target of an escalation.
         intent: what the unit of work declared.
         session_class: `RoutedSession`, or a subclass of it; one of `AsyncSession` as `class S(RoutedSession, Own)`.
         **options: those of `AsyncSession`, such as `autoflush=False`.
@@ -72,25 +72,25 @@ def create_session(
 
 
 def close_session(session: AsyncSession) -> collections.abc.Awaitable[None] | None:
-    """Give the session's connections back, also when the request is cancelled meanwhile.
+    """Return the session's connections, also when the request is cancelled meanwhile.
 
     Returns:
-        what is to be awaited; None where they are back already, as after reading from a replica, or after `close()`:
-        a synchronous command-line tool closes its container without an event loop.
+        An awaitable; None if they are returned already, as after reading from a replica, or after `close()`: a
+        synchronous command-line tool closes its container without an event loop.
 
     """
     if isinstance(session, RoutedSession) and session.close_at_once():
         return None
-    return session.__aexit__(None, None, None)  # what SQLAlchemy shields from cancellation; a plain close() is not
+    return session.__aexit__(None, None, None)  # SQLAlchemy shields this from cancellation, and not a plain close()
 
 
 def close_sessions(sessions: SessionFactory) -> collections.abc.Awaitable[None] | None:
-    """Close the further sessions of a unit of work that are still open; return what is to be awaited, if anything."""
+    """Close the further sessions of a unit of work that are still open; return an awaitable if there are any."""
     return sessions.close() if sessions.has_open else None
 
 
 def create_tokens(settings: ReplicationSettings, replica: ReplicaEngine) -> Tokens:
-    """Return what judges the tokens of an application's clients."""
+    """Return the validator of the tokens of an application's clients."""
     return Tokens(settings, replica.topology if isinstance(replica, ReplicaEngine) else None)
 
 
@@ -163,10 +163,10 @@ class Dependencies(Group):
 async def watched(
     container: Container, marked: collections.abc.Iterable[Intent]
 ) -> collections.abc.AsyncIterator[ReplicaEngine | None]:
-    """Watch the servers of an application while it runs, and give the engine of the replicas.
+    """Monitor the servers of an application while it runs, and yield the engine of the replicas.
 
-    It gives None, and watches nothing, where a test put something else in the place of the replicas, and where there
-    are none. What another part of the program watches already, it leaves to that.
+    It yields None, and monitors nothing, without replicas, or where a test has replaced them. It starts no second
+    monitor if another part of the program runs one.
 
     Args:
         container: the application's container, opened.
@@ -194,14 +194,14 @@ async def watched(
 async def monitored(
     container: Container, marked: collections.abc.Iterable[Intent], state: TokenState
 ) -> collections.abc.AsyncIterator[None]:
-    """Watch the servers of an application, and take the tokens of its clients, while it runs.
+    """Monitor the servers of an application, and accept the tokens of its clients, while it runs.
 
-    Neither is done where a test put something else in the place of the replicas.
+    Neither is done where a test has replaced the replicas.
 
     Args:
         container: the application's container, opened.
         marked: the intents its endpoints are marked with.
-        state: takes the tokens.
+        state: the tokens of the application.
 
     Raises:
         ConfigurationError: a server refuses the user, the password or the database of its URL.

@@ -1,4 +1,4 @@
-"""The options of `create_async_engine` that the operator may set, and those that the library owns."""
+"""The options of `create_async_engine` that the settings may contain, and those that the library owns."""
 
 import collections.abc
 import inspect
@@ -23,10 +23,10 @@ OWNED_OPTIONS: typing.Final = {
     "dbapi": "name the driver in the URLs",
     "url": "give primary and replicas",
 }
-"""Options of `create_async_engine` that the library sets itself, and what to do in their place."""
+"""Options of `create_async_engine` that the library sets itself, and what to do instead."""
 
 POOL_OPTIONS: typing.Final = frozenset({"echo_pool", "pool_recycle", "pool_use_lifo", "pool_events"})
-"""Options that an engine takes only where it makes its own pool."""
+"""Options that an engine accepts only if it makes its own pool."""
 _OPTIONS: typing.Final = POOL_OPTIONS | {"plugins", "enable_from_linting"}
 """Options that are parameters neither of the dialect's nor of the engine's class. SQLAlchemy, `create_engine`."""
 
@@ -50,6 +50,6 @@ def check_engine_options(field: str, value: object, url: URL) -> None:
 
 
 def _parameters(cls: type) -> set[str]:
-    """Return what the `__init__` of a class takes, and of the classes it is made from."""
+    """Return the parameters of `__init__` of a class and its bases."""
     own = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base) and base is not object]
     return {name for one in own for name in inspect.signature(one).parameters}

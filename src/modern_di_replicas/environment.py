@@ -24,7 +24,7 @@ _FLAGS: typing.Final = {
 }
 
 _SIMILAR: typing.Final = 0.85
-"""From which likeness on a variable that nothing reads is taken for a misspelt one."""
+"""The similarity from which an unknown variable counts as a misspelt one."""
 
 
 def _flag(text: str) -> bool:
@@ -110,24 +110,24 @@ _KINDS: typing.Final[tuple[tuple[typing.Callable[[str], object], str, tuple[str,
     ),
     (_secrets, "give a text, or a JSON list of texts", ("token_secret",)),
 )
-"""How the text of a variable is read, what to give where it cannot be, and for which fields."""
+"""The parser of a variable's text, the remedy if it fails, and the fields."""
 
 PARSERS: typing.Final = {field: (parse, remedy) for parse, remedy, fields in _KINDS for field in fields}
-"""For each field that a variable may hold, how its text is read, and what to give where it cannot be."""
+"""For each field, the parser of a variable's text, and the remedy if it fails."""
 
 _SECRET: typing.Final = frozenset({"primary", "replicas", "connect_args", "engine_options", "token_secret"})
 _MAY_BE_NONE: typing.Final = frozenset({"max_lag", "primary_fallback_limit", "token_carrier"})
 
 
 def read_environment(environment: collections.abc.Mapping[str, str], *, prefix: str) -> dict[str, typing.Any]:
-    """Return the fields of the settings that variables hold; an empty variable counts as unset.
+    """Return the fields of the settings that are given by variables; an empty variable counts as unset.
 
     Args:
         environment: names and texts, such as `os.environ`.
-        prefix: what the names of the variables begin with.
+        prefix: the prefix of the names.
 
     Raises:
-        ConfigurationError: a text cannot be read, or a variable has nearly the name of another that is read.
+        ConfigurationError: a text cannot be parsed, or a variable is misspelt.
 
     """
     names = {f"{prefix}{field}".upper(): field for field in PARSERS}

@@ -1,4 +1,4 @@
-"""Every error this library raises, and every word of every message.
+"""The errors of this library, with their messages.
 
     ReplicasError
     ├── ConfigurationError
@@ -18,8 +18,8 @@
         ├── SharedConnectionBusyError
         └── ServerFailedError
 
-Raise sites pass facts; the class turns them into a sentence and ends it with the page that helps.
-The attributes are a contract, the text is not.
+Raise sites pass facts; the class renders the message, and appends the link to its page. The attributes are a contract,
+the text is not.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class ReplicasError(Exception):
     """The troubleshooting page, `docs/troubleshooting/<slug>.md`."""
 
     def message(self) -> str:
-        """Return the sentences that say what is wrong and what to do."""
+        """Return the sentences about the problem and its remedy."""
         return "modern-di-replicas failed."
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class UnknownGroupError(ReplicasError):
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class NoReplicaAvailable(ReplicasError):  # noqa: N818  # the name operators say
-    """No replica can serve a read, and the primary is not to (`primary_reads=False`)."""
+    """No replica can serve a read, and the primary may not (`primary_reads=False`)."""
 
     slug: typing.ClassVar[str] = "no-replica-available"
 
@@ -112,7 +112,7 @@ class NoReplicaAvailable(ReplicasError):  # noqa: N818  # the name operators say
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class PrimaryUnavailable(ReplicasError, ConnectionRefusedError):  # noqa: N818  # as NoReplicaAvailable
-    """No connection to the primary can be had now; also a `ConnectionRefusedError`, as a refused connection is."""
+    """There is no connection to the primary at the moment; also a `ConnectionRefusedError`."""
 
     slug: typing.ClassVar[str] = "primary-unavailable"
 
@@ -169,7 +169,7 @@ class _FailedTransaction(Exception):  # noqa: N818  # what `orig` is, in the pla
 
 
 class TransactionRolledBackError(ReplicasError, sqlalchemy.exc.DBAPIError):
-    """PostgreSQL answered COMMIT with ROLLBACK: a statement had failed, and its error was not heeded."""
+    """PostgreSQL answered COMMIT with ROLLBACK: a statement had failed, and its error was ignored."""
 
     slug: typing.ClassVar[str] = "transaction-rolled-back-error"
 
@@ -185,7 +185,7 @@ class TransactionRolledBackError(ReplicasError, sqlalchemy.exc.DBAPIError):
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class NotPicklableError(ReplicasError, pickle.PicklingError):
-    """An engine, a session or a container was to be sent to another process; also a `pickle.PicklingError`."""
+    """An engine, a session or a container was pickled for another process; also a `pickle.PicklingError`."""
 
     slug: typing.ClassVar[str] = "not-picklable-error"
 
@@ -202,7 +202,7 @@ class NotPicklableError(ReplicasError, pickle.PicklingError):
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class ClusterError(ReplicasError):
-    """A test cluster could not do what it was asked to."""
+    """A test cluster failed an operation."""
 
     slug: typing.ClassVar[str] = "cluster-error"
 

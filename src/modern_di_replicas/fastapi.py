@@ -1,4 +1,4 @@
-"""FastAPI: the intent comes from the request, and one call sets the application up."""
+"""FastAPI: the intent comes from the request, and one call sets up the application."""
 
 import collections.abc
 import typing
@@ -21,7 +21,7 @@ class Dependencies(starlette.Dependencies):
 
 
 def setup_replicas(app: fastapi.FastAPI, container: Container) -> Container:
-    """Set an application up: `modern_di_fastapi.setup_di`, the servers watched, and the tokens of clients taken.
+    """Set up an application: `modern_di_fastapi.setup_di`, the monitor, and the tokens of clients.
 
     Args:
         app: the application, or a mounted sub-application, which is set up with the same container.
@@ -41,7 +41,7 @@ def _check_dependencies(route: typing.Any) -> None:  # noqa: ANN401  # routes of
     """Check that no dependency of a route is marked: only its endpoint can be.
 
     Raises:
-        ConfigurationError: one is.
+        ConfigurationError: a dependency is marked.
 
     """
     router = getattr(route, "original_router", route)

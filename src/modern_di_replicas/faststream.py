@@ -1,4 +1,4 @@
-"""FastStream: a subscriber reads what the sender of its message has written, and declares what it is going to do."""
+"""FastStream: a subscriber reads the writes of the message's sender, and declares its intent by a marker."""
 
 import collections.abc
 import contextlib
@@ -25,7 +25,7 @@ def message_intent(
     declared: Intent | None,
     message: faststream.StreamMessage | None = None,  # type: ignore[type-arg]  # it is wired by this very type
 ) -> Intent:
-    """Return the intent of a unit of work: what its context declares, or the marker of its subscriber.
+    """Return the intent of a unit of work: declared in its context, or by the marker of its subscriber.
 
     A subscriber without a marker, and a unit of work outside any message, writes.
     """
@@ -33,7 +33,7 @@ def message_intent(
 
 
 class Dependencies(dependencies.Dependencies):
-    """The providers for applications of FastStream; see `modern_di_replicas.Dependencies`."""
+    """The providers for FastStream applications; see `modern_di_replicas.Dependencies`."""
 
     intent = providers.Factory(message_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
@@ -41,10 +41,10 @@ class Dependencies(dependencies.Dependencies):
 def setup_replicas(
     app: faststream.FastStream | AsgiFastStream, container: Container, *, wait: dt.timedelta | None = None
 ) -> Container:
-    """Set an application up: modern-di, the tokens in messages, and the servers watched.
+    """Set up an application: modern-di, the tokens in messages, and the monitor.
 
-    What only publishes, such as a web application, gives its broker the middleware instead:
-    `RedisBroker(url, middlewares=[ReplicasMiddleware(container)])`.
+    A program that only publishes, such as a web application, gives its broker the middleware instead: `RedisBroker(url,
+    middlewares=[ReplicasMiddleware(container)])`.
 
     Args:
         app: the application.
@@ -82,7 +82,7 @@ class ReplicasMiddleware:
     """Carries tokens in the headers of messages; `setup_replicas` adds it.
 
     Args:
-        container: the application's.
+        container: the container of the application.
         wait: how long the reads of subscribers wait for a replica, where their marker does not say so.
 
     """
@@ -128,9 +128,9 @@ def _calls(app: faststream.FastStream | AsgiFastStream) -> collections.abc.Itera
 
 
 def _subscriber(call_next: object) -> object:
-    """Return the function that takes a message: behind the other middlewares, each of which has the next as argument.
+    """Return the function that handles a message, inside the other middlewares, each of which has the next as argument.
 
-    FastStream tells a middleware its subscriber, and not which of its functions takes the message.
+    FastStream gives a middleware its subscriber, and not the function that handles the message.
     """
     while isinstance(call_next, functools.partial):
         call_next = call_next.args[0]
@@ -138,5 +138,5 @@ def _subscriber(call_next: object) -> object:
 
 
 def _function(handler: object) -> object:
-    # It has no public name, and no other attribute leads to the function; without it, a subscriber writes.
+    # It is not public, and nothing else leads to the function; without it, a subscriber writes.
     return getattr(handler, "_original_call", None)

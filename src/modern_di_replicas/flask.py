@@ -1,4 +1,4 @@
-"""Flask: the intent comes from the request, and one call sets the application up."""
+"""Flask: the intent comes from the request, and one call sets up the application."""
 
 import atexit
 import collections.abc
@@ -27,9 +27,9 @@ Function = typing.TypeVar("Function", bound=collections.abc.Callable[..., typing
 
 
 def request_intent(declared: Intent | None, watch: Watch, request: flask.Request | None = None) -> Intent:
-    """Return the intent of a unit of work: what its context declares, its view's marker, or its HTTP method.
+    """Return the intent of a unit of work: declared in its context, by its view's marker, or by the HTTP method.
 
-    A unit of work outside any request writes unless declared otherwise; that of a command, also by its marker.
+    A unit of work outside any request writes, unless its context, or the marker of its command, declares otherwise.
     """
     watch.start()
     view = _command() if request is None else _view(request)
@@ -47,7 +47,7 @@ def _command() -> object:
 
 
 def _view(request: flask.Request) -> object:
-    """Return what serves a request: of a class-based view, the method."""
+    """Return the function that serves a request; for a class-based view, the method."""
     view = flask.current_app.view_functions.get(request.endpoint or "")
     name = request.method.lower()
     methods = getattr(view, "view_class", None)
@@ -66,10 +66,10 @@ class Dependencies(dependencies.Dependencies):
 
 
 def setup_replicas(app: flask.Flask, container: Container) -> Container:
-    """Set an application up: `modern_di_flask.setup_di`, the servers watched, and the tokens of clients taken.
+    """Set up an application: `modern_di_flask.setup_di`, the monitor, and the tokens of clients.
 
-    The servers are watched from the first request of each process on, so that a server may load the application before
-    it forks its workers. The container is closed when the process exits.
+    Each process starts its monitor with the first request, so that a server may load the application before it forks
+    its workers. The container is closed when the process exits.
 
     Args:
         app: the application.
@@ -95,7 +95,7 @@ def _close_container(app: weakref.ref[flask.Flask]) -> None:
 
 
 class _Replicas:
-    """What stands in front of an application: it starts the monitor, and takes the tokens of clients."""
+    """The outermost WSGI application: it starts the monitor, and accepts the tokens of clients."""
 
     def __init__(self, app: flask.Flask, wsgi_app: WSGIApplication, container: Container) -> None:
         self._flask = app
@@ -107,7 +107,7 @@ class _Replicas:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> collections.abc.Iterable[bytes]:
         replica = self._container.resolve(ReplicaEngine)
         made = self._made
-        if made is None or made[0] is not replica:  # or a test has put another in its place
+        if made is None or made[0] is not replica:  # or a test has replaced it
             with self._lock:
                 made = self._made = replica, self._serving(replica)
         self._container.resolve(Watch).start()
@@ -129,11 +129,11 @@ class _Replicas:
 
 @contextlib.contextmanager
 def _own_unit_of_work() -> collections.abc.Iterator[None]:
-    """Give a request a unit of work of its own where a test has pushed an application context.
+    """Give a request its own unit of work where a test has pushed an application context.
 
-    Flask shares that context with the request, so that modern-di-flask would close nothing at the request's end, and
-    the test would go on in the request's unit of work. The names of its attributes are not public;
-    `tests/test_flask.py` fails if they change.
+    Flask shares that context with the request, so modern-di-flask would close nothing at the request's end, and the
+    test would continue in the request's unit of work. The names of its attributes are not public; `tests/test_flask.py`
+    fails if they change.
     """
     names = modern_di_flask.main._CHILD_CONTAINER_ATTR, modern_di_flask.main._DEFERRED_CHILD_ATTR  # noqa: SLF001
     before = {name: flask.g.pop(name, None) for name in names}
@@ -156,13 +156,13 @@ def _marked_intents(view: object) -> collections.abc.Iterator[Intent]:
 
 
 def _open_unit_of_work(app: flask.Flask, **_: object) -> None:
-    """Give an application context outside of a request a unit of work: that of a command, or of `flask shell`.
+    """Open a unit of work for an application context outside of a request: of a command, or of `flask shell`.
 
     modern-di-flask closes it with the context. The name of its attribute is not public; `tests/test_flask.py` fails if
     it changes.
     """
     name = modern_di_flask.main._CHILD_CONTAINER_ATTR  # noqa: SLF001
-    # `stream_with_context` pushes the context of its request again: that has its unit of work.
+    # `stream_with_context` pushes the context of its request again, which has a unit of work already.
     if not flask.has_request_context() and name not in flask.g:
         setattr(flask.g, name, modern_di_flask.fetch_di_container(app).build_child_container(scope=Scope.REQUEST))
 
@@ -180,8 +180,8 @@ def with_replica(
     """Declare that a view reads from a replica, as `read_intent` does; or wrap another function.
 
     `@with_replica` and `@with_replica(group=...)` mark a view. `@with_replica(container)` wraps any function: each call
-    is a unit of work that reads, and gets what its parameters ask for by `FromDI`. That of a generator or a coroutine
-    function ends when it has run.
+    is a unit of work that reads, and gets its `FromDI` parameters. For a generator or a coroutine function, it ends
+    when the function has run.
 
     Args:
         target: a view, or the application's container.

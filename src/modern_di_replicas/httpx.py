@@ -18,10 +18,10 @@ AsyncHook = collections.abc.Callable[[typing.Any], collections.abc.Awaitable[Non
 def event_hooks(container: Container) -> dict[str, list[AsyncHook]]:
     """Return the hooks of an asynchronous client: `httpx.AsyncClient(event_hooks=event_hooks(container))`.
 
-    They send the token of the current client with each request, as a cookie or header, as the settings say. They take
-    the token of the response: later reads here include what the service has written, and so does the token of the
-    response to the current request. This is for services that share a database and the secret; a token of another
-    database is ignored.
+    They send the token of the current client with each request, as a cookie or header, as the settings say. They accept
+    the token of the response: later reads here include the writes of the service, and so does the token of the response
+    to the current request. This is for services that share a database and the secret; a token of another database is
+    ignored.
 
     Args:
         container: the application's.
@@ -55,7 +55,7 @@ def sync_event_hooks(container: Container) -> dict[str, list[Hook]]:
 
 
 class _Tokens:
-    """Carries tokens in the headers of what a client sends and receives."""
+    """Carries tokens in the headers of a client's requests and responses."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -65,7 +65,7 @@ class _Tokens:
         if client is None or settings.token_carrier is None:
             return
         if settings.token_carrier == "cookie":  # noqa: S105  # a kind, not a secret
-            _remove_cookie(headers, settings.token_name)  # the client's own jar has that of any request before
+            _remove_cookie(headers, settings.token_name)  # its cookie jar has an earlier token
         tokens = self._container.resolve(Tokens)
         token = tokens.everything() if client.position_unknown else client.token
         if token is None:

@@ -1,4 +1,4 @@
-"""What the integrations of frameworks share, in both halves."""
+"""Shared code of the framework integrations, in both halves."""
 
 from modern_di import Container, Group, Scope, providers
 
@@ -7,7 +7,7 @@ from modern_di_replicas.intent import Intent
 
 
 declared_intent = providers.ContextProvider(Intent, scope=Scope.REQUEST, bound_type=None, default=None)
-"""What the context of a unit of work declares, if anything: a framework's `intent` provider looks here first."""
+"""The intent in the context of a unit of work, if any: the `intent` provider of a framework prefers it."""
 
 
 def check_container(container: Container, group: type[Group]) -> None:

@@ -1,4 +1,4 @@
-"""What a unit of work declares about itself, and how a handler declares it."""
+"""The intent of a unit of work, and the markers that declare it for a handler."""
 
 import collections.abc
 import contextlib
@@ -40,7 +40,7 @@ class Access(enum.Enum):
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Intent:
-    """What a unit of work is going to do: build one with `Intent.read()` or `Intent.write()`."""
+    """What a unit of work declares to do: build one with `Intent.read()` or `Intent.write()`."""
 
     access: Access
     group: str | None = None
@@ -48,9 +48,9 @@ class Intent:
     affinity: str | None = None
     """Reads with the same key, such as a user's id, go to the same replica while it serves."""
     consistency: Consistency | None = None
-    """How fresh a read has to be; None for what the settings say, which is SESSION unless they were changed."""
+    """How fresh a read has to be; None for the level of the settings, which is SESSION by default."""
     after: ConsistencyToken | None = None
-    """What a read has to include; with SESSION, besides what the client of the current request has written."""
+    """A token that a read has to include; with SESSION, in addition to the writes of the current request's client."""
     isolation: ReadIsolation | None = None
     """The isolation of a read, instead of `ReplicationSettings.read_isolation`; on the primary as well."""
     wait: dt.timedelta | None = None
@@ -59,10 +59,10 @@ class Intent:
     None for `ReplicationSettings.catch_up_wait`, and for no wait where no replica serves.
     """
     reason: str = dataclasses.field(default="declared", compare=False)
-    """Who said so, in words for logs and people; two intents that differ only here are equal."""
+    """The origin of the intent, in words for logs and people; two intents that differ only here are equal."""
 
     endpoint: str = dataclasses.field(default="", compare=False)
-    """The handler it is about, as `module.name`; empty outside a request, and in an intent of one's own."""
+    """The handler, as `module.name`; empty outside a request, and in an intent that the application makes."""
 
     @classmethod
     def read(  # noqa: PLR0913  # each may be left out, and is given by name
@@ -81,14 +81,14 @@ class Intent:
         Args:
             group: the group of replicas to read from.
             affinity: reads with the same key go to the same replica, while it serves.
-            consistency: how fresh the read has to be: EVENTUAL, SESSION, Bounded(lag=...) or STRONG; default: what the
-                settings say.
-            after: a token, or its text: the read includes what was written when it was made.
+            consistency: how fresh the read has to be: EVENTUAL, SESSION, Bounded(lag=...) or STRONG; default: the level
+                of the settings.
+            after: a token, or its text: the read includes everything that was written before the token was made.
             isolation: "READ COMMITTED" or "REPEATABLE READ" to read in one transaction, for a `SET LOCAL` or for one
-                snapshot; "AUTOCOMMIT" for statements that stand alone. Default: what the settings say.
-            wait: for a read that has time: how long to wait for a replica that is fresh enough, also while none serves,
-                before the primary serves the read; default: `catch_up_wait`, and no wait where none serves.
-            reason: who said so, in words for people.
+                snapshot; "AUTOCOMMIT" for independent statements. Default: the isolation of the settings.
+            wait: how long the read may wait for a replica that is fresh enough, also while none serves, before the
+                primary serves it; default: `catch_up_wait`, and no wait where none serves.
+            reason: the origin of the intent, in words for people.
 
         Raises:
             ConfigurationError: an argument cannot be used, such as a `group` that is no text, an `after` that is no
@@ -191,9 +191,9 @@ def _marker(handler: object, intent: Intent) -> object:
         # Above a Litestar route decorator the target is its route handler object, which carries `opt`;
         # everywhere else it is the function itself.
         opt = getattr(target, "opt", None)
-        # What a staticmethod or a classmethod has is not seen where it is called; its function's is.
+        # A marker on a staticmethod or classmethod object is invisible at the call; one on its function is not.
         function = getattr(target, "__func__", target)
-        is_group = isinstance(target, type) or hasattr(target, "routes")  # a router can be called, and is no endpoint
+        is_group = isinstance(target, type) or hasattr(target, "routes")  # a router is callable, but no endpoint
         if is_group or not (isinstance(opt, dict) or (callable(function) and hasattr(function, "__dict__"))):
             raise ConfigurationError(
                 field="the handler of a marker",
@@ -219,7 +219,7 @@ def _marker(handler: object, intent: Intent) -> object:
 def marked_intent(endpoint: object) -> Intent | None:
     """Return the intent an endpoint is marked with, looking through `functools.partial` and its like.
 
-    An object that is called is marked at its `__call__`.
+    A callable object is marked at its `__call__`.
     """
     while endpoint is not None:
         intent = getattr(endpoint, _MARKER, None) or getattr(type(endpoint).__call__, _MARKER, None)
@@ -235,9 +235,9 @@ def resolve_intent(
     """Return the intent of a unit of work; the primary is always right, so without a reason to read it writes.
 
     Args:
-        declared: what the context of the unit of work declares, which wins over everything.
+        declared: the intent in the context of the unit of work, which takes precedence over everything.
         endpoint: the handler of the request.
-        marked: the marker of the endpoint, which wins over the method.
+        marked: the marker of the endpoint, which takes precedence over the method.
         method: the HTTP method; None for a websocket and outside any request.
 
     """
@@ -262,7 +262,7 @@ def _name(endpoint: object) -> str:
 
 
 class _Block:
-    """A block of `use_primary()`; tasks that were started in it see when it has ended."""
+    """A block of `use_primary()`; tasks that were started in it can see that it has ended."""
 
     def __init__(self, enclosing: "_Block | None") -> None:
         self._enclosing = enclosing
@@ -282,7 +282,7 @@ _block: contextvars.ContextVar[_Block | None] = contextvars.ContextVar("modern_d
 class use_primary:  # noqa: N801  # used as a function, as in `with use_primary():`
     """Run the statements of a block on the primary, for code that cannot be given `{"use_primary": True}`.
 
-    It holds for the current context: the task, and the tasks that it starts inside the block, until the block ends. A
+    It applies to the current context: the task, and the tasks that it starts inside the block, until the block ends. A
     session that has run a statement in it stays on the primary to the end of its unit of work.
     """
 
@@ -292,7 +292,7 @@ class use_primary:  # noqa: N801  # used as a function, as in `with use_primary(
 
     def __exit__(self, *_: object) -> None:
         self._entered.end()
-        # A generator may end in another context than the one it began in; there the block simply holds no longer.
+        # A generator may end in another context than the one it began in; there the block has no effect any more.
         with contextlib.suppress(ValueError):
             _block.reset(self._token)
 

@@ -1,4 +1,4 @@
-"""Litestar: the intent comes from the request, and one plugin sets the application up."""
+"""Litestar: the intent comes from the request, and one plugin sets up the application."""
 
 import collections.abc
 import contextlib
@@ -24,11 +24,11 @@ def request_intent(
     declared: Intent | None,
     request: litestar.Request[typing.Any, typing.Any, typing.Any] | None = None,
 ) -> Intent:
-    """Return the intent of a unit of work: what its context declares, its handler's marker, or its HTTP method.
+    """Return the intent of a unit of work: declared in its context, by its handler's marker, or by the HTTP method.
 
-    The marker may stand on the handler, or in the `opt` of the handler, its controller, its router or the
-    application: `opt={"intent": Intent.write()}`; the closest wins. A websocket, and a unit of work outside any
-    request, writes unless declared otherwise.
+    The marker may be on the handler, or in the `opt` of the handler, its controller, its router or the application:
+    `opt={"intent": Intent.write()}`; the closest takes precedence. A websocket, and a unit of work outside any request,
+    writes unless declared otherwise.
 
     Raises:
         ConfigurationError: `opt["intent"]` is not an `Intent`.
@@ -60,7 +60,7 @@ class Dependencies(dependencies.Dependencies):
 
 
 class ReplicasPlugin(modern_di_litestar.ModernDIPlugin):
-    """Sets an application up: the modern-di plugin, the servers watched, and the tokens of clients taken.
+    """Sets up an application: the modern-di plugin, the monitor, and the tokens of clients.
 
     Args:
         container: holds `Dependencies` (or a subclass) and `context={ReplicationSettings: ...}`.
@@ -80,8 +80,8 @@ class ReplicasPlugin(modern_di_litestar.ModernDIPlugin):
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         app_config = super().on_app_init(app_config)
-        app_config.lifespan.insert(1, self._watch_servers)  # behind what opens the container
-        # Litestar has types of its own for what ASGI leaves open.
+        app_config.lifespan.insert(1, self._watch_servers)  # after the hook that opens the container
+        # Litestar has its own types for ASGI.
         middleware = typing.cast(typing.Any, TokenMiddleware)
         app_config.middleware.insert(0, DefineMiddleware(middleware, state=self._state))
         return app_config

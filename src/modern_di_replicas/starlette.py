@@ -1,7 +1,7 @@
-"""Starlette: the intent comes from the request, and one call sets the application up.
+"""Starlette: the intent comes from the request, and one call sets up the application.
 
-What builds on Starlette can build on this, as `modern_di_replicas.fastapi` does: `prepare` does all but the part of
-modern-di.
+Integrations of frameworks on top of Starlette can use it, as `modern_di_replicas.fastapi` does: `prepare` does all but
+modern-di's own set-up.
 """
 
 import collections.abc
@@ -27,16 +27,16 @@ METHODS: typing.Final = ("get", "head", "options", "post", "put", "patch", "dele
 
 
 def request_intent(container: Container, declared: Intent | None, request: Request | None = None) -> Intent:
-    """Return the intent of a unit of work: what its context declares, its endpoint's marker, or its HTTP method.
+    """Return the intent of a unit of work: declared in its context, by its endpoint's marker, or by the HTTP method.
 
-    Of an `HTTPEndpoint`, each method has a marker of its own. A websocket, and a unit of work outside any request,
-    writes unless declared otherwise.
+    Each method of an `HTTPEndpoint` has its own marker. A websocket, and a unit of work outside any request, writes
+    unless declared otherwise.
     """
     connection = dependencies.enclosing_connection(container, WebSocket) if request is None else request
     endpoint = connection.scope.get("endpoint") if connection is not None else None
     if isinstance(endpoint, type) and request is not None:
         method = request.method.lower()
-        # As Starlette has it, what serves GET serves HEAD where nothing else does.
+        # In Starlette, `get` serves HEAD unless there is `head`.
         found = getattr(endpoint, method, None) or (getattr(endpoint, "get", None) if method == "head" else None)
         endpoint = found or endpoint
     return resolve_intent(
@@ -54,7 +54,7 @@ class Dependencies(dependencies.Dependencies):
 
 
 def setup_replicas(app: Starlette, container: Container) -> Container:
-    """Set an application up: `modern_di_starlette.setup_di`, the servers watched, and the tokens of clients taken.
+    """Set up an application: `modern_di_starlette.setup_di`, the monitor, and the tokens of clients.
 
     Args:
         app: the application, or a mounted sub-application, which is set up with the same container.
@@ -79,13 +79,13 @@ def prepare(
     *,
     check: collections.abc.Callable[[BaseRoute], None] = lambda _: None,
 ) -> None:
-    """Have an application watch the servers, and take the tokens of its clients, while it runs.
+    """Let an application monitor the servers, and accept the tokens of its clients, while it runs.
 
     Args:
         app: the application.
-        container: its container; it has to be opened outside of what this adds to the lifespan.
+        container: its container, which must be opened before the lifespan that this adds.
         group: the providers that the container has to hold.
-        check: is called with each route when the application starts, and raises where one cannot be used.
+        check: called with each route when the application starts; raises if one is not usable.
 
     Raises:
         ConfigurationError: the container does not hold the providers, or the application has started.
@@ -98,13 +98,13 @@ def prepare(
 
 
 def _add_outermost(app: Starlette, state: TokenState) -> None:
-    """Add the middleware outside of Starlette's own, which answers exceptions that no handler takes with a 500."""
+    """Add the middleware outside of Starlette's own one, which answers unhandled exceptions with a 500."""
     if app.middleware_stack is not None:
         raise ConfigurationError(
             field="app", value=app, remedy="call setup_replicas before the application starts, or serves a request"
         )
     build = app.build_middleware_stack
-    # A method of one object is replaced: `add_middleware` adds inside of that one.
+    # Replaces a method of one object: `add_middleware` adds inside of that middleware.
     typing.cast(typing.Any, app).build_middleware_stack = lambda: TokenMiddleware(build(), state)
 
 
@@ -129,13 +129,13 @@ def _watch_servers(
 
 
 def mark_routes(router: Router | Starlette, marker: collections.abc.Callable[[typing.Any], object]) -> None:
-    """Mark the endpoints that a router has now, those of the routers included in it too.
+    """Mark the current endpoints of a router, and of the routers included in it.
 
-    An endpoint that has a marker of its own keeps it.
+    An endpoint that is already marked keeps its marker.
 
     Args:
         router: the router; call this once its routes are declared.
-        marker: `read_intent`, `write_intent`, or what `read_intent(group=...)` returns.
+        marker: `read_intent`, `write_intent`, or the result of `read_intent(group=...)`.
 
     """
     for route in _all_routes(router.routes):
@@ -155,7 +155,7 @@ def _marked_intents(
 def _all_routes(routes: collections.abc.Iterable[BaseRoute]) -> collections.abc.Iterator[typing.Any]:
     for route in routes:
         yield route
-        # A mount has routes of its own; a router that FastAPI includes lazily is behind its `original_router`.
+        # A mount has its own routes; a router that FastAPI includes lazily is in `original_router`.
         inner = getattr(route, "original_router", route)
         yield from _all_routes(getattr(inner, "routes", None) or ())
 

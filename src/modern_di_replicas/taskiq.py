@@ -1,4 +1,4 @@
-"""Taskiq: a task reads what the request that queued it has written, and declares what it is going to do."""
+"""Taskiq: a task reads the writes of the request that queued it, and declares its intent by a marker."""
 
 import contextlib
 import datetime as dt
@@ -16,7 +16,7 @@ from modern_di_replicas.intent import Intent, marked_intent
 
 
 def task_intent(declared: Intent | None, message: TaskiqMessage | None = None) -> Intent:
-    """Return the intent of a unit of work: what its context declares, or the marker of its task.
+    """Return the intent of a unit of work: declared in its context, or by the marker of its task.
 
     A task without a marker, and a unit of work outside any task, writes.
     """
@@ -24,15 +24,15 @@ def task_intent(declared: Intent | None, message: TaskiqMessage | None = None) -
 
 
 class Dependencies(dependencies.Dependencies):
-    """The providers for workers of Taskiq; see `modern_di_replicas.Dependencies`."""
+    """The providers for Taskiq workers; see `modern_di_replicas.Dependencies`."""
 
     intent = providers.Factory(task_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
 
 def setup_replicas(broker: AsyncBroker, container: Container, *, wait: dt.timedelta | None = None) -> Container:
-    """Set a broker up: modern-di, the tokens in messages, and in a worker the servers watched.
+    """Set up a broker: modern-di, the tokens in messages and, in a worker, the monitor.
 
-    Call it in the worker, and in what queues tasks: there the container is that of the web application.
+    Call it in the worker, and in each program that queues tasks, with the container of the web application.
 
     Args:
         broker: the broker.
@@ -67,7 +67,7 @@ class ReplicasMiddleware(TaskiqMiddleware):
     """Carries tokens in the labels of messages; `setup_replicas` adds it.
 
     Args:
-        container: the application's.
+        container: the container of the application.
         wait: how long the reads of tasks wait for a replica, where their marker does not say so.
 
     """

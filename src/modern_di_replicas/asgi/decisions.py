@@ -1,4 +1,4 @@
-"""The decision of a request, in its state and, if the settings say so, in a header of its response."""
+"""Keep the decision of a request in its state and, if the settings say so, in a response header."""
 
 from modern_di_replicas.asgi.protocol import App, Message, Receive, Scope, Send
 from modern_di_replicas.observability.request import DECISION, decisions_in, timing_of
@@ -8,7 +8,7 @@ class DecisionMiddleware:
     """Keeps the decision of each request in its state: `request.state.decision`.
 
     Args:
-        app: the application behind it.
+        app: the next application.
 
     """
 

@@ -9,32 +9,32 @@ from modern_di_replicas.tokens.validation import Tokens
 
 
 class TokenState:
-    """Stands at the door of an application: knows its tokens and their carrier while it runs."""
+    """The tokens of an application and their carrier, while it runs."""
 
     def __init__(self) -> None:
         self.tokens: Tokens | None = None
-        """Judges and makes tokens; None while the application does not run, or does without."""
+        """Validates and creates tokens; None while the application does not run, or without tokens."""
         self.carrier: Carrier | None = None
         self.server_timing = False
         """Whether responses say which server was used."""
 
     def open(self, settings: ReplicationSettings, tokens: Tokens) -> None:
-        """Take tokens in and hand them out from now on, if the settings say so."""
+        """Accept and issue tokens from now on, if the settings say so."""
         self.server_timing = settings.server_timing
         if settings.token_carrier is not None:
             self.tokens, self.carrier = tokens, Carrier(settings)
 
     def close(self) -> None:
-        """Let every request pass from now on."""
+        """Ignore tokens from now on."""
         self.tokens = self.carrier = None
 
 
 class TokenMiddleware:
-    """Takes the token of each request in, and hands one out with the response to a request that wrote.
+    """Accepts the token of each request, and issues one in the response to a request that wrote.
 
     Args:
-        app: the application behind it.
-        state: knows the tokens.
+        app: the next application.
+        state: the tokens of the application.
 
     """
 

@@ -1,8 +1,8 @@
-"""How a message carries what its sender has written: to a job, or in an outbox.
+"""Carry the token of a message's sender: to a job, or in an outbox.
 
-A message carries the text of a token, as the cookie of a client does, signed where the settings have a secret. Two
-things differ. It says so when the position is unknown because its sender has not committed yet: the worker may be
-faster than that commit. And it does not expire: a message may wait in a queue for days, and still names a position.
+A message carries the text of a token, as a cookie does, signed if the settings have a secret. There are two
+differences. A message marks an unknown position, when its sender has not committed yet: the worker may be faster than
+that commit. And the token does not expire: a message may wait in a queue for days.
 """
 
 import collections.abc
@@ -23,7 +23,7 @@ from modern_di_replicas.tokens.validation import Tokens
 
 
 POSITION_UNKNOWN: typing.Final = "unknown"
-"""What a message carries in place of a token when the position is unknown: its job reads the primary."""
+"""The text instead of a token when the position is unknown: the job reads the primary."""
 
 
 CARRIED: typing.Final = "consistency-token"
@@ -31,10 +31,10 @@ CARRIED: typing.Final = "consistency-token"
 
 
 def carried_token(container: Container) -> str | None:
-    """Return what a message that is sent now has to carry, so that its job reads what was written here.
+    """Return the token text for a message that is sent now, so that its job reads the writes made here.
 
-    It is the text of a token; `"unknown"` while something is not committed yet; None when nothing was written.
-    `unit_of_work(token=...)` takes all three.
+    The text is `"unknown"` while a write is not committed yet; None when nothing was written. `unit_of_work(token=...)`
+    accepts all three.
 
     Args:
         container: the application's, or one below it.
@@ -49,11 +49,11 @@ def carried_token(container: Container) -> str | None:
 
 
 def carry(container: Container, headers: collections.abc.MutableMapping[str, typing.Any]) -> None:
-    """Put what a message has to carry into its headers.
+    """Put the token text into the headers of a message.
 
     Args:
         container: the application's.
-        headers: those of the message; what is in them stays, where nothing was written here.
+        headers: the headers of the message; they stay unchanged if nothing was written here.
 
     """
     carried = carried_token(container)
@@ -62,14 +62,14 @@ def carry(container: Container, headers: collections.abc.MutableMapping[str, typ
 
 
 def client_of(container: Container, carried: object) -> Client:
-    """Return the client of a job, whose reads include what the sender of its message had written.
+    """Return the client of a job, whose reads include the writes of the message's sender.
 
-    What cannot be believed, because it is forged or of another database, says nothing of what was written: such a job
-    reads the primary.
+    A text that is not accepted, because it is forged or of another database, gives no position: such a job reads the
+    primary.
 
     Args:
         container: the application's, or one below it.
-        carried: what the message carries; None for nothing.
+        carried: the text in the message; None for none.
 
     """
     if carried is None or isinstance(carried, ConsistencyToken):
@@ -82,11 +82,11 @@ def client_of(container: Container, carried: object) -> Client:
 
 @contextlib.contextmanager
 def unit_of_work_client(container: Container, token: ConsistencyToken | str | None) -> collections.abc.Iterator[None]:
-    """Give a unit of work outside a request a client of its own, which knows what was written around it.
+    """Give a unit of work outside a request its own client, which knows the writes of the enclosing one.
 
     Args:
         container: the application's, or one below it.
-        token: what a message carried here; None for nothing.
+        token: the text in a message; None for none.
 
     """
     if token is None and client_of_request() is not None:

@@ -1,8 +1,8 @@
-"""What the client of the current request has written, as far as this process knows.
+"""The writes of the current request's client, as far as this process knows them.
 
 The record belongs to the request, not to a session: two sessions of one request have the same client, and Core on
-`PrimaryEngine` has no session at all. Where it leaks, into a task that a request has started, reads there are fresher
-than they had to be, never older.
+`PrimaryEngine` has no session. If it leaks into a task that a request has started, reads there are fresher than
+necessary, never older.
 """
 
 import collections.abc
@@ -17,15 +17,15 @@ from modern_di_replicas.intent import Intent
 
 
 DOUBT_SECONDS: typing.Final = 60.0
-"""How long a commit without an answer may still be under way: a later position settles it only after this time."""
+"""Seconds for which a commit without an answer may still be running; a later position then includes it."""
 
 
 SESSIONS: typing.Final = 64
-"""How many sessions of a client are noted before those that have ended are forgotten."""
+"""The number of recorded sessions of a client at which those that have ended are removed."""
 
 
 class Pending(typing.Protocol):
-    """A session: what it has not flushed yet, as SQLAlchemy names it."""
+    """A session with its unflushed objects, named as in SQLAlchemy."""
 
     @property
     def new(self) -> collections.abc.Collection[object]: ...
@@ -36,12 +36,12 @@ class Pending(typing.Protocol):
 
 
 class Client:
-    """What one client has written.
+    """The record of one client's writes.
 
     Args:
-        token: what it brought along.
+        token: the token that it sent.
         is_request: whether it is the client of a request or a job, whose reads include its writes.
-        position_unknown: whether what sent it may have written behind the position of its token.
+        position_unknown: whether its sender may have written after the position of its token.
 
     """
 
@@ -49,12 +49,12 @@ class Client:
         self, *, token: ConsistencyToken | None = None, is_request: bool = False, position_unknown: bool = False
     ) -> None:
         self.token = self.brought = token
-        """The latest position that is known; it never goes back."""
+        """The latest known position; it never goes back."""
         self.is_request = is_request
         self.intent: Intent | None = None
-        """What the job of this client declares; None for the client of a request, which has endpoints."""
+        """The intent of the job of this client; None for the client of a request, which has endpoints."""
         self.enclosing: Client | None = None
-        """The client that was the current one before this."""
+        """The previous current client."""
         self._uncommitted: weakref.WeakSet[object] | None = None
         self._came_unknown = position_unknown
         self._open: set[Write] = set()
@@ -65,17 +65,17 @@ class Client:
 
     @property
     def wrote(self) -> bool:
-        """Whether it has written here, or may have, since it was last answered."""
+        """Whether it has written here, or may have, since the last response."""
         return self._has_news or any(not write.is_told for write in self._open)
 
     @property
     def position_unknown(self) -> bool:
-        """Whether it may have written behind the position of its token."""
+        """Whether it may have written after the position of its token."""
         return self._came_unknown or bool(self._open)
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether a commit may still be under way, because its answer was lost, or because it was not sent yet."""
+        """Whether a commit may still be running, because its answer was lost, or because it was not sent yet."""
         return self._came_unknown or any(write.order is None for write in self._open)
 
     @property
@@ -91,24 +91,24 @@ class Client:
         return any(session.new or session.dirty or session.deleted for session in sessions)
 
     def declare_write(self) -> None:
-        """Note that its unit of work declares a write."""
+        """Record that its unit of work declares a write."""
         self._declares_write = True
 
     def begin_uncommitted(self, transaction: object) -> None:
-        """Note a transaction that may have written; it is not kept alive."""
+        """Record a transaction that may have written, by a weak reference."""
         if self._uncommitted is None:
             self._uncommitted = weakref.WeakSet()
         self._uncommitted.add(transaction)
 
     def end_uncommitted(self, transaction: object) -> None:
-        """Note that a transaction was committed or rolled back."""
+        """Record that a transaction was committed or rolled back."""
         (self._uncommitted or set()).discard(transaction)
 
     def note_session(self, session: Pending, *, declares_write: bool) -> None:
-        """Note a session of its unit of work.
+        """Record a session of its unit of work.
 
         Args:
-            session: the session; it is not kept alive.
+            session: the session; it is held weakly.
             declares_write: whether its unit of work declares a write.
 
         """
@@ -118,37 +118,37 @@ class Client:
         self._sessions.append(weakref.ref(session))  # a list of these: a WeakSet takes ten times as long
 
     def know(self, other: "Client") -> None:
-        """Read what another client may read: it is where this one comes from."""
+        """Include the writes of another client, from which this one is derived."""
         if other.token is not None:
             self.token = later(self.token, other.token)
         self._came_unknown |= other.position_unknown
 
     def learn(self, token: ConsistencyToken) -> None:
-        """Note what another service has written for it: its reads include that, and its response carries the token."""
+        """Record a write of another service: the reads include it, and the response carries the token."""
         self.token = later(self.token, token)
         self._has_learned = self._has_news = True
 
     def tell(self, other: "Client") -> None:
-        """Have another client read what this one has written."""
+        """Let another client include the writes of this one."""
         if self.token is not None and (self._commits or self._has_learned):
             other.learn(self.token)
         if self._open:
             other.begin_write()
 
     def answered(self) -> None:
-        """Note that the client is being told what it has written until now."""
+        """Record that a response with its position is being sent."""
         self._has_news = False
         for write in self._open:
             write.is_told = True
 
     def begin_write(self) -> "Write":
-        """Note that something is about to be committed: its position is unknown until the write says more."""
+        """Record a commit that is about to be sent; the position is unknown until its result is recorded."""
         write = Write(self)
         self._open.add(write)
         return write
 
     def written(self, token: ConsistencyToken | None) -> None:
-        """Note a commit that wrote; None when the primary could not be asked for its position."""
+        """Record a commit that wrote; None when the primary did not return its position."""
         write = self.begin_write()
         write.committed()
         if token is not None:
@@ -158,32 +158,32 @@ class Client:
 class Write:
     """One write of a client, from the moment its commit is about to be sent.
 
-    Until `known` or `did_not_happen` is called, the client's position is unknown. So whatever interrupts a commit,
-    the write is noted.
+    Until `known` or `did_not_happen` is called, the client's position is unknown. So the write is recorded even if the
+    commit is interrupted.
     """
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.order: int | None = None
-        """Which commit of the client it was; None while the commit is under way, or its answer was lost."""
+        """The number of the commit; None while the commit is running, or if its answer was lost."""
         self.is_told = False
-        """Whether the client has been told that its position is unknown."""
+        """Whether a response has said that the position is unknown."""
         self.began = time.monotonic()
 
     def committed(self) -> None:
-        """Note that it is committed. Call this before the primary is asked for its position."""
+        """Record that it is committed; called before the primary is asked for its position."""
         self.client._commits += 1  # noqa: SLF001  # two halves of one record
         self.order = self.client._commits  # noqa: SLF001
 
     def known(self, token: ConsistencyToken) -> None:
-        """Note a position that includes it, and all that was committed before the primary was asked."""
+        """Record a position that includes it, and everything committed before the primary was asked."""
         client = self.client
         client.token = later(client.token, token)
         client._has_news |= not self.is_told  # noqa: SLF001
         client._open = {write for write in client._open if not self._settles(write)}  # noqa: SLF001
 
     def did_not_happen(self) -> None:
-        """Note that it was not committed: the server has said so."""
+        """Record that the server has not committed it."""
         self.client._open.discard(self)  # noqa: SLF001
 
     def _settles(self, other: "Write") -> bool:
@@ -198,12 +198,12 @@ _current: contextvars.ContextVar[Client | None] = contextvars.ContextVar("modern
 
 
 def current_token() -> ConsistencyToken | None:
-    """Return what a read must include to show what was written here; None when nothing was.
+    """Return the token that a read must include to show the writes made here; None without writes.
 
-    In a request that is what the request wrote, or what its client brought along from its last write. Elsewhere,
-    in a job or a test, it is what was written last in the current context. Pass it to the next read:
-    `Intent.read(after=token)`. None as well when the position of a write is unknown, because the connection was lost
-    at the commit or right after it: read with STRONG then.
+    In a request this is the token of its own write, or the one that its client sent. Elsewhere, in a job or a test, it
+    is the token of the last write in the current context. Pass it to the next read: `Intent.read(after=token)`. It is
+    also None when the position of a write is unknown, because the connection was lost at the commit or right after it:
+    read with STRONG then.
     """
     client = _current.get()
     return None if client is None or client.position_unknown else client.token
@@ -216,7 +216,7 @@ def client_of_request() -> Client | None:
 
 
 def current_client() -> Client:
-    """Return the client of the current context; outside a request it is made where there is none."""
+    """Return the client of the current context; outside a request it is created if there is none."""
     client = _current.get()
     if client is None:
         client = Client()
@@ -225,21 +225,21 @@ def current_client() -> Client:
 
 
 def note_session(session: Pending, *, declares_write: bool) -> None:
-    """Note a session of the current client's unit of work, if there is a client; see `Client.note_session`."""
+    """Record a session of the current client's unit of work, if there is a client; see `Client.note_session`."""
     client = _current.get()
     if client is not None:
         client.note_session(session, declares_write=declares_write)
 
 
 def declare_write() -> None:
-    """Note that the current client's unit of work declares a write, if there is a client."""
+    """Record that the current client's unit of work declares a write, if there is a client."""
     client = _current.get()
     if client is not None:
         client.declare_write()
 
 
 def known_client() -> Client | None:
-    """Return the client of the current context; None where there is none, as nothing was written."""
+    """Return the client of the current context, or None; without a client nothing was written."""
     return _current.get()
 
 
@@ -250,7 +250,7 @@ def enter(client: Client) -> None:
 
 
 def leave(client: Client) -> None:
-    """End what `enter` began; nothing is done in another context than that one's."""
+    """Restore the client from before `enter`, if this is the same context."""
     if _current.get() is client:
         _current.set(client.enclosing)
 
@@ -260,7 +260,7 @@ def request_of(client: Client) -> collections.abc.Iterator[None]:
     """Make a client the one of the current request, or of the current job.
 
     Args:
-        client: who has sent the request.
+        client: the client.
 
     """
     enter(client)

@@ -1,4 +1,4 @@
-"""A job: the work that a message asks for, whichever framework takes it."""
+"""Jobs: the work for one message, in any framework."""
 
 import collections.abc
 import dataclasses
@@ -14,13 +14,13 @@ from modern_di_replicas.intent import NOTHING_DECLARED, Intent, marked_intent, r
 def begin_job(
     container: Container, carried: collections.abc.Iterable[object], *functions: object, wait: dt.timedelta | None
 ) -> None:
-    """Begin a job in the current context, until `end_job`: its reads include what the sender of its message wrote.
+    """Begin a job in the current context, until `end_job`: its reads include the writes of the message's sender.
 
     Args:
         container: the worker's container.
-        carried: what its message carries, or each of its messages; None for nothing.
-        *functions: where its marker may be: what a framework has made of the function, and the function itself.
-        wait: how long its reads wait for a replica, where the marker does not say so.
+        carried: the text in its message, or the texts of its messages; None for none.
+        *functions: the objects that may be marked: the framework's wrapper of the function, and the function itself.
+        wait: how long its reads wait for a replica, unless the marker says so.
 
     """
     client = Client(is_request=True)
@@ -41,12 +41,12 @@ def end_job() -> None:
 
 
 def job_intent(declared: Intent | None, *, is_of_job: bool) -> Intent:
-    """Return the intent of a unit of work: what its context declares, or the marker of its job's function.
+    """Return the intent of a unit of work: declared in its context, or by the marker of its job's function.
 
     A job without a marker, and a unit of work of no job, writes.
 
     Args:
-        declared: what the context of the unit of work declares.
+        declared: the intent in the context of the unit of work.
         is_of_job: whether the unit of work is that of the current job.
 
     """

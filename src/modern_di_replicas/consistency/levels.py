@@ -1,4 +1,4 @@
-"""How fresh a read has to be."""
+"""Consistency levels: how fresh a read has to be."""
 
 import dataclasses
 import datetime as dt
@@ -9,7 +9,7 @@ from modern_di_replicas.errors import ConfigurationError
 
 
 class Level(enum.Enum):
-    """How fresh a read has to be, where no figure is needed to say so."""
+    """The levels without a parameter."""
 
     EVENTUAL = "eventual"
     SESSION = "session"
@@ -20,11 +20,11 @@ class Level(enum.Enum):
 
 
 EVENTUAL: typing.Final = Level.EVENTUAL
-"""Whatever a healthy replica has, at most `max_lag` old."""
+"""The state of any healthy replica, at most `max_lag` old."""
 SESSION: typing.Final = Level.SESSION
-"""A client sees what it has written itself; of what others wrote, at most `max_lag` may be missing."""
+"""A client sees its own writes; the writes of others may be missing for at most `max_lag`."""
 STRONG: typing.Final = Level.STRONG
-"""Everything that was committed: the primary reads."""
+"""Everything that is committed: the read uses the primary."""
 
 
 @dataclasses.dataclass(slots=True, frozen=True)

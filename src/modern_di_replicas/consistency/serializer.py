@@ -16,7 +16,7 @@ LONGEST_SIGNATURE: typing.Final = 44
 """Maximum length of a signature: a separator and 256 bits in base 64."""
 
 CACHED: typing.Final = 4096
-"""How many texts are cached, so that a text that comes again is not verified again."""
+"""The number of cached texts, so that a repeated text is not verified again."""
 
 _SALT: typing.Final = b"modern-di-replicas.consistency-token"
 
@@ -34,7 +34,7 @@ class TokenSerializer:
 
     def __init__(self, settings: ReplicationSettings) -> None:
         self.is_signed = bool(settings.token_secrets)
-        """Whether a text that was accepted was made by this application."""
+        """Whether accepted texts are known to come from this application."""
         self._seconds = settings.token_seconds
         self._signers = [
             itsdangerous.Signer(secret, salt=_SALT, key_derivation="hmac", digest_method=hashlib.sha256)
@@ -49,22 +49,22 @@ class TokenSerializer:
         return text
 
     def loads(self, text: str, *, expires: bool = True) -> ConsistencyToken | Rejection:
-        """Return the token of a text, or why it is not accepted.
+        """Return the token of a text, or the reason why it is not accepted.
 
         Args:
-            text: what a client has sent.
-            expires: whether its age counts.
+            text: the text from a client.
+            expires: whether its age is checked.
 
         """
         if len(text) > LONGEST_TEXT + LONGEST_SIGNATURE:
             return "oversized"
-        # A client sends the text it was given here with each request, until it writes again.
+        # A client sends its text with each request, until it writes again.
         token = self._cache.get(text) or self._remember(text, self._verify(text))
         if not isinstance(token, ConsistencyToken):
             return token
         if not expires:
             return token
-        is_current = -self._seconds <= time.time() - token.issued_at <= self._seconds  # hosts' clocks differ, both ways
+        is_current = -self._seconds <= time.time() - token.issued_at <= self._seconds  # the clocks of hosts differ
         return token if is_current else "expired"
 
     def _remember(self, text: str, token: ConsistencyToken | Rejection) -> ConsistencyToken | Rejection:
@@ -76,7 +76,7 @@ class TokenSerializer:
     def _verify(self, text: str) -> ConsistencyToken | Rejection:
         if self._signers:
             signed, text = text.encode(), text.rpartition(".")[0]
-            # Signed anew and compared as a whole: of the texts that decode to one signature, one is accepted.
+            # Signed again and compared as a whole: several texts decode to one signature, and only one is accepted.
             if not any(hmac.compare_digest(signer.sign(text), signed) for signer in self._signers):
                 return "forged"
         try:

@@ -10,33 +10,33 @@ from modern_di_replicas.errors import ConfigurationError
 
 
 LONGEST_TEXT: typing.Final = 80
-"""Characters of a token's text, at the most."""
+"""Maximum length of a token's text."""
 
 _TEXT: typing.Final = re.compile(r"1\.([0-9a-f]{16})\.([0-9a-f]{1,8})\.([0-9a-f]{1,16})\.([0-9a-f]{1,10})", re.ASCII)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class ConsistencyToken:
-    """What a read has to include: everything the primary had written when the token was made.
+    """A position that a read has to include: everything the primary had written when the token was made.
 
-    It may go anywhere: in a cookie, a header, the arguments of a background job. `str(token)` is its text, and
-    `ConsistencyToken.parse` reads it again.
+    It can be sent in a cookie, a header or the arguments of a background job. `str(token)` is its text, and
+    `ConsistencyToken.parse` parses it.
     """
 
     lsn: int
     """The position in the write-ahead log that a server must have reached, in bytes."""
     timeline: int
-    """The timeline of PostgreSQL it belongs to; each promotion begins a new one."""
+    """Its PostgreSQL timeline; each promotion begins a new one."""
     database: str
-    """Which database it is of, as `identify` names it."""
+    """Its database, as named by `identify`."""
     issued_at: int
-    """When it was made, in seconds since 1970, by the clock of the host that made it."""
+    """When it was made, in seconds since 1970, by the clock of that host."""
 
     def __str__(self) -> str:
         return f"1.{self.database}.{self.timeline:x}.{self.lsn:x}.{self.issued_at:x}"
 
     def is_after(self, other: "ConsistencyToken") -> bool:
-        """Return whether it includes another one, as far as the two can be compared: of one database and timeline."""
+        """Return whether it includes another token; only tokens of one database and timeline are comparable."""
         return (self.database, self.timeline) == (other.database, other.timeline) and self.lsn >= other.lsn
 
     @classmethod
@@ -61,7 +61,7 @@ class ConsistencyToken:
 
 
 def later(known: ConsistencyToken | None, new: ConsistencyToken) -> ConsistencyToken:
-    """Return the later of two positions; a new one of another database takes the place of the known one."""
+    """Return the later of two positions; a new one of another database replaces the known one."""
     if known is None or known.database != new.database or (known.timeline, known.lsn) <= (new.timeline, new.lsn):
         return new
     return known
@@ -69,7 +69,7 @@ def later(known: ConsistencyToken | None, new: ConsistencyToken) -> ConsistencyT
 
 @functools.lru_cache(maxsize=64)
 def identify(system: int, database: str) -> str:
-    """Return a name for a database that is the same on the primary and every replica, and tells outsiders nothing.
+    """Return an opaque name for a database, which is the same on the primary and every replica.
 
     Args:
         system: the identifier of the PostgreSQL cluster.

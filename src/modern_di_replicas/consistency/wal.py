@@ -10,18 +10,18 @@ FIRST_PAGE_HEADER: typing.Final = 40
 """Bytes of the header of a page, and of the first page of a file. PostgreSQL, `access/xlog_internal.h`."""
 
 LAST_LSN: typing.Final = (1 << 64) - 1
-"""The last position there can be."""
+"""The highest possible position."""
 
 
 def last_record_end(insert_lsn: int, offset: int) -> int:
-    """Return where the last record ends, from where the next one would begin.
+    """Return the end of the last record, from the start of the next one.
 
-    The two differ at the end of a page: the next record begins behind a page header, which no standby ever replays
-    by itself. A read that waits for that position would wait until something else is written.
+    The two differ at the end of a page: the next record begins after a page header, which a standby does not replay by
+    itself. A read that waits for that position would wait for the next write.
 
     Args:
-        insert_lsn: what `pg_current_wal_insert_lsn()` says.
-        offset: where that is in its file, as `pg_walfile_name_offset()` says.
+        insert_lsn: the result of `pg_current_wal_insert_lsn()`.
+        offset: its offset in the file, as `pg_walfile_name_offset()` returns it.
 
     """
     in_page = offset % PAGE

@@ -21,7 +21,7 @@ _ARGUMENTS: typing.Final = frozenset(inspect.signature(asyncpg.connect).paramete
 _OF_SQLALCHEMY: typing.Final = frozenset(
     {"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"}
 )
-"""Arguments that SQLAlchemy's dialect takes out before it calls the driver's `connect`."""
+"""Arguments that SQLAlchemy's dialect removes before it calls the driver's `connect`."""
 
 _NOT_TEXT: typing.Final = frozenset(
     {
@@ -29,7 +29,7 @@ _NOT_TEXT: typing.Final = frozenset(
         *("server_settings", "connection_class", "record_class", "direct_tls"),
     }
 )
-"""Numbers and objects, where a URL gives text."""
+"""Arguments that are numbers or objects, which a URL cannot hold."""
 
 _OWNED: typing.Final = {
     "timeout": "set connect_timeout",
@@ -38,7 +38,7 @@ _OWNED: typing.Final = {
     "loop": "take it out: connections belong to the running event loop",
     **dict.fromkeys(("dsn", "host", "port", "user", "database"), "write it into the URL of the server"),
 }
-"""What the library or the URL says."""
+"""Arguments that the library or the URL sets."""
 
 _TLS_LEVELS: typing.Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -57,13 +57,13 @@ class Asyncpg:
     """The driver asyncpg."""
 
     scheme = "postgresql+asyncpg"
-    autocommits_behind_poolers = False  # it parses and executes in two trains
+    autocommits_behind_poolers = False  # it parses and executes in two message trains
     errors = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
     lost_connection = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
     def __init__(self) -> None:
         self._pooled: weakref.WeakSet[typing.Any] = weakref.WeakSet()
-        """The connections that lead to a transaction pooler."""
+        """The connections behind a transaction pooler."""
 
     def parameter_remedy(self, name: str, value: str | tuple[str, ...]) -> str | None:
         if (of_libpq := _remedy_of_libpq(name)) is not None:
@@ -105,7 +105,7 @@ class Asyncpg:
         settings = {**given.get("server_settings", {}), "application_name": application_name}
         arguments = {**given, "server_settings": settings, "timeout": timeout}
         if pooled:
-            # A name given on one connection of the server would be looked for on another.
+            # A statement named on one server connection could be executed on another.
             arguments.update(
                 statement_cache_size=0, prepared_statement_cache_size=0, async_creator_fn=self._connect_pooled
             )
@@ -118,18 +118,18 @@ class Asyncpg:
         arguments["async_creator_fn"] = opening.watched(arguments.get("async_creator_fn", asyncpg.connect))
 
     def set_up(self, engine: Engine) -> None:
-        """Do nothing: it is."""
+        """Do nothing: the dialect can terminate."""
 
     def sqlstate(self, error: BaseException) -> str | None:
         state: str | None = getattr(getattr(error, "orig", error), "sqlstate", None)
         return state
 
     def is_lost(self, error: BaseException) -> bool:
-        # With an internal error, the driver has lost track of the protocol: it has read a server's last message, for
-        # instance, on a connection that was idle.
+        # After an internal error, the state of the protocol is unknown: the driver has read a server's last message,
+        # for instance, on an idle connection.
         cause = error if isinstance(error, self.errors) else error.__cause__
         if isinstance(cause, asyncpg.PostgresConnectionError) and cause.severity_en is None:
-            return cause.severity is not None  # as of a pooler; the driver itself says so of a closed one only
+            return cause.severity is not None  # from a pooler; the driver itself raises it for closed connections only
         return isinstance(cause, asyncpg.InternalClientError) or getattr(cause, "severity_en", None) in ENDING
 
     def is_untrusted(self, error: BaseException) -> bool:
@@ -137,7 +137,7 @@ class Asyncpg:
         return isinstance(error, ssl.SSLCertVerificationError) or "rejected SSL upgrade" in str(error)
 
     def may_hold_a_statement(self, error: BaseException) -> bool:
-        # With a severity the server said it, and has ended the statement.
+        # With a severity, the error is the server's, which has ended the statement.
         cause = error.__cause__
         return not (isinstance(cause, asyncpg.PostgresError) and cause.severity is not None)
 
@@ -145,14 +145,14 @@ class Asyncpg:
         return isinstance(error.__cause__, asyncpg.InvalidCachedStatementError)
 
     def forget_plans(self, connection: DBAPIConnection) -> None:
-        """Do nothing: asyncpg and SQLAlchemy's adapter do so when they see the error."""
+        """Do nothing: asyncpg and SQLAlchemy's adapter do so after the error."""
 
     def is_in_transaction(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
-        # asyncpg has no protocol any more on one that was terminated.
+        # asyncpg has removed the protocol of a terminated connection.
         return not connection.is_closed() and bool(connection.is_in_transaction())
 
     async def has_failed(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
-        # asyncpg does not say; a question that fails makes it so.
+        # asyncpg does not report it; a failing query shows it.
         try:
             await connection.execute("SELECT")
         except self.errors:
@@ -188,7 +188,7 @@ class Asyncpg:
         return True
 
     def has_nothing_to_roll_back(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:  # noqa: ARG002
-        return False  # SQLAlchemy's adapter knows, and awaits nothing then
+        return False  # SQLAlchemy's adapter knows this, and awaits nothing
 
     def is_closed(self, connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
         return bool(connection.is_closed())

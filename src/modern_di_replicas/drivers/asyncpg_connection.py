@@ -1,4 +1,4 @@
-"""An asyncpg connection that reports what bypasses SQLAlchemy, and a commit that PostgreSQL turned into a rollback."""
+"""An asyncpg connection that reports its statements, and raises where a commit was a rollback."""
 
 import functools
 import types
@@ -14,7 +14,7 @@ from modern_di_replicas.errors import TransactionRolledBackError
 class ReportingConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     """Reports the statements that are sent over asyncpg's public methods, SQLAlchemy's among them.
 
-    SQLAlchemy sees neither what an application does with the driver's connection, nor the status of a COMMIT.
+    SQLAlchemy sees neither direct use of the driver's connection, nor the status of a COMMIT.
     """
 
     report: Report | None = None
@@ -73,7 +73,7 @@ class ReportingConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg 
 
 @functools.cache
 def reporting(connection_class: type) -> type:
-    """Return a connection class that reports, and otherwise is the one given: an application may have its own."""
+    """Return a reporting subclass of a connection class, which may be the application's."""
     if issubclass(connection_class, ReportingConnection):
         return connection_class
     if connection_class in ReportingConnection.__mro__:

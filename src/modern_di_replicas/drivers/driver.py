@@ -1,4 +1,4 @@
-"""What the library needs of a PostgreSQL driver."""
+"""The interface of a PostgreSQL driver."""
 
 import collections.abc
 import typing
@@ -28,18 +28,19 @@ class Driver(typing.Protocol):
 
     @property
     def autocommits_behind_poolers(self) -> bool:
-        """Whether a statement may stand outside a transaction behind a transaction pooler.
+        """Whether statements can run in autocommit behind a transaction pooler.
 
-        It must reach the server as one message train: else the pooler may send its parts to different connections.
+        A statement must reach the server as one message train: otherwise the pooler may send its parts to different
+        connections.
         """
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """The base classes of what the driver itself raises."""
+        """The base classes of the driver's errors."""
 
     @property
     def lost_connection(self) -> tuple[type[Exception], ...]:
-        """What connecting raises, and any use of a connection that is gone, or going."""
+        """The errors of connecting, and of using a connection that is lost or being closed."""
 
     # Configuration
 
@@ -57,16 +58,16 @@ class Driver(typing.Protocol):
         timeout: float,  # of connecting, in seconds
         pooled: bool,
     ) -> dict[str, typing.Any]:
-        """Return `connect_args` for `create_async_engine`, made of those that were given."""
+        """Return `connect_args` for `create_async_engine`, from the given ones."""
 
     def make_reporting(self, arguments: dict[str, typing.Any]) -> None:
-        """Change what the driver's `connect` gets, so that the connections report; see `report`."""
+        """Change the arguments of the driver's `connect`, so that the connections report; see `report`."""
 
     def watch_opening(self, arguments: dict[str, typing.Any], opening: Opening) -> None:
-        """Change what SQLAlchemy's `connect` gets, so that the attempt can be given up."""
+        """Change the arguments of SQLAlchemy's `connect`, so that the attempt can be given up."""
 
     def set_up(self, engine: Engine) -> None:
-        """Make SQLAlchemy's dialect of an engine able to terminate connections, if it is not."""
+        """Enable SQLAlchemy's dialect of an engine to terminate connections, if it cannot."""
 
     # Errors
 
@@ -74,19 +75,19 @@ class Driver(typing.Protocol):
         """Return the SQLSTATE of an error, SQLAlchemy's or the driver's; None when the server did not give one."""
 
     def is_lost(self, error: BaseException) -> bool:
-        """Return whether an error says that its connection is gone, open as it may look; see `is_closed` as well."""
+        """Return whether an error means that its connection is lost, even if it looks open; see also `is_closed`."""
 
     def is_untrusted(self, error: BaseException) -> bool:
         """Return whether connecting failed because the certificate was not accepted, or the server offers no TLS."""
 
     def may_hold_a_statement(self, error: BaseException) -> bool:
-        """Return whether the driver prepared a statement and then failed on its own side, without executing it."""
+        """Return whether the driver prepared a statement and then failed locally, without executing it."""
 
     def is_stale_plan(self, error: BaseException) -> bool:
-        """Return whether a prepared statement failed because the schema has changed since, and can be prepared anew."""
+        """Return whether a prepared statement failed because the schema has changed, and can be prepared again."""
 
     def forget_plans(self, connection: DBAPIConnection) -> None:
-        """Have the driver prepare anew what it has prepared on a connection, SQLAlchemy's adapter of it here."""
+        """Discard the prepared statements of a connection, given as SQLAlchemy's adapter."""
 
     # Connections
 
@@ -94,43 +95,43 @@ class Driver(typing.Protocol):
         """Return whether a transaction is open on a connection, failed or not."""
 
     async def has_failed(self, connection: typing.Any) -> bool:  # noqa: ANN401
-        """Return whether a transaction is open that PostgreSQL will only roll back."""
+        """Return whether the open transaction has failed, so that PostgreSQL can only roll it back."""
 
     async def connect(self, url: URL, connect_args: collections.abc.Mapping[str, typing.Any]) -> typing.Any:  # noqa: ANN401  # the driver's own type
-        """Return a connection of our own, in autocommit.
+        """Open a connection of the library's own, in autocommit.
 
         Args:
             url: the server.
-            connect_args: what the method of that name returned.
+            connect_args: the result of the method of that name.
 
         """
 
     async def fetch_row(self, connection: typing.Any, question: str) -> Row:  # noqa: ANN401
-        """Return the one row that answers a question without parameters; leave no transaction open that was not."""
+        """Return the row of a query without parameters; begin no transaction that stays open."""
 
     async def end_statement(self, connection: typing.Any) -> None:  # noqa: ANN401
         """End a statement that was prepared and not executed, and the locks it holds."""
 
     def report(self, connection: typing.Any, to: Report) -> bool:  # noqa: ANN401
-        """Have a connection report its statements, SQLAlchemy's among them; return whether it can.
+        """Let a connection report its statements, including SQLAlchemy's; return whether it can.
 
-        One that can raises `TransactionRolledBackError` where PostgreSQL answers its COMMIT with ROLLBACK.
+        Such a connection raises `TransactionRolledBackError` where PostgreSQL answers a COMMIT with ROLLBACK.
         """
 
     def has_nothing_to_roll_back(self, connection: typing.Any) -> bool:  # noqa: ANN401
-        """Return whether a rollback can be left out, because SQLAlchemy would await one that sends nothing."""
+        """Return whether a rollback would send nothing, and can be left out: SQLAlchemy would await it."""
 
     def is_closed(self, connection: typing.Any) -> bool:  # noqa: ANN401
         """Return whether a connection is known to be closed."""
 
     def descriptor(self, connection: typing.Any) -> int | None:  # noqa: ANN401
-        """Return the file descriptor of an open connection's socket; None when it has none any more."""
+        """Return the file descriptor of a connection's socket; None after it was closed."""
 
     def reports_standby(self, connection: typing.Any) -> bool:  # noqa: ANN401
-        """Return whether the server has reported, unasked, that it is a standby; PostgreSQL does from 14 on."""
+        """Return whether the server has reported by itself that it is a standby, as PostgreSQL 14 or newer does."""
 
     def terminate(self, connection: typing.Any) -> None:  # noqa: ANN401
-        """Close a connection without asking its server; a statement that waits on it fails now."""
+        """Close a connection without contacting its server; a waiting statement fails at once."""
 
     async def close(self, connection: typing.Any, *, within: float) -> None:  # noqa: ANN401
-        """Close a connection; one whose server does not answer within so many seconds is terminated."""
+        """Close a connection; terminate it if its server does not answer within some seconds."""

@@ -1,4 +1,4 @@
-"""The drivers there are, each imported when it is first used."""
+"""The supported drivers, each imported when it is first used."""
 
 import functools
 import importlib
@@ -10,11 +10,11 @@ from modern_di_replicas.drivers.driver import Driver
 
 
 SCHEMES: typing.Final = ("postgresql+asyncpg", "postgresql+psycopg")
-"""What a URL may begin with."""
+"""The supported schemes of URLs."""
 
 
 def driver_of(where: URL | Engine) -> Driver:
-    """Return the driver that a URL names, or that an engine uses."""
+    """Return the driver of a URL or an engine."""
     if isinstance(where, Engine):
         name = where.url.get_driver_name()
         return _load(name if where.dialect.is_async else f"{name}_sync")

@@ -19,7 +19,7 @@ class TerminatedWhileOpeningError(ConnectionAbortedError):
 
 
 class Opening:
-    """The attempts of one engine. An attempt at a frozen server would last until its time limit."""
+    """The attempts of one engine. With a frozen server, an attempt would last until its timeout."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,7 +27,7 @@ class Opening:
 
     @contextlib.contextmanager
     def attempt(self, give_up: collections.abc.Callable[[], object]) -> collections.abc.Iterator[None]:
-        """Note an attempt.
+        """Register an attempt.
 
         Args:
             give_up: ends it, with `TerminatedWhileOpeningError`; called in any thread.
@@ -50,7 +50,7 @@ class Opening:
             give_up()
 
     def watched(self, create: Create) -> Create:
-        """Return what an asynchronous driver connects with, so that it can be given up."""
+        """Wrap the `connect` of an asynchronous driver, so that an attempt can be given up."""
 
         async def connect(*args: typing.Any, **arguments: typing.Any) -> typing.Any:  # noqa: ANN401
             loop = asyncio.get_running_loop()

@@ -24,7 +24,7 @@ from modern_di_replicas.drivers.psycopg_connection import ReportingConnection, r
 Connection: typing.TypeAlias = psycopg.AsyncConnection[typing.Any]
 
 _KEYWORDS: typing.Final = frozenset(option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults())
-"""What libpq takes."""
+"""The parameters of libpq."""
 
 _OF_PSYCOPG: typing.Final = frozenset({"prepare_threshold", "cursor_factory"})
 
@@ -35,7 +35,7 @@ _OWNED: typing.Final = {
     **dict.fromkeys(("autocommit", "row_factory", "context", "async_creator_fn"), "take it out: the library sets it"),
     **dict.fromkeys(("conninfo", "dbname", "host", "hostaddr", "port", "user"), "write it into the URL of the server"),
 }
-"""What the library or the URL says."""
+"""Parameters that the library or the URL sets."""
 
 _TLS_LEVELS: typing.Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _FILES: typing.Final = frozenset({"passfile", "sslrootcert", "sslcert", "sslkey", "sslcrl"})
@@ -47,12 +47,12 @@ _REFUSALS: typing.Final = {
     r"too many clients|remaining connection slots|too many connections": "53300",
     r"the database system is": "57P03",
 }
-"""libpq gives no SQLSTATE where connecting fails: what PostgreSQL and pgbouncer say there, in English."""
+"""Messages of PostgreSQL and pgbouncer in English: libpq gives no SQLSTATE when connecting fails."""
 
 _UNTRUSTED: typing.Final = re.compile(
     r"certificate verify failed|does not match host name|server does not support SSL, but SSL was required"
 )
-"""What OpenSSL and libpq say of a server that `sslmode` does not allow, in English."""
+"""Messages of OpenSSL and libpq in English for a server that `sslmode` does not allow."""
 
 
 class Psycopg:
@@ -99,25 +99,25 @@ class Psycopg:
     ) -> dict[str, typing.Any]:
         arguments = {**given, "application_name": application_name, "timeout": timeout, "async_creator_fn": _connect}
         if pooled:
-            # A name given on one connection of the server would be looked for on another.
+            # A statement named on one server connection could be executed on another.
             arguments["prepare_threshold"] = None
         return arguments
 
     def make_reporting(self, arguments: dict[str, typing.Any]) -> None:
         arguments["connection_class"] = ReportingConnection
-        arguments.setdefault("async_creator_fn", _connect)  # psycopg itself takes no class
+        arguments.setdefault("async_creator_fn", _connect)  # psycopg itself has no such argument
         arguments["cursor_factory"] = reporting(arguments.get("cursor_factory") or psycopg.AsyncCursor)
 
     def watch_opening(self, arguments: dict[str, typing.Any], opening: Opening) -> None:
         arguments["async_creator_fn"] = opening.watched(arguments.get("async_creator_fn", _connect))
 
     def set_up(self, engine: Engine) -> None:
-        # SQLAlchemy's own awaits, and so can close nothing outside of a greenlet, nor for the garbage collector.
-        dialect = typing.cast(typing.Any, engine.dialect)  # a method of one object is replaced
+        # SQLAlchemy's own method awaits, which fails outside of a greenlet and in the garbage collector.
+        dialect = typing.cast(typing.Any, engine.dialect)  # replaces a method of one object
         dialect.has_terminate = True
         dialect.do_terminate = lambda adapted: self.terminate(adapted.driver_connection)
-        # SQLAlchemy resets a connection to False, for which psycopg begins transactions with READ WRITE, which a
-        # standby refuses. With asyncpg it means the server's default, as None does here.
+        # SQLAlchemy resets a connection to False, for which psycopg begins transactions with READ WRITE; a standby
+        # refuses that. With asyncpg False means the server's default, as None does here.
         set_readonly = dialect.set_readonly
         dialect.set_readonly = lambda adapted, value: set_readonly(adapted, value or None)
 
@@ -138,7 +138,7 @@ class Psycopg:
         return False  # parameters are adapted before anything is sent
 
     def is_stale_plan(self, error: BaseException) -> bool:
-        # The message is translated; the function of PostgreSQL that raises it is what asyncpg looks at as well.
+        # The message is translated; asyncpg checks the name of the C function that raises it as well.
         return (
             isinstance(error, psycopg.errors.FeatureNotSupported)
             and error.diag.source_function == "RevalidateCachedQuery"
@@ -205,11 +205,11 @@ class Psycopg:
         if not connection.lock.locked():
             connection.pgconn.finish()
             return
-        # Another task waits on it, and must not lose its socket meanwhile: it reads the end of the stream now.
-        # A socket that has been reset, or terminated before, is not connected: that task is about to see it.
+        # Another task waits on it, and must not lose its socket meanwhile: it reads the end of the stream. A socket
+        # that has been reset, or terminated before, is not connected: that task is about to see it.
         with socket.socket(fileno=os.dup(connection.fileno())) as duplicate, contextlib.suppress(OSError):
             duplicate.shutdown(socket.SHUT_RDWR)
-        # Where that task is cancelled as well, it closes nothing.
+        # If that task is cancelled as well, it closes nothing.
         _finish(connection, asyncio.get_running_loop())
 
     async def close(self, connection: Connection, *, within: float) -> None:  # noqa: ARG002  # nothing is waited for
@@ -238,8 +238,8 @@ async def _connect(
         try:
             return await connection_class.connect(password=password, **arguments)
         except BaseException as error:
-            # Its frames hold the half-open connection, which only the end of the last reference closes: a log record
-            # or another error may keep this one.
+            # Its frames hold the half-open connection, which is closed with the last reference: a log record or another
+            # error may keep this error.
             traceback.clear_frames(error.__traceback__)
             raise
 

@@ -37,8 +37,8 @@ class PsycopgSync(Psycopg):
         arguments["opening"] = opening
 
     def set_up(self, engine: Engine) -> None:
-        dialect = typing.cast(typing.Any, engine.dialect)  # methods of one object are replaced
-        # `psycopg.connect` counts its time limit in whole seconds, from two on, and takes no function for a password.
+        dialect = typing.cast(typing.Any, engine.dialect)  # replaces methods of one object
+        # `psycopg.connect` has a timeout in whole seconds, of at least two, and accepts no password function.
         dialect.connect = _connect
         # See `Psycopg.set_up`.
         set_readonly = dialect.set_readonly
@@ -73,12 +73,12 @@ class PsycopgSync(Psycopg):
                 opened.lock.release()
             return
         # Another thread uses it, or waits for its server. Closing the socket would not wake that thread, and its number
-        # could soon be another connection's; a shut down socket makes it read the end of the stream, and close.
+        # could be reused; after a shutdown the thread reads the end of the stream, and closes the connection.
         with (
-            contextlib.suppress(OSError, psycopg.OperationalError),  # it was closed at this moment
+            contextlib.suppress(OSError, psycopg.OperationalError),  # it has just been closed
             socket.socket(fileno=os.dup(opened.fileno())) as duplicate,
         ):
-            opened.fileno()  # an error where it was closed: the number may have been another's when it was duplicated
+            opened.fileno()  # raises if it was closed: the number may have been reused when it was duplicated
             duplicate.shutdown(socket.SHUT_RDWR)
 
     async def close(self, connection: typing.Any, *, within: float) -> None:  # noqa: ANN401, ARG002  # nothing is waited for
@@ -86,7 +86,7 @@ class PsycopgSync(Psycopg):
 
 
 class _Connecting:
-    """One attempt to connect, in a thread of its own: nothing else can end it in time."""
+    """One attempt to connect, in its own thread: that is the only way to end it in time."""
 
     def __init__(self, connection_class: type[Connection], arguments: dict[str, typing.Any]) -> None:
         self._class = connection_class
@@ -98,7 +98,7 @@ class _Connecting:
         self._error: BaseException | None = None
 
     def give_up(self) -> None:
-        """End it, for the thread that waits for it."""
+        """End the attempt for the waiting thread."""
         with self._lock:
             if self._connection is None and self._error is None:
                 self._is_given_up = True
@@ -107,7 +107,7 @@ class _Connecting:
 
     def result(self, timeout: float | None) -> Connection:
         if timeout is not None:
-            # So that a thread whose attempt is given up does not wait much longer; psycopg waits two seconds at least.
+            # So that the thread of an abandoned attempt ends soon; psycopg waits two seconds at least.
             self._arguments.setdefault("connect_timeout", math.ceil(timeout))
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._connect,), name="connecting", daemon=True).start()

@@ -1,4 +1,4 @@
-"""The same as `psycopg_connection` for synchronous connections: psycopg generates one of them from the other, too."""
+"""The same as `psycopg_connection` for synchronous connections; psycopg's own two classes are alike, too."""
 
 import collections.abc
 import contextlib
@@ -50,7 +50,7 @@ class ReportingConnection(psycopg.Connection[typing.Any]):
     report: Report | None = None
 
     def commit(self) -> None:
-        # PostgreSQL answers the COMMIT of a transaction that has failed with ROLLBACK, and libpq calls that a success.
+        # PostgreSQL answers the COMMIT of a failed transaction with ROLLBACK, which is a success for libpq.
         has_failed = self.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
         super().commit()
         if has_failed:
@@ -75,14 +75,14 @@ class ReportingConnection(psycopg.Connection[typing.Any]):
         is_outermost = self.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         with super().transaction(*args, **options) as transaction:
             yield transaction
-            # Of a savepoint, PostgreSQL refuses the release.
+            # PostgreSQL refuses to release a savepoint.
             if is_outermost and self.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
                 raise TransactionRolledBackError
 
 
 @functools.cache
 def reporting(cursor_class: type) -> type:
-    """Return a cursor class that reports, and otherwise is the one given: an application may have its own."""
+    """Return a reporting subclass of a cursor class, which may be the application's."""
     if cursor_class in ReportingCursor.__mro__:
         return ReportingCursor
     return types.new_class(f"Reporting{cursor_class.__name__}", (ReportingCursor, cursor_class))

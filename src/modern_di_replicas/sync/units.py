@@ -19,16 +19,16 @@ def unit_of_work(
     token: ConsistencyToken | str | None = None,
     context: collections.abc.Mapping[type[typing.Any], typing.Any] | None = None,
 ) -> collections.abc.Iterator[Container]:
-    """Open a unit of work: a REQUEST-scoped container, which gives the session, and is closed at the end.
+    """Open a unit of work: a REQUEST-scoped container, which resolves the session and is closed at the end.
 
-    Its reads include its own writes, and those of the units of work before it in the same thread. Inside a request,
-    they include those of the request, and the response carries the token of what is written here.
+    Its reads include its own writes, and those of earlier units of work in the same thread. Inside a request, they
+    include the writes of the request, and the response carries the token of the writes made here.
 
     Args:
         container: the application's container.
-        intent: what the unit of work declares; default: nothing, so that it may write.
-        token: what a message carried here (see `carried_token`), or a token: the reads include what it says. Of a text
-            that is not accepted, nothing is known, and the primary reads.
+        intent: the intent of the unit of work; default: none, so that it may write.
+        token: the text in a message (see `carried_token`), or a token, which the reads include. If a text is not
+            accepted, the primary serves the reads.
         context: more values for the container.
 
     """
