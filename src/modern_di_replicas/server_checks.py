@@ -1,4 +1,4 @@
-"""Checks of the servers that the operator declares; each raises `ConfigurationError`."""
+"""Checks of the declared servers; each raises `ConfigurationError`."""
 
 import collections.abc
 import typing
@@ -20,7 +20,7 @@ _FORM: typing.Final = f"give a URL of the form {SCHEMES[0]}://user:password@host
 
 
 def check_url(field: str, value: object) -> URL:
-    """Return the parsed URL. No text that could hold a password ever reaches the error."""
+    """Return the parsed URL. Errors contain no text that could hold a password."""
     if value in (None, ""):
         raise ConfigurationError(
             field=field, value=value, remedy=f"{_FORM}; is an environment variable unset that should hold it?"
@@ -52,7 +52,7 @@ def check_url(field: str, value: object) -> URL:
         "%2F for /",
     )
     _check_driver(field, url)
-    # Else the driver would say so at each attempt to connect, which looks like a server that is down.
+    # Otherwise each attempt to connect would fail, as with a server that is down.
     for name, given in url.query.items():
         remedy = driver_of(url).parameter_remedy(name, given)
         check(field, redacted(url), usable=remedy is None, remedy=remedy or "")
@@ -70,7 +70,7 @@ def _check_driver(field: str, url: URL) -> None:
 
 
 def check_connect_args(field: str, value: object, driver: Driver) -> None:
-    """Check arguments of the driver's `connect`. Their values may be secret, and reach no error."""
+    """Check arguments of the driver's `connect`. Errors do not contain their values, which may be secret."""
     check(
         field,
         f"<{type(value).__name__}, not shown>",
@@ -84,14 +84,14 @@ def check_connect_args(field: str, value: object, driver: Driver) -> None:
 
 
 def check_primary(server: Primary) -> URL:
-    """Check what is declared of the primary, and return its URL."""
+    """Check the declaration of the primary, and return its URL."""
     url = check_url("primary", server.url)
     check_server("primary", server, url=url)
     return url
 
 
 def check_server(field: str, server: Primary | Replica, *, url: URL) -> None:
-    """Check what both kinds of server have."""
+    """Check the fields that both kinds of server have."""
     check(f"{field}.name", server.name, usable=isinstance(server.name, str), remedy="give a text")
     check_connect_args(f"{field}.connect_args", server.connect_args, driver_of(url))
     if server.pooled is not None:
@@ -119,7 +119,7 @@ def check_replicas(replicas: object, *, primary: Primary, pooled: bool) -> None:
         check(
             f"{field}.url",
             redacted(url),
-            usable=database(url) == database(of_primary) or bool(any_pooled),  # a pooler has names of its own
+            usable=database(url) == database(of_primary) or bool(any_pooled),  # a pooler has its own names
             remedy=f"a replica holds the database of its primary, which is {database(of_primary)!r}",
         )
         check(

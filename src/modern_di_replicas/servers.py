@@ -1,4 +1,4 @@
-"""One server, as the operator declares it."""
+"""The declaration of one server."""
 
 import collections.abc
 import dataclasses
@@ -98,7 +98,7 @@ DeclaredServer = Primary | Replica
 
 
 def url_text(given: object) -> typing.Any:  # noqa: ANN401  # what is no URL is checked with the settings
-    """Return the text of a URL that is given as an object, with its password; anything else as it is."""
+    """Return the text of a URL object, with its password; any other value unchanged."""
     if isinstance(given, URL):
         return given.render_as_string(hide_password=False)
     for name in ("get_secret_value", "unicode_string"):  # pydantic's SecretStr, and its URLs
@@ -113,7 +113,7 @@ def _set_urls(server: DeclaredServer) -> None:
 
 
 def _shown(server: DeclaredServer) -> str:
-    """Return a server as its `repr`: where it is, and what is not the default, without anything secret."""
+    """Return the `repr` of a server: its address, and the values that differ from the defaults, without secrets."""
     fields = [field for field in dataclasses.fields(server) if field.repr and field.name != "name"]
     values = [(field.name, getattr(server, field.name), field.default) for field in fields]
     said = [repr(shown_label(server)), *(f"{name}={value!r}" for name, value, default in values if value != default)]
@@ -121,7 +121,7 @@ def _shown(server: DeclaredServer) -> str:
 
 
 def shown_label(server: DeclaredServer) -> str:
-    """Return the label of a server; a text in its place where the URL is none, because it was not checked yet."""
+    """Return the label of a server; a placeholder if its URL is invalid, because it was not checked yet."""
     try:
         return server.label
     except (ArgumentError, AttributeError, TypeError, ValueError):
@@ -141,7 +141,7 @@ _PORTS: typing.Final = 1 << 16
 
 
 def address_remedy(url: URL) -> str | None:
-    """Return what to do about hosts and ports that no server is reached by; None where there is nothing to do."""
+    """Return the remedy for invalid hosts and ports; None if they are usable."""
     try:
         _, arguments = url.get_dialect()().create_connect_args(url)
     except ArgumentError as error:
@@ -157,12 +157,12 @@ def address_remedy(url: URL) -> str | None:
 
 
 def _listed(given: object) -> list[str]:
-    """Return what SQLAlchemy passes to the driver for several hosts or ports: a list, or a text with commas."""
+    """Return SQLAlchemy's argument for the driver with several hosts or ports: a list, or a text with commas."""
     return [str(one) for one in given] if isinstance(given, list) else str(given).split(",")
 
 
 def database(url: URL) -> str | None:
-    """Return the database that a URL leads to. As for libpq, the default is the one named like the user."""
+    """Return the database of a URL; by default, as in libpq, the one named like the user."""
     return url.database or url.username
 
 
@@ -171,7 +171,7 @@ _SEPARATORS: typing.Final = frozenset("@:?")
 
 
 def redacted(url: URL) -> str:
-    """Return a URL as text, without its password, and without what a part of a password may have got into."""
+    """Return a URL as text, without its password, and without parts that may contain a piece of it."""
     hidden = url.set(
         username=_unsuspicious(url.username),
         host=_unsuspicious(url.host),
@@ -182,5 +182,5 @@ def redacted(url: URL) -> str:
 
 
 def _unsuspicious(part: str | None) -> str | None:
-    """Hide what looks as if a character of a password had ended it: `@`, `:` and `?` have to be percent-encoded."""
+    """Hide a part that may be the rest of a password with an unencoded `@`, `:` or `?`."""
     return _HIDDEN if part is not None and set(part) & _SEPARATORS else part

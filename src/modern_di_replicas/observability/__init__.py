@@ -1,4 +1,4 @@
-"""What the library does, told to hooks: `ReplicationSettings(hooks=[...])`."""
+"""Events of the library for hooks: `ReplicationSettings(hooks=[...])`."""
 
 from modern_di_replicas.observability.events import (
     CaughtUp,

@@ -1,4 +1,4 @@
-"""From where events happen to the hooks."""
+"""Pass events to the hooks."""
 
 import collections.abc
 import logging
@@ -11,10 +11,10 @@ logger = logging.getLogger("modern_di_replicas")
 
 
 class Hooks:
-    """The hooks of one application. Where there are none, there is None in its place, and no event is even made.
+    """The hooks of one application. Without hooks, None replaces this object, and no event is created.
 
     Args:
-        hooks: who receives the events.
+        hooks: the hooks.
 
     """
 
@@ -28,7 +28,7 @@ class Hooks:
         return cls(hooks) if hooks else None
 
     def emit(self, event: Event) -> None:
-        """Give an event to every hook; an error of a hook is logged once, and harms nothing."""
+        """Pass an event to every hook; an error of a hook is logged once, and has no other effect."""
         for index, hook in enumerate(self._hooks):
             try:
                 hook.on_event(event)

@@ -1,4 +1,4 @@
-"""The events that hooks receive. A name in them is bounded: a server, a handler, a member of an enum."""
+"""The events that hooks receive. Names in them are of bounded cardinality: servers, handlers, enum members."""
 
 import dataclasses
 import typing
@@ -11,12 +11,12 @@ from modern_di_replicas.routing.snapshot import Snapshot
 TokenOutcome = typing.Literal[
     "accepted", "ahead", "duplicated", "expired", "foreign", "forged", "malformed", "oversized"
 ]
-"""What became of a client's token: `accepted`, or why it was ignored."""
+"""The result of a client's token: `accepted`, or why it was ignored."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Decided(Event):
-    """A server was chosen for a unit of work. Where replicas had to catch up first, after that."""
+    """A server was chosen for a unit of work, after a wait for replicas to catch up if there was one."""
 
     decision: Decision
     endpoint: str = ""
@@ -33,7 +33,7 @@ class CaughtUp(Event):
     """A unit of work has waited for a replica to be fresh enough."""
 
     server: str | None
-    """The replica that was; None when none was in time."""
+    """The replica; None when none was fresh enough in time."""
     seconds: float
     endpoint: str = ""
 
@@ -46,19 +46,19 @@ class Escalated(Event):
     """The replica it left."""
     cause: Cause
     reason: str
-    """The same in words."""
+    """The cause in words."""
     endpoint: str = ""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class ReRun(Event):
-    """A statement that a replica refused, cancelled or lost was run again, and has ended.
+    """A statement that a replica refused, cancelled or lost was run again, and has finished.
 
     It ran on a new connection to the same replica, on another replica, or on the primary: see `again_on`.
     """
 
     server: str
-    """The replica that failed it."""
+    """The replica on which it failed."""
     again_on: str
     """Where it was run again: `primary`, or the name of a replica."""
     cause: Cause
@@ -72,7 +72,7 @@ class ReRun(Event):
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class ReadRefused(Event):
-    """No replica could serve a read, and the primary was not to: `NoReplicaAvailable` is raised."""
+    """No replica could serve a read, and the primary was not allowed to: `NoReplicaAvailable` is raised."""
 
     by: typing.Literal["primary_reads", "primary_fallback_limit"]
     """The setting that keeps the read off the primary."""
@@ -82,16 +82,16 @@ class ReadRefused(Event):
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Ejected(Event):
-    """A server left the rotation."""
+    """A server was ejected."""
 
     server: str
     by: typing.Literal["session", "probe"]
-    """Who found it failing: a unit of work, or the monitor."""
+    """What detected the failure: a unit of work, or the monitor."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Returned(Event):
-    """An ejected server is back in the rotation: its probes succeed, or its time is over."""
+    """An ejected server is used again: its probes succeed, or the ejection has expired."""
 
     server: str
 
@@ -121,19 +121,19 @@ class TokenSent(Event):
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class PoolUse:
-    """How full one pool is."""
+    """The use of one pool."""
 
     server: str
     pool: typing.Literal["primary", "replica"]
     """Which of the server's pools: the one of the primary, which follows it, or the one that reads as a replica."""
     in_use: int
     capacity: int
-    """How many connections it gives at most, overflow included."""
+    """The limit of its connections, overflow included."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class SnapshotPublished(Event):
-    """The monitor has published what it knows; after each probe."""
+    """The monitor has published a snapshot; after each probe."""
 
     snapshot: Snapshot | None
     """None when the monitor stopped."""
@@ -147,7 +147,7 @@ class Shadowed(Event):
     server: str | None
     """The replica it would have used; None when it would have used the primary."""
     stale: bool
-    """Whether no replica was known to have what the read must include: it would have waited for one."""
+    """Whether no replica was known to be fresh enough: the read would have waited for one."""
     endpoint: str = ""
 
 

@@ -1,4 +1,4 @@
-"""What a hook is."""
+"""The protocol of hooks."""
 
 import typing
 
@@ -6,7 +6,8 @@ import typing
 class Event:
     """Something that happened; each kind is a frozen dataclass, see `events`.
 
-    A hook looks at the kinds it knows, with `match` or `isinstance`, and ignores the rest: later versions may add some.
+    A hook handles the classes that it knows, with `match` or `isinstance`, and ignores the rest: later versions may add
+    some.
     """
 
     __slots__ = ()
@@ -20,4 +21,4 @@ class Hook(typing.Protocol):
     """
 
     def on_event(self, event: Event, /) -> None:
-        """Take note of an event."""
+        """Handle an event."""

@@ -30,13 +30,13 @@ _LEVELS: typing.Final[dict[type[Event], int]] = {
 
 
 class LoggingHook:
-    """Logs every event but the snapshots.
+    """Logs every event except the snapshots.
 
-    Changes of the servers are logged as warnings, what left a replica as infos, and what happens in each unit of work
-    for debugging. A record carries the fields of its event in `record.replicas`, for structured logs.
+    Changes of the servers are warnings, moves from a replica are infos, and the events of each unit of work are debug
+    messages. A record carries the fields of its event in `record.replicas`, for structured logs.
 
     Args:
-        logger: where to; default: `modern_di_replicas.events`.
+        logger: the logger; default: `modern_di_replicas.events`.
 
     """
 

@@ -13,18 +13,18 @@ if typing.TYPE_CHECKING:
 
 
 PREFIX: typing.Final = "db.replicas"
-"""What the names of attributes begin with."""
+"""The prefix of attribute names."""
 
 
 class OpenTelemetryHook:
-    """Says in traces where a unit of work runs, and why.
+    """Adds the server of a unit of work, and the reason, to traces.
 
-    The span that is current when a server is chosen, usually that of the request, gets `db.replicas.server`,
-    `db.replicas.cause` and `db.replicas.reason`, and an event when it leaves its replica. A statement that is run again
-    is a span of its own, beside the driver's.
+    The current span when a server is chosen, usually that of the request, gets `db.replicas.server`,
+    `db.replicas.cause` and `db.replicas.reason`, and an event when the unit of work leaves its replica. A statement
+    that is run again has its own span, beside the driver's.
 
     Args:
-        tracer_provider: makes the spans; default: the global one.
+        tracer_provider: creates the spans; default: the global one.
 
     Raises:
         ConfigurationError: `opentelemetry-api` is not installed.

@@ -34,13 +34,13 @@ WAITS: typing.Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 """The buckets of waits for a replica, in seconds."""
 
 FALLBACKS: typing.Final = frozenset({Cause.NO_REPLICA_SERVES, Cause.NOT_FRESH, Cause.POSITION_UNKNOWN})
-"""Why a read that wanted a replica was decided for the primary."""
+"""The causes of reads on the primary that a replica should have served."""
 
 
 class PrometheusHook:
     """Counts events, and keeps gauges of the servers and their pools.
 
-    Several hooks on one registry share their metrics: those of several settings, or of an application made anew.
+    Several hooks on one registry share their metrics, for several settings, or an application that is created again.
 
     Args:
         registry: where the metrics are registered; default: the client's own. With several processes
@@ -78,7 +78,8 @@ class Metrics:
     def __init__(self, registry: "CollectorRegistry") -> None:
         from prometheus_client import Counter, Gauge, Histogram  # noqa: PLC0415  # an optional part
 
-        # With several processes a gauge is a file of each, and cannot be removed: of a server that is gone it is NaN.
+        # With several processes a gauge is a file of each process and cannot be removed; for a removed server it is
+        # NaN.
         self._is_shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
         def counter(name: str, words: str, *labels: str) -> Counter:
@@ -131,7 +132,7 @@ class Metrics:
         self._roles: dict[str, Role] = {}
 
     def _child(self, metric: "Counter | Gauge | Histogram", *labels: str) -> typing.Any:  # noqa: ANN401  # any kind
-        # The client's own `labels()` takes a lock and as long as the count itself.
+        # The client's own `labels()` takes a lock, and as much time as the count itself.
         key = (metric, labels)
         child = self._children.get(key)
         if child is None:

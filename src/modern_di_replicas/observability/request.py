@@ -1,7 +1,7 @@
-"""Where the request that is being served keeps the decision of its unit of work, for middlewares and handlers to read.
+"""Keep the decision of a unit of work in the state of the current request, for middlewares and handlers.
 
-A request has a state, which every ASGI framework offers: `request.state.decision`. In a context variable and not in
-the container, because the middleware knows the request and the session is made where it is needed.
+Every ASGI framework has such a state: `request.state.decision`. A context variable connects them, because the
+middleware knows the request, and the session is created later in the container.
 """
 
 import collections.abc
@@ -21,12 +21,12 @@ _state: contextvars.ContextVar[State | None] = contextvars.ContextVar("modern_di
 
 
 def keeps_decisions() -> bool:
-    """Return whether a current request keeps decisions, so that one is worth making."""
+    """Return whether the current request keeps decisions, so that one has to be created."""
     return _state.get() is not None
 
 
 def note_decision(decision: Decision | None) -> None:
-    """Put a decision into the state of the current request, if there is one; of several, the last one stays."""
+    """Put a decision into the state of the current request, if there is one; the last decision stays."""
     state = _state.get()
     if state is not None and decision is not None:
         state[DECISION] = decision
@@ -34,7 +34,7 @@ def note_decision(decision: Decision | None) -> None:
 
 @contextlib.contextmanager
 def decisions_in(state: State) -> collections.abc.Iterator[None]:
-    """Note decisions in this state from now on."""
+    """Keep decisions in this state during the block."""
     before = _state.set(state)
     try:
         yield
@@ -43,7 +43,7 @@ def decisions_in(state: State) -> collections.abc.Iterator[None]:
 
 
 def keep_decisions_in(state: State) -> None:
-    """Note decisions in this state, for as long as the current context lives."""
+    """Keep decisions in this state for the rest of the current context."""
     _state.set(state)
 
 

@@ -1,4 +1,4 @@
-"""Which of several good servers is next. Pure: no I/O, no clock, no SQLAlchemy, no modern-di."""
+"""Choose one of several eligible servers. Pure: no I/O, no clock, no SQLAlchemy, no modern-di."""
 
 import collections.abc
 import functools
@@ -9,13 +9,13 @@ import typing
 
 
 class Candidate(typing.Protocol):
-    """A server that could be chosen."""
+    """An eligible server."""
 
     @property
     def name(self) -> str: ...
     @property
     def weight(self) -> int:
-        """Its share, relative to the others; from 1."""
+        """Its share, relative to the others; at least 1."""
 
     @property
     def in_use(self) -> int:
@@ -30,18 +30,18 @@ CandidateT = typing.TypeVar("CandidateT", bound=Candidate)
 
 
 class Balancer(typing.Protocol):
-    """Chooses one of several good servers; give your own as `ReplicationSettings(balancing=MyBalancer)`."""
+    """Chooses one of several eligible servers; pass your own as `ReplicationSettings(balancing=MyBalancer)`."""
 
     def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
         """Return one of the candidates, which may differ from call to call; not called when only one serves."""
 
 
 class RoundRobin:
-    """Takes turns, each candidate as often as its weight says, and evenly interleaved.
+    """Takes turns in proportion to the weights, evenly interleaved.
 
-    With equal weights that is the next one. Else it is the smooth weighted round-robin of nginx: at each choice
-    every candidate earns its weight, the richest is chosen and pays what all earned. Over the sum of the weights
-    each is chosen exactly `weight` times.
+    With equal weights this is plain round-robin. Otherwise it is the smooth weighted round-robin of nginx: each choice
+    adds to the counter of every candidate its weight, and subtracts the sum of the weights from the highest one, which
+    is chosen. In as many choices as the sum of the weights, each is chosen exactly `weight` times.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class RoundRobin:
         self._credits: dict[str, int] = {}
 
     def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
-        """Return the one whose turn it is."""
+        """Return the next candidate."""
         if _weigh_the_same(candidates):
             self._turn = turn = (self._turn + 1) % len(candidates)  # another thread may change it at any moment
             return candidates[turn]
@@ -66,16 +66,16 @@ class RoundRobin:
 
 
 class LeastInUse:
-    """Chooses the server with the fewest connections in use for its weight; of equals, the one whose turn it is.
+    """Chooses the server with the fewest connections in use relative to its weight; equals take turns.
 
-    A connection that is waited for counts as one in use, so a slow server does not collect those that wait.
+    A connection that is waited for counts as used, so that waiting checkouts do not pile up at a slow server.
     """
 
     def __init__(self) -> None:
         self._turns = RoundRobin()
 
     def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
-        """Return one of the least used."""
+        """Return one of the least used candidates."""
         least, best = math.inf, []
         for candidate in candidates:
             load = candidate.in_use / candidate.weight
@@ -87,20 +87,20 @@ class LeastInUse:
 
 
 class Random:
-    """Chooses at random, by weight: needs no memory, and many processes do not fall into step."""
+    """Chooses at random, by weight: it has no state, and many processes do not synchronise."""
 
     def __init__(self, source: random.Random | None = None) -> None:
         self._source = source or random.Random()  # noqa: S311  # for spreading, not for secrets
 
     def choose(self, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
-        """Return one of them, with the probability of its weight."""
+        """Return one of the candidates, with a probability proportional to its weight."""
         return self._source.choices(candidates, [candidate.weight for candidate in candidates])[0]
 
 
 def with_affinity(key: str, candidates: collections.abc.Sequence[CandidateT]) -> CandidateT:
-    """Return the same candidate for the same key, as long as it is there; each gets its weight's share of the keys.
+    """Return the same candidate for the same key, as long as it is there; shares of the keys follow the weights.
 
-    Rendezvous hashing: when a candidate goes, only its keys move; when it comes back, only they return.
+    Rendezvous hashing: when a candidate is removed, only its keys move; when it is added again, only they return.
     """
     of_key = _hash(key)
 
@@ -131,7 +131,7 @@ def _hash(text: str) -> int:
 
 
 def _mix(bits: int) -> int:
-    """Spread 64 bits, so that those of a key and a name depend on each other; the finalizer of splitmix64."""
+    """Mix the 64 bits of a key and a name; the finalizer of splitmix64."""
     bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB & _MASK
     return bits ^ (bits >> 31)

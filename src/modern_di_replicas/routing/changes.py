@@ -1,4 +1,4 @@
-"""What changed from one snapshot to the next."""
+"""Detect changes between snapshots."""
 
 import dataclasses
 
@@ -7,15 +7,15 @@ from modern_di_replicas.routing.snapshot import Snapshot
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class LastPrimary:
-    """Remembers the primary over snapshots in which there is none."""
+    """Remembers the last primary, also over snapshots without one."""
 
     name: str | None = None
     timeline: int | None = None
 
     def follow(self, snapshot: Snapshot) -> str | None:
-        """Take over a snapshot; return the name of the former primary if another leads now.
+        """Apply a snapshot; return the name of the former primary if it has changed.
 
-        At the same address another server leads when the timeline is another one.
+        A new timeline at the same address is a change as well.
         """
         name = snapshot.primary
         if name is None:

@@ -1,4 +1,4 @@
-"""Where a unit of work runs, and why. A value: tests assert on it, people read it, metrics count it."""
+"""The server of a unit of work, and the reason, as a value for tests, people and metrics."""
 
 import dataclasses
 import enum
@@ -17,11 +17,11 @@ class Cause(enum.Enum):
     REPLICA = "replica"
     """Its intent is to read, and a replica serves it."""
     STRONG = "strong"
-    """The read has to include everything that was committed."""
+    """The read has to include everything that is committed."""
     POSITION_UNKNOWN = "position_unknown"
     """Its client has written, and the position of that write is unknown."""
     NOT_FRESH = "not_fresh"
-    """No replica has what the read must include."""
+    """No replica is fresh enough for the read."""
     NO_REPLICAS = "no_replicas"
     """The settings declare no replicas."""
     NO_REPLICA_SERVES = "no_replica_serves"
@@ -33,7 +33,7 @@ class Cause(enum.Enum):
     SHADOW = "shadow"
     """The settings say `shadow=True`: choices are made and counted, and everything uses the primary."""
     CHOSEN = "chosen"
-    """The application chose the engine or connection itself."""
+    """The application has chosen the engine or connection itself."""
 
     # After an escalation:
     WROTE = "wrote"
@@ -41,7 +41,7 @@ class Cause(enum.Enum):
     USE_PRIMARY = "use_primary"
     """A statement asked for the primary."""
     NEEDS_TRANSACTION = "needs_transaction"
-    """A statement or a session needs a transaction, a connection or an isolation of its own."""
+    """A statement or a session needs its own transaction, connection or isolation."""
     REPLICA_FAILED = "replica_failed"
     """The replica refused, cancelled or lost a statement, or went down before the first one."""
 
@@ -53,13 +53,13 @@ class Decision:
     server: str
     """The name of the server: `primary`, or the name of a replica."""
     cause: Cause
-    """Why this one."""
+    """Why this server was chosen."""
     reason: str
-    """The same in words for people, with who declared the intent."""
+    """The cause in words for people, with the origin of the intent."""
 
 
 def decision_of(engine: object) -> Decision:
-    """Return the decision that an engine carries; what a test puts in the place of ours carries none."""
+    """Return the decision of an engine; a default for an engine that a test has put in its place."""
     decision = getattr(engine, "decision", None)
     return decision if isinstance(decision, Decision) else on_primary(Cause.CHOSEN, "chosen by the application")
 

@@ -1,4 +1,4 @@
-"""Which servers may serve reads. Pure: the snapshot in, the servers of each group out."""
+"""Find the servers that may serve reads. Pure: takes a snapshot, returns the servers of each group."""
 
 import collections.abc
 import typing
@@ -7,7 +7,7 @@ from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
 
 
 class DeclaredServer(typing.Protocol):
-    """What is declared of a server."""
+    """The declaration of a server."""
 
     @property
     def name(self) -> str: ...
@@ -15,7 +15,7 @@ class DeclaredServer(typing.Protocol):
     def groups(self) -> collections.abc.Set[str]: ...
     @property
     def max_lag(self) -> float | None:
-        """How many seconds it may be behind; None for any."""
+        """The highest lag in seconds; None for any."""
 
 
 ServerT = typing.TypeVar("ServerT", bound=DeclaredServer)
@@ -24,7 +24,7 @@ ServerT = typing.TypeVar("ServerT", bound=DeclaredServer)
 def eligible(servers: collections.abc.Iterable[ServerT], snapshot: Snapshot) -> dict[str, tuple[ServerT, ...]]:
     """Return the servers that may serve the reads of each group: standbys that are up and fresh enough.
 
-    The primary by another name serves where no standby does: it was declared to be read from.
+    The primary by another name serves if no standby does, because it is declared as a replica.
     """
     groups: dict[str, tuple[ServerT, ...]] = {}
     by_group: dict[str, list[ServerT]] = {}
@@ -45,5 +45,5 @@ def _serves(server: DeclaredServer, snapshot: Snapshot) -> bool:
 
 def _fresh(state: ServerState, max_lag: float | None) -> bool:
     if max_lag is None or state.lag_unknown_since is not None:
-        return True  # no limit; or no primary to compare with, and then an old answer is better than none
+        return True  # no limit; or no primary to compare with, when stale data is better than none
     return state.lag_seconds is not None and state.lag_seconds <= max_lag

@@ -4,7 +4,7 @@ import bisect
 
 
 class LsnHistory:
-    """Where the primary was when, from the samples the monitor took: lag on one clock, free of any skew."""
+    """The positions of the primary over time, sampled by the monitor: lag is measured on one clock, without skew."""
 
     def __init__(self, capacity: int = 4096) -> None:
         self._capacity = capacity
@@ -12,21 +12,21 @@ class LsnHistory:
         self._lsns: list[int] = []
 
     def add(self, at: float, lsn: int) -> None:
-        """Note a sample; an LSN that has not moved only proves that its time has come."""
+        """Add a sample; an unchanged LSN only updates the time of the last one."""
         if len(self._lsns) > 1 and self._lsns[-1] == self._lsns[-2] == lsn:
             self._times[-1] = at
             return
         self._times.append(at)
         self._lsns.append(lsn)
         if len(self._lsns) > self._capacity:
-            # Thin out the older half: an old lag needs no precision.
+            # Thin out the older half: a long lag needs no precision.
             half = self._capacity // 2
-            # In this order: a thread that looks up a time in between finds a newer LSN, never an older one.
+            # In this order: a concurrent reader finds a newer LSN for a time, never an older one.
             self._lsns[:half] = self._lsns[:half:2]
             self._times[:half] = self._times[:half:2]
 
     def clear(self) -> None:
-        """Forget everything: another primary writes another history."""
+        """Remove all samples: another primary has another history."""
         self._times.clear()
         self._lsns.clear()
 
@@ -41,14 +41,14 @@ class LsnHistory:
         return self._times[0] if self._times else None
 
     def first_since(self, at: float) -> int | None:
-        """Return the LSN of the oldest sample that includes everything written before `at`; None without one."""
+        """Return the LSN of the oldest sample that includes every write before `at`; None without one."""
         index = bisect.bisect_left(self._times, at)
         return self._lsns[index] if index < len(self._lsns) else None
 
     def lag_seconds(self, at: float, lsn: int) -> float | None:
-        """Return how long before `at` the primary was at `lsn`, at the most; None when the samples do not tell.
+        """Return an upper bound for how long before `at` the primary was at `lsn`; None without old enough samples.
 
-        0 when the primary had nothing newer by then. Samples are as far apart as the probes, so the true value may
+        0 when the primary had nothing newer at that time. Samples are one probe interval apart, so the true value may
         be smaller by that much.
         """
         known = bisect.bisect_right(self._times, at) or min(1, len(self._times))

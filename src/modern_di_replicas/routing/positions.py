@@ -1,4 +1,4 @@
-"""How far each server is known to be, and how far a read needs it to be. Pure: observations in, positions out."""
+"""The known position of each server, and the position that a read needs. Pure."""
 
 import collections.abc
 import dataclasses
@@ -12,12 +12,12 @@ from modern_di_replicas.routing.snapshot import Observation, Role, Snapshot
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Freshness:
-    """What a read has to include."""
+    """The freshness that a read asks for."""
 
     after: tuple[ConsistencyToken, ...] = ()
-    """Everything that was written when these tokens were made."""
+    """All writes from before these tokens were made."""
     max_age: float | None = None
-    """Everything that was written longer ago than this, in seconds."""
+    """All writes older than this, in seconds."""
 
     def __str__(self) -> str:
         if self.max_age is not None:
@@ -27,49 +27,49 @@ class Freshness:
 
 @dataclasses.dataclass(slots=True)
 class Positions:
-    """How far the servers are, at the least; and how far the primary was when.
+    """Lower bounds of the servers' positions, and the primary's positions over time.
 
-    All of it is about one timeline. When a promotion begins another, everything is learnt anew.
+    All of them are on one timeline. When a promotion begins a new one, they are collected again.
 
-    In a synchronous application one thread writes, and many read: what a reader has put together from several of these
-    is of one timeline if `epoch` was the same even number before and after.
+    In a synchronous application one thread writes, and many read: values that a reader has combined are of one timeline
+    if `epoch` was the same even number before and after.
     """
 
     epoch: int = 0
-    """Grows whenever positions begin to be learnt anew, and when those of before are forgotten; odd in between."""
+    """Grows when the positions are reset, once before and once after; odd in between."""
 
     timeline: int = 0
     began: int | None = None
-    """Where the primary was when it was first seen on this timeline: what survived the promotion lies before.
+    """The first known position of the primary on this timeline: writes that survived the promotion are before it.
 
-    None while no primary was seen on it.
+    None until a primary was seen on it.
     """
     written: int = 0
-    """What the primary has written, at the least."""
+    """A lower bound of the primary's position."""
     written_at: float = 0.0
-    """When the answer came that said so."""
+    """When the answer with that position arrived."""
     database: str | None = None
     """The database of these positions; None until a server has answered."""
     reached: dict[str, float] = dataclasses.field(default_factory=dict)
-    """What each server shows to its readers, at the least, unless it has crashed since."""
+    """A lower bound of each server's visible position, unless it has crashed since."""
     furthest: dict[str, float] = dataclasses.field(default_factory=dict)
-    """The most each server has ever shown on this timeline; one that crashed comes back with less."""
+    """The highest visible position of each server on this timeline; after a crash it restarts with a lower one."""
     history: LsnHistory = dataclasses.field(default_factory=LsnHistory)
-    """Where the primary was when."""
+    """The primary's positions over time."""
     former: set[str] = dataclasses.field(default_factory=set)
-    """Databases of clusters that were replaced: what was written there is not here, and is not waited for."""
+    """Databases of replaced clusters: their writes do not exist here, and are not waited for."""
 
     several: set[str] = dataclasses.field(default_factory=set)
-    """Names behind which there are several servers: the next connection leads to another position."""
+    """Names that lead to several servers: the next connection may have another position."""
 
     @property
     def answered_at(self) -> float | None:
-        """When the primary was asked what it answered last; None while it has not."""
+        """When the primary was asked for its last answer; None without one."""
         last = self.history.last
         return None if last is None else last[0]
 
     def follow(self, leader: Observation) -> None:
-        """Take over what the primary said of itself."""
+        """Apply an answer of the primary."""
         if leader.timeline != self.timeline or self.began is None or self.is_set_back(leader):
             self.epoch += 1
             self.timeline, self.began, self.written, self.written_at = leader.timeline, leader.lsn, 0, 0.0
@@ -81,18 +81,18 @@ class Positions:
             self.history.add(leader.at, leader.lsn)
 
     def is_set_back(self, leader: Observation) -> bool:
-        """Return whether a primary has less than it had on the same timeline: a backup was restored."""
+        """Return whether a primary has gone back on the same timeline: a backup was restored."""
         if self.began is None or leader.timeline != self.timeline or self.database != leader.identity:
             return False
         return leader.at > self.written_at and leader.written < self.written
 
     def note_written(self, seen: Observation) -> None:
-        """Take over what the primary has written, as a server on this timeline knows it."""
+        """Apply the primary's position as known by a server on this timeline."""
         if seen.written > self.written:
             self.written, self.written_at = seen.written, seen.answered
 
     def forget(self) -> None:
-        """Forget what was written: another cluster, or a restored backup, has taken the place of this one."""
+        """Forget the positions of writes: another cluster, or a restored backup, has replaced this one."""
         if self.database is not None:
             self.former.add(self.database)
         self.epoch += 1
@@ -106,7 +106,7 @@ class Positions:
         self.epoch += 1
 
     def assume(self, standbys: collections.abc.Iterable[Observation]) -> None:
-        """Take over where the standbys are, as long as no primary was ever seen, and they agree.
+        """Take the database and the timeline from the standbys, if they agree and no primary was ever seen.
 
         Their rows do not depend on which server is the primary.
         """
@@ -116,13 +116,13 @@ class Positions:
         self.database, self.timeline = places.pop() if len(places) == 1 else (None, 0)
 
     def saw(self, name: str, standby: Observation) -> None:
-        """Take over what a standby on this timeline said of itself."""
+        """Apply an answer of a standby on this timeline."""
         self.reached[name] = standby.lsn
         self.furthest[name] = max(standby.lsn, self.furthest.get(name, 0))
         self.note_written(standby)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Take over what is known of all servers; the primary by another name shows everything."""
+        """Apply a snapshot; the primary by another name shows everything."""
         self.reached = {
             state.name: math.inf if state.role is Role.ALIAS else typing.cast(int, state.lsn)
             for state in snapshot.servers.values()
@@ -133,10 +133,10 @@ class Positions:
                 self.furthest[state.name] = max(self.reached[state.name], self.furthest.get(state.name, 0))
 
     def required(self, freshness: Freshness, *, now: float) -> int | None:
-        """Return the LSN a server must have reached to serve a read; None when that is not known.
+        """Return the LSN that a server must have reached to serve a read; None if unknown.
 
         Args:
-            freshness: what the read has to include.
+            freshness: the freshness that the read asks for.
             now: the time, by the clock of the observations.
 
         """
@@ -156,12 +156,12 @@ class Positions:
             return 0
         if token.timeline > self.timeline or token.database != self.database:
             return None  # a promotion that was not seen here yet, or another database
-        # Of an older timeline only what lies before the promotion is left; no server will ever reach the rest.
+        # Of an older timeline only the writes before the promotion exist; no server ever reaches the rest.
         if token.timeline == self.timeline:
             return token.lsn
         return None if self.began is None else min(token.lsn, self.began)
 
     def has_written(self, token: ConsistencyToken) -> bool:
-        """Return whether the primary is known to have written what a token says."""
+        """Return whether the primary is known to have reached a token."""
         required = self._required_for(token)
         return required is not None and required <= max(self.written, self.began or 0)

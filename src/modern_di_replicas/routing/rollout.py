@@ -1,4 +1,4 @@
-"""Which share of the reads may use replicas. Pure, but for the draw."""
+"""The share of the reads that may use replicas. Pure, except for the random draw."""
 
 import collections.abc
 import dataclasses
@@ -16,11 +16,11 @@ Share = float | collections.abc.Callable[[], float]
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Rollout:
-    """How far replicas are rolled out in one application.
+    """The rollout of replicas in one application.
 
     Args:
         enabled: whether any read uses a replica.
-        share: the share of the reads that may, from 0 to 1; a callable is asked at each choice.
+        share: the share of the reads that may use a replica, from 0 to 1; a callable is called for each choice.
         shadow: whether choices are only made and counted, while everything uses the primary.
 
     """
@@ -32,16 +32,16 @@ class Rollout:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every read may use a replica, for good."""
+        """Whether every read may use a replica, permanently."""
         return self.enabled and not self.shadow and not callable(self.share) and self.share >= 1
 
     def kept_on_primary(self, affinity: str | None) -> tuple[Cause, str] | None:
-        """Return why a read does not use a replica, in two forms; None when it may.
+        """Return the cause why a read may not use a replica, and the reason in words; None when it may.
 
-        With a key, its reads are always on the same side of the same share, and a growing share only adds keys.
+        For one share, all reads of a key get the same result, and a growing share only adds keys.
 
         Args:
-            affinity: the key of the read; without one, the share is drawn.
+            affinity: the key of the read; without one, the result is random.
 
         """
         if not self.enabled:
@@ -66,6 +66,6 @@ class Rollout:
 
 
 def _place(key: str) -> float:
-    """Return the place of a key between 0 and 1, the same in every process."""
+    """Map a key to a number between 0 and 1, the same in every process."""
     digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8, person=b"rollout").digest()
     return int.from_bytes(digest) / 2**64

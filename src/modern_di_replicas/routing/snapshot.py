@@ -1,4 +1,4 @@
-"""What is known of the servers at one moment: the facts a decision reads. Pure."""
+"""The state of the servers at one moment, on which decisions are based. Pure."""
 
 import collections.abc
 import dataclasses
@@ -10,17 +10,16 @@ from modern_di_replicas.routing.lag import LsnHistory
 
 
 class Role(enum.Enum):
-    """What a server is for the others."""
+    """The role of a server in the topology."""
 
     PRIMARY = "primary"
     STANDBY = "standby"
     ALIAS = "alias"
     """It accepts writes like the primary, on the same timeline: it is the primary by another name."""
     FENCED = "fenced"
-    """It claims to be the primary, on an older timeline: its newer rows are unknown to the primary."""
+    """It runs as a primary on an older timeline: its later writes do not exist on the primary."""
     LEFT_BEHIND = "left behind"
-    """A standby that has not followed the primary to its timeline, or to the backup it was restored from: its rows may
-    be those of a former primary."""
+    """A standby that has not followed the primary to its timeline, or its restored backup: its rows may be outdated."""
     FOREIGN = "foreign"
     """It belongs to another PostgreSQL cluster."""
     UNKNOWN = "unknown"
@@ -28,15 +27,15 @@ class Role(enum.Enum):
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Observation:
-    """What one server said of itself."""
+    """The answer of one server."""
 
     at: float
-    """When it was asked, in seconds of the application's own clock: whatever was written before, it includes."""
+    """When it was asked, in seconds of the application's own clock; the answer includes every earlier write."""
     in_recovery: bool
     lsn: int
-    """On a primary what is flushed, on a standby what is replayed, which only grows until it crashes."""
+    """The flush position of a primary, or the replay position of a standby, which only grows until it crashes."""
     written: int
-    """What the primary has written at the least, as this server knows: on a standby, what it has received."""
+    """A lower bound of the primary's position, as known by this server: on a standby, its receive position."""
     timeline: int
     """Each promotion begins a new one, with a higher number."""
     system: int
@@ -44,24 +43,23 @@ class Observation:
     database: str
     """The name of the database."""
     behind: float | None = None
-    """How long ago the last transaction that a standby has replayed was committed, by the server's own clock; None when
-    it does not say."""
+    """Seconds since the commit of the last replayed transaction, by the clock of the standby; None if unknown."""
     answered: float = 0.0
     """When the answer came, by the same clock."""
     version: str = ""
     """The version of PostgreSQL."""
     started: object = None
-    """When the server started; None when it does not say."""
+    """When the server started; None if unknown."""
 
     @property
     def identity(self) -> str:
-        """The identity of the database among those of all clusters, as tokens have it."""
+        """The identity of the database as used in tokens, unique among all clusters."""
         return identify(self.system, self.database)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class ServerState:
-    """What is known of one server."""
+    """The state of one server."""
 
     name: str
     up: bool = False
@@ -69,33 +67,33 @@ class ServerState:
     lsn: int | None = None
     timeline: int | None = None
     lag_bytes: int | None = None
-    """How far it is behind the primary, in bytes of WAL; None when it is not known."""
+    """Its lag in bytes of WAL; None if unknown."""
     lag_seconds: float | None = None
-    """How long ago the primary was where this server is; None when it is not known."""
+    """Its lag in seconds: how long ago the primary was at its position; None if unknown."""
     lag_unknown_since: float | None = None
-    """Since when the lag is not known, because the primary does not answer; None while it is known."""
+    """Since when the lag is unknown, because the primary does not answer; None while it is known."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Snapshot:
-    """What is known of all servers; replaced as a whole, so that a reader never sees half of a change."""
+    """The state of all servers; replaced as a whole, so that a reader never sees half of a change."""
 
     servers: collections.abc.Mapping[str, ServerState]
     primary: str | None = None
-    """The name of the server to write to; None when no server claims to be the primary."""
+    """The name of the server to write to; None when no server runs as a primary."""
 
 
 def find_primary(
     observed: collections.abc.Mapping[str, Observation], *, current: str | None, timeline: int
 ) -> str | None:
-    """Return the primary: of the servers that claim to be it, one on the newest timeline of all.
+    """Return the primary: of the servers that run as one, a server on the newest timeline of all.
 
-    Two of them on the same timeline are one server by two names; then the current primary remains it.
+    Two of them on the same timeline are one server by two names; the current primary is then kept.
 
     Args:
-        observed: what the servers of one PostgreSQL cluster said last.
+        observed: the last answers of the servers of one PostgreSQL cluster.
         current: the primary until now.
-        timeline: the newest timeline there was before; a server on an older one is not the primary any more.
+        timeline: the newest timeline known before; a server on an older one is a former primary.
 
     """
     newest = max([timeline, *(seen.timeline for seen in observed.values())])
@@ -114,17 +112,17 @@ def assemble(  # noqa: PLR0913  # each is one fact, by its name
     system: int | None = None,
     diverged: collections.abc.Container[str] = (),
 ) -> Snapshot:
-    """Return what is known of all servers.
+    """Return the snapshot of all servers.
 
     Args:
         names: every server.
-        observed: what those that are up said last.
-        history: where the primary was when.
+        observed: the last answers of the servers that are up.
+        history: the primary's positions over time.
         primary: the name of the primary; None when there is none.
-        timeline: the newest timeline there is.
+        timeline: the newest timeline.
         lost_primary_at: since when the primary has not answered; None while it does.
-        system: the PostgreSQL cluster of the primary, also while it does not answer; None while it is not known.
-        diverged: standbys that have what the primary, restored from a backup, has not.
+        system: the PostgreSQL cluster of the primary, also while it does not answer; None if unknown.
+        diverged: standbys that are ahead of a primary that was restored from a backup.
 
     """
     if primary is not None:
@@ -154,12 +152,12 @@ def assemble(  # noqa: PLR0913  # each is one fact, by its name
 
 
 def _lag_seconds(history: LsnHistory, seen: Observation) -> float | None:
-    """Return how many seconds a standby is behind, at the most; None when that is not known.
+    """Return an upper bound of a standby's lag in seconds; None if unknown.
 
-    Where the samples do not reach back so far, what it says itself bounds it from above: everything that was committed
-    before the last transaction it has replayed, it shows. That grows while the primary writes nothing, so it counts
-    only where the samples do not tell. By then it is at least as far behind as the samples reach, whatever the two
-    clocks say.
+    Where the samples do not reach back far enough, the standby's own value is the bound: it shows everything that was
+    committed before the last transaction it has replayed. That value grows while the primary writes nothing, so it is
+    used only if the samples are not enough. In that case the lag is at least as long as the samples reach back,
+    whatever the two clocks say.
     """
     measured = history.lag_seconds(seen.at, seen.lsn)
     if measured is not None or seen.behind is None or seen.lsn == 0 or history.since is None:
@@ -172,7 +170,7 @@ def _role(name: str, seen: Observation, *, primary: str | None, system: int | No
         return Role.PRIMARY
     if system not in (None, seen.system):
         return Role.FOREIGN
-    if 0 < timeline < seen.timeline:  # it is not promotable, so its timeline did not count
+    if 0 < timeline < seen.timeline:  # it is not promotable, so its timeline is ignored
         return Role.LEFT_BEHIND if seen.in_recovery else Role.FENCED
     if seen.in_recovery:
         return Role.STANDBY if seen.timeline >= timeline else Role.LEFT_BEHIND

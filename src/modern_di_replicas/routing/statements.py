@@ -1,7 +1,7 @@
-"""What a statement will do, seen from its text before it is sent.
+"""Predict what a statement does from its text, before it is sent.
 
-PostgreSQL has the last word: a standby refuses what is missed here, and the statement is run again on the primary.
-Only what a standby would *not* refuse must be found: functions that lock, set or do something on the wrong server.
+PostgreSQL decides: a standby refuses a write that is missed here, and the statement is run again on the primary. Only
+effects that a standby would *not* refuse must be found: functions that lock, set or do something on the wrong server.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import typing
 
 
 class Need(enum.Enum):
-    """What a statement needs that a replica in autocommit cannot give."""
+    """A need of a statement that a replica in autocommit does not meet."""
 
     PRIMARY = "the primary, because it writes"
     TRANSACTION = "a transaction, because it sets something for the statements after it"
@@ -20,7 +20,7 @@ class Need(enum.Enum):
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Foreseen:
-    """A need, and the kind of statement that has it, such as `UPDATE` or `nextval()`."""
+    """A need, and the kind of the statement, such as `UPDATE` or `nextval()`."""
 
     need: Need
     kind: str
@@ -38,7 +38,7 @@ def _words(text: str) -> frozenset[str]:
 _READS: typing.Final = frozenset({"SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN"})
 _SETS: typing.Final = frozenset({"SET", "RESET"})
 
-# String constants, dollar-quoted bodies, quoted identifiers and comments hide words that mean nothing.
+# Words in string constants, dollar-quoted bodies, quoted identifiers and comments have no effect.
 _OPAQUE: typing.Final = re.compile(
     r"""
     (?P<gone> --[^\n]* | /\*.*?\*/ )
@@ -83,7 +83,7 @@ _HIDDEN_WRITE: typing.Final = re.compile(r"\b(?:INTO|UPDATE|DELETE|MERGE|ANALYZE
 _COMMITS: typing.Final = re.compile(r"(?:^|;)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
 
 _CONTROLS: typing.Final = frozenset({"BEGIN", "START", "SAVEPOINT", "RELEASE", "ROLLBACK", "DEALLOCATE", "LISTEN"})
-"""What a replica in autocommit cannot do, and still writes nothing."""
+"""Statements that a replica in autocommit cannot run, although they write nothing."""
 _BEFORE_PARENTHESIS: typing.Final = _words(
     """
     all and any array as between bit by case char character cross cube decimal distinct else end except exists explain
@@ -122,8 +122,8 @@ _PURE_FUNCTIONS: typing.Final = _words(
 def may_write(sql: str) -> bool:
     """Return whether a statement may write, on the primary.
 
-    A query does not if it calls no functions but those that are known to write nothing: any other function may. A
-    view or an operator that calls a function is not seen.
+    A query writes nothing if it only calls functions that are known to write nothing; any other function may write. A
+    function call in a view or an operator is not detected.
     """
     foreseen = foresee(sql)
     if foreseen is not None and foreseen.need is Need.PRIMARY and foreseen.kind not in _CONTROLS:
@@ -136,7 +136,7 @@ def may_write(sql: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def commits(sql: str) -> bool:
-    """Return whether a statement ends its transaction, so that what was written in it may stay."""
+    """Return whether a statement ends its transaction and may commit its writes."""
     return _COMMITS.search(_hide(sql)) is not None
 
 
@@ -149,9 +149,9 @@ def _is_unknown_call(found: re.Match[str]) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def foresee(sql: str) -> Foreseen | None:
-    """Return what a statement needs beyond a replica in autocommit; None when it only reads.
+    """Return the need of a statement that a replica in autocommit does not meet; None when it only reads.
 
-    Remembered for each text: SQLAlchemy sends the same text for the same statement.
+    Cached by the text: SQLAlchemy sends the same text for the same statement.
     """
     text = _hide(sql)
     first = _FIRST_WORD.match(text)
@@ -163,7 +163,7 @@ def foresee(sql: str) -> Foreseen | None:
     if word not in _READS:
         return Foreseen(need=Need.PRIMARY, kind=word)
     needs = [_foreseen(found) for found in _WRITES.finditer(text)]
-    # A write outweighs a setting: it needs the primary in every isolation.
+    # A write takes precedence over a setting: it needs the primary in every isolation.
     return min(needs, key=lambda foreseen: foreseen.need is not Need.PRIMARY, default=None)
 
 

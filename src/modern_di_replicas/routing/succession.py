@@ -1,4 +1,4 @@
-"""Which server starts another history at the addresses that are known: another cluster, or a restored backup. Pure."""
+"""Detect a new history at the known addresses: another cluster, or a restored backup. Pure."""
 
 import collections.abc
 import dataclasses
@@ -8,15 +8,15 @@ from modern_di_replicas.routing.snapshot import Observation, find_primary
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class History:
-    """What the servers share: one PostgreSQL cluster, on its newest timeline."""
+    """The history that the servers share: one PostgreSQL cluster, on its newest timeline."""
 
     system: int
     """The identity of the PostgreSQL cluster."""
     timeline: int
-    """The newest timeline any of its servers was on."""
+    """The newest timeline of its servers."""
 
     def includes(self, seen: Observation) -> bool:
-        """Return whether a server is in this history, or has gone on from it by a promotion."""
+        """Return whether a server is in this history, or continues it after a promotion."""
         return seen.system == self.system and seen.timeline >= self.timeline
 
 
@@ -28,20 +28,19 @@ def find_successor(
     newest: collections.abc.Mapping[str, int],
     not_promotable: collections.abc.Container[str] = (),
 ) -> str | None:
-    """Return the primary of another history that is to be followed; None when there is none, or it is not known.
+    """Return the primary of another history to follow; None when there is none, or it is unknown.
 
     Call it only when no primary of `history` has answered for long enough.
 
-    Another PostgreSQL cluster is accepted at the address of the declared primary; anywhere else only where no server
-    of the known cluster answers at all. An older timeline of the same cluster is what a former primary has that
-    missed its own replacement; it is accepted only as a restored backup: the newest timeline has no server left, and
-    a server that was on it has gone back.
+    Another PostgreSQL cluster is accepted at the address of the declared primary; elsewhere only if no server of the
+    known cluster answers. An older timeline of the same cluster is usually that of a former primary; it is accepted
+    only as a restored backup: the newest timeline has no server left, and a server that was on it has gone back.
 
     Args:
-        observed: what the servers said last that answer.
-        history: what is known, whose primary is lost.
+        observed: the last answers of the servers that are up.
+        history: the known history, whose primary is lost.
         declared: the name of the declared primary.
-        newest: the newest timeline that each server was on in this history.
+        newest: the newest timeline of each server in this history.
         not_promotable: servers that writes never follow, and whose timelines do not count.
 
     """
