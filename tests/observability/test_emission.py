@@ -190,17 +190,21 @@ async def test_a_wait_in_vain_is_one_decision_for_the_primary(disposable_shop: L
 
 
 class Broken:
+    def __init__(self, error: type[BaseException]) -> None:
+        self._error = error
+
     def on_event(self, event: Event, /) -> None:
         msg = f"no room for {type(event).__name__}"
-        raise ValueError(msg)
+        raise self._error(msg)
 
 
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
 async def test_a_hook_that_fails_is_logged_once_and_harms_nothing(
-    shop_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+    shop_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     """The other hooks get every event, and the reads are served."""
     recorder = Recorder()
-    async with serving(shop_cluster, hooks=[Broken(), recorder]) as servers:
+    async with serving(shop_cluster, hooks=[Broken(error), recorder]) as servers:
         with caplog.at_level(logging.ERROR, "modern_di_replicas"):
             for _ in range(3):
                 await read(servers)

@@ -32,7 +32,8 @@ class Hooks:
         for index, hook in enumerate(self._hooks):
             try:
                 hook.on_event(event)
-            except Exception:
+            # `sys.exit()` would end the thread of a synchronous application's monitor, and nothing else.
+            except (Exception, SystemExit):
                 if index not in self._failed:
                     self._failed.add(index)
                     logger.exception(
