@@ -52,7 +52,7 @@ def create_session(
     attribute access cannot await.
 
     Args:
-        engine: the engine that was chosen.
+        engine: the chosen engine.
         primary: the target of an escalation.
         intent: what the unit of work declared.
         session_class: `RoutedSession`, or a subclass of it; one of `AsyncSession` as `class S(RoutedSession, Own)`.

@@ -1,4 +1,4 @@
-"""What the operator declares, checked once, at construction."""
+"""The settings, checked once, at construction."""
 
 import collections.abc
 import dataclasses
@@ -42,7 +42,7 @@ __tracebackhide__ = True
 class ReplicationSettings:
     """The servers and how to use them.
 
-    Plain data, checked once, here: whatever constructs it learns at once what is wrong.
+    Plain data, checked once, at construction.
 
     Args:
         primary: the primary, as a `Primary` or its URL, `postgresql+asyncpg://user:password@host:port/database`.
@@ -52,7 +52,7 @@ class ReplicationSettings:
         engine_options: options of `create_async_engine` for every server: `echo`, `json_serializer`, `pool_recycle`.
         pooled: whether poolers in transaction mode are in front of the servers; a server may say otherwise.
         application_name: what PostgreSQL shows in `pg_stat_activity`, with `-primary` or `-replica` appended.
-        on_write: what becomes of a write in a unit of work that reads from a replica: `escalate` moves it to the
+        on_write: what to do about a write in a unit of work that reads from a replica: `escalate` moves it to the
             primary and logs one warning for each endpoint, `raise` raises `WriteOnReplicaError`.
         read_isolation: isolation of statements on a replica. `AUTOCOMMIT` gives each statement its own snapshot,
             as READ COMMITTED does, without the round trips of a transaction.
@@ -69,27 +69,27 @@ class ReplicationSettings:
         primary_fallback_limit: how many reads that no replica can serve may use the primary at once; one more waits
             `replica_pool_timeout` and then raises `NoReplicaAvailable`. None for no limit.
         balancing: how a replica is chosen: `least-in-use`, `round-robin`, `random`, or a callable that returns a
-            `Balancer`. All heed the weights.
-        probe_interval: seconds between two looks of the monitor at a server.
-        probe_timeout: seconds a server has to answer the monitor; after that it is down, and what waits for it is
-            run again elsewhere. The two together bound the slowest read while a server freezes.
-        consistency: how fresh a read has to be that does not say so itself: EVENTUAL, SESSION, Bounded(lag=...) or
-            STRONG.
+            `Balancer`. The weights apply to all of them.
+        probe_interval: seconds between two probes of a server by the monitor.
+        probe_timeout: timeout in seconds for a server's answer to the monitor; after that it is down, and statements
+            that wait for it are run again elsewhere. The two together bound the slowest read while a server freezes.
+        consistency: the default level of reads: EVENTUAL, SESSION, Bounded(lag=...) or STRONG.
         catch_up_wait: seconds a read waits for a replica to become fresh enough before it uses the primary.
         token_carrier: what carries a client's token from one request to the next: `cookie` or `header`; None for no
-            tokens at all, so that SESSION promises nothing from one request to the next.
+            tokens, so that SESSION guarantees nothing across requests.
         token_name: the name of the cookie or header. Under https, a cookie may be called `__Host-consistency-token`: a
-            browser then takes it from this host alone, and from no other subdomain.
-        token_lifetime: how long a token counts after its write; at least as long as the longest `max_lag`.
+            browser then accepts it from this host only, not from another subdomain.
+        token_lifetime: how long a token is valid after its write; at least the longest `max_lag`.
         token_secret: signs the tokens; of several, the last signs and all are accepted, so that secrets can be
             rotated. None for unsigned tokens, which are checked against what the primary has written.
         enabled: whether reads use the replicas; False sends everything to the primary, which is still followed
             when it moves.
         replica_share: the share of the reads that may use replicas, from 0 to 1, or a callable that returns it and is
-            asked at each choice. Reads with an `Intent.affinity` are on the same side each time, others are drawn.
-        shadow: whether choices are only made, and told to the hooks, while everything uses the primary.
+            called for each choice. Reads with the same `Intent.affinity` get the same result each time, others are
+            chosen at random.
+        shadow: whether choices are only made and reported to the hooks, while everything uses the primary.
         server_timing: whether a response says in a `Server-Timing` header which server its unit of work used, and why.
-        hooks: receive an event for all that happens; see `modern_di_replicas.observability`.
+        hooks: receive the events; see `modern_di_replicas.observability`.
 
     Raises:
         ConfigurationError: a value is not usable; its `field`, `value` and `remedy` say which, and what to do.
@@ -142,15 +142,15 @@ class ReplicationSettings:
         environment: collections.abc.Mapping[str, str] | None = None,
         **given: typing.Any,
     ) -> typing.Self:
-        """Return settings that environment variables hold: `DB_PRIMARY`, `DB_REPLICAS`, `DB_MAX_LAG`, and so on.
+        """Return settings from environment variables: `DB_PRIMARY`, `DB_REPLICAS`, `DB_MAX_LAG`, and so on.
 
         Each is named like a field, in capitals. Durations are numbers of seconds; replicas are URLs with commas between
         them, or a JSON list of URLs and objects; `none` turns a limit off. An empty variable counts as unset.
 
         Args:
-            prefix: what their names begin with.
+            prefix: the prefix of the names.
             environment: names and texts; default: `os.environ`.
-            **given: fields that are given here, whatever the variables say; `hooks`, for instance.
+            **given: fields that override the variables, such as `hooks`.
 
         Raises:
             ConfigurationError: a value is not usable; its `field` is the name of the variable.
@@ -175,7 +175,7 @@ class ReplicationSettings:
         return f"ReplicationSettings({', '.join([said, *changed])})"
 
     def __post_init__(self) -> None:
-        # A URL as text, so that it is compared and passed on as what it says.
+        # A URL as text, for comparisons and for passing it on.
         object.__setattr__(self, "primary", url_text(self.primary))
         if isinstance(self.replicas, collections.abc.Sequence) and not isinstance(self.replicas, str | bytes):
             object.__setattr__(self, "replicas", tuple(url_text(one) for one in self.replicas))
@@ -295,9 +295,9 @@ class ReplicationSettings:
 
     @property
     def token_seconds(self) -> int:
-        """How many seconds a token counts.
+        """For how many seconds a token is valid.
 
-        A replica may serve while it is up to its `max_lag` behind, so until then the token must keep reads off it.
+        A replica serves with a lag of up to its `max_lag`, so the token must be valid for that long.
         """
         lags = [self.max_lag, *(replica.max_lag for replica in self.servers)]
         return math.ceil(max([self.token_lifetime, *filter(None, lags)]).total_seconds())

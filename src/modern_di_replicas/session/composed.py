@@ -1,4 +1,4 @@
-"""A session class of the application, combined with ours."""
+"""Combine a session class of the application with the library's."""
 
 import collections.abc
 import functools
@@ -12,18 +12,19 @@ from modern_di_replicas.session.taken_names import check_class
 
 
 OwnClass = type[Session] | collections.abc.Callable[..., Session]
-"""What `AsyncSession` takes as `sync_session_class`."""
+"""The type of `sync_session_class` of `AsyncSession`."""
 
 
 def combined(own: OwnClass, ours: type[Session]) -> OwnClass:
-    """Return a class whose sessions do what both classes do; the application's methods come first, `super()` is ours.
+    """Return a combination of both classes: the application's methods come first, and their `super()` is the library's.
 
     Args:
         own: the application's class, or a `functools.partial` of one.
         ours: the class for the role of the server.
 
     Raises:
-        ConfigurationError: `own` is another callable, whose sessions cannot be given our methods; or see `check_class`.
+        ConfigurationError: `own` is another callable, whose sessions cannot get the library's methods; or see
+            `check_class`.
 
     """
     if isinstance(own, functools.partial):
@@ -48,7 +49,7 @@ def _combined(own: typing.Any, ours: typing.Any) -> type[Session]:  # noqa: ANN4
 
 
 class _OwnGetBind(Session):
-    """Tells the routing where a `get_bind()` of the application sends a statement."""
+    """Passes the result of the application's `get_bind()` to the routing."""
 
     def get_bind(self, *args: typing.Any, **options: typing.Any) -> Engine | Connection:
         found = super().get_bind(*args, **options)

@@ -14,12 +14,12 @@ from modern_di_replicas.session.unit_of_work import UnitOfWork
 class SessionFactory(OfProcess):
     """Opens further sessions of a unit of work: `async with sessions() as session`, one for each task of a `gather`.
 
-    They are like the session that is injected: of the same class, with the same options, intent and client, on the same
-    server. Once one of the unit of work has moved to the primary, those that are opened after it begin there; those
-    that are open stay where they are. What is not closed is closed with the unit of work.
+    They are like the injected session: of the same class, with the same options, intent and client, on the same server.
+    Once a session of the unit of work has moved to the primary, later ones begin there; open ones stay where they are.
+    Sessions that are not closed are closed with the unit of work.
 
     Args:
-        session: the session that is injected.
+        session: the injected session.
 
     Raises:
         ConfigurationError: the session is no `RoutedSession`.
@@ -31,7 +31,7 @@ class SessionFactory(OfProcess):
             raise ConfigurationError(
                 field="session", value=session, remedy="the provider `session` has to return a RoutedSession"
             )
-        # A task that commits notes it in this record, and not in one of its own that no other task sees.
+        # Creates the record now: a task would create its own, which no other task sees.
         current_client()
         self._session = session
         self._unit = UnitOfWork()
@@ -42,7 +42,7 @@ class SessionFactory(OfProcess):
         """Return another session of the unit of work.
 
         Args:
-            **options: those of `AsyncSession` that are to differ, such as `autoflush=False`.
+            **options: options of `AsyncSession` that differ, such as `autoflush=False`.
 
         """
         session = self._session.another(**options)
@@ -57,5 +57,5 @@ class SessionFactory(OfProcess):
     async def close(self) -> None:
         """Close the sessions that are still open."""
         while self._open:
-            # What SQLAlchemy shields from cancellation; a plain close() is not.
+            # SQLAlchemy shields this from cancellation, and not a plain close().
             await self._open.pop().__aexit__(None, None, None)

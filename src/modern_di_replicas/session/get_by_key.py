@@ -1,4 +1,4 @@
-"""`Session.get()` with a statement that is built once for each mapped class, and not once for each call."""
+"""`Session.get()` with a statement that is built once for each mapped class instead of for each call."""
 
 import functools
 import inspect
@@ -12,9 +12,9 @@ from modern_di_replicas.session.in_flight import InFlightSession
 
 
 KEYS: typing.Final = (int, str, uuid.UUID)
-"""The types of a primary key's value that is looked up this way."""
+"""The types of primary keys that are looked up this way."""
 
-_KEY: typing.Final = "modern_di_replicas_key"  # criteria of the application may have parameters of their own
+_KEY: typing.Final = "modern_di_replicas_key"  # criteria of the application may have their own parameters
 
 _NOT_OF_APPLICATION: typing.Final = frozenset({"sqlalchemy", __name__.split(".")[0]})
 
@@ -23,7 +23,7 @@ _UNSET: typing.Final = {
     for name, parameter in inspect.signature(Session.get).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY
 }
-"""The options of `get()` where it is asked for nothing."""
+"""The default options of `get()`."""
 _UNSET_IN_ASYNC: typing.Final = {name: value for name, value in _UNSET.items() if name != "bind_arguments"}
 """The same as `AsyncSession.get()` passes them on."""
 
@@ -31,19 +31,19 @@ _UNSET_IN_ASYNC: typing.Final = {name: value for name, value in _UNSET.items() i
 class GetByKeySession(InFlightSession):
     """A session that gets an object by a plain primary key in about four fifths of the time.
 
-    Whatever asks for more (options, a lock, a composite key, a class with a hierarchy, an object that may be in the
-    identity map, a session class with an `execute()` of its own) is left to `Session.get()`.
+    `Session.get()` does the rest: options, a lock, a composite key, a class with a hierarchy, an object that may be in
+    the identity map, a session class with its own `execute()`.
     """
 
     def get(self, entity: typing.Any, ident: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
         is_plain = not options or options in (_UNSET_IN_ASYNC, _UNSET)
         mapper = getattr(entity, "__mapper__", None) if is_plain and isinstance(ident, KEYS) else None
         session_class: typing.Any = type(self)  # mypy finds no hash in type[Session]
-        # Not inherited by a class that is not mapped, and not where SQLAlchemy would call a method of the application.
+        # Not for an unmapped class that inherits it, and not where SQLAlchemy would call a method of the application.
         if isinstance(mapper, Mapper) and mapper.class_ is entity and not _has_methods_of_application(session_class):
             statement = _statement(mapper)
             if statement is not None and not self._may_hold(mapper, ident):
-                # With a joined collection it comes in several rows, all of which are read before the first is given.
+                # With a joined collection there are several rows, which are all read before the object is returned.
                 return self.scalar(statement, {_KEY: ident})
         return self.get_as_asked(entity, ident, options)
 
@@ -57,7 +57,7 @@ class GetByKeySession(InFlightSession):
 
 @functools.lru_cache(maxsize=1024)
 def _statement(mapper: Mapper[typing.Any]) -> Select[typing.Any] | None:
-    """Return the statement that loads an object by its primary key; None where that is more than a comparison."""
+    """Return the statement that loads an object by its primary key; None if that needs more than a comparison."""
     has_hierarchy = mapper.inherits or mapper.polymorphic_on is not None or mapper.with_polymorphic
     table, key = mapper.local_table, mapper.primary_key
     if has_hierarchy or mapper.always_refresh or not isinstance(table, Table) or len(key) != 1:
@@ -67,9 +67,9 @@ def _statement(mapper: Mapper[typing.Any]) -> Select[typing.Any] | None:
 
 @functools.lru_cache(maxsize=1024)
 def _has_methods_of_application(session_class: typing.Any) -> bool:  # noqa: ANN401  # see above
-    """Return whether a session's `execute()`, which `Session.get()` calls, or `scalar()` is the application's.
+    """Return whether a session's `execute()`, which `Session.get()` calls, or `scalar()` belongs to the application.
 
-    A filter in it, for the rows of a tenant for example, has to hold for `get()` as well.
+    A filter in it, for the rows of a tenant for example, must apply to `get()` as well.
     """
     for name in ("execute", "scalar"):
         defining = next(base for base in session_class.__mro__ if name in vars(base))

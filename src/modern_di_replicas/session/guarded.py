@@ -1,4 +1,4 @@
-"""A session that tells its guard against lost updates what came from the replica, and what is about to be written."""
+"""A session that reports loaded objects and writes to its guard against lost updates."""
 
 import collections.abc
 import typing
@@ -14,26 +14,27 @@ from modern_di_replicas.session.unit_of_work import UnitOfWork
 
 
 ALL_AT_ONCE: typing.Final = immutabledict({"prebuffer_rows": True})
-"""What `AsyncSession.execute()` asks of the ORM: to load all there is before the result is read.
+"""The option of `AsyncSession.execute()` to load all objects before the result is read.
 
-A session that has left its replica cannot be told that an object comes from there, if it is made when its row is read.
+Once a session has left its replica, an object that is created when its row is read could not be told from the
+primary's.
 """
 
 _AT_ONCE: typing.Final = 1000
-"""How many objects are loaded with one statement."""
+"""The number of objects that one statement loads."""
 
 _FROM_REPLICA: typing.Final = "modern_di_replicas_from_replica"
 
 
 class GuardedSession(GetByKeySession):
-    """A session that may leave its replica, and writes nothing that may be stale from then on."""
+    """A session that may leave its replica, and then writes nothing that may be stale."""
 
-    # In the class and not in each session, because they seldom change: Python makes an object of some 30 attributes
-    # of its own for half as much again.
+    # In the class and not in each session, because they seldom change: an object with 30 attributes of its own takes
+    # half as long again to create.
     escalation: Decision | None = None
     """Why this unit of work moved to the primary; None while it reads from its replica."""
     has_streamed: bool = False
-    """Whether rows of the replica may come as late as they are asked for."""
+    """Whether it has streamed from the replica, so that rows may still arrive."""
     has_binds: bool = False
     """Whether some classes or tables may be bound to another database."""
     _asks_primary: bool = False
@@ -43,7 +44,7 @@ class GuardedSession(GetByKeySession):
 
     @property
     def guard(self) -> StaleWriteGuard:
-        """Made when it is needed: most units of work only read."""
+        """Created when it is needed: most units of work only read."""
         if self._guard is None:
             self._guard = StaleWriteGuard()
         return self._guard
@@ -55,7 +56,7 @@ class GuardedSession(GetByKeySession):
         args: tuple[typing.Any, ...],
         options: dict[str, typing.Any],
     ) -> typing.Any:  # noqa: ANN401
-        """Run a statement, once the session has left its replica."""
+        """Run a statement after the session has left its replica."""
         enclosing, self._asks_primary = self._asks_primary, True
         try:
             result = run(self, statement, *args, **options)
@@ -67,9 +68,9 @@ class GuardedSession(GetByKeySession):
 
     @property
     def loads_from_primary(self) -> bool:
-        """Whether an object that is loaded now comes from the primary, once the session has left its replica.
+        """Whether an object that is loaded now comes from the primary, after the session has left its replica.
 
-        Where it has streamed from the replica, only what a statement loads at once is known to.
+        If it has streamed from the replica, this is only known for objects that a statement loads at once.
         """
         return self._asks_primary or not self.has_streamed
 
@@ -82,21 +83,21 @@ class GuardedSession(GetByKeySession):
 
     def expunge_all(self) -> None:  # `close()` does it as well
         if not (self.identity_map or self.new or self.escalation or self.has_streamed):
-            return  # it holds nothing, and no row can come any more: SQLAlchemy takes a while over nothing
+            return  # it is empty, and no row can arrive; SQLAlchemy takes its time even then
         if self.identity_map:
             self._left_behind = [*filter(None, self._left_behind), self.identity_map]
             self._tell_unit(self.identity_map.values())
         super().expunge_all()
 
     def _tell_unit(self, leaving: collections.abc.Iterable[object]) -> None:
-        """Let the other sessions of the unit of work know which objects may be stale."""
+        """Report the objects that may be stale to the other sessions of the unit of work."""
         if self._unit is not None:
             self._unit.stale.update(state_of(one) for one in leaving if not self.guard.is_fresh(one))
 
     def has_had(self, instance: object) -> bool:
-        """Return whether an object that is not in the session has been in it, or in another one of its unit of work.
+        """Return whether an object has been in the session before, or in another one of its unit of work.
 
-        Of the other one, what it has from the primary does not count.
+        Objects that the other one has loaded from the primary do not count.
         """
         left = (_with_key_of(instance, objects) for objects in self._left_behind)
         if self.guard.has_expunged(instance) or any(one is instance for one in left):
@@ -117,16 +118,16 @@ class GuardedSession(GetByKeySession):
         stale = [one for one in _with_cascade(instance, "merge") if self.has_had(one) and not self.guard.is_fresh(one)]
         merged = super().merge(instance, *args, **options)
         for one in stale:
-            # All that it has is written over what the primary gave.
+            # All its values overwrite those from the primary.
             if (target := _with_key_of(one, self.identity_map)) is not None:
                 self.guard.came_from_replica(target)
         return merged
 
     def _read_updated(self, statement: Update, options: collections.abc.Mapping[str, typing.Any]) -> None:
-        """Load anew what an UPDATE may have changed: SQLAlchemy has computed its new values from those of the replica.
+        """Reload the objects that an UPDATE may have changed: SQLAlchemy computes their new values from the replica's.
 
         Args:
-            statement: has been executed on the primary.
+            statement: the statement, after its execution on the primary.
             options: its execution options.
 
         """
@@ -144,21 +145,21 @@ class GuardedSession(GetByKeySession):
                 self.run_on_primary(Session.scalars, anew, (), {}).all()
 
     def is_bound_elsewhere(self, mapper: Mapper[typing.Any]) -> bool:
-        """Return whether the objects of a class are neither in the replicas nor in their primary."""
+        """Return whether the objects of a class are in another database."""
         return self.has_binds and super().get_bind(mapper) is not self.bind
 
     def check_written(self, instance: object, check: collections.abc.Callable[[object], None]) -> None:
-        """Have the guard check an object that is about to be written.
+        """Let the guard check an object before it is written.
 
         Raises:
-            StaleWriteError: its row would be overwritten with what a replica had.
+            StaleWriteError: its row would be overwritten with values of a replica.
 
         """
         if not self.is_bound_elsewhere(state_of(instance).mapper):
             check(instance)
 
     def check_changes(self) -> None:
-        """Check what is about to be flushed, as far as that is known before.
+        """Check the objects of a flush, as far as they are known before it.
 
         Raises:
             StaleWriteError: see `check_written`.
@@ -171,25 +172,25 @@ class GuardedSession(GetByKeySession):
 
 
 def _with_key_of(instance: object, objects: IdentityMap) -> object:
-    """Return the object that stands for the same row; None for one that has no row yet."""
+    """Return the object of the same row; None for one that has no row yet."""
     return objects.get(typing.cast(typing.Any, state_of(instance).key))
 
 
 def _with_cascade(instance: object, cascade: str) -> collections.abc.Iterator[object]:
-    """Give an object, and those that an operation on it reaches; nothing for what is no mapped object."""
+    """Yield an object, and those that an operation on it cascades to; nothing if it is not mapped."""
     state = inspect(instance, raiseerr=False)
     if not isinstance(state, InstanceState):
-        return  # SQLAlchemy says so
+        return  # SQLAlchemy raises
     yield instance
     for reached, *_ in state.mapper.cascade_iterator(cascade, state):
         yield reached
 
 
 def mark_rows(options: dict[str, typing.Any], rows_of_replica: list[bool]) -> dict[str, typing.Any]:
-    """Return the options of a statement whose rows come from the replica, also when its session has left it.
+    """Return the options of a statement whose rows come from the replica, even after its session has left it.
 
     Args:
-        options: those of `Session.execute`.
+        options: the options of `Session.execute`.
         rows_of_replica: emptied when they come from the primary after all.
 
     """
@@ -215,7 +216,7 @@ def _refreshed(target: object, context: QueryContext, attrs: collections.abc.Col
         session.guard.refreshed(target, attrs)
 
 
-# What a flush writes besides what was changed: orphans, and the foreign keys of a collection's members.
+# Further writes of a flush: orphans, and the foreign keys of a collection's members.
 
 
 @event.listens_for(Mapper, "before_update")

@@ -1,7 +1,7 @@
-"""A session that knows whether something runs on it, so that closing it can wait until that has ended.
+"""A session that tracks its running operations, so that closing it can wait for them.
 
-SQLAlchemy refuses to close a session on which another task runs something, and the connection of that task is lost
-until garbage is collected: an endpoint that starts several statements at once, and fails, would empty the pool.
+SQLAlchemy refuses to close a session while another task uses it, and the connection of that task is lost until the
+garbage collection: an endpoint that starts several statements at once, and fails, would exhaust the pool.
 """
 
 import asyncio
@@ -18,23 +18,23 @@ Method = typing.TypeVar("Method", bound=collections.abc.Callable[..., typing.Any
 
 
 class InFlightSession(Session):
-    """A session that counts what runs on it."""
+    """A session that counts its running operations."""
 
     in_flight: int = 0
-    """How many operations that may use a connection have not returned."""
+    """The number of running operations that may use a connection."""
     _idle: asyncio.Event | None = None
     is_provisioning: bool = False
     """Whether a task is taking the first connection."""
 
     def check_provisioning(self) -> None:
-        """Refuse what runs while another task takes the connection, as SQLAlchemy's own sessions do."""
+        """Raise while another task takes the connection, as SQLAlchemy's own sessions do."""
         if self.is_provisioning:
             msg = "This session is provisioning a new connection; concurrent operations are not permitted"
             raise InvalidRequestError(msg, code="isce")
 
     @contextlib.contextmanager
     def provisioning(self) -> collections.abc.Iterator[None]:
-        """Refuse what other tasks run meanwhile."""
+        """Refuse operations of other tasks during the block."""
         self.check_provisioning()
         self.is_provisioning = True
         try:
@@ -43,13 +43,13 @@ class InFlightSession(Session):
             self.is_provisioning = False
 
     def ended(self) -> None:
-        """Note the end of an operation that was counted in `in_flight`."""
+        """Count the end of an operation."""
         self.in_flight -= 1
         if self._idle is not None and not self.in_flight:
             self._idle.set()
 
     async def idle(self) -> None:
-        """Wait until nothing runs."""
+        """Wait until no operation runs."""
         while self.in_flight:
             idle = self._idle = self._idle or asyncio.Event()
             await idle.wait()
@@ -68,7 +68,7 @@ def _counted(method: Method) -> Method:
     return typing.cast(Method, run)
 
 
-# Wrapped in a loop, because each would be the same few lines; all else that awaits something calls one of these.
+# Wrapped in a loop, because all wrappers are the same; every other method that awaits calls one of these.
 for _name in (
     *("execute", "scalar", "scalars", "connection", "flush", "commit", "rollback", "prepare", "begin_nested"),
     *("bulk_save_objects", "bulk_insert_mappings", "bulk_update_mappings"),

@@ -1,4 +1,4 @@
-"""A session that leaves its replica: for the primary, to its end, or for another replica."""
+"""A session that leaves its replica: for the primary, permanently, or for another replica."""
 
 import contextlib
 import dataclasses
@@ -24,19 +24,18 @@ from modern_di_replicas.session.guarded import GuardedSession
 
 
 class LeavingSession(GuardedSession):
-    """A session that reads from a replica, on connections of its own, until it leaves it."""
+    """A session that reads from a replica, on its own connections, until it leaves it."""
 
-    # Here and not in each session, because they seldom change: Python makes an object of some 30 attributes of its own
-    # for half as much again.
+    # Here and not in each session, because they seldom change: see `GuardedSession`.
     _has_been_elsewhere: bool = False
     _has_read: bool = False
-    """Whether it has read from a replica: what it reads next may not be older."""
+    """Whether it has read from a replica: later reads may not be older."""
     _left: tuple[Connection, ...] = ()
-    """Connections that are not used any more; they end with the transaction."""
+    """Unused connections, which are returned at the end of the transaction."""
     _failed: frozenset[str] = frozenset()
     """The replicas that this unit of work has left."""
     _must_have: FreshRead | None = None
-    """What each connection has to show, where the name of the replica leads to several servers."""
+    """The freshness that each connection has to prove, if the name of the replica leads to several servers."""
 
     # Set by `ReplicaSession.route`.
     _intent: Intent
@@ -46,9 +45,9 @@ class LeavingSession(GuardedSession):
     _engine: Engine
     _autocommit: bool
     _executing: Engine | None = None
-    """Where the current statement reads."""
+    """The engine of the current statement."""
     _stands_alone: bool
-    """Whether no statement relies on the one before: in autocommit, also where a pooler makes transactions of it."""
+    """Whether its statements are independent: in autocommit, even if each is a transaction behind a pooler."""
 
     def _read_from(self, replica: OneReplicaRole) -> None:
         self._replica = replica
@@ -80,25 +79,25 @@ class LeavingSession(GuardedSession):
 
     @property
     def hooks(self) -> Hooks | None:
-        """Receive its events; None where there are none."""
+        """The hooks; None where there are none."""
         return self._replica.topology.hooks
 
     # Leaving after an error
 
     def _leave_after(self, error: Exception, engine: Engine, *, stands_alone: bool, losses: int) -> bool:
-        """Have a statement run again after an error of the replica, or raise the error.
+        """Prepare to run a statement again after an error of the replica, or raise the error.
 
         Args:
-            error: what the statement met.
-            engine: where it was run.
+            error: the error of the statement.
+            engine: the engine on which it was run.
             stands_alone: whether it can be run again.
             losses: how often it has failed on this replica.
 
         Returns:
-            Whether it is run elsewhere; otherwise it is run on a new connection to the same replica.
+            Whether to run it elsewhere; otherwise on a new connection to the same replica.
 
         Raises:
-            WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
+            WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again at this point.
             NoReplicaAvailable: no other replica can run it, and the settings say `primary_reads=False`.
 
         """
@@ -126,7 +125,7 @@ class LeavingSession(GuardedSession):
         if not stands_alone:
             raise error
         if failure is Failure.LOST:
-            # Its place in the pool is free already; a load inside this statement may have replaced it.
+            # It is returned to the pool already; a load inside this statement may have replaced it.
             connection = self._reading.pop(engine, None)
             self._leave_connections(*filter(None, [connection]))
             tries = CONNECTS if connection is None else RUNS
@@ -139,11 +138,11 @@ class LeavingSession(GuardedSession):
 
     @property
     def _may_be_set_back(self) -> bool:
-        """Whether the next connection may show less than the last one: the name leads to several servers."""
+        """Whether the next connection may be less fresh than the last one: the name leads to several servers."""
         return self._has_read and self._replica.topology.leads_to_several(self.label)
 
     def _leave_replica(self, failure: Failure, reason: str, error: Exception | None = None) -> None:
-        """Move to the primary; or to another replica, where the primary is not to read or is not known."""
+        """Move to the primary; or to another replica, if the primary may not serve reads or is unknown."""
         replica, primary_reads = self._replica, self._replica.policy.primary_reads
         self._failed |= {replica.label}
         if not primary_reads or replica.topology.has_lost_primary:
@@ -171,7 +170,7 @@ class LeavingSession(GuardedSession):
     # Moving to the primary
 
     def escalate(self, cause: Cause, reason: str, *, is_announced: bool = False) -> None:
-        """Move this unit of work to the primary, to its end; tell the hooks, if the choice of a server has not."""
+        """Move this unit of work to the primary permanently; emit the event, unless the choice of a server has."""
         if self.escalation is None:
             self.escalation = on_primary(cause, reason)
             if isinstance(self._primary, Engine):
@@ -195,7 +194,7 @@ class LeavingSession(GuardedSession):
             self.escalate(Cause.WROTE, statement)
 
     def end_reading(self) -> None:
-        """Give the replica's connections back, at the end of a transaction."""
+        """Return the replica's connections at the end of a transaction."""
         while self._reading:
             _, connection = self._reading.popitem()
             _give_back(connection)
@@ -209,7 +208,7 @@ def _give_back(connection: Connection) -> None:
     try:
         connection.close()
     except BaseException:
-        # Cancelled in the middle, and nothing else refers to it: older versions of SQLAlchemy leave it open.
+        # Cancelled halfway, without another reference to it: older versions of SQLAlchemy leave it open.
         for end in (connection.invalidate, connection.close):
             with contextlib.suppress(ResourceClosedError):
                 end()

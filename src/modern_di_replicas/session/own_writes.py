@@ -1,4 +1,4 @@
-"""Reads on a replica include what their client has committed since the unit of work began, in any session."""
+"""Reads on a replica include the commits of their client since the unit of work began, in any session."""
 
 from modern_di_replicas.cluster.waiting import wait_for
 from modern_di_replicas.consistency.client import Client, client_of_request
@@ -9,18 +9,18 @@ from modern_di_replicas.session.unsent_writes import UnsentWritesSession
 
 
 class OwnWritesSession(UnsentWritesSession):
-    """A session that stays on its replica for as long as that has what the client of the request has written.
+    """A session that stays on its replica as long as that has all writes of the request's client.
 
-    Another session of the request may have committed it, or Core on `PrimaryEngine`, after this one was injected.
+    Another session of the request, or Core on `PrimaryEngine`, may commit after this one was injected.
     """
 
     _client: Client | None = None
-    """Whose writes it includes; None where it need not."""
+    """The client whose writes it includes; None if it does not have to."""
     _included: ConsistencyToken | None = None
-    """The position of the client that the replica is known to have reached."""
+    """The client's latest position that the replica is known to have reached."""
 
     def watch_client(self) -> None:
-        """Include what the client of the current request writes from now on, if that is what the reads declare."""
+        """Include the later writes of the current request's client, if the reads declare that."""
         level = self._intent.consistency or self._replica.settings.consistency
         client = client_of_request() if level is SESSION else None
         if client is not None:
@@ -28,18 +28,18 @@ class OwnWritesSession(UnsentWritesSession):
 
     @property
     def lacks_own_writes(self) -> bool:
-        """Whether the client has written since, and the next statement is free to see it."""
+        """Whether the client has written since, and the next statement may see it."""
         client = self._client
         if client is None or (client.token is self._included and not client.position_unknown):
             return False
-        # In a transaction its statements belong together, as those do that a statement sends for what it loads.
+        # In a transaction its statements belong together, as do the statements of one load.
         return self.escalation is None and self._executing is None and (self._autocommit or not self._reading)
 
     def include_own_writes(self) -> None:
-        """Wait until the replica has what the client has written, and move to the primary when it has not in time.
+        """Wait until the replica has the writes of the client; move to the primary if it has not in time.
 
         Raises:
-            NoReplicaAvailable: it has not, and the settings say `primary_reads=False`.
+            NoReplicaAvailable: it has not in time, and the settings say `primary_reads=False`.
 
         """
         client, replica = self._client, self._replica

@@ -1,4 +1,4 @@
-"""Tells the hooks how a statement ended that a replica has failed and that is run again."""
+"""Emit the result of a statement that failed on a replica and is run again."""
 
 import collections.abc
 import time
@@ -14,13 +14,13 @@ Run = collections.abc.Callable[..., typing.Any]
 
 
 def reporting(run: Run, session: LeavingSession, *, server: str, error: Exception) -> Run:
-    """Return what runs a statement again, and tells the hooks how that ended.
+    """Return a function that runs a statement again, and emits the result.
 
     Args:
-        run: runs it.
-        session: the session it belongs to.
-        server: the replica that has failed it.
-        error: how.
+        run: runs the statement.
+        session: its session.
+        server: the replica on which it failed.
+        error: its error there.
 
     """
     hooks = session.hooks

@@ -1,4 +1,4 @@
-"""Where each statement of a session runs: on its replica, or on the primary once it has moved there."""
+"""Route each statement of a session: to its replica, or to the primary once it has moved there."""
 
 import collections.abc
 import contextlib
@@ -41,14 +41,13 @@ _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 class ReplicaSession(OwnWritesSession, OfProcess):
     """The synchronous half of a `RoutedSession` that reads from a replica: all of the routing.
 
-    It reads on a connection of its own, `_reading`, which the `Session` is only lent: what becomes of a replica
-    must not matter to the session's commit. From the moment it escalates, it is an ordinary session on the primary.
+    It reads on its own connection, `_reading`, which is not part of the `Session`'s transaction: a replica's failure
+    must not affect the session's commit. After an escalation it is an ordinary session on the primary.
     """
 
-    # Here and not in each session, because they seldom change: Python makes an object of some 30 attributes of its own
-    # for half as much again.
+    # Here and not in each session, because they seldom change: see `GuardedSession`.
     _is_elsewhere: bool = False
-    """Whether the current statement runs on a bind the application chose."""
+    """Whether the current statement runs on a bind that the application has chosen."""
     _streams: bool = False
     _catch_up: CatchUpRole | None = None
     _bound: Engine
@@ -63,16 +62,16 @@ class ReplicaSession(OwnWritesSession, OfProcess):
         catch_up: CatchUpRole | None,
         options: collections.abc.Mapping[str, typing.Any],
     ) -> None:
-        """Say where the session reads and writes; called once, by who has made it.
+        """Set where the session reads and writes; called once, after its construction.
 
-        Not arguments of `__init__`, which may be of a class of the application and know nothing of them.
+        Not arguments of `__init__`, because a class of the application may override it without them.
 
         Args:
             replica: the engine of one replica.
-            primary: where it escalates to.
+            primary: the target of an escalation.
             intent: what the unit of work declared.
-            catch_up: finds a replica that is fresh enough, before the first statement; None where `replica` is.
-            options: those that the session was made with.
+            catch_up: finds a replica that is fresh enough, before the first statement; None if `replica` is.
+            options: the options of the session.
 
         """
         self._intent = intent
@@ -89,7 +88,7 @@ class ReplicaSession(OwnWritesSession, OfProcess):
         if always or replica.options:
             self._streams = asks_to_stream(always) or asks_to_stream(replica.options)
             if "isolation_level" in always or "isolation_level" in replica.options:
-                # A replica's is that of the settings, or of the intent.
+                # The isolation on a replica comes from the settings or the intent.
                 self.escalation = on_primary(Cause.NEEDS_TRANSACTION, "an isolation level of its own")
             elif always.get(USE_PRIMARY):
                 self.escalation = on_primary(*_ASKED)
@@ -111,9 +110,9 @@ class ReplicaSession(OwnWritesSession, OfProcess):
 
     @property
     def join_transaction_mode(self) -> JoinTransactionMode:
-        """How the session uses a transaction that somebody else has begun; see `Session`.
+        """How the session joins an external transaction; see `Session`.
 
-        On the connection it reads on there is nothing to commit, and no savepoint to set.
+        On the reading connection there is nothing to commit, and no savepoint to set.
         """
         reads = self._executing is not None and self.escalation is None and not self._is_elsewhere
         return "rollback_only" if reads else self._given_join_mode
@@ -136,7 +135,7 @@ class ReplicaSession(OwnWritesSession, OfProcess):
             found = super().get_bind(mapper, clause=clause, bind=bind, **options)
             if found is not self._bound:
                 self._is_elsewhere = self._has_been_elsewhere = True
-                return found  # the application chose: bind_arguments, `binds` for this mapper, or a new `bind`
+                return found  # chosen by the application: bind_arguments, `binds` for this mapper, or a new `bind`
         if self.escalation is not None:
             return self._primary
         executing = self._executing
@@ -145,17 +144,17 @@ class ReplicaSession(OwnWritesSession, OfProcess):
         return self._reading.get(executing) or self._connect(executing)
 
     def note_bind(self, found: Engine | Connection) -> None:
-        """Note where a `get_bind()` of the application's own class sends a statement."""
+        """Record the result of a `get_bind()` of the application's class."""
         if found is self._primary and self.escalation is not None:
             return
         if found is not self._bound and found not in self._reading.values():
             self._is_elsewhere = self._has_been_elsewhere = True
 
     def _connect(self, engine: Engine) -> Connection:
-        """Take a connection, and keep it before anything else can run."""
+        """Take a connection, and store it before anything else can run."""
         with self.provisioning():
             connection = self._reading[engine] = self._replica.reads.connect(
-                # A `Session` takes one connection of an engine, and keeps it to the end of the transaction.
+                # A `Session` takes one connection of an engine, and keeps it until the end of the transaction.
                 engine.execution_options() if self._left else engine,
                 autocommit=self._autocommit,
                 stands_alone=self._stands_alone,
@@ -200,11 +199,11 @@ class ReplicaSession(OwnWritesSession, OfProcess):
 
     @property
     def _may_be_read_anew(self) -> bool:
-        """Whether what the session holds from the replica can be overwritten: no change of its user's is lost by it."""
+        """Whether the objects from the replica can be overwritten without losing a pending change."""
         return self.autoflush or not self.dirty
 
     def _read_anew(self, options: dict[str, typing.Any]) -> None:
-        """Have a statement on the primary overwrite what the session holds from the replica."""
+        """Let a statement on the primary overwrite the objects from the replica."""
         if self._may_be_read_anew:
             given = options.get("execution_options") or _NONE
             options["execution_options"] = {"populate_existing": True, **given}
@@ -216,13 +215,13 @@ class ReplicaSession(OwnWritesSession, OfProcess):
         args: tuple[typing.Any, ...],
         options: dict[str, typing.Any],
     ) -> typing.Any:  # noqa: ANN401
-        """Run a statement on the replica, and again on the primary when the replica cannot do it.
+        """Run a statement on the replica, and again on the primary if the replica cannot run it.
 
-        Every statement of a session comes through here, those of the ORM's own loading included; the event
-        `do_orm_execute` would see them as well, for twice the work.
+        Every statement of a session runs here, including those of the ORM's own loading; the event `do_orm_execute`
+        would see them as well, at twice the cost.
 
         Raises:
-            WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again where it stands.
+            WriteOnReplicaError: it writes, and `on_write` is `raise`, or it cannot be run again at this point.
 
         """
         self.in_flight += 1
@@ -230,7 +229,7 @@ class ReplicaSession(OwnWritesSession, OfProcess):
             return self._run_here_or_there(run, statement, args, options)
         finally:
             if self.in_flight == 1:
-                self._executing = None  # whatever tasks left that used the session at the same time
+                self._executing = None  # tasks that use the session at the same time may have set it
             self.ended()
 
     def _run_here_or_there(
@@ -243,8 +242,7 @@ class ReplicaSession(OwnWritesSession, OfProcess):
         attempt, losses = run, 0
         given = options.get("execution_options") or _NONE
         while self.escalation is None and (engine := self._choose_engine(run, statement, options)) is not None:
-            # In a transaction that was asked for, those after the first may rely on what went before, such as a SET
-            # LOCAL.
+            # In a requested transaction, statements after the first may rely on earlier ones, such as a SET LOCAL.
             stands_alone = self._stands_alone or not self._reading
             enclosing, self._executing = self._executing, engine
             self._is_elsewhere = False
@@ -254,10 +252,10 @@ class ReplicaSession(OwnWritesSession, OfProcess):
             try:
                 result = attempt(self, statement, *args, **marked)
             except StatementStreams:
-                # Only here it is known: by `Query.yield_per()`, or by a listener that has set an execution option.
+                # Known only here: set by `Query.yield_per()`, or by a listener that has set an execution option.
                 options["execution_options"] = {"stream_results": True, **given}
             except Exception as error:
-                # By a flush or by a load inside this statement it may have left: then the error is the primary's.
+                # A flush or a load inside this statement may have left the replica: then the error is the primary's.
                 if self.escalation is not None or self._is_elsewhere:
                     raise
                 failed_on = self.label
@@ -270,7 +268,7 @@ class ReplicaSession(OwnWritesSession, OfProcess):
                     self._read_anew(options)
             else:
                 if self.escalation is not None:
-                    rows_of_replica.clear()  # by a flush before it, it has moved, and was run on the primary
+                    rows_of_replica.clear()  # a flush before it has moved it to the primary, where it was run
                 self._has_read = True
                 return result
             finally:
@@ -278,7 +276,7 @@ class ReplicaSession(OwnWritesSession, OfProcess):
         return self.run_on_primary(attempt, statement, args, options)
 
     def _choose_engine(self, run: object, statement: object, options: dict[str, typing.Any]) -> Engine | None:
-        """Return the engine a statement reads on; None when the unit of work moves to the primary for it."""
+        """Return the engine for a statement; None when the unit of work moves to the primary for it."""
         given = options.get("execution_options") or _NONE
         own = statement.get_execution_options() if isinstance(statement, Executable) else _NONE
         has_options = bool(given or own)
@@ -296,7 +294,7 @@ class ReplicaSession(OwnWritesSession, OfProcess):
             return None
         if self._streams or (has_options and (asks_to_stream(given) or asks_to_stream(own))):
             return self._start_streaming()
-        if run is not Session.scalar:  # which has read its row when it returns
+        if run is not Session.scalar:  # its row has been read when it returns
             _load_all_at_once(options)
         return self._engine
 
@@ -305,21 +303,21 @@ class ReplicaSession(OwnWritesSession, OfProcess):
         return self._replica.streaming if self._autocommit else self._engine
 
     def _find_replica(self) -> None:
-        """Make sure, before the first statement, that the replica can serve; move to the primary otherwise."""
+        """Check before the first statement that the replica can serve; otherwise move to the primary."""
         if self._catch_up is not None:
             self._wait_for_replica(self._catch_up)
         elif self._replica.health.is_down:
             self._leave_replica(Failure.DOWN, "went down")
 
     def _wait_for_replica(self, catch_up: CatchUpRole) -> None:
-        """Read from a replica that is fresh enough by now; from the primary when none is."""
+        """Read from a replica that has caught up, or from the primary if none has."""
         unit = self._unit
         if unit is None or not unit.is_settled:
             with self.provisioning():
                 found = wait_for(catch_up.sync_engine.dialect, catch_up.catch_up())
         self._catch_up = None
         with contextlib.nullcontext() if unit is None else unit.lock:
-            if unit is not None and unit.is_settled:  # another session of it was faster
+            if unit is not None and unit.is_settled:  # another session of the unit of work was faster
                 self.join_unit(unit)
             elif isinstance(found, OneReplicaRole):
                 self._read_from(found)
@@ -333,14 +331,14 @@ class ReplicaSession(OwnWritesSession, OfProcess):
 
     @property
     def ends_at_once(self) -> bool:
-        """Whether closing it awaits nothing: it has read in autocommit, and its pool just takes the connection back."""
+        """Whether closing it awaits nothing: it has read in autocommit, and its connection is only returned."""
         replica = self._replica
         if self.escalation is not None or self._has_been_elsewhere or self.in_flight:
             return False
         if not self._autocommit or self._engine is not replica.sync_engine:
             return False
         pool: QueuePool = replica.sync_engine.pool  # type: ignore[assignment]  # we made it, and a cast costs time
-        # A listener of the application may send something.
+        # A listener of the application may send a statement.
         return not (self.has_streamed or pool.overflow() > 0 or pool.dispatch.reset or pool.dispatch.checkin)
 
     def close(self) -> None:
@@ -350,7 +348,7 @@ class ReplicaSession(OwnWritesSession, OfProcess):
         try:
             super().close()
         finally:
-            if self._reading or self._left:  # a transaction whose end is cancelled does not say so
+            if self._reading or self._left:  # a transaction does not show that its end was cancelled
                 self.end_reading()
 
 

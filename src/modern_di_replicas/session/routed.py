@@ -1,4 +1,4 @@
-"""The session that is injected."""
+"""The injected session."""
 
 import dataclasses
 import types
@@ -28,19 +28,19 @@ from modern_di_replicas.session.unit_of_work import UnitOfWork
 
 
 class RoutedSession(AsyncSession, OfProcess):
-    """The `AsyncSession` that is injected: its unit of work stays on one server, or moves to the primary for good.
+    """The injected `AsyncSession`: its unit of work stays on one server, or moves to the primary permanently.
 
-    On a replica, statements run in autocommit (see `ReplicationSettings.read_isolation`). A write that can be
-    foreseen moves to the primary before it is sent; what a replica refuses, cancels or loses is run again there.
+    On a replica, statements run in autocommit (see `ReplicationSettings.read_isolation`). A write that can be foreseen
+    moves to the primary before it is sent; a statement that a replica refuses, cancels or loses is run again there.
 
     Args:
-        engine: the engine that was chosen; in a test, a connection.
-        bind: the same, under the name that `AsyncSession` has for it.
-        primary: where a unit of work on a replica escalates to; default: the primary of the replica's settings.
+        engine: the chosen engine; in a test, a connection.
+        bind: the same, by the name in `AsyncSession`.
+        primary: the target of an escalation; default: the primary of the replica's settings.
         intent: what the unit of work declared.
         sync_session_class: a subclass of `Session`, which is combined with the routing; default: the attribute of the
             same name.
-        **options: those of `AsyncSession`.
+        **options: options of `AsyncSession`.
 
     Raises:
         ConfigurationError: an option cannot work here: `twophase`, or a `sync_session_class` that is no class.
@@ -48,7 +48,7 @@ class RoutedSession(AsyncSession, OfProcess):
     """
 
     _opened: "set[RoutedSession] | None" = None
-    """Where it is listed until it is closed."""
+    """The open sessions of its factory, of which it is one until it is closed."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class RoutedSession(AsyncSession, OfProcess):
             self._read_from_replica(engine, primary, own, options)
         else:
             self._use(engine, own, options)
-        # What SQLAlchemy has noted is the combination; this attribute is what the application gave.
+        # SQLAlchemy has set it to the combined class; the attribute is the application's argument.
         del self.sync_session_class
         if sync_session_class is not None:
             self.sync_session_class = typing.cast(type[Session], sync_session_class)
@@ -109,7 +109,7 @@ class RoutedSession(AsyncSession, OfProcess):
         )
 
     def _use(self, chosen: AsyncEngine | AsyncConnection | None, own: OwnClass, options: dict[str, typing.Any]) -> None:
-        """Use the primary, or what the application has chosen."""
+        """Use the primary, or the application's choice."""
         intent, decision = self._intent, getattr(chosen, "decision", None)
         if decision is None or (decision.cause is Cause.WRITE and not intent.is_write):
             decision = on_primary(Cause.CHOSEN, "" if intent.is_write else "an engine chosen by the application")
@@ -123,10 +123,10 @@ class RoutedSession(AsyncSession, OfProcess):
             report_writes(self.sync_session, chosen.hooks, endpoint=intent.endpoint)
 
     def another(self, **options: typing.Any) -> typing.Self:
-        """Return a session that is made like this one, on the same engine.
+        """Return a session with the same arguments, on the same engine.
 
         Args:
-            **options: those that differ.
+            **options: arguments that differ.
 
         """
         engine, primary, own, given = self._made_with
@@ -137,8 +137,8 @@ class RoutedSession(AsyncSession, OfProcess):
         """Share a unit of work with other sessions.
 
         Args:
-            unit: what they share.
-            opened: where the session is listed until it is closed.
+            unit: the shared state.
+            opened: the open sessions, of which it is one until it is closed.
 
         """
         if isinstance(self.sync_session, ReplicaSession):
@@ -148,7 +148,7 @@ class RoutedSession(AsyncSession, OfProcess):
             self._opened = opened
 
     async def close(self) -> None:
-        """Close the session, after what still runs on it in other tasks; see `AsyncSession.close`."""
+        """Close the session, after its operations in other tasks; see `AsyncSession.close`."""
         await self._idle()
         await super().close()
         self._closed()
@@ -158,7 +158,7 @@ class RoutedSession(AsyncSession, OfProcess):
             self._opened.discard(self)
 
     async def reset(self) -> None:
-        """Close the session and let it be used again; see `AsyncSession.reset` and `close`."""
+        """Close the session so that it can be used again; see `AsyncSession.reset` and `close`."""
         await self._idle()
         await super().reset()
 
@@ -172,9 +172,9 @@ class RoutedSession(AsyncSession, OfProcess):
             await super().__aexit__(kind, error, traceback)
 
     def close_at_once(self) -> bool:
-        """Close the session if nothing has to be awaited for it; return whether that was so.
+        """Close the session if nothing has to be awaited; return whether it is closed.
 
-        Then there is nothing that a cancellation could interrupt, and no need of a task that is shielded from it.
+        Then a cancellation cannot interrupt it, and no shielded task is needed.
         """
         session = self.sync_session
         has_nothing_to_end = (
@@ -197,10 +197,10 @@ class RoutedSession(AsyncSession, OfProcess):
 
 
 def _class_of(own: OwnClass, ours: type[Session]) -> type[Session]:
-    # So SQLAlchemy annotates it, callables included.
+    # SQLAlchemy's annotation includes callables.
     return ours if own is Session else typing.cast(type[Session], combined(own, ours))
 
 
 def _isolation_of(intent: Intent) -> dict[str, typing.Any]:
-    """Return the execution options for the primary; in autocommit nothing could be written together there."""
+    """Return the execution options for the primary, where autocommit is not used: writes belong together."""
     return {"isolation_level": intent.isolation} if intent.isolation not in (None, "AUTOCOMMIT") else {}

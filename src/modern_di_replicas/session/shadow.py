@@ -1,4 +1,4 @@
-"""In shadow mode a unit of work that reads runs on the primary; what it writes is counted."""
+"""In shadow mode a unit of work that reads runs on the primary; its writes are counted."""
 
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session, SessionTransaction
@@ -9,9 +9,9 @@ from modern_di_replicas.routing.statements import Need, foresee
 
 
 def report_writes(session: Session, hooks: Hooks, *, endpoint: str) -> None:
-    """Tell the hooks when a session sends a statement that writes, once.
+    """Emit an event when a session sends its first statement that writes.
 
-    What a function writes inside a SELECT is not seen.
+    A write by a function in a SELECT is not detected.
 
     Args:
         session: a session on the primary.

@@ -1,4 +1,4 @@
-"""The guard against lost updates: an object that came from a replica may be older than the row it would overwrite."""
+"""The guard against lost updates: an object from a replica may be older than the row it would overwrite."""
 
 import functools
 import typing
@@ -12,10 +12,10 @@ from modern_di_replicas.errors import StaleWriteError
 
 
 class StaleWriteGuard:
-    """Knows which objects of a session may be written, once it has left its replica.
+    """Tracks which objects of a session may be written after it has left its replica.
 
-    Those that the primary has given since, and those that did not come from this session's replica. All others may be
-    stale, however late they are made: rows of a replica may still be on their way.
+    These are objects loaded from the primary since, and objects that did not come from this session's replica. All
+    others may be stale, however late they are created: rows of a replica may still arrive.
     """
 
     def __init__(self) -> None:
@@ -24,11 +24,11 @@ class StaleWriteGuard:
         self._fresh_attributes: weakref.WeakKeyDictionary[InstanceState[typing.Any], set[str]] = (
             weakref.WeakKeyDictionary()
         )
-        """Of objects that are not fresh as a whole."""
+        """The fresh attributes of objects that are not fresh as a whole."""
         self._expunged: weakref.WeakSet[InstanceState[typing.Any]] = weakref.WeakSet()
 
     def left_replica(self, session: Session) -> None:
-        """Note what the primary gives from now on; before that, nothing is noted, so that reading costs nothing."""
+        """Record the objects loaded from the primary from now on; before that, recording would slow down reads."""
         self._has_left_replica = True
         event.listen(session, "loaded_as_persistent", self._loaded)
         event.listen(session, "pending_to_persistent", self._inserted)
@@ -41,29 +41,29 @@ class StaleWriteGuard:
         self._fresh.add(state_of(instance))
 
     def came_from_replica(self, instance: object) -> None:
-        """Note an object that has the replica's values now, whatever it had before."""
+        """Record an object that has the replica's values now."""
         state = state_of(instance)
         self._fresh.discard(state)
         self._fresh_attributes.pop(state, None)
 
     def expunged(self, instance: object) -> None:
-        """Note an object that the session had, and that may come back."""
+        """Record an object that has left the session, and may come back."""
         self._expunged.add(state_of(instance))
 
     def has_expunged(self, instance: object) -> bool:
-        """Return whether the session has had an object, and lost it."""
+        """Return whether an object has been in the session and left it."""
         return state_of(instance) in self._expunged
 
     def is_fresh(self, instance: object) -> bool:
-        """Return whether an object is known to be no older than the primary was."""
+        """Return whether an object is known to be as fresh as the primary."""
         return state_of(instance) in self._fresh
 
     def attached(self, instance: object) -> None:
-        """Note an object that was loaded by another session: this session's replica is not to blame for it."""
+        """Record an object that another session has loaded, not this session's replica."""
         self._fresh.add(state_of(instance))
 
     def refreshed(self, instance: object, attributes: typing.Collection[str] | None) -> None:
-        """Note that an object was loaded again, from the primary; None stands for all attributes."""
+        """Record that attributes of an object were reloaded from the primary; None for all."""
         state = state_of(instance)
         loaded = set(state.mapper.column_attrs.keys()) - state.unloaded
         fresh = self._fresh_attributes.setdefault(state, set())
@@ -72,7 +72,7 @@ class StaleWriteGuard:
             self._fresh.add(state)
 
     def check_update(self, instance: object) -> None:
-        """Check an object whose row is updated if a column has changed that is not fresh, or what sets one.
+        """Check an object whose row is updated if a changed column, or a reference that sets one, is not fresh.
 
         Raises:
             StaleWriteError: see `check_object`.
@@ -80,16 +80,16 @@ class StaleWriteGuard:
         """
         state = state_of(instance)
         changed = {key for key in _written_with(state.mapper) if state.attrs[key].history.has_changes()}
-        # An UPDATE writes the columns that have changed; what a reference sets is known when it is flushed.
+        # An UPDATE writes the changed columns; those of a reference are known when it is flushed.
         if changed - self._fresh_attributes.get(state, set()):
             self.check_object(instance)
 
     def check_object(self, instance: object) -> None:
-        """Check an object whose row is about to be written.
+        """Check an object before its row is written.
 
         Raises:
-            StaleWriteError: it came from a replica, and its mapper has no `version_id_col` that would let PostgreSQL
-                tell whether it is stale.
+            StaleWriteError: it came from a replica, and its mapper has no `version_id_col` by which PostgreSQL would
+                detect a stale object.
 
         """
         state = state_of(instance)
@@ -99,12 +99,12 @@ class StaleWriteGuard:
 
 @functools.lru_cache(maxsize=1024)
 def _written_with(mapper: Mapper[typing.Any]) -> tuple[str, ...]:
-    """Return the attributes whose change changes the row: what refers to it is in rows of its own."""
+    """Return the attributes that are stored in the row; references from other rows are not."""
     references = (key for key, value in mapper.relationships.items() if value.direction is MANYTOONE)
-    # What a polymorphic mapper adds on its own is no attribute of the objects.
+    # Columns that a polymorphic mapper adds are not attributes of the objects.
     return tuple(key for key in (*mapper.column_attrs.keys(), *references) if key in mapper.class_manager)
 
 
 def state_of(instance: object) -> InstanceState[typing.Any]:
-    """Return what SQLAlchemy knows of an object."""
+    """Return SQLAlchemy's state of an object."""
     return typing.cast(InstanceState[typing.Any], sqlalchemy.inspect(instance))

@@ -1,4 +1,4 @@
-"""What a session class of the application may not name its attributes, because the routing has such."""
+"""Refuse attributes of the application's session class whose names the routing uses."""
 
 import inspect
 import itertools
@@ -16,17 +16,17 @@ def _names_of(session_class: type) -> set[str]:
 
 
 _NAMES: typing.Final = _names_of(ReplicaSession) - _names_of(Session)
-"""What the routing has besides what each session has."""
+"""The attributes that the routing adds to a session."""
 
 _PACKAGE: typing.Final = __name__.split(".")[0]
 _SET_BY_SQLALCHEMY: typing.Final = "_given_join_mode"
 
 
 def check_class(own: type) -> None:
-    """Refuse a class that has attributes of the routing's names: each of the two would take the other's for its own.
+    """Refuse a class that has attributes with names of the routing: one would overwrite the other.
 
     Args:
-        own: the application's class, or one that is combined with the routing already.
+        own: the application's class, or its combination with the routing.
 
     Raises:
         ConfigurationError: there are such attributes.
@@ -37,10 +37,10 @@ def check_class(own: type) -> None:
 
 
 def check_attributes(session: Session) -> None:
-    """Refuse a session whose class has set such attributes when it was made; before `ReplicaSession.route`.
+    """Refuse a session whose constructor has set such attributes; called before `ReplicaSession.route`.
 
     Args:
-        session: has just been made.
+        session: a new session.
 
     Raises:
         ConfigurationError: there are such attributes.

@@ -1,4 +1,4 @@
-"""What the sessions of one unit of work share."""
+"""The shared state of the sessions of one unit of work."""
 
 import dataclasses
 import threading
@@ -19,18 +19,18 @@ class UnitOfWork:
     replica: OneReplicaRole | None = None
     """The replica they read from; None while none is known to be fresh enough."""
     escalation: Decision | None = None
-    """Why one of them has moved to the primary; those that are opened after it begin there."""
+    """Why one of them has moved to the primary; later ones begin there."""
 
     must_have: FreshRead | None = None
-    """What each connection has to show, where the name of the replica leads to several servers."""
+    """The freshness that each connection has to prove, if the name of the replica leads to several servers."""
 
     lock: threading.RLock = dataclasses.field(default_factory=threading.RLock, repr=False)
-    """Held while that is settled: in a synchronous application its sessions are in several threads."""
+    """Held while this state changes: in a synchronous application its sessions are in several threads."""
 
     stale: weakref.WeakSet[InstanceState[typing.Any]] = dataclasses.field(default_factory=weakref.WeakSet, repr=False)
-    """The objects that one of them has read from the replica, and lost: another one may be given them."""
+    """Objects that left a session which had read them from the replica: they may be added to another one."""
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is known where a session that begins now reads."""
+        """Whether the server of a new session is decided."""
         return self.replica is not None or self.escalation is not None

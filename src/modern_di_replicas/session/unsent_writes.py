@@ -1,4 +1,4 @@
-"""What writes without a statement of its own moves to the primary first."""
+"""Move to the primary before operations that write later, without a statement of their own."""
 
 import collections.abc
 import typing
@@ -18,7 +18,7 @@ class UnsentWritesSession(LeavingSession):
 
         Raises:
             WriteOnReplicaError: `on_write` is `raise`.
-            StaleWriteError: the flush would overwrite a row with what a replica had.
+            StaleWriteError: the flush would overwrite a row with values of a replica.
 
         """
         if self.new:
@@ -31,7 +31,7 @@ class UnsentWritesSession(LeavingSession):
         self.check_changes()
 
     def connection(self, *args: typing.Any, **options: typing.Any) -> Connection:
-        # What its user will do with it cannot be foreseen, nor run again.
+        # Later use of the connection can be neither foreseen nor run again.
         self.escalate(Cause.NEEDS_TRANSACTION, "connection()")
         return super().connection(*args, **options)
 

@@ -1,4 +1,4 @@
-"""The same for synchronous applications, on psycopg: the names of `modern_di_replicas`, with a `Session`."""
+"""The synchronous half, on psycopg: the names of `modern_di_replicas`, with a `Session`."""
 
 from modern_di_replicas.sync.dependencies import (
     Dependencies,

@@ -1,4 +1,4 @@
-"""The providers of a synchronous application: from settings to the session of a unit of work."""
+"""The providers of a synchronous application, from the settings to the session of a unit of work."""
 
 import typing
 
@@ -42,11 +42,11 @@ def create_session(
 ) -> Session:
     """Return the session of a unit of work on the engine that was chosen for it.
 
-    Objects expire at a commit, as SQLAlchemy has it, and are loaded again where they are used.
+    Objects expire at a commit, as by default in SQLAlchemy, and are reloaded when they are used.
 
     Args:
-        engine: the engine that was chosen.
-        primary: where a unit of work on a replica escalates to.
+        engine: the chosen engine.
+        primary: the target of an escalation.
         intent: what the unit of work declared.
         session_class: `RoutedSession`, or a subclass of it; one of `Session` as `class S(RoutedSession, Own)`.
         **options: those of `Session`, such as `autoflush=False`.
@@ -65,7 +65,7 @@ def create_session(
 
 
 def close_session(session: Session) -> None:
-    """Give the session's connections back."""
+    """Return the session's connections."""
     session.close()
 
 
@@ -75,7 +75,7 @@ def close_sessions(sessions: SessionFactory) -> None:
 
 
 def create_tokens(settings: ReplicationSettings, replica: ReplicaEngine) -> Tokens:
-    """Return what judges the tokens of an application's clients."""
+    """Return the validator of the tokens of an application's clients."""
     return Tokens(settings, replica.topology if isinstance(replica, ReplicaEngine) else None)
 
 

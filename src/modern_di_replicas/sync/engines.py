@@ -1,4 +1,4 @@
-"""The engines of synchronous applications: real engines of SQLAlchemy, with what `cluster/` knows of each role."""
+"""The engines of synchronous applications: real engines of SQLAlchemy, with the roles of `cluster/`."""
 
 import collections.abc
 import typing
@@ -32,7 +32,7 @@ from modern_di_replicas.sync.processes import forget_in_children
 
 
 SCHEME: typing.Final = "postgresql+psycopg"
-"""The one driver here whose connections can be asked and ended as the library needs it."""
+"""The only supported driver of synchronous applications."""
 
 Ours = typing.TypeVar("Ours", bound=Engine)
 
@@ -40,7 +40,7 @@ Ours = typing.TypeVar("Ours", bound=Engine)
 class _Itself(Engine, Role):
     """An engine that is its own `sync_engine`.
 
-    `Engine` comes first in all these classes: only so an engine can become one of them.
+    `Engine` is the first base of all these classes, so that the class of an engine can be changed to them.
     """
 
     @property
@@ -50,12 +50,12 @@ class _Itself(Engine, Role):
 
 
 class _Optioned(OptionEngine):
-    """What `execution_options()` of one of our engines returns: the same pool and dialect, and the same role."""
+    """The result of `execution_options()` of the library's engines: the same pool, dialect and role."""
 
     def __init__(self, engine: Engine, options: collections.abc.Mapping[str, typing.Any], role: object) -> None:
         super().__init__(engine, options)
         self._engine = engine
-        # All that a role keeps is annotated in the classes of the roles.
+        # The classes of the roles annotate all their attributes.
         for kind in type(self).__mro__:
             if kind is not Role and issubclass(kind, Role):
                 vars(self).update({name: vars(role)[name] for name in kind.__annotations__ if name in vars(role)})
@@ -78,7 +78,7 @@ class PrimaryEngine(_Itself, PrimaryRole):
         return typing.cast(typing.Self, chosen)
 
     def forget_process(self) -> None:
-        """Leave the connections to the process that this one was forked from."""
+        """Leave the connections to the parent of this forked process."""
         self._connections.forget()
         self._fence.forget_waiting()
         self.wait_for_changes(0.0)
@@ -129,7 +129,7 @@ class ReplicaEngine(_Itself, ReplicaRole):
 
     catch_up_engine = CatchUpEngine
 
-    if typing.TYPE_CHECKING:  # what is an engine of either half there is one of this half here
+    if typing.TYPE_CHECKING:  # engines of either half there, of this half here
 
         @property
         def engines(self) -> collections.abc.Mapping[str, Engine]: ...
@@ -166,7 +166,7 @@ class ReplicaEngine(_Itself, ReplicaRole):
         super().dispose(close)
 
     def forget_process(self) -> None:
-        """Leave the connections, and what is known of the servers, to the process that this one was forked from."""
+        """Leave the connections to the parent of this forked process, and reset the state of the servers."""
         self.topology.forget_process()
         for server in self.topology.servers:
             typing.cast(OneReplicaEngine, server.engine).connections.forget()
@@ -201,11 +201,10 @@ class _OptionedOneReplicaEngine(OneReplicaEngine, _Optioned):
 
 
 def _become(engine: Engine, kind: type[Ours]) -> Ours:
-    """Return an engine that SQLAlchemy has made as one of ours.
+    """Change an engine that SQLAlchemy has created to one of the library's classes.
 
-    It stays the same object: instrumentation and plugins have put listeners on it, or refer to it. SQLAlchemy has no
-    public way to name the class of what `create_engine` makes; `tests/sync/test_engines.py` fails if this stops to
-    work.
+    It stays the same object: instrumentation and plugins have added listeners to it, or refer to it. SQLAlchemy has no
+    public way to set the class of an engine; `tests/sync/test_engines.py` fails if this stops working.
     """
     engine.__class__ = kind
     return typing.cast(Ours, engine)
@@ -248,9 +247,9 @@ def _one_replica(
 
 def _create(url: str, **options: typing.Any) -> Engine:
     check_threads()
-    # Looked up when it is called: instrumentation replaces `create_engine` after this module was imported.
+    # Looked up at each call: instrumentation replaces `create_engine` after this module was imported.
     engine = sqlalchemy.create_engine(url, **options)
-    # A server may load the application first, and replace the threads in its workers.
+    # A server may load the application first, and monkey-patch the threads in its workers.
     event.listen(engine, "do_connect", _check_threads)
     return engine
 
@@ -274,8 +273,8 @@ def create_primary_engine(settings: ReplicationSettings) -> PrimaryEngine:
     """Return the engine of the primary; nothing is connected yet.
 
     Raises:
-        ConfigurationError: the URLs name another driver than psycopg, or gevent or eventlet has replaced the threads of
-            this process.
+        ConfigurationError: the URLs name another driver than psycopg, or gevent or eventlet has monkey-patched the
+            threads.
 
     """
     if settings.driver.scheme != SCHEME:

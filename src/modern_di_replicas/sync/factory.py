@@ -16,12 +16,12 @@ from modern_di_replicas.sync.session import RoutedSession
 class SessionFactory(OfProcess):
     """Opens further sessions of a unit of work: `with sessions() as session`, one for each of its threads.
 
-    They are like the session that is injected: of the same class, with the same options, intent and client, on the same
-    server. Once one of the unit of work has moved to the primary, those that are opened after it begin there; those
-    that are open stay where they are. What is not closed is closed with the unit of work.
+    They are like the injected session: of the same class, with the same options, intent and client, on the same server.
+    Once a session of the unit of work has moved to the primary, later ones begin there; open ones stay where they are.
+    Sessions that are not closed are closed with the unit of work.
 
     Args:
-        session: the session that is injected.
+        session: the injected session.
 
     Raises:
         ConfigurationError: the session is no `RoutedSession`.
@@ -43,7 +43,7 @@ class SessionFactory(OfProcess):
         """Return another session of the unit of work.
 
         Args:
-            **options: those of `Session` that are to differ, such as `autoflush=False`.
+            **options: options of `Session` that differ, such as `autoflush=False`.
 
         """
         session = self._session.another(**options)
@@ -52,13 +52,13 @@ class SessionFactory(OfProcess):
 
     @contextlib.contextmanager
     def in_thread(self, **options: typing.Any) -> collections.abc.Iterator[RoutedSession]:
-        """Open a session in another thread: what it commits there is noted for the client of this unit of work.
+        """Open a session in another thread: its commits are recorded for the client of this unit of work.
 
-        A thread has a context of its own, where the client is not known: `contextvars.copy_context().run(...)` does the
-        same for all that a thread runs.
+        A thread has its own context, where the client is not known: `contextvars.copy_context().run(...)` does the same
+        for everything that a thread runs.
 
         Args:
-            **options: those of `Session` that are to differ.
+            **options: options of `Session` that differ.
 
         """
         with request_of(self._client), self(**options) as session:

@@ -1,4 +1,4 @@
-"""A function each of whose calls is a unit of work."""
+"""Functions whose calls are units of work."""
 
 import collections.abc
 import contextlib
@@ -21,13 +21,13 @@ _END: typing.Final = object()
 
 
 def in_units_of_work(container: Container, intent: Intent) -> collections.abc.Callable[[AnyFunction], AnyFunction]:
-    """Return a decorator: each call is a unit of work, and gets what the function's parameters ask for by `FromDI`.
+    """Return a decorator: each call is a unit of work, and the function gets its `FromDI` parameters.
 
-    That of a generator or a coroutine function ends when it has run.
+    For a generator or a coroutine function, it ends when the function has run.
 
     Args:
         container: the application's container.
-        intent: what the units of work declare.
+        intent: the intent of the units of work.
 
     Raises:
         ConfigurationError: the function is an asynchronous generator, or has `@inject`; when it is decorated.
@@ -62,7 +62,7 @@ def _called_in(
     unit_for: collections.abc.Callable[[Arguments], contextlib.AbstractContextManager[Arguments]],
     function: AnyFunction,
 ) -> AnyFunction:
-    """Return what calls a function within a unit of work, which lasts as long as the function runs."""
+    """Wrap a function so that each call runs in a unit of work, which lasts as long as the call."""
 
     def call(*args: typing.Any, **given: typing.Any) -> typing.Any:  # noqa: ANN401
         with unit_for(given) as arguments:
@@ -77,7 +77,7 @@ def _called_in(
             with unit_for(given) as arguments:
                 yield from function(*args, **arguments)
 
-        # Its caller goes on between the parts, and is not in this unit of work.
+        # Between the parts its caller runs, which is not in this unit of work.
         context, running = contextvars.copy_context(), parts()
         try:
             while (part := context.run(next, running, _END)) is not _END:

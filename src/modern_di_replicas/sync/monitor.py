@@ -12,10 +12,10 @@ from modern_di_replicas.sync.processes import forget_in_children
 
 
 class Monitor:
-    """Watches the servers of one application while it runs: `with Monitor(replica_engine): ...`.
+    """Monitors the servers of one application while it runs: `with Monitor(replica_engine): ...`.
 
-    It runs in a daemon thread with an event loop, which all monitors of a process share. Hooks are called there.
-    A process that is forked meanwhile gets a monitor of its own when it first chooses a server.
+    It runs in a daemon thread with an event loop, which all monitors of a process share. Hooks are called there. A
+    forked process gets its own monitor when it first chooses a server.
 
     Args:
         replicas: the engine that stands for all replicas.
@@ -30,7 +30,7 @@ class Monitor:
         self._lock = threading.Lock()
         self._monitor: AsyncMonitor | None = None
         self._of_parent: AsyncMonitor | None = None
-        """That of the process that this one was forked from. It is kept: its end would close the parent's probes."""
+        """The parent's monitor in a forked process. It is kept, because its end would close the parent's probes."""
 
     def __enter__(self) -> typing.Self:
         self.start()
@@ -42,7 +42,7 @@ class Monitor:
         self.stop()
 
     def start(self) -> None:
-        """Start it, if it does not run; those that call it at the same time wait for it."""
+        """Start it, if it does not run; concurrent callers wait for it."""
         if self._monitor is not None:
             return
         with self._lock:
@@ -63,7 +63,7 @@ class Monitor:
                 background.run(monitor.__aexit__(None, None, None))
 
     def forget_process(self) -> None:
-        """Leave it to the process that this one was forked from, and start another one when it is needed."""
+        """Leave it to the parent of this forked process, and start another one when it is needed."""
         self._lock = threading.Lock()
         if self._monitor is not None:
             self._monitor.leave_to_parent()
@@ -72,14 +72,14 @@ class Monitor:
 
 
 _running: typing.Final[set[Monitor]] = set()
-"""They run until they are stopped, whether or not the application keeps them."""
+"""The running monitors: they run until they are stopped, even if the application drops them."""
 
 
 def stop_all() -> None:
-    """Stop the monitors of a process that ends, such as a forked worker, which closes no container."""
+    """Stop the monitors at the end of a process that closes no container, such as a forked worker."""
     for monitor in list(_running):
         monitor.stop()
 
 
-# After the background's own, so that it is called before.
+# Registered after the background's own, so that it is called before.
 atexit.register(stop_all)

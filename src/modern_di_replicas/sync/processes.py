@@ -1,7 +1,7 @@
-"""Forked processes, such as the workers of a server that loads the application before it forks.
+"""State in forked processes, such as the workers of a server that loads the application before it forks.
 
-A child has the objects of its parent, and neither its threads nor a right to its connections: what it would send on one
-of them, the parent would read the answer of.
+A child has copies of the parent's objects, but not its threads, and must not use its connections: the parent would read
+the answers to the child's statements.
 """
 
 import os
@@ -10,17 +10,17 @@ import weakref
 
 
 class OfProcess(typing.Protocol):
-    """Something whose state belongs to one process."""
+    """An object whose state belongs to one process."""
 
     def forget_process(self) -> None:
-        """Forget what belongs to the process that this one was forked from; take no lock that it may have held."""
+        """Reset the state that belongs to the parent; take no lock that the parent may have held."""
 
 
 _known: typing.Final[weakref.WeakSet[typing.Any]] = weakref.WeakSet()
 
 
 def forget_in_children(thing: OfProcess) -> None:
-    """Call a method of this in each process that is forked from this one, before anything else runs there."""
+    """Call `forget_process` of an object in each forked process, before anything else runs there."""
     _known.add(thing)
 
 

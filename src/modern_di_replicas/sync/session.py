@@ -1,4 +1,4 @@
-"""The session that is injected."""
+"""The injected session."""
 
 import collections.abc
 import dataclasses
@@ -27,7 +27,7 @@ _NOTES: typing.Final = "modern_di_replicas_notes"
 
 
 class _RoutingSession(ReplicaSession):
-    """A session on a replica, or an ordinary one, as it is made."""
+    """The base of the session, on a replica or ordinary, for its construction."""
 
     _is_routed: bool = False
     """Whether it began on a replica."""
@@ -41,7 +41,7 @@ class _RoutingSession(ReplicaSession):
 if typing.TYPE_CHECKING:
 
     class _Routing(Session):
-        """The same as its users see it: with SQLAlchemy's types, where the library takes and gives anything."""
+        """The same with SQLAlchemy's types, for its users; the library's own signatures are untyped."""
 
         escalation: Decision | None
         _is_routed: bool
@@ -58,19 +58,19 @@ else:
 
 
 class RoutedSession(_Routing):
-    """The `Session` that is injected: its unit of work stays on one server, or moves to the primary for good.
+    """The injected `Session`: its unit of work stays on one server, or moves to the primary permanently.
 
-    On a replica, statements run in autocommit (see `ReplicationSettings.read_isolation`). A write that can be
-    foreseen moves to the primary before it is sent; what a replica refuses, cancels or loses is run again there.
+    On a replica, statements run in autocommit (see `ReplicationSettings.read_isolation`). A write that can be foreseen
+    moves to the primary before it is sent; a statement that a replica refuses, cancels or loses is run again there.
 
     A session class of the application is combined with it as `class S(RoutedSession, Own)`.
 
     Args:
-        engine: the engine that was chosen; in a test, a connection.
-        bind: the same, under the name that `Session` has for it.
-        primary: where a unit of work on a replica escalates to; default: the primary of the replica's settings.
+        engine: the chosen engine; in a test, a connection.
+        bind: the same, by the name in `Session`.
+        primary: the target of an escalation; default: the primary of the replica's settings.
         intent: what the unit of work declared.
-        **options: those of `Session`.
+        **options: options of `Session`.
 
     Raises:
         ConfigurationError: an option cannot work here: `twophase`.
@@ -78,18 +78,18 @@ class RoutedSession(_Routing):
     """
 
     _opened: "set[RoutedSession] | None" = None
-    """Where it is listed until it is closed."""
+    """The open sessions of its factory, of which it is one until it is closed."""
 
     def __init_subclass__(cls, **options: typing.Any) -> None:
-        """Put the session classes of the application before ours, whose `super()` they then have."""
+        """Put the session classes of the application before the library's, which become their `super()`."""
         super().__init_subclass__(**options)
         check_class(cls)
         ours = RoutedSession.__mro__  # `Session` is among them: it stays the last
         own = [base for base in cls.__bases__ if issubclass(base, Session) and base not in ours]
         own = [base for base in own if not issubclass(base, RoutedSession)]
         if own:
-            # In the order of `class S(RoutedSession, Own)`, what a method of `Own` gives to its `super()` would not be
-            # routed: SQLModel's `exec()`, for instance. The asynchronous half combines them in this order, too.
+            # In the order of `class S(RoutedSession, Own)`, calls of `super()` in a method of `Own` would not be
+            # routed: SQLModel's `exec()`, for instance. The asynchronous half has the same order.
             cls.__bases__ = (*own, *(base for base in cls.__bases__ if base not in own))
         if cls.get_bind is not RoutedSession.get_bind and not hasattr(cls.get_bind, _NOTES):
             cls.get_bind = _noting(cls.get_bind)  # type: ignore[method-assign]  # it is the application's
@@ -139,7 +139,7 @@ class RoutedSession(_Routing):
         )
 
     def _use(self, chosen: Engine | Connection | None, options: dict[str, typing.Any]) -> None:
-        """Use the primary, or what the application has chosen: to its end the session is an ordinary one."""
+        """Use the primary, or the application's choice, as an ordinary session."""
         intent, decision = self._intent, getattr(chosen, "decision", None)
         if decision is None or (decision.cause is Cause.WRITE and not intent.is_write):
             decision = on_primary(Cause.CHOSEN, "" if intent.is_write else "an engine chosen by the application")
@@ -153,10 +153,10 @@ class RoutedSession(_Routing):
             report_writes(self, chosen.hooks, endpoint=intent.endpoint)
 
     def another(self, **options: typing.Any) -> typing.Self:
-        """Return a session that is made like this one, on the same engine.
+        """Return a session with the same arguments, on the same engine.
 
         Args:
-            **options: those that differ.
+            **options: arguments that differ.
 
         """
         engine, primary, given = self._made_with
@@ -166,8 +166,8 @@ class RoutedSession(_Routing):
         """Share a unit of work with other sessions.
 
         Args:
-            unit: what they share.
-            opened: where the session is listed until it is closed.
+            unit: the shared state.
+            opened: the open sessions, of which it is one until it is closed.
 
         """
         if self._is_routed:
@@ -192,7 +192,7 @@ class RoutedSession(_Routing):
 
 
 def _noting(own: collections.abc.Callable[..., typing.Any]) -> collections.abc.Callable[..., typing.Any]:
-    """Tell the routing where a `get_bind()` of the application sends a statement."""
+    """Pass the result of the application's `get_bind()` to the routing."""
 
     def get_bind(self: RoutedSession, *args: typing.Any, **options: typing.Any) -> Engine | Connection:
         found: Engine | Connection = own(self, *args, **options)
@@ -205,5 +205,5 @@ def _noting(own: collections.abc.Callable[..., typing.Any]) -> collections.abc.C
 
 
 def _isolation_of(intent: Intent) -> dict[str, typing.Any]:
-    """Return the execution options for the primary; in autocommit nothing could be written together there."""
+    """Return the execution options for the primary, where autocommit is not used: writes belong together."""
     return {"isolation_level": intent.isolation} if intent.isolation not in (None, "AUTOCOMMIT") else {}

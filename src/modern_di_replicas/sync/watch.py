@@ -1,16 +1,16 @@
-"""The monitor of an application that has no start of its own: it begins with the first unit of work of each process."""
+"""The monitor of an application without a lifespan: it starts with the first unit of work of each process."""
 
 from modern_di_replicas.sync.engines import ReplicaEngine
 from modern_di_replicas.sync.monitor import Monitor
 
 
 class Watch:
-    """Starts the monitor when it is first needed, in each process anew, if there is anything to watch.
+    """Starts the monitor when it is first needed, in each process, if there are replicas.
 
-    A server that forks its workers after it has loaded the application would otherwise have it in the parent alone.
+    Otherwise a server that forks its workers after it has loaded the application would have it only in the parent.
 
     Args:
-        replicas: the engine that stands for all replicas; what a test puts in its place is not watched.
+        replicas: the engine that stands for all replicas; a test's replacement is not monitored.
 
     """
 
@@ -19,7 +19,7 @@ class Watch:
         self._monitor = Monitor(replicas) if is_needed else None
 
     def start(self) -> None:
-        """Start the monitor, if it does not run; those that call it at the same time wait for it.
+        """Start the monitor, if it does not run; concurrent callers wait for it.
 
         Raises:
             ConfigurationError: the primary refuses the user, the password or the database.
