@@ -1,1 +1,1 @@
-"""The embedded demonstration: a real application over real servers, with what happened shown row by row."""
+"""The embedded demonstration: a real application on real servers, with one row for each request."""

@@ -1,4 +1,4 @@
-"""What `demo --serve` says to who types commands. ASCII and 80 columns, as everything on the screen."""
+"""The answers of `demo --serve` to typed commands, in ASCII and 80 columns."""
 
 import collections.abc
 import typing
@@ -35,21 +35,21 @@ class Answers:
         self._console = console
 
     def show_invitation(self, url: str) -> None:
-        """Say how servers can be broken."""
+        """Print how to break servers."""
         self._say("\n  Clients send requests all the time. Break servers under them, in a browser:\n", style="dim")
         self._say(f"{url}/", style="bold")
         self._say("\n  or here, by typing a command:\n", style="dim")
         self.show_commands()
 
     def show_commands(self) -> None:
-        """Say what can be typed."""
+        """Print the commands."""
         for fault, meaning in MEANINGS.items():
             self._command(f"{fault} replica-1", meaning)
         self._command("servers", "how the application sees its servers now")
         self._command("help", "this list")
 
     def show_servers(self, servers: collections.abc.Iterable[ServerPicture]) -> None:
-        """Show what is known of the servers."""
+        """Print the state of the servers."""
         print_header(self._console, SERVERS)
         for server in servers:
             cells = [

@@ -1,6 +1,6 @@
 """The application of the demo: a complete one, to read and to copy.
 
-Only what comes from `report` is there for the demo: it adds the headers that say which server answered.
+Only `report` is specific to the demo: it adds the headers that name the server.
 """
 
 import collections.abc
@@ -45,7 +45,7 @@ class User(Base):
 
 
 class UserNotFoundError(Exception):
-    """There is no such user, as far as the server knows that was asked."""
+    """There is no such user on the server that was used."""
 
 
 class EmailTakenError(Exception):
@@ -53,7 +53,7 @@ class EmailTakenError(Exception):
 
 
 class UserRepository:
-    """Knows nothing of primaries and replicas: it gets a session, and the request decided where that one goes."""
+    """Uses an injected session; the request decides which server it uses."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -87,7 +87,7 @@ class UserRepository:
         return user
 
     async def see(self, user_id: int) -> User:
-        """Return a user, and remember that it was here just now."""
+        """Return a user, and store the time of this visit."""
         seen = update(User).where(User.id == user_id).values(last_seen=func.now()).returning(User)
         user = (await self._session.scalars(seen)).one_or_none()
         if user is None:
@@ -162,7 +162,7 @@ async def me(x_user_id: Annotated[int, fastapi.Header()], users: Users) -> User:
 
 @router.get("/visits/{user_id}", response_model=UserView)
 async def visit(user_id: int, users: Users) -> User:
-    """Write, as `me` does; only that the author forgot the marker."""
+    """Write, as `me` does, but without the marker, which the author forgot."""
     return await users.see(user_id)
 
 
@@ -182,7 +182,7 @@ async def newest(users: Users) -> collections.abc.Sequence[User]:
 @router.get("/taken")
 @read_intent(consistency=STRONG)
 async def is_taken(email: str, users: Users) -> bool:
-    """Return whether this address is taken, by the newest data."""
+    """Return whether this address is taken, according to the primary."""
     return await users.has_email(email)
 
 
@@ -202,7 +202,7 @@ async def answer_unavailable(_: fastapi.Request, error: Exception) -> JSONRespon
 
 
 def create_application(settings: ReplicationSettings) -> fastapi.FastAPI:
-    """Return the application; it makes its table on the primary when it starts."""
+    """Return the application; it creates its table on the primary when it starts."""
     container = Container(groups=[ShopDependencies], context={ReplicationSettings: settings})
 
     @contextlib.asynccontextmanager

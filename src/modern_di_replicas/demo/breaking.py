@@ -1,4 +1,4 @@
-"""What the demo does to the servers while requests flow: each act breaks something, and mends it."""
+"""Break and repair the servers during the demo's requests, one act at a time."""
 
 import asyncio
 import collections
@@ -12,12 +12,12 @@ from modern_di_replicas.testing import LocalCluster
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Act:
-    """What was done, and how the requests of that time were answered."""
+    """One act, and the answers to the requests during it."""
 
     title: str
     reads: collections.abc.Sequence[Answer]
     went_well: bool
-    """Whether the application noticed, and noticed the recovery, in time."""
+    """Whether the application detected the fault, and the recovery, in time."""
 
     @property
     def failed(self) -> int:
@@ -36,7 +36,7 @@ class Act:
 
     @property
     def reasons(self) -> collections.Counter[str]:
-        """How often each reason was given, apart from the ordinary one."""
+        """The number of answers for each reason, except the ordinary one."""
         return collections.Counter(answer.reason for answer in self.reads if answer.reason != "GET")
 
 
@@ -44,7 +44,7 @@ Step = collections.abc.Callable[[], collections.abc.Awaitable[object]]
 
 
 class Audience(typing.Protocol):
-    """Whoever watches."""
+    """Shows the acts."""
 
     def show_act(self, title: str) -> None: ...
     def show_end_of_act(self, act: Act) -> None: ...

@@ -30,7 +30,7 @@ from modern_di_replicas.testing import LocalCluster
 
 FAILED: typing.Final = 1
 INTERRUPTED: typing.Final = 128
-"""What a shell adds the number of the signal to; https://www.gnu.org/software/bash/manual/html_node/Exit-Status.html."""
+"""Exit status base of a signal; https://www.gnu.org/software/bash/manual/html_node/Exit-Status.html."""
 
 CLIENT: typing.Final = {"name": "Katherine Johnson", "email": "katherine@example.com"}
 """The user of the clients that send requests while the demo serves."""
@@ -84,7 +84,7 @@ async def _show(  # noqa: PLR0913  # each is one thing it works with
         if live is not None:
             stack.callback(live.close)
         screen.show_application(url)
-        # Not the proxy of the environment: the application is on this machine.
+        # Without the proxy of the environment: the application is on this machine.
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
             visitor = Visitor(client=client, audience=screen)
             user_id = await visit(visitor)
@@ -101,7 +101,7 @@ async def _show(  # noqa: PLR0913  # each is one thing it works with
 
 
 async def _serve(console: Console, interruption: Interruption, live: Live, url: str) -> None:
-    """Let clients send requests, and carry out what is typed, until a signal comes."""
+    """Let clients send requests, and run typed commands, until a signal arrives."""
     answers = Answers(console)
     commands = Commands(live.faults, answers, servers=live.picture.servers)
     async with (

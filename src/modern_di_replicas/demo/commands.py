@@ -1,4 +1,4 @@
-"""The commands of `demo --serve`: a line that was typed, carried out and answered."""
+"""The commands of `demo --serve`: run a typed line, and print the answer."""
 
 import collections.abc
 import typing
@@ -9,7 +9,7 @@ from modern_di_replicas.errors import ReplicasError
 
 
 class Audience(typing.Protocol):
-    """Whoever types."""
+    """Shows the answers."""
 
     def show_commands(self) -> None: ...
     def show_servers(self, servers: collections.abc.Iterable[ServerPicture]) -> None: ...
@@ -18,12 +18,12 @@ class Audience(typing.Protocol):
 
 
 class Commands:
-    """Carries out commands, one after the other.
+    """Runs commands, one after the other.
 
     Args:
-        faults: does it.
-        audience: sees the answers.
-        servers: returns what is known of the servers.
+        faults: breaks and repairs servers.
+        audience: shows the answers.
+        servers: returns the state of the servers.
 
     """
 
@@ -42,7 +42,7 @@ class Commands:
         }
 
     async def obey(self, line: str) -> None:
-        """Carry out one line; a wrong one is answered with what is possible."""
+        """Run one line; the answer to an invalid line lists the valid ones."""
         word, *names = line.lower().split() or [""]
         if not word:
             return
@@ -58,7 +58,7 @@ class Commands:
             self._audience.show_done(f"{word} {name}: done")
 
     def _server(self, line: str, word: str, names: collections.abc.Sequence[str]) -> str:
-        """Return the server that is meant; without a name the only one to which it can be done."""
+        """Return the named server; without a name, the only one for which the command is possible."""
         if word not in MEANINGS or len(names) > 1:
             msg = f"{line.strip()!r} is not a command: try {', '.join([*MEANINGS, *self._listings])}"
             raise NotPossibleError(msg)

@@ -25,10 +25,10 @@ class NotPossibleError(Exception):
 
 
 class Faults:
-    """Breaks and mends the servers of a cluster, one act at a time.
+    """Breaks and repairs the servers of a cluster, one act at a time.
 
     Args:
-        cluster: it runs.
+        cluster: a running cluster.
 
     """
 
@@ -36,7 +36,7 @@ class Faults:
         self.primary = cluster.primary.name
         """The name of the server that was promoted last; the primary, unless that one is broken."""
         self.doing = ""
-        """What is being done right now; empty when nothing is."""
+        """The current act; empty without one."""
         self._servers = {server.name: server for server in cluster.servers}
         self._held: set[str] = set()
         self._lock = asyncio.Lock()
@@ -55,7 +55,7 @@ class Faults:
         return self._servers.values()
 
     def state(self, name: str) -> str:
-        """Return what was done to a server: `running`, `frozen`, `crashed` or `replay held`."""
+        """Return the state of a server: `running`, `frozen`, `crashed` or `replay held`."""
         server = self._servers[name]
         if server.is_frozen():
             return "frozen"
@@ -64,7 +64,7 @@ class Faults:
         return "replay held" if name in self._held else "running"
 
     def possible(self, name: str) -> tuple[Fault, ...]:
-        """Return what can be done to a server in its state."""
+        """Return the acts that are possible in the state of a server."""
         state = self.state(name)
         if state == "crashed":
             return ("start",)
@@ -75,15 +75,15 @@ class Faults:
         return ("freeze", "crash", "resume" if state == "replay held" else "lag", "promote")
 
     def candidates(self, fault: str) -> list[str]:
-        """Return the servers to which it can be done now."""
+        """Return the servers for which an act is possible now."""
         return [name for name in self._servers if fault in self.possible(name)]
 
     async def commit(self, fault: str, name: str) -> None:
-        """Do something to a server, after what is being done already.
+        """Perform an act on a server, after the current one.
 
         Raises:
-            NotPossibleError: it cannot be done now, or is unknown; the message says what is possible.
-            ServerFailedError: a server did not do what it was told.
+            NotPossibleError: it is not possible now, or unknown; the message lists the possible ones.
+            ServerFailedError: an operation failed on a server.
 
         """
         self._check_known(fault, name)
@@ -119,7 +119,7 @@ class Faults:
         self._held.discard(server.name)
 
     def _promote(self, server: LocalServer) -> None:
-        """Move the primary there: stop the former one, promote, and make standbys of all others, broken or not."""
+        """Move the primary: stop the former one, promote this server, and make all others its standbys."""
         self._resume(server)
         self._servers[self.primary].stop()
         server.promote()

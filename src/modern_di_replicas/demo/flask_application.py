@@ -57,7 +57,7 @@ def add_report(
     session: Annotated[RoutedSession, FromDI(RoutedSession)],
     intent: Annotated[Intent, FromDI(Intent)],
 ) -> flask.Response:
-    """Ask the server who it is, in the very session that the view used."""
+    """Ask the server for its identity, in the session of the view."""
     port, in_recovery = session.execute(WHO_ARE_YOU).one()
     report = Report(
         port=port,

@@ -1,4 +1,4 @@
-"""Signals that end the demo: everything it started is ended first."""
+"""Signals that end the demo, after everything that it started."""
 
 import asyncio
 import collections.abc
@@ -11,10 +11,10 @@ SIGNALS: typing.Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """Cancels a task when the first signal arrives, or, while the task waits for one, ends the waiting.
+    """Cancels a task when the first signal arrives or, while the task waits for one, ends the wait.
 
-    Later signals change nothing: the cleaning up is already under way, takes about a second, and must not be cut
-    short, because the database servers would go on.
+    Later signals are ignored: the clean-up is running, takes about a second, and must not be interrupted, because the
+    database servers would continue.
     """
 
     def __init__(self, task: asyncio.Task[typing.Any]) -> None:
@@ -24,7 +24,7 @@ class Interruption:
         self._waiting: asyncio.Event | None = None
 
     async def wait(self) -> None:
-        """Wait for a signal, which then interrupts nothing else."""
+        """Wait for a signal, which then does not cancel the task."""
         self._waiting = asyncio.Event()
         await self._waiting.wait()
 
@@ -40,7 +40,7 @@ class Interruption:
 
 @contextlib.contextmanager
 def interruption_of(task: asyncio.Task[typing.Any]) -> collections.abc.Iterator[Interruption]:
-    """Listen to the signals while the block runs; the handlers of before are put back."""
+    """Handle the signals during the block; restore the previous handlers afterwards."""
     interruption = Interruption(task)
     loop = task.get_loop()
     before = {number: signal.getsignal(number) for number in SIGNALS}

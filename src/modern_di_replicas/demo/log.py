@@ -1,4 +1,4 @@
-"""What the library logs, on the screen: a warning belongs beside the request that caused it."""
+"""Show the library's log on the screen, beside the requests that caused a warning."""
 
 import collections.abc
 import contextlib

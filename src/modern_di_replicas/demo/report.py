@@ -1,4 +1,4 @@
-"""What a response says of the server that answered: written by the application, read from the response."""
+"""The report on the server of a request, which the application writes into the response."""
 
 import collections.abc
 import dataclasses
@@ -23,21 +23,21 @@ class Report:
     """Where one request was answered, and why there."""
 
     port: int
-    """The server's own word: `inet_server_port()`."""
+    """From the server: `inet_server_port()`."""
     in_recovery: bool
-    """The server's own word: `pg_is_in_recovery()`, true on a standby."""
+    """From the server: `pg_is_in_recovery()`, true on a standby."""
     server: str
     """The name of the server that the session chose."""
     intent: str
     """`read` or `write`."""
     group: str
-    """The group of replicas that was asked for; empty for the default one."""
+    """The requested group of replicas; empty for the default one."""
     marker: str
     """The marker of the endpoint; empty when it has none."""
     level: str
-    """How fresh the read has to be, as its marker says; empty where it does not."""
+    """The consistency level of the marker; empty without one."""
     has_token: bool
-    """Whether the client brought along what it wrote before."""
+    """Whether the client sent the token of an earlier write."""
     reason: str
     """Why the session chose this server."""
 
@@ -56,7 +56,7 @@ class Report:
 
     @classmethod
     def from_headers(cls, headers: typing.Mapping[str, str]) -> typing.Self:
-        """Return the report a response carries."""
+        """Return the report in a response."""
         return cls(
             port=int(headers["X-Server-Port"]),
             in_recovery=headers["X-In-Recovery"] == "true",
@@ -75,15 +75,15 @@ async def remember_unit_of_work(
     session: Annotated[RoutedSession, FromDI(AsyncSession)],
     intent: Annotated[Intent, FromDI(Intent)],
 ) -> None:
-    """Remember the session that the handler is going to use, to ask it afterwards."""
+    """Store the session of the handler, to ask it afterwards."""
     request.state.session = session
     request.state.intent = intent
-    # Before the handler runs: afterwards it is also what the handler has written.
+    # Before the handler runs: afterwards it includes the handler's own writes.
     request.state.has_token = current_token() is not None
 
 
 async def report_of(request: fastapi.Request) -> Report:
-    """Ask the server who it is, in the very session that the handler used."""
+    """Ask the server for its identity, in the session of the handler."""
     session: RoutedSession = request.state.session
     intent: Intent = request.state.intent
     marked = marked_intent(request.scope["endpoint"])

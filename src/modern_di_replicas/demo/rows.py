@@ -12,14 +12,14 @@ from rich.text import Text
 class Column:
     title: str
     width: int | None = None
-    """In characters; None for what is left of the line."""
+    """In characters; None for the rest of the line."""
 
 
 def print_row(
     console: Console, columns: collections.abc.Sequence[Column], cells: collections.abc.Sequence[str], *, style: str
 ) -> None:
     """Print one row."""
-    # A table for each row, of columns as wide as always: rows appear when they happen, also in a pipe.
+    # One table for each row, with fixed widths: each row appears at once, also in a pipe.
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(width=column.width, overflow="fold")

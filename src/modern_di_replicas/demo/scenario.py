@@ -1,4 +1,4 @@
-"""The requests of the demo. What came of them is in the responses."""
+"""The requests of the demo. Their results are in the responses."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from modern_di_replicas.demo.report import Report
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Exchange:
-    """A request that was sent, and what its response says."""
+    """A request, and the report in its response."""
 
     method: str
     path: str
@@ -21,7 +21,7 @@ class Exchange:
 
 
 class Audience(typing.Protocol):
-    """Whoever watches."""
+    """Shows the requests."""
 
     def show_exchange(self, exchange: Exchange) -> None: ...
 
@@ -31,7 +31,7 @@ class Visitor:
 
     Args:
         client: knows the address of the application, and keeps its cookies as a browser does.
-        audience: sees every request, as it happens.
+        audience: shows every request at once.
 
     """
 
@@ -67,7 +67,7 @@ class Visitor:
 
 
 async def visit(visitor: Visitor) -> int:
-    """Send the requests, none of which waits for the replicas; return the id of a user that is there afterwards."""
+    """Send the requests, without waiting for the replicas; return the id of a user that exists afterwards."""
     ada = await _create(visitor, "Ada Byron", "ada@example.com")
     await visitor.send("GET", f"/users/{ada}")
     grace = await _create(visitor, "Grace Hopper", "grace@example.com")
@@ -97,7 +97,7 @@ def curl_lines(url: str, user_id: int) -> list[str]:
 
     Args:
         url: the address of the application.
-        user_id: a user that is there.
+        user_id: an existing user.
 
     """
     new_user = {"name": "Alan Turing", "email": "alan@example.com"}

@@ -1,4 +1,4 @@
-"""What the demo shows. ASCII and 80 columns, so that it reads the same in a terminal, a pipe and a log."""
+"""The output of the demo, in ASCII and 80 columns, for a terminal, a pipe or a log."""
 
 import collections.abc
 import contextlib
@@ -27,7 +27,7 @@ WIDTH: typing.Final = 80
 LINE: typing.Final = 72
 """Marks in a line."""
 MARKS: typing.Final = ("P", "1", "2", "3")
-"""Of the primary and the replicas, as they began."""
+"""The marks of the primary and the replicas, in their initial roles."""
 SHOWN_REASONS: typing.Final = 3
 
 
@@ -51,7 +51,7 @@ REQUESTS: typing.Final = (
 
 
 class Screen:
-    """Prints; each method is one thing that the demo says.
+    """Prints; each method is one part of the output.
 
     Args:
         console: where to print.
@@ -68,7 +68,7 @@ class Screen:
 
     @contextlib.contextmanager
     def start_of_cluster(self) -> collections.abc.Iterator[collections.abc.Callable[[str], None]]:
-        """Give a function that shows the steps of the start, each with the seconds since the first."""
+        """Return a function that shows the steps of the start, each with the seconds since the first."""
         self._heading("Starting PostgreSQL: a primary and two streaming replicas")
         began = time.perf_counter()
         with self._console.status("find the programs", spinner="line") as status:
@@ -135,7 +135,7 @@ class Screen:
         self._say("  sees what it wrote: on a replica that has it, or, if none has, on the primary.")
 
     def show_traffic(self, cluster: LocalCluster) -> None:
-        """Say what is going to be broken, and how each request is drawn."""
+        """Announce the faults, and explain the marks of requests."""
         self._marks = {server.port: mark for server, mark in zip(cluster.servers, MARKS, strict=False)}
         self._names = {server.port: server.name for server in cluster.servers}
         legend = ", ".join(f"{mark} {self._names[port]}" for port, mark in self._marks.items())
@@ -174,7 +174,7 @@ class Screen:
             self._say_in_lines(f"{count} x {reason}", style="dim")
 
     def show_result(self, acts: collections.abc.Sequence[Act]) -> None:
-        """Say how many of all reads failed."""
+        """Print how many of all reads failed."""
         reads, failed = sum(len(act.reads) for act in acts), sum(act.failed for act in acts)
         self._say(
             f"\n  A freeze, a lag, a crash and a failover: {failed} of {reads} reads failed.",
@@ -215,12 +215,12 @@ class Screen:
         self._say("\n".join(lines), style=style)
 
     def _say(self, words: str, *, style: str | None = None) -> None:
-        # Without wrapping: a line that is too long for the terminal can still be copied as one.
+        # Without wrapping: a long line can still be copied as one.
         self._console.print(Text(words, style=style or ""), soft_wrap=True)
 
 
 def explain(exchange: Exchange) -> str:
-    """Say in a few words why a request was answered where it was."""
+    """Return in a few words why a request used its server."""
     report = exchange.report
     if report.reason in (report.marker, f"{report.marker}, {report.level}"):
         why = f"marker: {report.level}" if report.level else f"marker over {exchange.method}"
@@ -240,7 +240,7 @@ def _colour(*, in_recovery: bool) -> str:
 
 
 def serve_command() -> str:
-    """Return the command to keep it running: with this interpreter, where no other knows the package."""
+    """Return the command to keep it running, with this interpreter if others lack the package."""
     python, here = pathlib.Path(sys.executable), pathlib.Path.cwd()
     name = str(python.relative_to(here)) if python.is_relative_to(here) else "python"
     return f"{name} -m modern_di_replicas demo --serve"

@@ -23,7 +23,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> collections.abc.Iterator[None]:
-        """Leave the signals to the demo, which has more to end than this server."""
+        """Leave the signals to the demo, which ends more than this server."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -35,7 +35,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(app: fastapi.FastAPI, *, port: int) -> collections.abc.AsyncIterator[str]:
-    """Serve an application over HTTP, and give the address; leaving the block ends the server.
+    """Serve an application over HTTP, and yield the address; leaving the block ends the server.
 
     Args:
         app: the application; its lifespan is that of the block.
@@ -74,7 +74,7 @@ def _listen(port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror
     else:
-        # asyncio sets it for sockets of its own making only; without it each answer waits 40 ms for company.
+        # asyncio sets it only for its own sockets; without it each answer is delayed by 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     raise ConfigurationError(field="--port", value=port, remedy=f"{reason}; choose another one, or 0 for a free one")

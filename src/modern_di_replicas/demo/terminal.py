@@ -1,4 +1,4 @@
-"""Lines that are typed on the terminal, or written to a pipe, while the event loop runs."""
+"""Read lines from the terminal or a pipe while the event loop runs."""
 
 import asyncio
 import collections.abc
@@ -17,11 +17,11 @@ Take = collections.abc.Callable[[str], collections.abc.Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def typed_lines(source: typing.TextIO | None, take: Take) -> collections.abc.AsyncIterator[None]:
-    """Pass on each line while the block runs, one after the other; the end of the source changes nothing.
+    """Pass on each line during the block, one after the other; the end of the source is ignored.
 
     Args:
-        source: a terminal or a pipe. Of a file, of a closed stream and of None nothing is read.
-        take: is awaited with each line.
+        source: a terminal or a pipe. Nothing is read from a file, a closed stream or None.
+        take: awaited with each line.
 
     """
     lines: asyncio.Queue[str] = asyncio.Queue()
@@ -44,7 +44,7 @@ def _reading(source: typing.TextIO | None, lines: asyncio.Queue[str]) -> collect
     loop = asyncio.get_running_loop()
     try:
         descriptor = -1 if source is None else source.fileno()
-    except (io.UnsupportedOperation, ValueError):  # a stand-in, or closed
+    except (io.UnsupportedOperation, ValueError):  # a replacement, or closed
         descriptor = -1
     rest = b""
 

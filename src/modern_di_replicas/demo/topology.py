@@ -1,4 +1,4 @@
-"""The servers of the demo, as they describe themselves."""
+"""The servers of the demo, from their own answers."""
 
 import asyncio
 import dataclasses
@@ -22,13 +22,13 @@ _DESCRIBE: typing.Final = """
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Server:
-    """What one server says of itself."""
+    """The answer of one server."""
 
     name: str
     port: int
     in_recovery: bool
     lsn: str
-    """What it has written, or, on a standby, replayed."""
+    """Its write position or, on a standby, its replay position."""
     version: str
     receiving: str
     """The state of its WAL receiver; empty on a primary."""
@@ -51,7 +51,7 @@ def settings_for(cluster: LocalCluster) -> ReplicationSettings:
 
 
 async def describe(cluster: LocalCluster, settings: ReplicationSettings) -> list[Server]:
-    """Ask every server of the cluster what it is."""
+    """Ask every server of the cluster for its state."""
     groups = {replica.label: tuple(sorted(replica.groups, reverse=True)) for replica in settings.servers}
     return await asyncio.gather(
         *(asyncio.to_thread(_describe, server, groups.get(server.name, ())) for server in cluster.servers)

@@ -1,4 +1,4 @@
-"""Clients that read and write all the time, and what came of each request."""
+"""Clients that continuously read and write, and the result of each request."""
 
 import asyncio
 import collections
@@ -19,7 +19,7 @@ PAUSE: typing.Final = 0.03
 """Seconds between two requests of one client."""
 
 KEPT: typing.Final = 100_000
-"""Answers that are kept."""
+"""The number of stored answers."""
 
 ADA: typing.Final = {"name": "Ada Lovelace", "email": "ada@example.com"}
 
@@ -29,12 +29,12 @@ TIMEOUT: typing.Final = 30.0
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Answer:
-    """What came of one request."""
+    """The result of one request."""
 
     server: str
-    """The role of the server at that moment, and which one: its port; empty when the request failed."""
+    """The role of the server at that moment, and its port; empty when the request failed."""
     port: int | None
-    """The server's own word; None when the request failed."""
+    """From the server; None when the request failed."""
     reason: str
     """Why this server, or how the request failed."""
     seconds: float
@@ -45,12 +45,12 @@ class Answer:
 
 
 class Traffic:
-    """Requests that flow while the block runs.
+    """Requests that are sent during the block.
 
     Args:
         url: the application.
-        user_id: a user that is there.
-        show: is called with each answer to a read.
+        user_id: an existing user.
+        show: called with each answer to a read.
         user: the data of this user; each write gives it another name.
         pause: seconds between two requests of one client.
 
@@ -89,7 +89,7 @@ class Traffic:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def until(self, condition: collections.abc.Callable[[], bool]) -> bool:
-        """Wait, with a bound, until the last answers meet a condition; return whether they did."""
+        """Wait with a timeout until the last answers meet a condition; return whether they did."""
         self.recent.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TIMEOUT):
@@ -111,7 +111,7 @@ class Traffic:
         numbers = itertools.count(1)
         async with self._client() as client:
             while True:
-                # Another name each time: a user that stays as it is would not be written, and no replica would lag.
+                # A new name each time: an unchanged user would not be written, and no replica would lag.
                 user = {**self._user, "name": f"{self._user['name']} {next(numbers)}"}
                 answer = await self._ask(client, "PUT", json=user)
                 self.written_on = answer.port

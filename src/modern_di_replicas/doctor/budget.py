@@ -1,4 +1,4 @@
-"""How many connections the application may open on each server, against how many the server has for it."""
+"""Compare the connections that the application may open on each server with those that the server has for it."""
 
 import collections.abc
 import dataclasses
@@ -14,7 +14,7 @@ class Budget:
     needed: int
     available: int
     arithmetic: str
-    """Both, as one line."""
+    """The comparison in one line."""
 
     @property
     def fits(self) -> bool:
@@ -22,7 +22,7 @@ class Budget:
 
 
 def budgets(examination: Examination) -> collections.abc.Iterator[Budget]:
-    """Give the budget of each server whose limits are known; behind a pooler, the pooler's limits count."""
+    """Yield the budget of each server whose limits are known; behind a pooler, its limits apply."""
     for server in examination.servers:
         if server.number("max_connections") and server.pooling in ("none", None):
             yield _budget(server, examination.pools)

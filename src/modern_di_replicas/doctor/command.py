@@ -1,4 +1,4 @@
-"""Runs the doctor."""
+"""Run the doctor."""
 
 import asyncio
 import collections.abc

@@ -1,4 +1,4 @@
-"""Asks every server, and returns the facts."""
+"""Ask every server, and return the facts."""
 
 import asyncio
 import collections.abc
@@ -28,16 +28,16 @@ from modern_di_replicas.settings import ReplicationSettings
 
 
 CATCH_UP: typing.Final = 2.0
-"""How many seconds a replica has to replay what the primary had written when it was asked, at the most."""
+"""Timeout in seconds for a replica to replay up to the primary's position at its query."""
 
 PAUSE: typing.Final = 0.05
 
 REPETITIONS: typing.Final = 6
-"""How often a driver executes a statement before it prepares it, at the most: psycopg five times, asyncpg not once."""
+"""How often a driver executes a statement at most before it prepares it: psycopg five times, asyncpg never."""
 
 Clock = collections.abc.Callable[[], float]
 Span = tuple[float, float]
-"""The time of this machine before a question and after its answer."""
+"""The time of this machine before a query and after its answer."""
 
 
 async def examine(settings: ReplicationSettings, *, workers: int, clock: Clock = time.time) -> Examination:
@@ -70,11 +70,11 @@ async def _compare_positions(examined: collections.abc.Sequence["Examined"]) -> 
 
 
 class Examined:
-    """One server, on a connection of its own.
+    """One server, on its own connection.
 
     Args:
-        settings: how servers are reached.
-        server: which one.
+        settings: the connection arguments.
+        server: the server.
         clock: the time of this machine.
 
     """
@@ -98,7 +98,7 @@ class Examined:
         )
 
     async def ask_everything(self) -> None:
-        """Connect, and ask every question."""
+        """Connect, and run every query."""
         try:
             self._connection = await self._connect()
         except Exception as error:  # noqa: BLE001  # in how many ways it fails is what is to be told
@@ -113,12 +113,12 @@ class Examined:
         await self._look_for_pooler()
 
     async def position(self) -> int | None:
-        """Return where the server is in the WAL; None when it does not say."""
+        """Return the server's position in the WAL; None if unknown."""
         row = None if self._connection is None else await self._ask("wal", WAL)
         return None if row is None else int(row["lsn"])
 
     async def reach(self, written: int) -> None:
-        """Wait until a replica has replayed what the primary had written, and note how far it is behind then."""
+        """Wait until a replica has reached the primary's position, and record its remaining lag."""
         began = time.monotonic()
         deadline = began + min(CATCH_UP, self.facts.max_lag or CATCH_UP)
         while (position := await self.position()) is not None:
@@ -133,7 +133,7 @@ class Examined:
             await self._driver.close(self._connection, within=1.0)
 
     async def _connect(self, *, pooled: bool = True) -> typing.Any:  # noqa: ANN401  # the driver's own type
-        # As behind a pooler, which works everywhere.
+        # As behind a pooler: that works everywhere.
         arguments = self._driver.connect_args(
             {**self._settings.connect_args, **self._server.connect_args},
             application_name=f"{self._settings.application_name}-doctor",
@@ -153,7 +153,7 @@ class Examined:
             return None
 
     async def _look_for_pooler(self) -> None:
-        """Open another connection: a pooler gives both the same process, or processes they do not know."""
+        """Open another connection: a pooler gives both the same process, or processes they were not told of."""
         try:
             other = await self._connect(pooled=self.facts.is_declared_pooled)
         except Exception as error:  # noqa: BLE001  # the error is the answer
@@ -172,12 +172,12 @@ class Examined:
                 await self._driver.close(other, within=1.0)
 
     async def _execute_elsewhere(self, other: typing.Any) -> None:  # noqa: ANN401  # the driver's own type
-        """Have a prepared statement executed by a process that has not prepared it: the one that has is busy."""
+        """Execute a prepared statement in a process that has not prepared it: the one that has is busy."""
         for _ in range(REPETITIONS):
             await self._driver.fetch_row(other, PROCESS)
         busy = asyncio.create_task(self._ask("busy", BUSY))
         while not busy.done():
-            await asyncio.sleep(PAUSE)  # first of all, so that the other one has the process
+            await asyncio.sleep(PAUSE)  # first, so that the other connection has the process
             await self._driver.fetch_row(other, PROCESS)
 
     def _described(self, error: BaseException) -> str:
@@ -187,8 +187,8 @@ class Examined:
 
 
 def reported_process(connection: typing.Any) -> int:  # noqa: ANN401  # the driver's own type
-    """Return the process that the server, or whatever stands between, has named when the connection began."""
-    get = getattr(connection, "get_server_pid", None)  # asyncpg's; psycopg has it in `info`
+    """Return the process id that the server, or a pooler, has reported at the connect."""
+    get = getattr(connection, "get_server_pid", None)  # asyncpg's way; psycopg has it in `info`
     return int(connection.info.backend_pid if get is None else get())
 
 
@@ -242,7 +242,7 @@ QUESTIONS: typing.Final[tuple[tuple[str, str, collections.abc.Callable[[Facts, R
 
 
 def _offset(theirs: float, before: float, after: float) -> float:
-    """Return by how much a clock is ahead; 0 where the time of the answer could explain it."""
+    """Return by how much a clock is ahead; 0 if the time of the answer could explain it."""
     if before <= theirs <= after:
         return 0.0
     return theirs - (after if theirs > after else before)

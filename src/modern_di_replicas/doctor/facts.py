@@ -1,4 +1,4 @@
-"""What the doctor learns of the servers: the facts its checks read. Pure."""
+"""The facts about the servers, which the checks of the doctor read. Pure."""
 
 import collections.abc
 import dataclasses
@@ -17,23 +17,23 @@ class Slot:
     active: bool
     wal_status: str
     retained: int
-    """How many bytes of WAL it keeps."""
+    """The number of bytes of WAL that it retains."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Facts:
-    """What one server said. None stands for what it did not say; `errors` says why."""
+    """The answers of one server. None stands for a missing answer; `errors` says why."""
 
     name: str
     declared: DeclaredRole
     host: str = ""
     is_declared_pooled: bool = False
     max_lag: float | None = None
-    """How many seconds it may be behind to serve reads."""
+    """The highest lag in seconds with which it serves reads."""
     unreachable: str = ""
     """Why it could not be reached; empty when it could."""
     errors: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Which questions failed, and how."""
+    """The failed queries, and their errors."""
 
     in_recovery: bool | None = None
     system: int | None = None
@@ -42,51 +42,51 @@ class Facts:
     version: str | None = None
     timeline: int | None = None
     reports_standby: bool | None = None
-    """What `in_hot_standby` says, which the server, or whatever stands between, reports by itself."""
+    """The parameter `in_hot_standby`, as reported by the server or a pooler."""
     clock_offset: float | None = None
     """By how many seconds its clock is ahead of this machine's."""
     behind: int | None = None
-    """How many bytes of WAL it had not replayed of what the primary had written, after a wait."""
+    """Its lag behind the primary in bytes of WAL, after a wait."""
     waited: float = 0.0
-    """How many seconds it had for that."""
+    """The length of that wait in seconds."""
     replay_paused: bool | None = None
     settings: collections.abc.Mapping[str, str] = dataclasses.field(default_factory=dict)
     slots: list[Slot] | None = None
     uses_slot: bool | None = None
     """Whether its WAL receiver has a slot on its primary."""
     sees_statistics: bool | None = None
-    """Whether its user may read what others do, as pg_monitor may."""
+    """Whether its user may read the activity of others, as pg_monitor may."""
     is_encrypted: bool | None = None
     is_local: bool | None = None
     """Whether the connection does not leave the machine."""
     pooling: Pooling | None = None
     prepared_statements: str = ""
-    """How the driver's prepared statements fail; empty when they work."""
+    """The error of the driver's prepared statements; empty when they work."""
     connections: int | None = None
-    """How many clients of others it has."""
+    """The number of connections of other clients."""
     role_limit: int | None = None
-    """How many connections its user may have; -1 for any number."""
+    """The connection limit of its user; -1 for no limit."""
 
     def number(self, setting: str) -> int:
-        """Return a setting that is a number, in the unit of `pg_settings`; 0 where the server does not have it."""
+        """Return a numeric setting, in the unit of `pg_settings`; 0 if the server does not have it."""
         return int(self.settings.get(setting, "0"))
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Pools:
-    """How many connections the application may open."""
+    """The connections that the application may open."""
 
     workers: int
-    """How many processes run it."""
+    """The number of its processes."""
     primary: int
     """The connections of the primary's pool in one process, overflow included."""
     replica: int
-    """Those of one replica's pool."""
+    """The connections of one replica's pool."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Examination:
-    """What all servers said, and what the application asks of them."""
+    """The answers of all servers, and the pools of the application."""
 
     servers: tuple[Facts, ...]
     pools: Pools

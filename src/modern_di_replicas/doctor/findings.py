@@ -1,4 +1,4 @@
-"""What the doctor finds. Each kind has a section in `docs/doctor.md`."""
+"""The findings of the doctor. Each kind has a section in `docs/doctor.md`."""
 
 import dataclasses
 import typing
@@ -34,18 +34,18 @@ Severity = typing.Literal["problem", "advice"]
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Finding:
-    """One thing that is wrong, or could be better."""
+    """One problem, or one piece of advice."""
 
     kind: Kind
     server: str
-    """The name of the server; empty for what concerns several."""
+    """The name of the server; empty if it concerns several."""
     message: str
-    """What is so, with the figures."""
+    """The finding, with its figures."""
     remedy: str
     severity: Severity = "problem"
     """A problem makes the exit status 1; advice does not."""
 
     @property
     def page(self) -> str:
-        """Where it is explained."""
+        """The link to its explanation."""
         return f"{DOCS_URL}/doctor/#{self.kind}"

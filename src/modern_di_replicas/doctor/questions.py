@@ -1,4 +1,4 @@
-"""What the doctor asks a server. Each question stands alone: where one fails, the others are still answered."""
+"""The queries of the doctor. They are independent: if one fails, the others are still answered."""
 
 import typing
 

@@ -1,4 +1,4 @@
-"""Shows what was found: in a terminal of 80 columns, or as JSON."""
+"""Show the findings: in a terminal of 80 columns, or as JSON."""
 
 import collections.abc
 import dataclasses
@@ -81,7 +81,7 @@ def _budgets(examination: Examination) -> Table:
 
 
 def _grouped(findings: collections.abc.Iterable[Finding]) -> collections.abc.Iterable[list[Finding]]:
-    """Give the findings that differ only in their server together."""
+    """Group the findings that differ only in their server."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.kind, finding.severity, finding.remedy), []).append(finding)
@@ -103,7 +103,7 @@ def _show_findings(console: Console, alike: collections.abc.Sequence[Finding]) -
 
 
 def as_json(examination: Examination, findings: collections.abc.Sequence[Finding]) -> str:
-    """Return everything as JSON, for programs."""
+    """Return the report as JSON, for programs."""
     content = {
         "servers": [dataclasses.asdict(server) for server in examination.servers],
         "budgets": [{**dataclasses.asdict(budget), "fits": budget.fits} for budget in budgets(examination)],

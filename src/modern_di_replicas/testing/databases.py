@@ -43,7 +43,7 @@ def create_database(cluster: LocalCluster, name: str) -> ReplicationSettings:
 
 
 async def empty_database(settings: ReplicationSettings) -> None:
-    """Drop all schemas but PostgreSQL's own, with their tables, types and functions, and create an empty `public`."""
+    """Drop all schemas except PostgreSQL's own, with their objects, and create an empty `public`."""
     owner = create_async_engine(settings.declared_primary.url)
     try:
         async with owner.begin() as connection:
@@ -56,5 +56,5 @@ async def empty_database(settings: ReplicationSettings) -> None:
 
 
 def strict(settings: ReplicationSettings) -> ReplicationSettings:
-    """Return the same settings, with which a write in a unit of work that reads raises `WriteOnReplicaError`."""
+    """Return the same settings with `on_write="raise"`."""
     return dataclasses.replace(settings, on_write="raise")

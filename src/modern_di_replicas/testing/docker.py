@@ -20,7 +20,7 @@ from modern_di_replicas.testing.operations import (
 
 
 PORT: typing.Final = 5432
-"""Of PostgreSQL in its container; on the host it is a free one."""
+"""The port of PostgreSQL in its container; on the host it is a free one."""
 
 DATA: typing.Final = "/var/tmp/replicated"  # noqa: S108  # in the container
 LOG: typing.Final = "/var/tmp/replicated.log"  # noqa: S108
@@ -51,7 +51,7 @@ class DockerServer(Server):
     Args:
         name: the role it begins with.
         image: has PostgreSQL's server programs and the account `postgres`.
-        password: that of the superuser.
+        password: the password of the superuser.
 
     """
 
@@ -90,7 +90,7 @@ class DockerServer(Server):
 
     def close(self) -> None:
         """Remove the container."""
-        with contextlib.suppress(Exception):  # it may be gone, or never have started
+        with contextlib.suppress(Exception):  # it may be removed, or not have started
             self.thaw()
         self._container.stop()
 
@@ -304,7 +304,7 @@ class DockerCluster:
             reason = f"the package {error.name!r} is missing: pip install 'modern-di-replicas[docker]'"
             raise DockerNotAvailableError(image=self._image, reason=reason) from None
         except Exception as error:
-            # Of the Docker SDK, of its HTTP client, or of testcontainers: all mean that there is no container.
+            # An error of the Docker SDK, its HTTP client, or testcontainers: each means that there is no container.
             raise DockerNotAvailableError(image=self._image, reason=str(error)) from error
         return server
 

@@ -1,4 +1,4 @@
-"""Named faults of a server: `with fault("freeze", server): ...` provokes one, and mends it at the end."""
+"""Named faults of a server: `with fault("freeze", server): ...` injects one, and repairs it at the end."""
 
 import collections.abc
 import contextlib
@@ -22,16 +22,16 @@ _FAULTS: typing.Final[dict[FaultName, tuple[_Act, _Act]]] = {
 
 @contextlib.contextmanager
 def fault(name: FaultName, *servers: Server) -> collections.abc.Iterator[None]:
-    """Provoke a fault on some servers, and mend it at the end of the block.
+    """Inject a fault into some servers, and repair it at the end of the block.
 
     Args:
         name: `freeze` (connections stay open and get no answer), `crash` (an immediate stop), `stop` (an orderly one),
-            or `lag` (the replay of a replica is held).
-        servers: of a `LocalCluster` or a `DockerCluster`.
+            or `lag` (the replay of a replica is paused).
+        servers: servers of a `LocalCluster` or a `DockerCluster`.
 
     Raises:
-        ConfigurationError: there is no fault of that name, or a server that is to lag is no replica.
-        ServerFailedError: a server did not do what it was told.
+        ConfigurationError: there is no fault of that name, or `lag` is used for a server that is no replica.
+        ServerFailedError: an operation failed on a server.
 
     """
     if name not in _FAULTS:

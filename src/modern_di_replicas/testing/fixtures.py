@@ -12,33 +12,33 @@ from modern_di_replicas.testing import routing_log as record
 
 @pytest.fixture(scope="session")
 def replicated_cluster() -> typing.Iterator[LocalCluster]:
-    """Give a primary and two replicas to the whole session: leave the servers running and as they are."""
+    """Provide a primary and two replicas for the whole session: tests must leave the servers running and unchanged."""
     with LocalCluster() as cluster:
         yield cluster
 
 
 @pytest.fixture
 def disposable_cluster() -> typing.Iterator[LocalCluster]:
-    """Give a primary and two replicas to one test, which may break them."""
+    """Provide a primary and two replicas for one test, which may break them."""
     with LocalCluster() as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def shared_database(replicated_cluster: LocalCluster) -> ReplicationSettings:
-    """Give one database on the shared cluster: creating one takes a second, emptying it milliseconds."""
+    """Provide one database on the shared cluster: creating one takes a second, emptying it milliseconds."""
     return create_database(replicated_cluster, "test")
 
 
 @pytest.fixture
 def database(shared_database: ReplicationSettings) -> typing.Iterator[ReplicationSettings]:
-    """Give an empty database to one test: a primary, and the replicas `replica-1` and `replica-2`."""
+    """Provide an empty database for one test: a primary, and the replicas `replica-1` and `replica-2`."""
     yield shared_database
     asyncio.run(empty_database(shared_database))
 
 
 @pytest.fixture
 def routing_log() -> typing.Iterator[RoutingLog]:
-    """Give the log of which server runs each statement of the test."""
+    """Provide the log of which server runs each statement of the test."""
     with record() as log:
         yield log

@@ -1,4 +1,4 @@
-"""What a server of a test cluster can do, wherever it runs."""
+"""The operations of a server of a test cluster, local or in a container."""
 
 import abc
 import contextlib
@@ -22,10 +22,10 @@ StopMode = typing.Literal["fast", "immediate", "smart"]
 
 
 class Server(abc.ABC):
-    """One PostgreSQL server of a test cluster, and everything that can go wrong with it, on demand.
+    """One PostgreSQL server of a test cluster, with faults on demand.
 
-    Every method is synchronous, waits until what it asked for is true, and may be called from any thread. All of them
-    raise `ServerFailedError`, with PostgreSQL's own output, when a program fails or does not do its work in time.
+    Every method is synchronous, waits for its effect, and may be called from any thread. All of them raise
+    `ServerFailedError`, with PostgreSQL's own output, when a program fails or times out.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Server(abc.ABC):
 
     @abc.abstractmethod
     def is_running(self) -> bool:
-        """Return whether its process lives; that of a frozen server does."""
+        """Return whether its process is alive; that of a frozen server is."""
 
     @abc.abstractmethod
     def is_frozen(self) -> bool:
@@ -74,11 +74,11 @@ class Server(abc.ABC):
 
     @abc.abstractmethod
     def thaw(self) -> None:
-        """Let a frozen server go on; nothing happens when it is not frozen."""
+        """Let a frozen server continue; nothing happens when it is not frozen."""
 
     @abc.abstractmethod
     def log(self) -> str:
-        """Return everything that the server has logged."""
+        """Return the log of the server."""
 
     def restart(self) -> None:
         """Stop the server in order and start it again, on the same port."""
@@ -87,17 +87,17 @@ class Server(abc.ABC):
             self.start()
 
     def pause_replay(self) -> None:
-        """Hold the replay of WAL, so that the replica lags from here on, and wait until it is really held."""
+        """Pause the replay of WAL, so that the replica lags from now on, and wait until it is paused."""
         self._act("SELECT pg_wal_replay_pause()", "pause the replay")
         question = "SELECT pg_get_wal_replay_pause_state() = 'paused'"
         self._wait(lambda: self.execute(question) == "t", action="pause the replay", timeout=REPLAY_SECONDS)
 
     def resume_replay(self) -> None:
-        """Let the replay of WAL go on; nothing happens when it is not held."""
+        """Resume the replay of WAL; nothing happens when it is not paused."""
         try:
             self._act("SELECT pg_wal_replay_resume()", "resume the replay")
         except ServerFailedError as error:
-            # What was held back is replayed at once, and may cancel the very statement that resumed it.
+            # The pending WAL is replayed at once, and may cancel the statement that resumed it.
             if RECOVERY_CONFLICT not in error.output:
                 raise
 
@@ -110,7 +110,7 @@ class Server(abc.ABC):
                 self._wait(lambda: self.execute(question) == "f", action="promote", timeout=START_SECONDS)
 
     def execute(self, sql: str, *, timeout: float = EXECUTE_SECONDS) -> str:
-        """Run SQL through psql, one transaction for each statement, and return what it answers.
+        """Run SQL through psql, one transaction for each statement, and return the output.
 
         Args:
             sql: One or more statements.

@@ -1,4 +1,4 @@
-"""The superuser's password, as PostgreSQL stores it."""
+"""The superuser's password in PostgreSQL's stored form."""
 
 import base64
 import hashlib
@@ -8,11 +8,11 @@ import typing
 
 
 ITERATIONS: typing.Final = 1
-"""PostgreSQL's default is 4096, which slows guessing down, and every connection: here the password is random."""
+"""PostgreSQL's default of 4096 slows down guessing, and every connection; this password is random."""
 
 
 def stored(password: str) -> str:
-    """Return the SCRAM secret of a password, which PostgreSQL takes in the place of the password itself.
+    """Return the SCRAM secret of a password, which PostgreSQL accepts instead of the password.
 
     https://www.postgresql.org/docs/current/catalog-pg-authid.html has the form, RFC 5803 the arithmetic.
     """

@@ -1,4 +1,4 @@
-"""What this package needs of the operating system and Windows does not have."""
+"""Functions of the operating system that Windows does not have."""
 
 try:
     import fcntl

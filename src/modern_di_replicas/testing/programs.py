@@ -12,7 +12,7 @@ from modern_di_replicas.testing.workspace import Workspace
 
 
 PROGRAM_SECONDS: typing.Final = 120.0
-# PostgreSQL lets root run it; and for another account, Python would have to fork instead of vfork: twice the time.
+# Root may run it; and for another account, Python would have to fork instead of vfork, which takes twice the time.
 AS_ROOT: typing.Final = frozenset({"psql"})
 
 
@@ -89,7 +89,7 @@ class Programs:
             return process
 
     def can_run(self) -> bool:
-        """Say whether the account reaches the programs, their libraries and their data where they are."""
+        """Return whether the account can access the programs, their libraries and their data in place."""
         needed = self.binaries.parent / "share" / "postgres.bki"
         script = '"$0" --version && "$1" --version && { [ ! -e "$2" ] || [ -r "$2" ]; }'
         programs = [str(self.binaries / name) for name in ("postgres", "pg_basebackup")]
@@ -112,7 +112,7 @@ class Programs:
             raise ClusterStateError(action=action, state="stopped")
 
     def close(self) -> None:
-        """Start no program any more, and kill those that should have ended by themselves; servers are left alone."""
+        """Start no more programs, and kill those that should have ended by themselves, except servers."""
         self._closed = True
         with self._lock:
             running = list(self._running)
@@ -120,12 +120,12 @@ class Programs:
             _kill_session(process)
 
     def reap(self) -> None:
-        """Take leave of the servers that ended, so that no zombie stays."""
+        """Reap the servers that have ended, so that no zombie stays."""
         for process in self._servers:
             process.poll()
 
     def failure(self, *, server: str, action: str, output: str) -> ServerFailedError | FolderNotUsableError:
-        """Say what a failed program means."""
+        """Return the error of a failed program."""
         if "No space left on device" in output:
             return FolderNotUsableError(folder=self.workspace.parent, reason="no space is left on it")
         return ServerFailedError(server=server, action=action, output=output)

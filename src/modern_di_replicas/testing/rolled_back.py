@@ -21,22 +21,22 @@ from modern_di_replicas.testing.turns import Savepoints, Turn, Turns
 
 
 def rolled_back(container: modern_di.Container, *, timeout: float = 10.0) -> "RolledBack":
-    """Run everything of a test in one transaction on the primary, and roll it back at the end.
+    """Run a whole test in one transaction on the primary, and roll it back at the end.
 
     `async with rolled_back(container) as connection`; with the providers of `modern_di_replicas.sync`,
     `with rolled_back(container) as connection`.
 
-    Reads and writes of every unit of work of the container use one connection. What one unit of work commits, the next
-    one sees; a rollback undoes its own changes only. Units of work take turns: one that has changes which it has not
-    committed goes first, one that has only read continues afterwards; sessions of one unit of work may overlap. In
-    synchronous code a turn lasts until the last connection is given back.
+    Reads and writes of every unit of work of the container use one connection. A unit of work sees the commits of
+    earlier ones; a rollback undoes its own changes only. Units of work take turns: one with uncommitted changes keeps
+    its turn, one that has only read continues later; sessions of one unit of work may overlap. In synchronous code a
+    turn lasts until the last connection is returned.
 
     Args:
         container: the application's container, opened.
         timeout: seconds a unit of work waits for another one to end.
 
     Returns:
-        a context that gives the connection, to prepare and to check rows with.
+        A context manager that yields the connection, to prepare and check rows.
 
     Raises:
         SharedConnectionBusyError: in a unit of work whose turn does not come within `timeout`.
@@ -90,7 +90,7 @@ async def _rolled_back(
 def overridden(
     container: modern_di.Container, roles: tuple[type[AnyEngine], ...], shared: AnyEngine
 ) -> collections.abc.Iterator[None]:
-    """Put one engine in the place of both roles."""
+    """Replace the engines of both roles by one engine."""
     with contextlib.ExitStack() as overrides:
         for role in roles:
             provider = typing.cast(typing.Any, container.find_provider(role))
@@ -99,7 +99,7 @@ def overridden(
 
 
 def dialect_of(connection: Connection) -> Dialect:
-    """Return the dialect of a connection without what the primary's engine does there: it has no place here."""
+    """Return the dialect of a connection without the changes of the primary's engine, which do not apply here."""
     dialect = copy.copy(connection.dialect)
     for method in ("do_commit", "do_rollback", "do_execute"):
         vars(dialect).pop(method, None)
@@ -107,7 +107,7 @@ def dialect_of(connection: Connection) -> Dialect:
 
 
 def name_of(intent: Intent) -> str:
-    """Return what a unit of work is called in an error."""
+    """Return the name of a unit of work in an error."""
     return f"{intent.endpoint} ({intent.reason})" if intent.endpoint else f"a unit of work ({intent.reason})"
 
 
@@ -115,7 +115,7 @@ ON_THE_ENGINE: typing.Final = "Core on the engine itself"
 
 
 class SharedEngine(AsyncEngine, PerUnitOfWork):
-    """An engine whose connections are all one, in a transaction that never commits.
+    """An engine whose connections all share one, in a transaction that never commits.
 
     Args:
         connection: the one connection, in a transaction.

@@ -1,4 +1,4 @@
-"""Which server ran which statement: asked of the servers, not of the library."""
+"""Record which server ran which statement, by asking the servers and not the library."""
 
 import collections.abc
 import contextlib
@@ -12,7 +12,7 @@ from modern_di_replicas.routing.statements import Need, foresee
 from modern_di_replicas.testing.shared_connection import TakingTurns
 
 
-# The name a LocalCluster gives a server, or its address. What has written has a transaction id.
+# The name of a server in a LocalCluster, or its address. A transaction that has written has an id.
 _WHO: typing.Final = """
 SELECT pg_catalog.pg_is_in_recovery(),
        coalesce(nullif(pg_catalog.current_setting('cluster_name'), ''),
@@ -81,14 +81,14 @@ def routing_log() -> collections.abc.Iterator[RoutingLog]:
 
     def ask(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
         info = connection.connection.info
-        info[EXPECTED] = _WHO  # past SQLAlchemy, and no write of the application
+        info[EXPECTED] = _WHO  # bypasses SQLAlchemy, so that it does not count as a write of the application
         cursor = connection.connection.cursor()
         cursor.execute(_WHO)
         is_replica, name, has_written = cursor.fetchall()[0]
         cursor.close()
         opened = connection.connection.dbapi_connection
         if isinstance(opened, TakingTurns):
-            opened.ended(cursor)  # it takes the cursors of others for statements in progress
+            opened.ended(cursor)  # it counts other open cursors as statements in progress
         foreseen = foresee(statement)
         writes = not is_replica and foreseen is not None and foreseen.need is Need.PRIMARY
         server = name if is_replica else "primary"

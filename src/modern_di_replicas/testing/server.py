@@ -68,7 +68,7 @@ class LocalServer(Server):
             if process is None:
                 return
             process.send_signal(STOP_SIGNALS[mode])
-            # A frozen server gets the signal when it thaws.
+            # A frozen server gets the signal when it continues.
             self.thaw()
             self._wait(lambda: not self.is_running(), action=f"stop ({mode})", timeout=STOP_SECONDS)
 
@@ -77,7 +77,7 @@ class LocalServer(Server):
             process = self._postmaster()
             if process is None:
                 raise self._failure(action="freeze", output="It is not running.")
-            # The postmaster first: from then on there are no new children.
+            # The postmaster first: after that there are no new children.
             process.suspend()
             self._wait(lambda: _suspend_what_runs(process), action="freeze", timeout=SIGNAL_SECONDS)
 
@@ -87,7 +87,7 @@ class LocalServer(Server):
             if process is None:
                 return
             try:
-                # The postmaster first: a signal that waits for it comes before anything its children still say.
+                # The postmaster first: its pending signals are delivered before messages of its children.
                 process.resume()
                 for child in process.children(recursive=True):
                     child.resume()
@@ -97,8 +97,8 @@ class LocalServer(Server):
     def follow(self, other: "LocalServer") -> None:
         """Make this server, stopped first if need be, a standby of another one, and wait until it streams.
 
-        What it holds and the other does not is lost: `pg_rewind` takes it back to where the two parted, and where
-        that cannot be done, a fresh base backup replaces everything.
+        Its data that the other server does not have is lost: `pg_rewind` takes it back to the point where the two
+        diverged; if that is impossible, a fresh base backup replaces everything.
         """
         if other is self:
             raise self._failure(action="follow itself", output="A server follows another one.")
@@ -124,14 +124,14 @@ class LocalServer(Server):
         return self._log.read_text(errors="replace")
 
     def initialise(self, settings: typing.Mapping[str, str]) -> None:
-        """Make the data directory of the first primary."""
+        """Create the data directory of the first primary."""
         workspace = self._programs.workspace
         password_file = workspace.write("password", stored(self._password))
         self._programs.run(
             "initdb",
             *("--pgdata", str(self.data_directory), "--username", USER, "--pwfile", str(password_file)),
             *("--auth", "scram-sha-256", "--encoding", "UTF8", "--no-locale", "--no-sync", "--no-instructions"),
-            # Sixteen times less to write and to copy than with the default of 16 MB.
+            # A sixteenth of the default of 16 MB, to write and copy less.
             *("--wal-segsize", "1"),
             server=self.name,
             action="initdb",
@@ -186,7 +186,7 @@ class LocalServer(Server):
 
         if not wait_until(is_decided, timeout=START_SECONDS):
             process.send_signal(signal.SIGQUIT)
-            with contextlib.suppress(subprocess.TimeoutExpired):  # who starts in the background ignores it at first
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a starting background process ignores it at first
                 process.wait(SIGNAL_SECONDS)
             process.kill()
             process.wait()
@@ -219,7 +219,7 @@ class LocalServer(Server):
         return output.rstrip("\n")
 
     def _postmaster(self) -> psutil.Process | None:
-        # PostgreSQL takes the zombie of a killed server for a running one.
+        # For PostgreSQL, the zombie of a killed server is a running one.
         self._programs.reap()
         return find_postmaster(self.data_directory)
 
@@ -249,7 +249,7 @@ def _is_stopped(process: psutil.Process) -> bool:
 
 
 def _suspend_what_runs(postmaster: psutil.Process) -> bool:
-    """Suspend what still runs below a suspended postmaster, and say whether there was nothing."""
+    """Suspend the running children of a suspended postmaster, and return whether there were none."""
     try:
         processes = [postmaster, *postmaster.children(recursive=True)]
         running = [

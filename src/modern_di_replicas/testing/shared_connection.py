@@ -1,4 +1,4 @@
-"""One use of the connection that all units of work of a test share: its transaction is a savepoint."""
+"""Uses of the connection that all units of work of a test share: their transactions are savepoints."""
 
 import asyncio
 import collections.abc
@@ -12,12 +12,12 @@ from modern_di_replicas.testing.turns import GivenBack, Savepoints, Turn, Turns
 
 
 class SharedConnection(AdaptedConnection):
-    """One use of the connection that all share: its transaction is a savepoint.
+    """One use of the shared connection: its transaction is a savepoint.
 
     Args:
         real: the connection of the driver, as SQLAlchemy adapts it.
-        turns: notified when it is given back; those of either half.
-        savepoints: those of the current turn.
+        turns: the turns of either half, notified when it is returned.
+        savepoints: the savepoints of the current turn.
 
     """
 
@@ -84,7 +84,7 @@ class TakingTurns(SharedConnection):
     Args:
         real: the connection of the driver, as SQLAlchemy adapts it.
         turn: that of the unit of work.
-        savepoints: those of the current turn.
+        savepoints: the savepoints of the current turn.
 
     """
 

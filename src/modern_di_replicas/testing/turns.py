@@ -1,4 +1,4 @@
-"""Units of work take turns on one connection: the wait is bounded, and its error names both."""
+"""Let units of work take turns on one connection: the wait has a timeout, and its error names both."""
 
 import asyncio
 import collections
@@ -10,18 +10,18 @@ from modern_di_replicas.errors import SharedConnectionBusyError
 
 
 class GivenBack(typing.Protocol):
-    """What is notified when a connection is given back."""
+    """An object that is notified when a connection is returned."""
 
     def give_back(self) -> None:
-        """Give one connection back."""
+        """Return one connection."""
 
 
 class Turns:
-    """Who uses the one connection of a test now: one unit of work at a time, with all its sessions.
+    """Assigns the one connection of a test to one unit of work at a time, with all its sessions.
 
     A turn ends with the last connection of its unit of work, or as soon as another one waits and this one has nothing
-    that would be lost: no statement in progress, and since the last commit or rollback only reads. It continues with
-    its next statement, in a turn of its own.
+    to lose: no statement in progress, and only reads since the last commit or rollback. It continues with its next
+    statement, in a new turn.
 
     Args:
         timeout: seconds a unit of work waits for its turn.
@@ -30,7 +30,7 @@ class Turns:
 
     def __init__(self, timeout: float) -> None:
         self.number = 0
-        """Of the current turn."""
+        """The savepoints of the current turn."""
         self._timeout = timeout
         self._holder: object | None = None
         self._name = ""
@@ -39,7 +39,7 @@ class Turns:
         self._keeps = False
         self._changed = asyncio.Event()
         self.order = asyncio.Lock()
-        """Held while savepoints are made and ended: what two sessions send may not mix."""
+        """Held while savepoints are set and released: statements of two sessions must not interleave."""
 
     async def take(self, unit: object, name: str) -> None:
         """Wait for a turn, for another connection.
@@ -52,7 +52,7 @@ class Turns:
         self._connections[unit] += 1
 
     async def resume(self, unit: object, name: str) -> None:
-        """Wait for a turn; a unit of work that has it goes on at once.
+        """Wait for a turn; the unit of work that has it continues at once.
 
         Raises:
             SharedConnectionBusyError: another unit of work does not end its turn in time.
@@ -71,7 +71,7 @@ class Turns:
         self.number += 1
 
     def give_back(self, unit: object) -> None:
-        """Give one connection back; the turn ends with the last one."""
+        """Return one connection; the turn ends with the last one."""
         self._connections[unit] -= 1
         if not self._connections[unit]:
             del self._connections[unit]
@@ -81,22 +81,22 @@ class Turns:
                 self.settle()
 
     def begin(self, what: object) -> None:
-        """Note something in progress, such as a cursor, whose statement may be sent at any time."""
+        """Record an operation in progress, such as a cursor, whose statement may be sent at any time."""
         self._in_progress.add(what)
 
     def end(self, what: object, *, keeps: bool) -> None:
-        """Note that it has ended, and whether it did something that the transaction must keep."""
+        """Record its end, and whether it made changes that the transaction must keep."""
         self._in_progress.discard(what)
         if keeps:
             self.keep()
         self._changed.set()
 
     def keep(self) -> None:
-        """Note that the transaction must be kept."""
+        """Record that the transaction must be kept."""
         self._keeps = True
 
     def settle(self) -> None:
-        """Note that no transaction is open."""
+        """Record that no transaction is open."""
         self._keeps = False
         self._changed.set()
 
@@ -106,9 +106,9 @@ class Turn:
     """The turns of one unit of work.
 
     Args:
-        turns: those of all.
+        turns: the turns of all units of work.
         unit: the unit of work.
-        name: what it is called in an error.
+        name: its name in an error.
 
     """
 
@@ -121,7 +121,7 @@ class Turn:
         await self.turns.resume(self.unit, self.name)
 
     def give_back(self) -> None:
-        """Give one connection back."""
+        """Return one connection."""
         self.turns.give_back(self.unit)
 
 
@@ -149,7 +149,7 @@ class ThreadTurns:
             self._connections += 1
 
     def give_back(self) -> None:
-        """Give one connection back; the turn ends with the last one."""
+        """Return one connection; the turn ends with the last one."""
         with self._changed:
             self._connections -= 1
             if not self._connections:

@@ -3,15 +3,15 @@ import typing
 
 
 def wait_until(condition: typing.Callable[[], bool], *, timeout: float, interval: float = 0.005) -> bool:
-    """Ask until the answer is yes, or until the time is over.
+    """Check a condition until it is true, or until the timeout.
 
     Args:
-        condition: The question; what it raises ends the waiting.
-        timeout: The longest wait, in seconds; the question is asked at least once.
-        interval: The pause between two questions, in seconds.
+        condition: The condition; an exception ends the wait.
+        timeout: The timeout in seconds; the condition is checked at least once.
+        interval: The pause between two checks, in seconds.
 
     Returns:
-        The last answer.
+        The last result.
 
     """
     deadline = time.monotonic() + timeout

@@ -24,10 +24,10 @@ MEMORY_NEEDED: typing.Final = 1 << 30
 
 
 def default_parent() -> pathlib.Path:
-    """Return where clusters are made by default: in memory where there is room, else the temporary folder.
+    """Return the default parent folder of clusters: in memory if there is room, else the temporary folder.
 
-    A cluster is a thousand small files for each server; in memory it is ready three times as fast. Whoever sets
-    TMPDIR has said.
+    A cluster is a thousand small files for each server; in memory it is ready three times as fast. TMPDIR overrides
+    both.
     """
     if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK | os.X_OK):
         facts = os.statvfs(MEMORY)
@@ -37,11 +37,11 @@ def default_parent() -> pathlib.Path:
 
 
 class Workspace:
-    """The folder of one cluster, and the lock that says that its owner lives.
+    """The folder of one cluster, and the lock that shows that its owner is alive.
 
-    The owner holds an `flock` on the folder for its whole life, and the kernel lets go of it however the owner dies.
-    A process that gets the lock of a folder with a marker therefore knows that it is unused. The marker is
-    written under the lock and removed last, so a folder is never without it while there is something in it.
+    The owner holds an `flock` on the folder for its whole life, and the kernel releases it however the owner dies. A
+    process that gets the lock of a folder with a marker therefore knows that it is unused. The marker is written under
+    the lock and removed last, so a folder with content always has it.
 
     Args:
         parent: The folder to make it in.
@@ -56,7 +56,7 @@ class Workspace:
         self._lock: int | None = None
 
     def open(self) -> None:
-        """Remove what dead owners left, then make the folder.
+        """Remove the folders of dead owners, then create this one.
 
         Raises:
             FolderNotUsableError: The parent is not there, cannot be written to, or cannot be entered by the account.
@@ -88,7 +88,7 @@ class Workspace:
         if self.folder == self.parent:
             return
         if self._lock is None:
-            # Interrupted before the lock: then it is empty, or not ours.
+            # Interrupted before the lock: it is empty, or belongs to another process.
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
             return
@@ -103,7 +103,7 @@ class Workspace:
             self._lock = _take_lock(self.folder)
             if self._lock is not None:
                 break
-            # Another process took the empty folder for a dead owner's, in the moment before the lock.
+            # Before the lock, another process has removed the empty folder as a dead owner's.
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
         else:
@@ -116,7 +116,7 @@ class Workspace:
 def sweep(parent: pathlib.Path) -> None:
     """Remove every cluster folder whose owner is dead, with its processes and shared memory, and nothing else."""
     for folder in parent.glob(f"{PREFIX}*"):
-        # It may vanish meanwhile or belong to another user: then it is not ours to remove.
+        # It may vanish meanwhile, or belong to another user.
         with contextlib.suppress(OSError):
             _sweep_one(folder)
 
@@ -155,7 +155,7 @@ def _was_ours(folder: pathlib.Path) -> bool:
     try:
         marker = (folder / MARKER).lstat()
     except FileNotFoundError:
-        # Its owner died before the lock: then there is nothing in it.
+        # Its owner died before the lock: it is empty.
         return folder.stat().st_uid == os.geteuid() and not any(folder.iterdir())
     return stat.S_ISREG(marker.st_mode) and marker.st_uid == os.geteuid()
 

@@ -1,1 +1,1 @@
-"""The tokens of clients: how HTTP carries them, and which of them are believed."""
+"""The tokens of clients: their HTTP headers, and their validation."""

@@ -1,4 +1,4 @@
-"""Where a request and a response carry a token: a cookie, or a header of its own."""
+"""Carry tokens in requests and responses: in a cookie, or in a separate header."""
 
 import collections.abc
 import typing
@@ -9,14 +9,14 @@ from modern_di_replicas.settings import ReplicationSettings
 Headers = collections.abc.Iterable[tuple[bytes, bytes]]
 
 _SECURE_NAMES: typing.Final = ("__host-", "__secure-")
-"""Browsers take a cookie whose name begins so only with the attribute `Secure`. RFC 6265bis, section 4.1.3."""
+"""Browsers accept cookies with this prefix only with the attribute `Secure`. RFC 6265bis, section 4.1.3."""
 
 
 class Carrier:
-    """Carries the tokens of clients in the headers of HTTP, as a cookie or as a header of its own.
+    """Carries the tokens of clients in HTTP headers, as a cookie or as a separate header.
 
     Args:
-        settings: which of the two, and its name.
+        settings: the choice of the two, and the name.
 
     """
 
@@ -28,7 +28,7 @@ class Carrier:
         self._is_always_secure = settings.token_name.lower().startswith(_SECURE_NAMES)
 
     def read(self, headers: Headers) -> list[str]:
-        """Return every text a request carries."""
+        """Return every token text of a request."""
         if not self._is_cookie:
             return [value.decode("latin-1") for name, value in headers if name == self._header]
         return [
@@ -41,10 +41,10 @@ class Carrier:
         ]
 
     def write(self, headers: Headers, text: str, *, scheme: str) -> list[tuple[bytes, bytes]]:
-        """Return the headers of a response that hands a token out.
+        """Return the headers of a response with a token.
 
-        A cache that kept the response would hand the token to other clients. So it is told not to, unless the
-        application has said itself what a cache may do.
+        A cache that stored the response would send the token to other clients. So `Cache-Control` forbids that, unless
+        the application has set the header.
         """
         written = [*headers, (self._header, text.encode())]
         if self._is_cookie:

@@ -17,41 +17,41 @@ from modern_di_replicas.settings import ReplicationSettings
 
 
 MOST_TEXTS: typing.Final = 4
-"""How many different tokens a request may carry; with more, none of them counts."""
+"""The limit of different tokens in a request; with more, all of them are ignored."""
 
 
 class Tokens:
     """Serializes tokens, and validates the ones that clients send.
 
-    A token that is not believed is ignored: the request is served as if it had none, and `rejected` counts it.
+    An invalid token is ignored: the request is served as if it had none, and `rejected` counts it.
 
     Args:
-        settings: the secret, and how long a token counts.
-        topology: the servers, which know what was written.
+        settings: the secret, and how long a token is valid.
+        topology: the servers, whose positions are known.
 
     """
 
     def __init__(self, settings: ReplicationSettings, topology: Topology | None = None) -> None:
         self.rejected: collections.Counter[Rejection] = collections.Counter()
-        """How many tokens of clients were ignored, by reason."""
+        """The number of ignored tokens, by reason."""
         self.too_late: int = 0
-        """How many requests wrote after their response had begun, so that their client got no token of it."""
+        """The number of requests that wrote after their response had begun, so that the client got no token."""
         self._topology = topology
         self._serializer = TokenSerializer(settings)
         self._wait = settings.catch_up_wait
 
     def encode(self, token: ConsistencyToken) -> str:
-        """Return the text of a token, signed if there is a secret: as a response carries it."""
+        """Return the text of a token for a response, signed if there is a secret."""
         return self._serializer.dumps(token)
 
     def decode(self, text: str, *, expires: bool = True) -> ConsistencyToken | None:
-        """Return the token of a text as a request carries it; None when it is rejected, which is counted.
+        """Return the token of a text from a request; None when it is rejected, which is counted.
 
-        Whether the primary has really written what it says is another question: see `admit`.
+        This does not check whether the primary has reached its position: see `admit`.
 
         Args:
             text: the text.
-            expires: whether its age counts: not that of a message, which may wait in a queue for days.
+            expires: whether its age is checked; not for a message, which may wait in a queue for days.
 
         """
         token = self._serializer.loads(text, expires=expires)
@@ -65,14 +65,14 @@ class Tokens:
         return None
 
     async def admit(self, texts: list[str]) -> ConsistencyToken | None:
-        """Return the token a request carries; None when it has none, or none that is believed.
+        """Return the token of a request; None when it has no valid one.
 
-        An unsigned token may have been made up. It is held against what the primary has really written, so that
-        a made-up position cannot send a client's reads to the primary for ever.
+        An unsigned token may be invented. It is compared with the position of the primary, so that an invented position
+        cannot send a client's reads to the primary forever.
 
         Args:
-            texts: every text the request carries. Of several, such as a cookie of the same name that another subdomain
-                has set, those that are believed count, and the latest of them: the client's own is among them.
+            texts: every token text of the request. Of several, such as a cookie of the same name that another subdomain
+                has set, the latest valid one is used: the client's own is among them.
 
         """
         if len(different := set(texts)) > MOST_TEXTS:
@@ -91,7 +91,7 @@ class Tokens:
 
     @property
     def asks_servers(self) -> bool:
-        """Whether `admit` may have to ask the servers what was written; otherwise it awaits nothing."""
+        """Whether `admit` may have to ask the servers for their positions; otherwise it awaits nothing."""
         return not self._serializer.is_signed and self._topology is not None
 
     def _reject(self, reason: Rejection) -> None:
@@ -99,11 +99,11 @@ class Tokens:
         self._tell(TokenReceived(outcome=reason))
 
     def note_sent(self) -> None:
-        """Note that a response carries a token."""
+        """Record that a response carries a token."""
         self._tell(TokenSent(outcome="sent"))
 
     def note_too_late(self) -> None:
-        """Note that a request wrote after its response had begun, so that its client gets no token of it."""
+        """Record that a request wrote after its response had begun, so that its client gets no token."""
         self.too_late += 1
         self._tell(TokenSent(outcome="too_late"))
 
@@ -119,7 +119,7 @@ class Tokens:
         ):
             return token
         if token.lsn == LAST_LSN and token.timeline == topology.positions.timeline:
-            # It asks for all that will ever be, because the primary could not say how far it was. Now it just has.
+            # It has the highest position, because the primary did not answer when it was made. Now it has answered.
             return dataclasses.replace(token, lsn=topology.positions.written)
         self._reject("ahead")
         return None
@@ -127,10 +127,10 @@ class Tokens:
     async def of(self, client: Client) -> ConsistencyToken | None:
         """Return the token for a client that has written; None when no monitor runs.
 
-        It is that of the last write of this process, which includes the client's: of two responses to one client,
-        whichever comes last then has the later token. When the position cannot be known, because a commit may still
-        be under way or the primary does not answer, the token asks for all that will ever be on this timeline: until
-        another one begins, or the token ends, only the primary has that.
+        It is the token of the last write of this process, which includes the client's: so of two responses to one
+        client, the later one has the later token. If the position is unknown, because a commit may still be running or
+        the primary does not answer, the token has the highest position of this timeline: until another timeline begins,
+        or the token expires, only the primary can serve it.
         """
         if client.is_in_doubt:
             return self.everything() or await self.now()
@@ -144,12 +144,12 @@ class Tokens:
         )
 
     async def now(self) -> ConsistencyToken | None:
-        """Return a token of everything the primary has written until now; None when it does not answer."""
+        """Return a token of the primary's current position; None when it does not answer."""
         topology = self._topology
         if topology is None or topology.watcher is None or topology.leader is None:
             return None
         began, positions = time.monotonic(), topology.positions
-        for _ in range(2):  # the first answer may be to a question that was asked before
+        for _ in range(2):  # the first answer may be to an earlier query
             await topology.watcher.probe_now(topology.leader)
             if positions.database is not None and (positions.answered_at or 0.0) >= began:
                 return ConsistencyToken(
@@ -161,7 +161,7 @@ class Tokens:
         return None
 
     def everything(self) -> ConsistencyToken | None:
-        """Return a token of all that will ever be on this timeline: only the primary has that; None when not known."""
+        """Return a token with the highest position of this timeline, which only the primary has; None if unknown."""
         positions = None if self._topology is None else self._topology.positions
         if positions is None or positions.database is None:
             return None

@@ -1,4 +1,4 @@
-"""Watches the servers as an application does, and shows what it sees."""
+"""Monitor the servers as an application does, and show their state."""
 
 import asyncio
 import collections.abc
@@ -24,7 +24,7 @@ from modern_di_replicas.watch.screen import render
 
 FAILED: typing.Final = 1
 REFRESH: typing.Final = 0.5
-"""Seconds between two pictures."""
+"""Seconds between two refreshes."""
 
 
 def run(targets: collections.abc.Sequence[str], *, seconds: float | None = None) -> int:
@@ -32,10 +32,10 @@ def run(targets: collections.abc.Sequence[str], *, seconds: float | None = None)
 
     Args:
         targets: URLs, or one `module:name`; see `settings_of`.
-        seconds: how long; 0 for one picture, None for without end.
+        seconds: how long; 0 to print once, None for no limit.
 
     Returns:
-        The exit status: 0, or 1 when the servers cannot be watched.
+        The exit status: 0, or 1 when the servers cannot be monitored.
 
     """
     console = Console()
@@ -51,7 +51,7 @@ def run(targets: collections.abc.Sequence[str], *, seconds: float | None = None)
 
 @contextlib.contextmanager
 def _without_log() -> collections.abc.Iterator[None]:
-    """Keep warnings of the library off the screen, which shows the same as events."""
+    """Hide the warnings of the library, which are shown as events."""
     logger, handler = logging.getLogger("modern_di_replicas"), logging.NullHandler()
     before = logger.propagate
     logger.addHandler(handler)
@@ -65,7 +65,7 @@ def _without_log() -> collections.abc.Iterator[None]:
 
 async def _watch(console: Console, settings: ReplicationSettings, seconds: float | None) -> None:
     history = History(time.time)
-    # Besides the hooks of the application, which would count what this command sees, nothing is different.
+    # Only the hooks of the application are left out: they would count the events of this command.
     watched = dataclasses.replace(settings, hooks=[history])
     primary = create_primary_engine(watched)
     replicas = create_replica_engine(watched, primary)

@@ -1,4 +1,4 @@
-"""What has happened lately: the lag of each replica, and the events. Pure."""
+"""The recent history: the lag of each replica, and the events. Pure."""
 
 import collections
 import collections.abc
@@ -12,14 +12,14 @@ from modern_di_replicas.routing.snapshot import Role, Snapshot
 
 BLOCKS: typing.Final = "▁▂▃▄▅▆▇█"
 KEPT: typing.Final = 22
-"""How many lags of a replica are shown."""
+"""The number of shown values of a replica's lag."""
 
 SMALLEST_SCALE: typing.Final = 0.1
-"""Seconds of lag that fill a sparkline, at the least: less is noise."""
+"""The lowest scale of a sparkline in seconds: less is noise."""
 
 
 def sparkline(lags: collections.abc.Iterable[float | None], *, full: float) -> str:
-    """Return a line of blocks, as high as the values; where one is not known, a gap."""
+    """Return a line of blocks with the heights of the values; a gap for an unknown value."""
     return "".join(" " if lag is None else _block(lag / full) for lag in lags)
 
 
@@ -38,7 +38,7 @@ class Line:
 
 
 class History:
-    """A hook that keeps what is shown.
+    """A hook that stores the shown values.
 
     Args:
         clock: the time, in seconds since 1970.
@@ -54,11 +54,11 @@ class History:
 
     @property
     def scale(self) -> float:
-        """How many seconds of lag fill a sparkline: as many as the highest one."""
+        """The scale of the sparklines in seconds: the highest value."""
         return max([SMALLEST_SCALE, *(lag for lags in self.lags.values() for lag in lags if lag is not None)])
 
     def on_event(self, event: Event, /) -> None:
-        """Keep an event."""
+        """Store an event."""
         match event:
             case SnapshotPublished(snapshot=Snapshot() as snapshot):
                 self.snapshot = snapshot
@@ -73,7 +73,7 @@ class History:
                 pass
 
     def sample(self) -> None:
-        """Keep the lags of now; to be called at regular times, so that a sparkline is a time line."""
+        """Store the current lags; called at regular intervals, so that a sparkline is a time line."""
         for name, state in ({} if self.snapshot is None else self.snapshot.servers).items():
             self.lags.setdefault(name, collections.deque(maxlen=KEPT)).append(state.lag_seconds)
 

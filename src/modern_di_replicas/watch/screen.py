@@ -1,4 +1,4 @@
-"""One picture of the topology, for a terminal of 80 columns."""
+"""Render the topology for a terminal of 80 columns."""
 
 import time
 import typing
@@ -23,11 +23,11 @@ _STYLES: typing.Final = {
 
 
 def render(history: History, *, serving: frozenset[str], now: float) -> RenderableType:
-    """Return the picture.
+    """Return the text.
 
     Args:
-        history: what has happened.
-        serving: the names of the replicas that serve reads now.
+        history: the recent history.
+        serving: the names of the replicas that currently serve reads.
         now: seconds since 1970.
 
     """

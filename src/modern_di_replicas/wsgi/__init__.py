@@ -1,1 +1,1 @@
-"""WSGI: the tokens of clients, in and out. See PEP 3333."""
+"""WSGI: accept and issue the tokens of clients. See PEP 3333."""

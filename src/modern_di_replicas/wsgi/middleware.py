@@ -15,19 +15,19 @@ from modern_di_replicas.tokens.validation import Tokens
 
 
 STATE: typing.Final = "modern_di_replicas.state"
-"""The key in the environment of a request for what an ASGI application has in `request.state`: its decision."""
+"""The key of the decision in the WSGI environment of a request, as `request.state.decision` in ASGI."""
 
 Headers = list[tuple[str, str]]
 Write = collections.abc.Callable[[bytes], object]
 
 
 class TokenMiddleware:
-    """Takes the token of each request in, and hands one out with the response to a request that wrote.
+    """Accepts the token of each request, and issues one in the response to a request that wrote.
 
     Args:
-        app: the application behind it.
-        settings: what carries tokens, if anything does.
-        tokens: judges and makes them.
+        app: the next application.
+        settings: the carrier of tokens, if any.
+        tokens: validates and creates them.
 
     """
 
@@ -42,11 +42,11 @@ class TokenMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> collections.abc.Iterable[bytes]:
         """Serve a request."""
         texts = [] if self._carrier is None else self._carrier.read(self._read(environ))
-        # The thread of the monitor is asked only for what has to ask the servers.
+        # The monitor's thread is used only where the servers have to be asked.
         run = background.run if self._tokens.asks_servers else complete
         client = Client(token=run(self._tokens.admit(texts)) if texts else None, is_request=True)
         request = _Request(self, client, environ)
-        # The server reads the body after this returns: in its own context, where the client is not known.
+        # The server reads the body after this returns, in its own context, where the client is not known.
         return request.serve(self._app, start_response)
 
     def _read(self, environ: WSGIEnvironment) -> collections.abc.Iterator[tuple[bytes, bytes]]:
@@ -55,7 +55,7 @@ class TokenMiddleware:
                 yield name, value.encode("latin-1")
 
     def headers(self, given: Headers, client: Client, environ: WSGIEnvironment) -> Headers:
-        """Return the headers of a response that begins now."""
+        """Return the headers of a response at its start."""
         written = given
         if (decision := environ[STATE].get(DECISION)) is not None and self._sends_decision:
             written = [*written, ("server-timing", timing_of(decision))]
@@ -70,13 +70,13 @@ class TokenMiddleware:
         return written
 
     def note_end(self, client: Client) -> None:
-        """Note the end of a response."""
+        """Record the end of a response."""
         if self._carrier is not None and client.wrote:
             self._tokens.note_too_late()
 
 
 class _Request:
-    """One request: all of it runs in a context that knows its client, its body too."""
+    """One request: it runs in a context that knows its client, its body included."""
 
     def __init__(self, middleware: TokenMiddleware, client: Client, environ: WSGIEnvironment) -> None:
         self._middleware = middleware
@@ -90,7 +90,7 @@ class _Request:
         state = self._environ.setdefault(STATE, {})
 
         def start(status: str, headers: Headers, failure: typing.Any = None) -> Write:  # noqa: ANN401  # as PEP 3333 has it
-            if self._write is not None:  # the response has begun: an error of the application, for the server
+            if self._write is not None:  # the response has begun: the server handles this error of the application
                 return start_response(status, headers, failure)
             self._given = status, headers
             return self._write_at_once
@@ -101,11 +101,11 @@ class _Request:
                 self._write = start_response(status, self._middleware.headers(headers, self._client, self._environ))
 
         self._begin = begin
-        # For good: the context ends with the request.
+        # Not reset: the context ends with the request.
         self._context.run(enter, self._client)
         self._context.run(keep_decisions_in, state)
         parts = self._context.run(app, self._environ, typing.cast(StartResponse, start))
-        # Not before: what the application does at the end of a request, such as a commit, is done by now.
+        # Not earlier: the application's work at the end of a request, such as a commit, is done now.
         begin()
         return _Body(parts, self)
 
@@ -124,13 +124,13 @@ class _Request:
         return part
 
     def end(self) -> None:
-        """Note the end of the response."""
+        """Record the end of the response."""
         if self._write is not None:
             self._middleware.note_end(self._client)
 
 
 class _Body:
-    """The body of a response, whose parts are made in the context of its request."""
+    """The body of a response, whose parts are produced in the context of its request."""
 
     def __init__(self, parts: collections.abc.Iterable[bytes], request: _Request) -> None:
         self._parts = parts

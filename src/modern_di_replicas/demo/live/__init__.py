@@ -1,1 +1,1 @@
-"""The live page of `demo --serve`: the servers, what is done to them, and what becomes of the requests."""
+"""The live page of `demo --serve`: the servers, their faults, and the results of the requests."""

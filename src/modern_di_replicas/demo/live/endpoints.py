@@ -1,4 +1,4 @@
-"""What the demo adds to its application: a page, the events it shows, and its buttons. On 127.0.0.1 only."""
+"""The endpoints that the demo adds to its application: a page, its events, and its buttons. On 127.0.0.1 only."""
 
 import asyncio
 import collections.abc
@@ -19,10 +19,10 @@ from modern_di_replicas.errors import ReplicasError
 
 
 INTERVAL: typing.Final = 0.25
-"""Seconds between two pictures."""
+"""Seconds between two events."""
 
 PAGE_HEADERS: typing.Final = {
-    # The page needs nothing from elsewhere, and is allowed nothing.
+    # The page needs no external resources, and may load none.
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
     ),
@@ -35,7 +35,7 @@ class Live:
 
     Args:
         app: the application, set up and not started yet.
-        faults: what can be done to its servers.
+        faults: breaks and repairs its servers.
 
     """
 
@@ -51,7 +51,7 @@ class Live:
 
     @functools.cached_property
     def picture(self) -> Picture:
-        """What the page shows; to be used once the application has started."""
+        """The data of the page; available once the application has started."""
         container = fetch_di_container(self._app)
         return Picture(
             faults=self.faults,
@@ -61,7 +61,7 @@ class Live:
         )
 
     def close(self) -> None:
-        """End the streams, or a server would wait for them before it ends."""
+        """End the streams; otherwise a server would wait for them before it stops."""
         self._is_over.set()
 
     async def _page(self) -> HTMLResponse:
@@ -84,7 +84,7 @@ class Live:
                 continue
 
     async def _commit(self, server: str, fault: str, request: fastapi.Request) -> fastapi.Response:
-        # Browsers say where a request comes from; a page of another site is not to break anything.
+        # Browsers send the origin of a request; a page of another site must not break anything.
         if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
             return JSONResponse({"detail": "Only the page of the demo may do this."}, status_code=403)
         try:

@@ -1,4 +1,4 @@
-"""One picture of the topology, as the page gets it."""
+"""The state of the topology for the page."""
 
 import dataclasses
 import typing
@@ -15,22 +15,22 @@ from modern_di_replicas.testing import LocalServer
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class ServerPicture:
-    """What is known of one server."""
+    """The state of one server."""
 
     name: str
     port: int
     state: str
-    """What was done to it; see `Faults.state`."""
+    """Its fault; see `Faults.state`."""
     faults: tuple[str, ...]
-    """What can be done to it now."""
+    """The possible acts."""
     role: str
-    """What the application takes it for."""
+    """Its role, as seen by the application."""
     up: bool
     """Whether it answers the monitor of the application."""
     serves_reads: bool
     """Whether the application reads from it as a replica."""
     lag_seconds: float | None
-    """None when it is not known."""
+    """None if unknown."""
     lag_bytes: int | None
     in_use: int
     """Connections of the application that are in use."""
@@ -39,11 +39,11 @@ class ServerPicture:
 
 
 class Picture:
-    """What the application knows of its servers, what was done to them, and the outcome of the requests.
+    """The servers as seen by the application, their faults, and the results of the requests.
 
     Args:
-        faults: what can be done to the servers.
-        requests: what is counted.
+        faults: breaks and repairs the servers.
+        requests: the counters.
         primary: the engine of the application.
         replicas: the engine of the application.
 
@@ -56,7 +56,7 @@ class Picture:
         self._replicas = replicas
 
     def servers(self) -> list[ServerPicture]:
-        """Return what is known of each server."""
+        """Return the state of each server."""
         snapshot = self._replicas.snapshot
         states = {} if snapshot is None else snapshot.servers
         leader = None if snapshot is None else snapshot.primary
@@ -81,7 +81,7 @@ class Picture:
         ]
 
     def as_json(self) -> dict[str, typing.Any]:
-        """Return everything that the page shows."""
+        """Return the data of the page."""
         return {
             "servers": [dataclasses.asdict(server) for server in self.servers()],
             "doing": self._faults.doing,
@@ -91,7 +91,7 @@ class Picture:
         }
 
     def _label(self, server: LocalServer) -> str:
-        """Return the name that the application knows a server by: the primary is declared without one."""
+        """Return the application's name of a server: the primary is declared without one."""
         address = f"{server.host}:{server.port}"
         return address if address in self._replicas.engines else server.name
 

@@ -1,4 +1,4 @@
-"""What became of the requests: counted where the client sees it, at the response."""
+"""Count the results of the requests by their responses."""
 
 import collections
 import collections.abc
@@ -81,8 +81,8 @@ class CountRequests:
     """Middleware that counts what the application answers.
 
     Args:
-        app: the application behind it.
-        requests: what is counted.
+        app: the next application.
+        requests: the counters.
 
     """
 

@@ -1,4 +1,4 @@
-"""Judges the facts. Pure: each check takes an examination and gives its findings."""
+"""Check the facts. Pure: each check takes an examination and yields its findings."""
 
 import collections.abc
 import typing
@@ -29,6 +29,6 @@ CHECKS: typing.Final[tuple[collections.abc.Callable[[Examination], collections.a
 
 
 def findings_of(examination: Examination) -> list[Finding]:
-    """Return everything that is found, problems first."""
+    """Return all findings, problems first."""
     found = [finding for check in CHECKS for finding in check(examination)]
     return sorted(found, key=lambda finding: finding.severity == "advice")

@@ -10,7 +10,7 @@ from modern_di_replicas.doctor.findings import Finding
 
 
 CLOCK_TOLERANCE: typing.Final = 5.0
-"""Seconds that two clocks may differ; tokens have a lifetime of a minute."""
+"""The allowed difference of two clocks in seconds; tokens have a lifetime of a minute."""
 
 Findings = collections.abc.Iterator[Finding]
 

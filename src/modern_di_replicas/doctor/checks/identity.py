@@ -1,4 +1,4 @@
-"""Whether each server is what it is declared to be."""
+"""Whether each server has its declared role."""
 
 import collections
 import collections.abc
@@ -13,7 +13,7 @@ Findings = collections.abc.Iterator[Finding]
 def check_role(examination: Examination) -> Findings:
     for server in examination.servers:
         if server.in_recovery is None or _endpoints(examination)[_endpoint(server)] > 1:
-            continue  # a shared endpoint has a finding of its own
+            continue  # a shared endpoint has its own finding
         if server.declared == "primary" and server.in_recovery:
             yield Finding(
                 kind="role",

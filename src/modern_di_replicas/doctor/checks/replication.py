@@ -1,4 +1,4 @@
-"""Whether the replicas follow, and go on following."""
+"""Whether the replicas follow the primary, and will continue to."""
 
 import collections
 import collections.abc
@@ -9,7 +9,7 @@ from modern_di_replicas.doctor.findings import Finding, Severity
 
 
 KEPT_WAL: typing.Final = 1024
-"""Megabytes of `wal_keep_size` from which a replica does without a slot."""
+"""Megabytes of `wal_keep_size` from which a replica needs no slot."""
 
 Findings = collections.abc.Iterator[Finding]
 
