@@ -127,6 +127,20 @@ async def test_a_token_that_cannot_be_checked_is_believed(disposable_cluster: Lo
         disposable_cluster.primary.thaw()
 
 
+async def test_requests_that_wait_for_the_same_answer_are_cancelled_alone(disposable_cluster: LocalCluster) -> None:
+    """INVARIANT: a client that gives up while the primary is asked for a position takes no other response along."""
+    application = BUILDERS["fastapi"](settings_of(disposable_cluster, probe_interval=60, probe_timeout=20), {})
+    async with application.running() as running:
+        disposable_cluster.primary.freeze()
+        patient, impatient = (asyncio.ensure_future(running.tokens.now()) for _ in range(2))
+        await asyncio.wait({patient, impatient}, timeout=0.1)
+        impatient.cancel()
+        await asyncio.wait({impatient})
+        disposable_cluster.primary.thaw()
+        assert impatient.cancelled()
+        assert await asyncio.wait_for(patient, 20) is not None
+
+
 async def running_token(application: Application) -> ConsistencyToken:
     """Return a token of what the primary has written until now."""
     found = await application.tokens.now()

@@ -1,5 +1,6 @@
 """Validate consistency tokens of clients against what the primary has written."""
 
+import asyncio
 import collections
 import dataclasses
 import time
@@ -150,7 +151,8 @@ class Tokens:
             return None
         began, positions = time.monotonic(), topology.positions
         for _ in range(2):  # the first answer may be to an earlier query
-            await topology.watcher.probe_now(topology.leader)
+            # Other requests share the probe, and a cancellation is for this one alone.
+            await asyncio.wait({asyncio.ensure_future(topology.watcher.probe_now(topology.leader))})
             if positions.database is not None and (positions.answered_at or 0.0) >= began:
                 return ConsistencyToken(
                     lsn=positions.written,
