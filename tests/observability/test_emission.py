@@ -198,11 +198,11 @@ class Broken:
         raise self._error(msg)
 
 
-@pytest.mark.parametrize("error", [ValueError, SystemExit])
+@pytest.mark.parametrize("error", [ValueError, SystemExit, asyncio.CancelledError])
 async def test_a_hook_that_fails_is_logged_once_and_harms_nothing(
     shop_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
-    """The other hooks get every event, and the reads are served."""
+    """The other hooks get every event, and the reads are served; so it is when a hook asks a cancelled future."""
     recorder = Recorder()
     async with serving(shop_cluster, hooks=[Broken(error), recorder]) as servers:
         with caplog.at_level(logging.ERROR, "modern_di_replicas"):

@@ -1,5 +1,6 @@
 """Pass events to the hooks."""
 
+import asyncio
 import collections.abc
 import logging
 import typing
@@ -32,8 +33,9 @@ class Hooks:
         for index, hook in enumerate(self._hooks):
             try:
                 hook.on_event(event)
-            # `sys.exit()` would end the thread of a synchronous application's monitor, and nothing else.
-            except (Exception, SystemExit):
+            # A hook awaits nothing, so no cancellation is meant for its task. `sys.exit()` would end the thread of a
+            # synchronous application's monitor, and nothing else.
+            except (Exception, asyncio.CancelledError, SystemExit):
                 if index not in self._failed:
                     self._failed.add(index)
                     logger.exception(
