@@ -25,6 +25,7 @@ from modern_di_replicas import (
 )
 from modern_di_replicas.cluster.engines.create import create_primary_engine
 from modern_di_replicas.consistency.client import Client, current_client, request_of
+from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.session.conftest import serving
@@ -384,6 +385,23 @@ async def test_a_rollback_on_a_lost_connection_is_not_an_error(
     async with RoutedSession(primary, intent=Intent.write()) as session:
         assert await session.scalar(text("SELECT pg_backend_pid()")) != pid
     await primary.dispose()
+
+
+async def test_a_connection_of_the_driver_that_was_lost_is_given_back_quietly(
+    primary: PrimaryEngine, cluster: LocalCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error has been raised where it arose; what may have been committed there stays unknown."""
+    client = Client(is_request=True)
+    with request_of(client):
+        async with primary.connect() as connection:
+            driver = typing.cast(typing.Any, (await connection.get_raw_connection()).driver_connection)
+            await driver.execute("INSERT INTO note VALUES ('direct')")
+            pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+            cluster.primary.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
+            with pytest.raises(driver_of(primary.sync_engine).lost_connection):
+                await driver.execute("SELECT 1")
+    assert client.position_unknown
+    assert caplog.records == []
 
 
 async def test_a_rollback_that_fails_for_another_reason_is_an_error(

@@ -196,5 +196,7 @@ hold_to(
         "test_a_connection_that_was_never_given_back_leaves_its_client_unsure",
         # The monitor's questions are asked in its own thread.
         "test_a_monitor_ends_while_a_question_is_open",
+        # It awaits the driver's own methods.
+        "test_a_connection_of_the_driver_that_was_lost_is_given_back_quietly",
     ),
 )

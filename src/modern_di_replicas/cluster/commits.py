@@ -204,6 +204,8 @@ class Writes:
         if work is None or not work.writes or state.terminate_only or not state.asyncio_safe:
             return
         # On this connection the answer follows every commit that was sent, also one that timed out.
+        if self._driver.is_closed(self._dialect.get_driver_connection(connection)):
+            return  # it answers no query, and the pool replaces it
         if not state.transaction_was_reset:
             connection.rollback()  # as the pool would do next; a failed transaction answers no query
         self._note(connection, record, record.info, work)
