@@ -88,6 +88,15 @@ async def transaction_of_the_driver(primary: PrimaryEngine) -> None:
                 await driver.execute("SELECT 1 / 0")
 
 
+async def statements_of_the_driver(primary: PrimaryEngine) -> None:
+    async with primary.connect() as connection:
+        driver = typing.cast(typing.Any, (await connection.get_raw_connection()).driver_connection)
+        await driver.execute("SELECT add()" if DRIVER == "psycopg" else "BEGIN; SELECT add()")
+        with contextlib.suppress(asyncpg.PostgresError, psycopg.Error):
+            await driver.execute("SELECT 1 / 0")
+        await driver.execute("/* a route */ COMMIT")
+
+
 class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     """An application's own."""
 
@@ -111,7 +120,7 @@ SETTINGS: dict[str, dict[str, typing.Any]] = {
     "way",
     [
         *(core_commit, core_begin, session_commit, session_begin, only_reads),
-        *(commit_as_a_statement, transaction_of_the_driver),
+        *(commit_as_a_statement, transaction_of_the_driver, statements_of_the_driver),
     ],
 )
 async def test_a_commit_that_was_rolled_back_is_an_error(
@@ -129,7 +138,8 @@ async def test_a_commit_that_was_rolled_back_is_an_error(
                 assert isinstance((await connection.get_raw_connection()).driver_connection, OwnConnection)
     await primary.dispose()
 
-    assert client.wrote is (way is transaction_of_the_driver and settings not in ("no tokens", "no replicas"))
+    is_direct = way in (transaction_of_the_driver, statements_of_the_driver)
+    assert client.wrote is (is_direct and settings not in ("no tokens", "no replicas"))
     assert isinstance(raised.value, ReplicasError)
     assert isinstance(raised.value, sqlalchemy.exc.DBAPIError)
     assert typing.cast(typing.Any, raised.value.orig).sqlstate == "25P02"

@@ -63,8 +63,8 @@ async def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> 
     ]
 
 
-@pytest.mark.parametrize("way", ["commit()", "COMMIT"])
-async def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: LocalCluster, way: str) -> None:
+@pytest.mark.parametrize("way", ["commit()", "COMMIT", b"COMMIT", sql.SQL("COMMIT")], ids=repr)
+async def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: LocalCluster, way: typing.Any) -> None:
     """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK; libpq calls that a success."""
     async with connected(replicated_cluster) as connection:
         await connection.execute("BEGIN")

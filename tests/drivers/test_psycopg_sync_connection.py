@@ -100,8 +100,8 @@ def test_a_failed_transaction_is_not_prepared(replicated_cluster: LocalCluster) 
             connection.tpc_prepare()
 
 
-@pytest.mark.parametrize("way", ["commit()", "COMMIT", "transaction()"])
-def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: LocalCluster, way: str) -> None:
+@pytest.mark.parametrize("way", ["commit()", "COMMIT", b"COMMIT", sql.SQL("COMMIT"), "transaction()"], ids=repr)
+def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: LocalCluster, way: typing.Any) -> None:
     """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK; libpq calls that a success."""
 
     def fail(connection: typing.Any) -> None:

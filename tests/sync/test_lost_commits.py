@@ -14,5 +14,6 @@ hold_to(
         "test_a_statement_that_was_prepared_past_sqlalchemy_counts_each_time_it_may_be_executed",
         "a connection class of its own",
         "transaction_of_the_driver",
+        "statements_of_the_driver",
     ),
 )

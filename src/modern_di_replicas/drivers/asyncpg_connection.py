@@ -6,7 +6,7 @@ import typing
 
 import asyncpg
 
-from modern_di_replicas.drivers.commit import COMMIT
+from modern_di_replicas.drivers.commit import is_commit
 from modern_di_replicas.drivers.driver import Report
 from modern_di_replicas.errors import TransactionRolledBackError
 
@@ -26,7 +26,7 @@ class ReportingConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg 
     async def execute(self, query: str, *args: typing.Any, timeout: float | None = None) -> str:  # noqa: ASYNC109  # asyncpg's signature
         self._tell(query)
         status: str = await super().execute(query, *args, timeout=timeout)
-        if status == "ROLLBACK" and COMMIT.fullmatch(query):
+        if status == "ROLLBACK" and is_commit(query):
             raise TransactionRolledBackError
         return status
 

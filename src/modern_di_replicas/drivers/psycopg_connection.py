@@ -8,7 +8,7 @@ import typing
 
 import psycopg
 
-from modern_di_replicas.drivers.commit import COMMIT
+from modern_di_replicas.drivers.commit import is_commit
 from modern_di_replicas.drivers.driver import Report
 from modern_di_replicas.errors import TransactionRolledBackError
 
@@ -19,15 +19,17 @@ class ReportingCursor(psycopg.AsyncCursor[typing.Any]):
     def _tell(self, query: object) -> None:
         report = getattr(self.connection, "report", None)
         if report is not None:
-            report(query if isinstance(query, str) else self._text(query))
+            report(self._text(query))
 
     def _text(self, query: object) -> str:
+        if isinstance(query, str):
+            return query
         return query.decode() if isinstance(query, bytes) else typing.cast(typing.Any, query).as_string(self.connection)
 
     async def execute(self, query: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Self:  # noqa: ANN401
         self._tell(query)
         await super().execute(query, *args, **options)
-        if self.statusmessage == "ROLLBACK" and COMMIT.fullmatch(str(query)):
+        if self.statusmessage == "ROLLBACK" and is_commit(self._text(query)):
             raise TransactionRolledBackError
         return self
 
