@@ -74,7 +74,7 @@ REPLICA = "postgresql+asyncpg://app:s3cret@db-2:5433/shop"
         pytest.param(
             "replicas[0].url", {"replicas": [f"{REPLICA}?application_name=x"]}, "'application_name'", id="libpq"
         ),
-        pytest.param("primary", {"primary": f"{PRIMARY}?statement_cache_size=0"}, "no text", id="a number in a URL"),
+        pytest.param("primary", {"primary": f"{PRIMARY}?statement_cache_size=0"}, "not text", id="a number in a URL"),
         pytest.param("primary", {"primary": f"{PRIMARY}?timeout=5"}, "'timeout'", id="what is a setting"),
         pytest.param(
             "replicas[0].url",
@@ -118,7 +118,7 @@ REPLICA = "postgresql+asyncpg://app:s3cret@db-2:5433/shop"
         pytest.param("connect_args['ssl']", {"connect_args": {"ssl": "s3cret"}}, "verify-full", id="no level of TLS"),
         pytest.param("engine_options", {"engine_options": "echo"}, "mapping", id="no mapping of options"),
         pytest.param(
-            "engine_options['poolclass']", {"engine_options": {"poolclass": None}}, "makes the pools", id="poolclass"
+            "engine_options['poolclass']", {"engine_options": {"poolclass": None}}, "creates the pools", id="poolclass"
         ),
         pytest.param(
             "engine_options['pool_size']",

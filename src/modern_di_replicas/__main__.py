@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep it running until Ctrl-C, with a live page and commands that break servers",
     )
-    demo.add_argument("--tour", action="store_true", help="end after the tour, without breaking the servers")
+    demo.add_argument("--tour", action="store_true", help="exit after the tour, without breaking the servers")
     demo.add_argument("--port", type=_port, default=0, help="of the application (default: a free one)")
     demo.set_defaults(run=_demo)
 
@@ -60,12 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.set_defaults(run=_doctor)
 
-    about = "the topology live in the terminal: roles, lag, and what happens"
+    about = "the topology live in the terminal: roles, lag and events"
     watch = commands.add_parser("watch", help=about, description=f"Shows {about}; until Ctrl-C.")
     _add_targets(watch)
     limits = watch.add_mutually_exclusive_group()
-    limits.add_argument("--once", dest="seconds", action="store_const", const=0.0, help="print one picture and end")
-    limits.add_argument("--seconds", type=float, help="end after so many seconds")
+    limits.add_argument("--once", dest="seconds", action="store_const", const=0.0, help="print the state and exit")
+    limits.add_argument("--seconds", type=float, help="exit after this many seconds")
     watch.set_defaults(run=_watch)
     return parser
 

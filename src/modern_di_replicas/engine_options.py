@@ -12,8 +12,8 @@ from modern_di_replicas.checks import check
 
 OWNED_OPTIONS: typing.Final = {
     **dict.fromkeys(("pool_size", "max_overflow", "pool_timeout"), "set primary_{0} and replica_{0}"),
-    **dict.fromkeys(("pool", "poolclass", "creator", "async_creator"), "take it out: the library makes the pools"),
-    **dict.fromkeys(("pool_pre_ping", "pool_reset_on_return"), "take it out: the library does that by itself"),
+    **dict.fromkeys(("pool", "poolclass", "creator", "async_creator"), "remove it: the library creates the pools"),
+    **dict.fromkeys(("pool_pre_ping", "pool_reset_on_return"), "remove it: the library does that itself"),
     **dict.fromkeys(("logging_name", "pool_logging_name"), "give the server a name: Replica(url, name=...)"),
     "isolation_level": "set read_isolation for the replicas; on the primary, set it for a session or a connection",
     "connect_args": "give connect_args to the settings, or to a Primary or Replica",
@@ -45,7 +45,7 @@ def check_engine_options(field: str, value: object, url: URL) -> None:
         owned = OWNED_OPTIONS.get(name)
         if owned is None and (name in known or "plugins" in options):  # a plugin may have options of its own
             continue
-        remedy = f"take {name!r} out: create_async_engine() has no such option" if owned is None else owned
+        remedy = f"remove {name!r}: create_async_engine() has no such option" if owned is None else owned
         check(f"{field}[{name!r}]", "<not shown>", usable=False, remedy=remedy.format(name))
 
 

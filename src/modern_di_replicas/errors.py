@@ -120,7 +120,7 @@ class PrimaryUnavailable(ReplicasError, ConnectionRefusedError):  # noqa: N818  
 
     def message(self) -> str:
         return (
-            f"No connection to the primary can be had now: {self.reason}. "
+            f"The primary is not available: {self.reason}. "
             "Nothing was sent; it works again as soon as a primary answers."
         )
 
@@ -138,7 +138,7 @@ class WriteOnReplicaError(ReplicasError):
 
     def message(self) -> str:
         return (
-            f"{self.endpoint or 'A unit of work'} wrote ({self.statement}) where it was to read from a replica. "
+            f"{self.endpoint or 'A unit of work'} wrote ({self.statement}), although it declared a read. "
             f"Mark the endpoint with @write_intent, or declare Intent.write() in the context."
         )
 
@@ -178,7 +178,7 @@ class TransactionRolledBackError(ReplicasError, sqlalchemy.exc.DBAPIError):
 
     def message(self) -> str:
         return (
-            "PostgreSQL rolled the transaction back where it was to be committed: nothing of it was written. A "
+            "PostgreSQL rolled the transaction back instead of committing it: nothing of it was written. A "
             "statement in it had failed, and its error was caught without a rollback."
         )
 

@@ -166,7 +166,7 @@ async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_ag
                     await connection.commit()
                 assert (client.wrote, client.position_unknown, client.token) == (True, True, None)
         assert cluster.primary.execute("SELECT count(*) FROM note WHERE body = 'kept'") == "2"
-        assert caplog.text.count("did not tell its position") == 1, "one line a minute"
+        assert caplog.text.count("did not return its position") == 1, "one line a minute"
 
         token = await Tokens(servers.settings, servers.replica.topology).of(client)
         assert token is not None

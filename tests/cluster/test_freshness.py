@@ -65,7 +65,7 @@ async def test_a_session_says_why_it_reads_where_it_does(cluster: LocalCluster) 
             assert session.decision.server in names(servers)
             assert not await session.scalar(WHERE)
             assert session.decision.server == "primary"
-            assert session.decision.reason == "declared, escalated: no replica has what its client has written yet"
+            assert session.decision.reason == "declared, escalated: no replica has its client's last write yet"
         async with reading(servers, after=await now(servers)) as session:
             assert await session.scalar(WHERE)
             assert session.decision.server in names(servers)

@@ -88,7 +88,7 @@ def test_what_the_driver_takes_is_passed_on(name: str, value: object) -> None:
         ("host", ("db-1:5432", "db-2:5432"), None),
         ("target_session_attrs", "any", None),
         ("sslmode", "verify-ful", "verify-full"),
-        ("prepare_threshold", "5", "no text"),
+        ("prepare_threshold", "5", "not text"),
         ("application_name", "x", "application_name"),
         ("ssl", "require", "no such parameter"),
     ],

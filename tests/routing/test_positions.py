@@ -161,7 +161,7 @@ def test_a_read_may_ask_for_both() -> None:
     assert positions.required(both, now=5.0) == 25
     assert positions.required(dataclasses.replace(both, max_age=2.5), now=5.0) == 30
     assert str(both) == "the last 10 s"
-    assert str(after(1)) == "what its client has written"
+    assert str(after(1)) == "its client's last write"
 
 
 def test_an_answer_that_arrives_late_does_not_set_the_history_back() -> None:

@@ -33,8 +33,8 @@ def test_lags_are_sampled_and_the_oldest_are_forgotten() -> None:
 @pytest.mark.parametrize(
     ("event", "words", "is_bad"),
     [
-        (Ejected(server="a", by="probe"), "a left the rotation (found by a probe)", True),
-        (Returned(server="a"), "a is back in the rotation", False),
+        (Ejected(server="a", by="probe"), "a was ejected (by a probe)", True),
+        (Returned(server="a"), "a is used again", False),
         (PrimaryChanged(former="b", primary="a"), "the primary is a now; it was b", True),
         (published(Role.PRIMARY), "a is primary now", False),
         (published(Role.FENCED), "a is fenced now", True),

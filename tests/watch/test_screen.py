@@ -20,7 +20,7 @@ def test_a_picture_shows_events_and_servers_that_are_down() -> None:
     console.print(render(history, serving=frozenset(), now=0.0))
     text = console.export_text()
     assert "none yet" in text
-    assert "a left the rotation" in text
+    assert "a was ejected" in text
 
 
 def test_a_row_is_one_line_also_with_a_whole_history() -> None:

@@ -84,7 +84,7 @@ class Background:
             raise
         if threading.current_thread() is self._thread:
             coroutine.close()
-            msg = "this thread watches the servers: do not use a session or an engine in it, as in a hook"
+            msg = "this thread runs the monitor: do not use a session or an engine in it, for example in a hook"
             raise RuntimeError(msg)
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:

@@ -233,7 +233,7 @@ class Writes:
             if is_news:
                 self._complained_at = now
             level = logging.WARNING if is_news else logging.DEBUG
-            logger.log(level, "The primary did not tell its position after a commit (%s).", reason_of(error))
+            logger.log(level, "The primary did not return its position after a commit (%s).", reason_of(error))
             pooled.invalidate(error, soft=True)  # at its next checkout; it stays usable until then
             return
         self.latest = later(self.latest, token)

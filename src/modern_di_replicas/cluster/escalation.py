@@ -44,7 +44,7 @@ class EscalationPolicy:
             raise error
         if endpoint not in self._reported:
             self._reported.add(endpoint)
-            logger.warning("%s Until then it costs a detour to the primary.", error.message())
+            logger.warning("%s Until then it costs an extra step to the primary.", error.message())
 
     def report_no_monitor(self) -> None:
         """Warn once that replicas are read while no monitor runs."""

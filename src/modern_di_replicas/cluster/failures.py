@@ -46,7 +46,7 @@ class Failure(enum.Enum):
     REFUSED = "the replica does not run this statement: the primary may"
     TROUBLED = "the replica cannot do it now: another server can"
     LOST = "the connection was lost: a new one can do it"
-    DOWN = "no connection can be had: another server can do it"
+    DOWN = "no connection can be opened: another server can do it"
     OWN = "it is the application's error, or a timeout: no other server would do better"
 
 

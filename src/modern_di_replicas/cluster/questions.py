@@ -41,7 +41,7 @@ SOURCES: typing.Final = {
         Source(
             name="pg_control_system",
             probe="(SELECT system_identifier FROM pg_catalog.pg_control_system())",
-            cost="another PostgreSQL cluster at the same address is not recognised",
+            cost="another PostgreSQL cluster at the same address is not detected",
         ),
         Source(
             name="pg_control_checkpoint",
@@ -57,12 +57,12 @@ SOURCES: typing.Final = {
             name="pg_stat_wal_receiver",
             kind="TABLE",
             probe="(SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver)",
-            cost="that a standby has followed a promotion is noticed at its next checkpoint only",
+            cost="that a standby has followed a promotion is detected only at its next checkpoint",
         ),
         Source(
             name="pg_current_wal_flush_lsn",
             probe=_ON_PRIMARY.format("pg_catalog.pg_current_wal_flush_lsn()"),
-            cost="the position of the primary is what it has written, not what it has flushed",
+            cost="the position of the primary is its write position, not its flush position",
         ),
         Source(
             name="pg_current_wal_lsn",
@@ -81,27 +81,27 @@ SOURCES: typing.Final = {
             probe=_ON_PRIMARY.format(
                 "pg_catalog.pg_walfile_name(('0/100000' || pg_catalog.pg_backend_pid() % 10)::pg_catalog.pg_lsn)"
             ),
-            cost="that a server was promoted is noticed at its next checkpoint only",
+            cost="the promotion of a server is detected only at its next checkpoint",
         ),
         Source(
             name="pg_last_wal_receive_lsn",
             probe=_ON_STANDBY.format("pg_catalog.pg_last_wal_receive_lsn()"),
-            cost="what a standby has received and not yet replayed is not known",
+            cost="the receive position of a standby is unknown",
         ),
         Source(
             name="pg_last_wal_replay_lsn",
             probe=_ON_STANDBY.format("pg_catalog.pg_last_wal_replay_lsn()"),
-            cost="its lag is not known, so it serves only where max_lag is None, and no read after a write",
+            cost="its lag is unknown, so it serves only with max_lag=None, and no reads after a write",
         ),
         Source(
             name="pg_last_xact_replay_timestamp",
             probe=_ON_STANDBY.format("pg_catalog.pg_last_xact_replay_timestamp()"),
-            cost="right after a start, a standby that is behind serves only when it was watched for as long as it lags",
+            cost="right after the start, a lagging standby serves only after it was watched for as long as its lag",
         ),
         Source(
             name="pg_postmaster_start_time",
             probe="pg_catalog.pg_postmaster_start_time()",
-            cost="a restart of a server is not noticed",
+            cost="a restart of a server is not detected",
         ),
     )
 }

@@ -34,8 +34,8 @@ _NOT_TEXT: typing.Final = frozenset(
 _OWNED: typing.Final = {
     "timeout": "set connect_timeout",
     "application_name": "set application_name",
-    "async_creator_fn": "take it out: the library connects by itself",
-    "loop": "take it out: connections belong to the running event loop",
+    "async_creator_fn": "remove it: the library connects itself",
+    "loop": "remove it: connections belong to the running event loop",
     **dict.fromkeys(("dsn", "host", "port", "user", "database"), "write it into the URL of the server"),
 }
 """Arguments that the library or the URL sets."""
@@ -47,9 +47,9 @@ def _remedy_of_libpq(name: str) -> str | None:
     if name == "sslmode":
         return "write ssl= where it has sslmode=: asyncpg calls it so, and has the same levels"
     if name.startswith("ssl") and name != "ssl":
-        return f"take {name!r} out of it, and put an SSLContext made of it into connect_args, as 'ssl'"
+        return f"remove {name!r} from it, and put an SSLContext made of it into connect_args, as 'ssl'"
     if name == "options":
-        return "take 'options' out of it, and put its settings into connect_args, as 'server_settings'"
+        return "remove 'options' from it, and put its settings into connect_args, as 'server_settings'"
     return None
 
 
@@ -69,18 +69,18 @@ class Asyncpg:
         if (of_libpq := _remedy_of_libpq(name)) is not None:
             return of_libpq
         if name in _NOT_TEXT:
-            return f"take {name!r} out of it, and put it into connect_args: it is no text"
+            return f"remove {name!r} from it, and put it into connect_args: its value is not text"
         if name in ("host", "port", "user", "database", "prepared_statement_cache_size"):
             return None
         if name in _OWNED or name not in _ARGUMENTS:
-            return f"take {name!r} out of it: asyncpg.connect() takes no text of that name"
+            return f"remove {name!r} from it: asyncpg.connect() has no text argument of that name"
         return self._value_remedy(name, value)
 
     def argument_remedy(self, name: str, value: object) -> str | None:
         if name in _OWNED:
             return _OWNED[name]
         if name not in _ARGUMENTS | _OF_SQLALCHEMY:
-            return f"take {name!r} out: asyncpg.connect() has no such argument"
+            return f"remove {name!r}: asyncpg.connect() has no such argument"
         if name == "server_settings":
             if not isinstance(value, collections.abc.Mapping):
                 return "give a mapping of PostgreSQL's settings"

@@ -32,7 +32,7 @@ _OWNED: typing.Final = {
     "timeout": "set connect_timeout",
     "connect_timeout": "set connect_timeout of the settings",
     "application_name": "set application_name of the settings",
-    **dict.fromkeys(("autocommit", "row_factory", "context", "async_creator_fn"), "take it out: the library sets it"),
+    **dict.fromkeys(("autocommit", "row_factory", "context", "async_creator_fn"), "remove it: the library sets it"),
     **dict.fromkeys(("conninfo", "dbname", "host", "hostaddr", "port", "user"), "write it into the URL of the server"),
 }
 """Parameters that the library or the URL sets."""
@@ -67,9 +67,9 @@ class Psycopg:
         if name in ("host", "port", "user", "dbname"):
             return None
         if name in _OF_PSYCOPG:
-            return f"take {name!r} out of it, and put it into connect_args: it is no text"
+            return f"remove {name!r} from it, and put it into connect_args: its value is not text"
         if name in _OWNED or name not in _KEYWORDS:
-            return f"take {name!r} out of it: {_OWNED.get(name, 'libpq has no such parameter')}"
+            return f"remove {name!r} from it: {_OWNED.get(name, 'libpq has no such parameter')}"
         return self._value_remedy(name, value)
 
     def argument_remedy(self, name: str, value: object) -> str | None:
@@ -77,9 +77,7 @@ class Psycopg:
             return _OWNED[name]
         if name not in _KEYWORDS | _OF_PSYCOPG:
             instead = {"ssl": "sslmode, sslrootcert and others", "server_settings": "options='-c name=value'"}.get(name)
-            return (
-                f"give {instead}: psycopg has them from libpq" if instead else f"take {name!r} out: libpq has no such"
-            )
+            return f"give {instead}: psycopg has them from libpq" if instead else f"remove {name!r}: libpq has no such"
         return self._value_remedy(name, value)
 
     def _value_remedy(self, name: str, value: object) -> str | None:

@@ -95,7 +95,7 @@ class Metrics:
 
         self.routes = counter("db_read_route", "Reads, by the role they were decided for, and why", "target", "reason")
         self.writes = counter("db_write_route", "Units of work that were declared to write")
-        self.fallbacks = counter("db_read_fallback", "Reads the primary served in place of a replica", "reason")
+        self.fallbacks = counter("db_read_fallback", "Reads that the primary served instead of a replica", "reason")
         self.refusals = counter(
             "db_read_refused", "Reads that no replica could serve, and that a setting kept off the primary", "by"
         )
@@ -103,10 +103,10 @@ class Metrics:
             "db_escalations", "Units of work that left their replica for the primary", "endpoint", "reason"
         )
         self.reruns = counter(
-            "db_reruns", "Statements run again after a replica failed them", "reason", "target", "outcome"
+            "db_reruns", "Statements run again after a failure on a replica", "reason", "target", "outcome"
         )
         self.failovers = counter("db_failover", "Changes of the primary")
-        self.ejections = counter("db_ejections", "Servers that left the rotation", "server", "by")
+        self.ejections = counter("db_ejections", "Ejections of servers", "server", "by")
         self.tokens = counter("db_consistency_tokens", "Consistency tokens of clients", "direction", "outcome")
         self.waits: Histogram = Histogram(
             "db_catch_up_wait_seconds",
@@ -115,9 +115,9 @@ class Metrics:
             registry=registry,
             buckets=WAITS,
         )
-        self.shadow = counter("db_shadow_reads", "Reads in shadow mode, by what would have become of them", "outcome")
+        self.shadow = counter("db_shadow_reads", "Reads in shadow mode, by their outcome without it", "outcome")
         self.lag_seconds = gauge(
-            "db_replication_lag_seconds", "How long ago the primary was where this replica is", "server", mode="livemax"
+            "db_replication_lag_seconds", "How long ago the primary had this position", "server", mode="livemax"
         )
         self.lag_bytes = gauge(
             "db_replication_lag_bytes", "WAL between the primary and this replica", "server", mode="livemax"
@@ -126,7 +126,7 @@ class Metrics:
         self.role = gauge("db_server_role", "1 for the role a server has", "server", "role", mode="livemax")
         self.in_use = gauge("db_pool_in_use", "Connections checked out of a pool", "server", "pool", mode="livesum")
         self.size = gauge(
-            "db_pool_size", "Connections a pool gives at most, overflow included", "server", "pool", mode="livesum"
+            "db_pool_size", "Maximum connections of a pool, overflow included", "server", "pool", mode="livesum"
         )
         self._children: dict[tuple[object, ...], typing.Any] = {}
         self._roles: dict[str, Role] = {}

@@ -22,7 +22,7 @@ class Freshness:
     def __str__(self) -> str:
         if self.max_age is not None:
             return f"the last {self.max_age:g} s"
-        return "what its client has written" if self.after else "caught up"
+        return "its client's last write" if self.after else "caught up"
 
 
 @dataclasses.dataclass(slots=True)

@@ -60,7 +60,7 @@ class Rollout:
         except Exception:
             if not self._reported:
                 self._reported = True
-                logger.exception("replica_share failed: reads use the primary while it does. Logged once.")
+                logger.exception("replica_share failed: reads use the primary while it fails. Logged once.")
             return 0.0
         return share
 

@@ -51,7 +51,7 @@ class OwnWritesSession(UnsentWritesSession):
             read = wait_for(replica.sync_engine.dialect, replica.following(self._intent, token))
         if read is None:
             replica.topology.without_replica(self._intent.group)
-            self.escalate(Cause.NOT_FRESH, f"{self.label} has not what its client has written meanwhile")
+            self.escalate(Cause.NOT_FRESH, f"{self.label} does not have its client's last write")
             return
         self._included = token
         if replica.topology.leads_to_several(self.label):

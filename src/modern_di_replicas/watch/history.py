@@ -64,9 +64,9 @@ class History:
                 self.snapshot = snapshot
                 self._note_roles(snapshot)
             case Ejected(server=server, by=by):
-                self._add(f"{server} left the rotation (found by a {by})", is_bad=True)
+                self._add(f"{server} was ejected (by a {by})", is_bad=True)
             case Returned(server=server):
-                self._add(f"{server} is back in the rotation")
+                self._add(f"{server} is used again")
             case PrimaryChanged(former=former, primary=primary):
                 self._add(f"the primary is {primary} now; it was {former}", is_bad=True)
             case _:

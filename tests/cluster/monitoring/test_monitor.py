@@ -444,7 +444,7 @@ async def test_nothing_is_known_of_a_server_whose_watch_was_ended_by_others(
         }
         watches[name(first)].cancel()
         await until(lambda: state(servers, first).role is Role.UNKNOWN)
-        assert f"The watch of {name(first)} has ended" in caplog.text
+        assert f"The probe task of {name(first)} has ended" in caplog.text
         for _ in range(4):
             async with servers.session() as session:
                 assert await session.scalar(text("SELECT inet_server_port()")) == second.port

@@ -41,7 +41,7 @@ def test_a_delay_on_purpose_is_held_against_the_limit(max_lag: float | None, nev
     ("active", "status", "in_recovery", "words"),
     [
         (True, "reserved", False, []),
-        (False, "reserved", False, ["'s' is not used by anybody, and keeps 3 MB"]),
+        (False, "reserved", False, ["'s' is inactive, and keeps 3 MB"]),
         (False, "reserved", True, []),
         (True, "lost", True, ["'s' has lost WAL (lost), and keeps 3 MB"]),
         (True, "unreserved", False, ["'s' has lost WAL (unreserved), and keeps 3 MB"]),

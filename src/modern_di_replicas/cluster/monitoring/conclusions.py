@@ -149,7 +149,7 @@ class Conclusions(abc.ABC):
         what = "a restored backup of its cluster" if seen.system == self._system else "another PostgreSQL cluster"
         logger.warning(
             "The primary has been gone for %.1f s, and %s has %s (system %d, timeline %d; before: system %d, timeline "
-            "%d): it is the primary now. What was known of the former one is forgotten, tokens included.",
+            "%d): it is the primary now. Positions and tokens of the former one are discarded.",
             silent,
             successor,
             what,
@@ -173,9 +173,10 @@ class Conclusions(abc.ABC):
         }
         ahead = ", ".join(self._diverged)
         logger.warning(
-            "%s has less than before on the same timeline: a backup was restored. What was known is forgotten%s.",
+            "%s has less than before on the same timeline: a backup was restored. Positions and tokens "
+            "are discarded%s.",
             primary,
-            f", and not used are standbys that have what it has not, until they are rebuilt: {ahead}" if ahead else "",
+            f"; standbys that are ahead of it are not used until they are rebuilt: {ahead}" if ahead else "",
         )
         self._topology.forget_writes()
 

@@ -24,12 +24,12 @@ _ROLES: typing.Final = {
     ),
     Role.FOREIGN: "it belongs to another PostgreSQL cluster than the primary",
     Role.LEFT_BEHIND: (
-        "it does not follow the primary to its timeline, or has what a restored primary has not; rebuild it"
+        "it has not followed the primary to its timeline, or is ahead of a restored primary; rebuild it"
     ),
 }
 
 _PROMOTED: typing.Final = (
-    "it was promoted, and is declared with promotable=False; take it out of the replicas, or make it a standby"
+    "it was promoted, and is declared with promotable=False; remove it from the replicas, or make it a standby"
 )
 
 

@@ -137,8 +137,8 @@ class Monitor(Conclusions):
         self._topology.positions.reached.pop(server.name, None)
         self._topology.positions.furthest.pop(server.name, None)
         logger.warning(
-            "%s leads to several servers: its lag is that of one of them, and a read after a write asks on its own "
-            "connection whether that one has it. Declare each replica by its own address.",
+            "%s leads to several servers: its lag is that of one of them, and a read after a write checks on its own "
+            "connection whether it is fresh enough. Declare each replica by its own address.",
             server.name,
         )
 
@@ -177,7 +177,7 @@ class Monitor(Conclusions):
             return  # by this monitor
         error = None if watch.cancelled() else watch.exception()
         logger.error(
-            "The watch of %s has ended: nothing is known of it any more. Restart the application.",
+            "The probe task of %s has ended: its state is unknown. Restart the application.",
             server.name,
             exc_info=error,
         )
@@ -192,7 +192,7 @@ class Monitor(Conclusions):
         try:
             yield
         except Exception:
-            logger.exception("The monitor failed while it looked at %s; it goes on.", name)
+            logger.exception("The monitor failed while it evaluated %s; it continues.", name)
             if time.monotonic() - self._concluded_at > self._answer_time:
                 self._publish_unknown()  # its last conclusions are too old to rely on
 
@@ -237,7 +237,7 @@ class Monitor(Conclusions):
             engine.declare_up()
         if probe.has_replaced_silent:
             probe.has_replaced_silent = False
-            logger.warning("A connection to %s was silent, and a new one works: all are made anew.", server.name)
+            logger.warning("A connection to %s was silent, and a new one works: all are replaced.", server.name)
             server.health.end_silent()
             if isinstance(engine, PrimaryRole):
                 engine.end_silent()
@@ -245,7 +245,7 @@ class Monitor(Conclusions):
             self._missing[server.name] = probe.missing
             for source in (SOURCES[name] for name in sorted(probe.missing)):
                 logger.warning(
-                    "%s cannot be asked for %s: %s. Unless the function is not supported there: %s;",
+                    "%s cannot be asked for %s: %s. If the server supports it: %s;",
                     server.name,
                     source.name,
                     source.cost,

@@ -30,7 +30,7 @@ def check_reachable(examination: Examination) -> Findings:
                 kind="not-examined",
                 server=server.name,
                 message=f"does not answer every question: {unanswered[0]}: {server.errors[unanswered[0]]}",
-                remedy="grant what the message says; a managed server may not offer it, then the library does without",
+                remedy="grant what the message says; the library does without it if a managed server does not offer it",
                 severity="advice",
             )
 
@@ -52,7 +52,7 @@ def check_privileges(examination: Examination) -> Findings:
             yield Finding(
                 kind="privileges",
                 server=server.name,
-                message="its user may not read pg_stat_wal_receiver: after a promotion, the monitor learns the "
+                message="its user may not read pg_stat_wal_receiver: after a promotion, the monitor knows the "
                 "timeline of a standby only from its next checkpoint",
                 remedy="GRANT pg_read_all_stats TO the user, or pg_monitor",
                 severity="advice",

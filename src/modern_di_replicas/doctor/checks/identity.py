@@ -26,7 +26,7 @@ def check_role(examination: Examination) -> Findings:
                 kind="role",
                 server=server.name,
                 message="is declared as a replica, and is not in recovery: it follows no server",
-                remedy="make it a standby of the primary, or take it out of the settings",
+                remedy="make it a standby of the primary, or remove it from the settings",
             )
 
 
@@ -54,7 +54,7 @@ def check_timeline(examination: Examination) -> Findings:
                 server=server.name,
                 message=f"is on timeline {server.timeline}, and the primary on {primary.timeline}: "
                 "it has not followed a promotion",
-                remedy="point its primary_conninfo to the new primary; where it went on too far, pg_rewind it",
+                remedy="point its primary_conninfo to the new primary; if it has diverged, use pg_rewind",
             )
 
 
@@ -89,6 +89,6 @@ def check_in_hot_standby(examination: Examination) -> Findings:
             server=server.name,
             message=f"is reported with in_hot_standby = {'on' if server.reports_standby else 'off'}, "
             f"and pg_is_in_recovery() is {str(server.in_recovery).lower()}",
-            remedy="a pooler repeats what it heard before a promotion: have it reconnect (RECONNECT in pgbouncer), and "
+            remedy="a pooler reports the value from before a promotion: let it reconnect (RECONNECT in pgbouncer), and "
             "do not rely on target_session_attrs behind it",
         )

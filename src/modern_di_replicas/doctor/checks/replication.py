@@ -28,7 +28,7 @@ def check_lag(examination: Examination) -> Findings:
                 kind="lag",
                 server=server.name,
                 message=f"is still {server.behind:,} bytes of WAL behind after {server.waited:.1f} s",
-                remedy="look at its disk and processor, at long queries on it, and at the network to the primary",
+                remedy="check its disk and CPU, long queries on it, and the network to the primary",
             )
 
 
@@ -51,7 +51,7 @@ def check_slots(examination: Examination) -> Findings:
         for slot in server.slots or ():
             is_lost = slot.wal_status in ("lost", "unreserved")
             if is_lost or (not slot.active and server.in_recovery is False):
-                state = f"has lost WAL ({slot.wal_status})" if is_lost else "is not used by anybody"
+                state = f"has lost WAL ({slot.wal_status})" if is_lost else "is inactive"
                 yield Finding(
                     kind="inactive-slot",
                     server=server.name,
