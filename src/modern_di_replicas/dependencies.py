@@ -26,7 +26,7 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
     """Return the engine a unit of work uses: the primary for a write, one replica for a read.
 
     Args:
-        intent: what the unit of work declares.
+        intent: the intent of the unit of work.
         primary: the engine of the primary.
         replica: the engine of all replicas.
 
@@ -54,7 +54,7 @@ def create_session(
     Args:
         engine: the chosen engine.
         primary: the target of an escalation.
-        intent: what the unit of work declared.
+        intent: the intent of the unit of work.
         session_class: `RoutedSession`, or a subclass of it; one of `AsyncSession` as `class S(RoutedSession, Own)`.
         **options: those of `AsyncSession`, such as `autoflush=False`.
 

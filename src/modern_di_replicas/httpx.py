@@ -1,4 +1,4 @@
-"""HTTPX: a called service reads what its caller has written, and its own writes are returned as a token."""
+"""HTTPX: a called service reads its caller's writes, and returns the token of its own."""
 
 import collections.abc
 import typing

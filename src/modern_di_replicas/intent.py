@@ -154,9 +154,9 @@ def read_intent(
     Args:
         handler: the handler, when used without parentheses.
         group: the group of replicas to read from.
-        consistency: how fresh the reads have to be; default: what the settings say.
-        isolation: the isolation of the reads, as in `Intent.read`; default: what the settings say.
-        wait: how long to wait for a replica that is fresh enough; default: what the settings say.
+        consistency: how fresh the reads have to be; default: that of the settings.
+        isolation: the isolation of the reads, as in `Intent.read`; default: that of the settings.
+        wait: how long to wait for a replica that is fresh enough; default: that of the settings.
 
     Raises:
         ConfigurationError: the handler is already marked with another intent, or is no function; or an argument cannot

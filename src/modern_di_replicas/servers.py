@@ -25,7 +25,7 @@ class Primary:
             pydantic's `PostgresDsn` or `SecretStr`.
         name: how it is called in logs and errors; default `host:port`.
         connect_args: arguments of the driver's `connect`, over those of the settings.
-        pooled: whether a pooler in transaction mode is in front of it; default: what the settings say.
+        pooled: whether a pooler in transaction mode is in front of it; default: that of the settings.
         probe_url: where the monitor asks it, such as past the pooler; default: `url`.
 
     """
@@ -47,7 +47,7 @@ class Primary:
 
     @property
     def label(self) -> str:
-        """The name, or what stands in for it: the host and port."""
+        """The name; by default, the host and port."""
         return self.name or address(make_url(self.url))
 
 
@@ -62,7 +62,7 @@ class Replica:
         groups: the groups of reads it serves; reads without a group are of the group `default`.
         max_lag: how far it may be behind the primary to serve reads; default: that of the settings.
         connect_args: arguments of the driver's `connect`, over those of the settings.
-        pooled: whether a pooler in transaction mode is in front of it; default: what the settings say.
+        pooled: whether a pooler in transaction mode is in front of it; default: that of the settings.
         probe_url: where the monitor asks it, such as past the pooler; default: `url`.
         promotable: whether it may become the primary. If not, writes never follow a promotion there, and its timeline
             does not count: a clone that is detached from a replica looks like a new primary.
@@ -90,7 +90,7 @@ class Replica:
 
     @property
     def label(self) -> str:
-        """The name, or what stands in for it: the host and port."""
+        """The name; by default, the host and port."""
         return self.name or address(make_url(self.url))
 
 

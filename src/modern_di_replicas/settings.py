@@ -81,7 +81,7 @@ class ReplicationSettings:
             browser then accepts it from this host only, not from another subdomain.
         token_lifetime: how long a token is valid after its write; at least the longest `max_lag`.
         token_secret: signs the tokens; of several, the last signs and all are accepted, so that secrets can be
-            rotated. None for unsigned tokens, which are checked against what the primary has written.
+            rotated. None for unsigned tokens, which are checked against the position of the primary.
         enabled: whether reads use the replicas; False sends everything to the primary, which is still followed
             when it moves.
         replica_share: the share of the reads that may use replicas, from 0 to 1, or a callable that returns it and is

@@ -4,7 +4,7 @@ The life of a server:
 
 1. `cluster/engines/create.py` `create_replica_engine`: each declared server gets an engine and a pool of its own.
 2. `cluster/topology.py` `Topology.add`: the topology knows every server, the declared primary included.
-3. `cluster/monitoring/probe.py` `Probe.ask`: the monitor asks each server what it is, on a connection of its own.
+3. `cluster/monitoring/probe.py` `Probe.ask`: the monitor asks each server for its role, on its own connection.
 4. `routing/snapshot.py` `assemble`: all answers together give the role and the lag of each server.
 5. `routing/eligibility.py` `eligible`: standbys that are up and fresh enough serve the reads of their groups.
 6. `cluster/topology.py` `Topology.choose_server`: the balancer chooses one of them for a unit of work.

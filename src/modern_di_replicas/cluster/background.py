@@ -108,7 +108,7 @@ def in_thread(
 ) -> collections.abc.Callable[[], collections.abc.Coroutine[typing.Any, typing.Any, typing.Any]]:
     """Return a function that may block as a coroutine function, which calls it in a thread of its own.
 
-    It is called once at a time: nothing can end a call that hangs, and those that come later wait for it too.
+    It is called once at a time: a call that hangs cannot be ended, and later callers wait for it too.
     """
     running: asyncio.Future[typing.Any] | None = None
 

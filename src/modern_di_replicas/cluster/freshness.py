@@ -74,7 +74,7 @@ async def catch_up(read: FreshRead, *, first: str) -> Server | None:
     """Return a replica as soon as one is fresh enough; None when none is in time.
 
     Args:
-        read: what it has to be fresh enough for.
+        read: the read for which it must be fresh enough.
         first: the name of the replica that is asked first. It usually has caught up by then, and asking all replicas
             each time would cost more than the read.
 

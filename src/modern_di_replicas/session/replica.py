@@ -69,7 +69,7 @@ class ReplicaSession(OwnWritesSession, OfProcess):
         Args:
             replica: the engine of one replica.
             primary: the target of an escalation.
-            intent: what the unit of work declared.
+            intent: the intent of the unit of work.
             catch_up: finds a replica that is fresh enough, before the first statement; None if `replica` is.
             options: the options of the session.
 

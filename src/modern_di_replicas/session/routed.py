@@ -37,7 +37,7 @@ class RoutedSession(AsyncSession, OfProcess):
         engine: the chosen engine; in a test, a connection.
         bind: the same, by the name in `AsyncSession`.
         primary: the target of an escalation; default: the primary of the replica's settings.
-        intent: what the unit of work declared.
+        intent: the intent of the unit of work.
         sync_session_class: a subclass of `Session`, which is combined with the routing; default: the attribute of the
             same name.
         **options: options of `AsyncSession`.

@@ -20,7 +20,7 @@ def choose_engine(intent: Intent, primary: PrimaryEngine, replica: ReplicaEngine
     """Return the engine a unit of work uses: the primary for a write, one replica for a read.
 
     Args:
-        intent: what the unit of work declares.
+        intent: the intent of the unit of work.
         primary: the engine of the primary.
         replica: the engine of all replicas.
 
@@ -47,7 +47,7 @@ def create_session(
     Args:
         engine: the chosen engine.
         primary: the target of an escalation.
-        intent: what the unit of work declared.
+        intent: the intent of the unit of work.
         session_class: `RoutedSession`, or a subclass of it; one of `Session` as `class S(RoutedSession, Own)`.
         **options: those of `Session`, such as `autoflush=False`.
 

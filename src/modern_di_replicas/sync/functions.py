@@ -51,7 +51,7 @@ def in_units_of_work(container: Container, intent: Intent) -> collections.abc.Ca
 def _check(function: object, *, is_injected: bool) -> None:
     remedy = None
     if is_injected:
-        remedy = "leave out @inject: with_replica(container) gives the function what it asks for"
+        remedy = "leave out @inject: with_replica(container) passes the `FromDI` parameters"
     elif inspect.isasyncgenfunction(function):
         remedy = "open a `unit_of_work` in it: an asynchronous generator is not wrapped"
     if remedy is not None:

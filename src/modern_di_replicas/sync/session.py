@@ -69,7 +69,7 @@ class RoutedSession(_Routing):
         engine: the chosen engine; in a test, a connection.
         bind: the same, by the name in `Session`.
         primary: the target of an escalation; default: the primary of the replica's settings.
-        intent: what the unit of work declared.
+        intent: the intent of the unit of work.
         **options: options of `Session`.
 
     Raises:

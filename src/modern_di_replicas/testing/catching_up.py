@@ -8,7 +8,7 @@ from modern_di_replicas.testing.waiting import wait_until
 
 
 def catch_up(servers: collections.abc.Sequence[Server], *, timeout: float) -> None:
-    """Wait until every standby has replayed what the primary has flushed by now.
+    """Wait until every standby has reached the primary's current flush position.
 
     Raises:
         ServerFailedError: a standby is not there in time, or no primary is running.
@@ -36,7 +36,7 @@ def catch_up(servers: collections.abc.Sequence[Server], *, timeout: float) -> No
 
 
 def _find_source(servers: collections.abc.Sequence[Server]) -> tuple[Server, str]:
-    """Return the primary, and what it has flushed."""
+    """Return the primary, and its flush position."""
     primaries: list[tuple[str, str, Server]] = []
     for server in servers:
         timeline, _, flushed = server.execute(

@@ -132,7 +132,7 @@ class LocalCluster:
         return self._servers
 
     def catch_up(self, timeout: float = 10.0) -> None:
-        """Wait until every replica has replayed what the primary has flushed by now.
+        """Wait until every replica has reached the primary's current flush position.
 
         Replicas that are stopped, frozen or paused are skipped. The primary is `primary` or, if that is not one any
         more, the promoted server with the newest timeline.

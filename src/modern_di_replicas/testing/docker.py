@@ -250,7 +250,7 @@ class DockerCluster:
         return self._servers
 
     def catch_up(self, timeout: float = 10.0) -> None:
-        """Wait until every replica has replayed what the primary has flushed by now; see `LocalCluster.catch_up`."""
+        """Wait until every replica has reached the primary's current flush position; see `LocalCluster.catch_up`."""
         catch_up(self.servers, timeout=timeout)
 
     def __enter__(self) -> typing.Self:

@@ -18,7 +18,7 @@ KILL_SECONDS: typing.Final = 10.0
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class PidFile:
-    """What a postmaster writes about itself (`src/include/utils/pidfile.h`)."""
+    """The contents of `postmaster.pid` (`src/include/utils/pidfile.h`)."""
 
     pid: int
     segment: tuple[int, int] | None

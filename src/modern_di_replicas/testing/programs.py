@@ -49,7 +49,7 @@ class Programs:
         stdin: str = "",
         timeout: float = PROGRAM_SECONDS,
     ) -> str:
-        """Run a program to its end and return what it printed.
+        """Run a program and return its output.
 
         Raises:
             ServerFailedError: It ended with an error, or not within `timeout` seconds, or cannot be started.

@@ -132,7 +132,7 @@ class TakingTurns(SharedConnection):
 
 
 async def _completed(sending: collections.abc.Coroutine[typing.Any, typing.Any, None]) -> None:
-    """Wait for something to its end, also where the caller is cancelled: a savepoint exists, or it does not."""
+    """Wait for an awaitable even if the caller is cancelled, so that a savepoint is set completely or not at all."""
     task = asyncio.ensure_future(sending)
     try:
         await asyncio.shield(task)
@@ -142,7 +142,7 @@ async def _completed(sending: collections.abc.Coroutine[typing.Any, typing.Any, 
 
 
 def watch(dialect: typing.Any, turns: Turns) -> None:  # noqa: ANN401  # its methods are replaced
-    """Have a dialect, which is a copy, tell of what is done in a turn; events do not tell how a statement ended."""
+    """Let a copied dialect report the statements of a turn; events do not report how a statement ended."""
 
     def watched(execute: collections.abc.Callable[..., None]) -> collections.abc.Callable[..., None]:
         def run(cursor: typing.Any, statement: str, *args: typing.Any) -> None:  # noqa: ANN401

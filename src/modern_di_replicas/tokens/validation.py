@@ -1,4 +1,4 @@
-"""Validate consistency tokens of clients against what the primary has written."""
+"""Validate consistency tokens of clients, also against the position of the primary."""
 
 import asyncio
 import collections

@@ -73,7 +73,7 @@ class CatchUpRole(Role):
         """
         read, began = self.read, time.monotonic()
         if read.topology.leads_to_several(self._candidate.name):
-            # What one of its servers answers says nothing of the next connection: the session asks on its own.
+            # The next connection may lead to another server: the session asks on its own.
             self._announce(decision_of(self._candidate.engine))
             return self.candidate
         server = await catch_up(read, first=self._candidate.name)
@@ -98,7 +98,7 @@ class CatchUpEngine(CatchUpRole, AsyncEngine):
     Args:
         primary: the engine of the primary.
         candidate: a replica that would serve, were it fresh enough.
-        read: what the unit of work asks for.
+        read: the freshness that the unit of work asks for.
         with_options: returns the engine of one replica with the execution options that this one has.
 
     """

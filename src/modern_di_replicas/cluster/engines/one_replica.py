@@ -61,7 +61,7 @@ class OneReplicaRole(ReplicaRole):
         return {self.isolation: self.sync_engine}
 
     def isolation_of(self, intent: Intent) -> ReadIsolation:
-        """Return the isolation in which a unit of work reads: what it asks for, where that is safe."""
+        """Return the isolation of a unit of work's reads: the requested one, if that is safe."""
         asked = intent.isolation
         return self.isolation if asked is None or (asked == "AUTOCOMMIT" and not self._autocommits) else asked
 

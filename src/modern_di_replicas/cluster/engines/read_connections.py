@@ -24,7 +24,7 @@ class NotSent(Exception):  # noqa: N818  # a signal to the session, never seen o
     """A session's statement was not sent to a replica, and has to run on the primary."""
 
     locks_rows = False
-    """Whether it locks rows, which are then read anew: they are locked to be changed."""
+    """Whether it locks rows, which are then read again: they are locked to be changed."""
 
 
 class StatementNotForReplica(NotSent):

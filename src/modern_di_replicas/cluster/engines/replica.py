@@ -62,7 +62,7 @@ class ReplicaRole(Role):
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """What the monitor knows of every server; None while no monitor runs."""
+        """The latest snapshot of the monitor; None while none runs."""
         return self.topology.snapshot
 
     @property
@@ -181,7 +181,7 @@ class ReplicaRole(Role):
         """Return the engine of another replica for a read that failed on this one; None when there is none.
 
         Args:
-            intent: what the read declared.
+            intent: the intent of the read.
             without: the names of replicas on which it failed.
             has_read: whether its unit of work has read from this replica: then the other one has to be at least as far,
                 to the monitor's knowledge.
@@ -206,7 +206,7 @@ class ReplicaRole(Role):
         """Wait until this replica has reached a token, and return the read; None when it has not in time.
 
         Args:
-            intent: what the read declared.
+            intent: the intent of the read.
             token: the position of its client.
 
         """

@@ -165,7 +165,7 @@ class Conclusions(abc.ABC):
         self._follow(successor)
 
     def _set_back(self, primary: str, leader: Observation) -> None:
-        """Forget what was written before a backup was restored on the same timeline."""
+        """Forget the positions from before a backup was restored on the same timeline."""
         self._diverged = {
             name: seen
             for name, seen in self._observed.items()

@@ -91,7 +91,7 @@ class Journal:
         """Log which servers cannot be used because of their role; a server that is down is another topic.
 
         Args:
-            snapshot: what is known of them.
+            snapshot: the state of the servers.
             not_promotable: the names of servers that never count as a primary.
 
         """
@@ -121,7 +121,7 @@ class Journal:
         """Log the roles of the servers at the start, and those that differ from the settings.
 
         Args:
-            snapshot: what is known of them.
+            snapshot: the state of the servers.
             observed: the answers.
             declared: the name of the declared primary.
             elsewhere: the names of servers with another address than the primary; in development one server may be

@@ -1,4 +1,4 @@
-"""Whose error it is that a pool raises instead of giving a connection; see `failures`."""
+"""Attribute the errors of checkouts to the server or to the application; see `failures`."""
 
 import typing
 
@@ -12,8 +12,8 @@ from modern_di_replicas.drivers.known import driver_of
 def attribute_checkouts(engine: Engine) -> None:
     """Classify the errors of an engine's checkouts.
 
-    Those of connecting are the server's. Of those that a listener to "checkout" raises, only those on a connection that
-    is lost are: the pool invalidates the connection after any of them, and the event has both.
+    Errors of connecting are the server's. An error in a listener to "checkout" is the server's only if the connection
+    is lost: the pool invalidates the connection after any such error, and the event has both.
     """
     driver, connect = driver_of(engine), engine.dialect.connect
 
@@ -29,7 +29,7 @@ def attribute_checkouts(engine: Engine) -> None:
 
     @event.listens_for(engine, "invalidate")
     def _judge(connection: DBAPIConnection, record: object, error: BaseException | None) -> None:  # noqa: ARG001  # the event's signature
-        """Classify an error that gives up a connection; that of a statement is classified already."""
+        """Classify an error after which a connection is given up; errors of statements are classified already."""
         if error is not None:
             is_gone = driver.is_lost(error) or driver.is_closed(engine.dialect.get_driver_connection(connection))
             blame(error, Failure.LOST if is_gone else Failure.OWN)

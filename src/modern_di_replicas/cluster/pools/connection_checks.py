@@ -37,7 +37,7 @@ def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float
         replayed = ask(engine.dialect, connection, lambda opened: driver.fetch_row(opened, REPLAYED))["replayed"]
         if replayed is not None and replayed < known:
             driver.terminate(engine.dialect.get_driver_connection(connection))
-            error = ConnectionResetError("the standby has restarted, and has not replayed yet what it had shown before")
+            error = ConnectionResetError("the standby has restarted, and has not reached its earlier position yet")
             blame(error, Failure.DOWN)
             raise error
 

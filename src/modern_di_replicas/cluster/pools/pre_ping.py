@@ -77,7 +77,7 @@ def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
 async def _ping(driver: Driver, opened: object, timeout: float) -> Exception | None:  # noqa: ASYNC109  # not of one await
     """Ping a connection and terminate it if it does not answer; return the reason, or None when it answers."""
     asking = asyncio.ensure_future(driver.fetch_row(opened, _QUESTION))
-    # Its error may come when nobody waits for it any more, and asyncio would log it.
+    # Its error may arrive when no task waits for it any more, and asyncio would log it.
     asking.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     try:
         answered = await wait_punctually(asking, timeout=timeout)

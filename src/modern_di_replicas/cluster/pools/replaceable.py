@@ -14,7 +14,7 @@ from modern_di_replicas.drivers.opening import TerminatedWhileOpeningError
 
 
 RETURNED: typing.Final = "modern_di_replicas.returned"
-"""When a connection was last given back, in its `info`."""
+"""The key in `info` of the time when a connection was last returned."""
 
 OF_CHECKOUT: typing.Final = "modern_di_replicas.of_checkout"
 """The key in a connection's `info` of a value that is removed when the connection is returned."""

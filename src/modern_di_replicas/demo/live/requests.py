@@ -78,7 +78,7 @@ class Requests:
 
 
 class CountRequests:
-    """Middleware that counts what the application answers.
+    """Middleware that counts the application's responses.
 
     Args:
         app: the next application.
