@@ -19,7 +19,7 @@ class Role(enum.Enum):
     FENCED = "fenced"
     """It runs as a primary on an older timeline: its later writes do not exist on the primary."""
     LEFT_BEHIND = "left behind"
-    """A standby that has not followed the primary to its timeline, or its restored backup: its rows may be outdated."""
+    """A standby that has not followed the primary to its timeline, or its restored backup: its rows may diverge."""
     FOREIGN = "foreign"
     """It belongs to another PostgreSQL cluster."""
     UNKNOWN = "unknown"

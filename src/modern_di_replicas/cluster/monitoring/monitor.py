@@ -356,7 +356,7 @@ class Monitor(Conclusions):
 
 
 def _leads_elsewhere(before: Observation | None, now: Observation) -> bool:
-    """Return whether a name led to one standby and now leads to another one, which has run for longer."""
+    """Return whether a name now leads to another standby: one that started earlier, as no restart can explain."""
     if before is None or not (before.in_recovery and now.in_recovery):
         return False
     then, since = before.started, now.started
