@@ -59,7 +59,11 @@ class Asyncpg:
     scheme = "postgresql+asyncpg"
     autocommits_behind_poolers = False  # it parses and executes in two message trains
     errors = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-    lost_connection = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+    lost_connection = (
+        *(OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+        # It shuts down, or starts: another server may be the primary by now.
+        *(asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError),
+    )
 
     def __init__(self) -> None:
         self._pooled: weakref.WeakSet[typing.Any] = weakref.WeakSet()
