@@ -8,7 +8,7 @@ import sqlalchemy.exc
 from sqlalchemy import text
 
 from modern_di_replicas import Monitor, RoutedSession
-from modern_di_replicas.errors import PrimaryUnavailable
+from modern_di_replicas.errors import PrimaryUnavailable, ServerFailedError
 from modern_di_replicas.routing.snapshot import Role
 from modern_di_replicas.testing import LocalCluster, LocalServer
 from tests.pgbouncer import not_behind_a_pooler
@@ -85,3 +85,38 @@ async def test_four_switchovers_lose_no_acknowledged_write_and_show_no_error_in_
     found = {int(n) for n in (await asyncio.to_thread(primary.execute, "SELECT n FROM written")).splitlines()}
     assert set(acknowledged) <= found
     assert [one for one in caplog.messages if "runs as a primary" in one] == [], "it was stopped"
+
+
+@not_behind_a_pooler("it connects again by itself")
+async def test_a_write_that_meets_a_primary_which_shuts_down_waits_for_the_next_one(
+    disposable_cluster: LocalCluster,
+) -> None:
+    """PostgreSQL refuses it with SQLSTATE 57P03; nothing was sent, so nothing is lost by another attempt."""
+    disposable_cluster.primary.execute("CREATE TABLE written (n bigint PRIMARY KEY)")
+    disposable_cluster.catch_up()
+    primary, first, second = disposable_cluster.servers
+    async with serving(disposable_cluster, probe_interval=0.1, probe_timeout=20) as servers, Monitor(servers.replica):
+        second.freeze()  # which holds up the shutdown: the primary waits for it to receive everything
+        stopping = asyncio.create_task(asyncio.to_thread(primary.stop))
+
+        def is_refused() -> bool:
+            try:
+                primary.execute("SELECT 1")
+            except ServerFailedError:
+                return True
+            return False
+
+        await until(lambda: asyncio.to_thread(is_refused))
+
+        async def write() -> None:
+            async with servers.primary.begin() as connection:
+                await connection.execute(text("INSERT INTO written VALUES (1)"))
+
+        writing = asyncio.create_task(write())
+        await asyncio.wait({writing}, timeout=0.2)
+        assert not writing.done()
+        second.thaw()
+        await stopping
+        await asyncio.to_thread(first.promote)
+        await writing
+    assert first.execute("SELECT n FROM written") == "1"

@@ -31,8 +31,7 @@ class Fence:
     """
 
     def __init__(self, lost_connection: tuple[type[Exception], ...] = (OSError,)) -> None:
-        self.lost_connection: tuple[type[Exception], ...] = (OSError, *lost_connection)
-        """The errors of connecting when no server can be reached."""
+        self._lost_connection: tuple[type[Exception], ...] = (OSError, *lost_connection)
         self.loss_timeout = 0.0
         """Seconds for which checkouts wait for a change when the primary has just been lost; 0 without a monitor."""
         self._lost_at: float | None = None
@@ -49,6 +48,11 @@ class Fence:
     @property
     def is_raised(self) -> bool:
         return not self._lifted.is_set
+
+    def is_loss(self, error: Exception) -> bool:
+        """Return whether connecting failed because no server can be reached."""
+        # SQLAlchemy 2.1 makes asyncpg's errors its own here; 2.0 raises them as they are.
+        return isinstance(getattr(error, "driver_exception", error), self._lost_connection)
 
     def raise_fence(self, timeout: float) -> None:
         """Make checkouts wait; after `timeout` seconds they fail instead."""
@@ -165,8 +169,8 @@ class FencedQueuePool(ReplaceableQueuePool):
         for _ in range(RETRIES):
             try:
                 return super().connect_since(began)
-            except fence.lost_connection as error:
-                if _is_applications(error):
+            except Exception as error:
+                if not fence.is_loss(error) or _is_applications(error):
                     raise
                 if self.wait(fence.may_try_again(began)):
                     continue
