@@ -79,7 +79,7 @@ class ReportingConnection(psycopg.AsyncConnection[typing.Any]):
         is_outermost = self.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         async with super().transaction(*args, **options) as transaction:
             yield transaction
-            # PostgreSQL refuses to release a savepoint.
+            # In a failed transaction PostgreSQL refuses to release a savepoint, which raises by itself.
             if is_outermost and self.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
                 raise TransactionRolledBackError
 

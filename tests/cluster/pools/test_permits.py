@@ -246,6 +246,30 @@ def test_a_thread_that_is_interrupted_keeps_no_permit(monkeypatch: pytest.Monkey
     assert (permits.in_use, permits.waiting) == (not comes, 0)
 
 
+def test_a_thread_that_is_interrupted_when_it_is_woken_wakes_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INVARIANT: the permit it was woken for is free, and nothing else would wake the next one for it."""
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", 60.0)
+    permits = ThreadedPermits(1)
+    assert permits.acquire(0)
+    outcomes: list[bool] = []
+    second = threading.Thread(target=lambda: outcomes.append(permits.acquire(60)))
+
+    def interrupted(*_: object) -> typing.NoReturn:
+        patch.undo()
+        second.start()
+        wait_for(lambda: permits.waiting == 2)
+        permits.release()
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Event, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            permits.acquire(60)
+    second.join(20)
+    assert outcomes == [True]
+    assert (permits.in_use, permits.waiting) == (1, 0)
+
+
 def test_a_permit_that_comes_at_the_timeout_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the end of the wait and the look at the queue."""
     permits = ThreadedPermits(1)

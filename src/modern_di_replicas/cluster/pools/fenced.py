@@ -6,6 +6,7 @@ import time
 import typing
 
 from sqlalchemy import PoolProxiedConnection
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.failures import Failure, blame, classify
@@ -51,7 +52,9 @@ class Fence:
 
     def is_loss(self, error: Exception) -> bool:
         """Return whether connecting failed because no server can be reached."""
-        # SQLAlchemy 2.1 makes asyncpg's errors its own here; 2.0 raises them as they are.
+        if isinstance(error, SQLAlchemyError):
+            return False  # of another engine, in a listener
+        # The adapter of SQLAlchemy 2.1 wraps asyncpg's errors, that of 2.0 does not.
         return isinstance(getattr(error, "driver_exception", error), self._lost_connection)
 
     def raise_fence(self, timeout: float) -> None:

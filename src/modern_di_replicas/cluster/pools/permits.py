@@ -189,6 +189,7 @@ class ThreadedPermits(Permits[_Thread]):
         with self._lock:
             if waiter.granted is None:
                 self._waiting.remove(waiter)
+                self._pass_on()  # it may have been woken for a permit that another one waits for
                 return True
             return False
 
