@@ -24,7 +24,7 @@ from modern_di_replicas import (
     use_primary,
 )
 from modern_di_replicas.cluster.engines.catch_up import CatchUpRole
-from modern_di_replicas.cluster.pools.fenced import Fence
+from modern_di_replicas.cluster.pools.fence import Fence
 from modern_di_replicas.consistency.client import current_client
 from modern_di_replicas.observability.events import Decided, Shadowed, ShadowWrote
 from modern_di_replicas.observability.hook import Event

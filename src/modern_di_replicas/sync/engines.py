@@ -81,6 +81,7 @@ class PrimaryEngine(_Itself, PrimaryRole):
         """Leave the connections to the parent of this forked process."""
         self._connections.forget()
         self._fence.forget_waiting()
+        self._outage.forget_waiting()
         self.wait_for_changes(0.0)
         self.declare_up()
 

@@ -12,8 +12,10 @@ from modern_di_replicas.cluster.commits import Writes
 from modern_di_replicas.cluster.engines.either import Role
 from modern_di_replicas.cluster.failures import REFUSED_WRITE
 from modern_di_replicas.cluster.pools.attribution import attribute_checkouts
-from modern_di_replicas.cluster.pools.fenced import Fence, FencedQueuePool
+from modern_di_replicas.cluster.pools.fence import Fence
+from modern_di_replicas.cluster.pools.fenced import FencedQueuePool
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
+from modern_di_replicas.cluster.pools.outage import Outage
 from modern_di_replicas.cluster.pools.replaceable import ReplaceableQueuePool
 from modern_di_replicas.cluster.waiting import find_names
 from modern_di_replicas.drivers.known import driver_of
@@ -39,6 +41,7 @@ class PrimaryRole(Role):
     _trial_timeout: float
     _moved_to: URL | None
     _fence: Fence
+    _outage: Outage
 
     def _serve(
         self,
@@ -57,9 +60,10 @@ class PrimaryRole(Role):
         self._connect_args = connect_args or {}
         self._trial_timeout = 0.0
         self._moved_to: URL | None = None
-        self._fence = Fence(driver_of(sync_engine).lost_connection)
+        self._fence = Fence()
+        self._outage = Outage(driver_of(sync_engine).lost_connection)
         if isinstance(sync_engine.pool, FencedQueuePool):
-            sync_engine.pool.fence = self._fence
+            sync_engine.pool.fence, sync_engine.pool.outage = self._fence, self._outage
         event.listen(sync_engine, "do_connect", self._redirect)
         event.listen(sync_engine, "connect", self._connected)
         event.listen(sync_engine, "handle_error", _leave_former_primary)
@@ -77,10 +81,10 @@ class PrimaryRole(Role):
         if connect_args is not None:
             self._connect_args = connect_args
         self._moved_to = make_url(url)
-        self._fence.declare_up()
-        if self._fence.is_raised:
-            self._fence.lift()  # no connection was made, so there is none to end
-        else:
+        was_fenced = self._fence.is_raised
+        self._fence.lift()
+        self._outage.declare_up()
+        if not was_fenced:  # no connection was made behind a fence, so there is none to end
             self._end_all()
 
     def _end_all(self) -> None:
@@ -105,7 +109,7 @@ class PrimaryRole(Role):
 
     def wait_for_changes(self, seconds: float) -> None:
         """Let checkouts wait for some seconds after the primary was lost: a monitor may find another one."""
-        self._fence.loss_timeout = seconds
+        self._outage.timeout = seconds
 
     def declare_down(self, *, timeout: float, reason: str = "", is_silent: bool = False) -> None:
         """Terminate every connection: the primary does not answer the monitor. Until `declare_up`, checkouts fail fast.
@@ -116,16 +120,16 @@ class PrimaryRole(Role):
             is_silent: whether it timed out, so that checkouts need not wait for it again; not that it refuses.
 
         """
-        was_down = self._fence.is_down
+        was_down = self._outage.is_down
         self._trial_timeout = timeout
-        self._fence.declare_down(timeout=timeout, reason=reason, is_silent=is_silent)
+        self._outage.declare_down(timeout=timeout, reason=reason, is_silent=is_silent)
         self.end_silent()
         if not was_down:  # later ones are the attempts that are allowed
             self._connections.opening.give_up()
 
     def declare_up(self) -> None:
         """Connect as usual: the primary answers the monitor."""
-        self._fence.declare_up()
+        self._outage.declare_up()
 
     def end_silent(self) -> None:
         """Terminate every connection: some are silent, and new ones work."""
@@ -148,7 +152,7 @@ class PrimaryRole(Role):
             self._end_all()
 
     def _connected(self, *_: object) -> None:
-        self._fence.declare_up()  # it accepts connections, whatever the monitor knows
+        self._outage.declare_up()  # it accepts connections, whatever the monitor knows
 
     # The signature is the event's.
     def _redirect(
@@ -158,7 +162,8 @@ class PrimaryRole(Role):
         cargs: object,  # noqa: ARG002
         cparams: dict[str, typing.Any],
     ) -> None:
-        is_trial = self._fence.attempt()  # also for checkouts that were waiting when the fence was raised
+        self._fence.check()  # also for checkouts that were waiting when the fence was raised
+        is_trial = self._outage.attempt()
         if self._moved_to is not None:
             _, of_url = dialect.create_connect_args(self._moved_to)
             cparams.clear()
