@@ -38,7 +38,7 @@ class Drawn(Conclusions):
         self.primary, self.replica, self.clock = primary, replica, clock
         self.asked = 0
 
-    def _ask_everybody(self) -> None:
+    def _probe_all_now(self) -> None:
         self.asked += 1
 
     def hear(self, **answers: dict[str, typing.Any]) -> dict[str, Role]:

@@ -1,20 +1,17 @@
 """The monitor: what it finds at the start, what it follows, what it leaves behind."""
 
 import asyncio
-import collections.abc
-import contextlib
 import datetime as dt
 import logging
 import typing
 
 import pytest
 import sqlalchemy.exc
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from modern_di_replicas import (
-    ConfigurationError,
     Monitor,
     PrimaryEngine,
     Replica,
@@ -23,43 +20,12 @@ from modern_di_replicas import (
     RoutedSession,
 )
 from modern_di_replicas.cluster.engines.create import create_replica_engine
-from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
-from modern_di_replicas.testing import LocalCluster, LocalServer
+from modern_di_replicas.routing.snapshot import Role
+from modern_di_replicas.testing import LocalCluster
+from tests.cluster.monitoring.states import name, snapshot, state, watched, write
 from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
 from tests.waiting import until
-
-
-def name(server: LocalServer) -> str:
-    return f"127.0.0.1:{server.port}"
-
-
-def snapshot(servers: Servers) -> Snapshot:
-    topology = servers.replica.topology
-    assert topology.snapshot is not None
-    return topology.snapshot
-
-
-def state(servers: Servers, server: LocalServer) -> ServerState:
-    return snapshot(servers).servers[name(server)]
-
-
-async def write(servers: Servers) -> int:
-    async with RoutedSession(servers.primary) as session:
-        await session.execute(text("INSERT INTO written DEFAULT VALUES"))
-        port = await session.scalar(text("SELECT inet_server_port()"))
-        await session.commit()
-        assert port is not None
-        return int(port)
-
-
-@contextlib.asynccontextmanager
-async def watched(cluster: LocalCluster) -> collections.abc.AsyncIterator[Servers]:
-    cluster.primary.execute("CREATE TABLE written (n serial PRIMARY KEY)")
-    cluster.catch_up()
-    settings: dict[str, typing.Any] = {"probe_interval": 0.1, "primary_pool_timeout": 5, "connect_timeout": 1.0}
-    async with serving(cluster, **settings) as servers, Monitor(servers.replica):
-        yield servers
 
 
 async def test_the_first_snapshot_is_there_at_the_start(disposable_cluster: LocalCluster) -> None:
@@ -191,29 +157,6 @@ async def test_a_fenced_primary_gets_no_write_while_no_other_is_known(disposable
         assert await write(servers) == standby.port
 
 
-async def test_all_servers_are_asked_at_once_when_a_newer_timeline_is_seen(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: what else is known is from before the switchover; to wait for the next probes would fail requests.
-
-    The probes are minutes apart; the one look is that of a read which has to include a write.
-    """
-    former, promoted, standby = disposable_cluster.servers
-    async with serving(disposable_cluster, probe_interval=120) as servers, Monitor(servers.replica) as monitor:
-        async with RoutedSession(servers.primary) as session:
-            await session.execute(text("SELECT 1"))
-        await asyncio.to_thread(former.stop)
-        await asyncio.to_thread(promoted.promote)
-        await asyncio.to_thread(standby.follow, promoted)
-        await asyncio.to_thread(former.follow, promoted)
-
-        async with asyncio.timeout(30):
-            await monitor.probe_now(name(standby))
-            async with RoutedSession(servers.primary) as session:
-                assert await session.scalar(text("SELECT inet_server_port()")) == promoted.port
-            async with RoutedSession(servers.primary) as session:
-                assert await session.scalar(text("SELECT inet_server_port()")) == promoted.port
-        assert snapshot(servers).primary == name(promoted)
-
-
 async def test_a_standby_that_followed_a_promotion_serves_when_its_new_primary_is_gone(
     disposable_cluster: LocalCluster,
 ) -> None:
@@ -332,105 +275,6 @@ async def test_a_connection_to_a_primary_that_became_a_standby_is_replaced(dispo
         assert primary.execute("SELECT to_regclass('accepted')") == "accepted"
 
 
-@not_behind_a_pooler("it has the passwords, of its clients and for its servers")
-@pytest.mark.parametrize("what", ["password", "database", "user"])
-async def test_a_wrong_password_or_database_of_the_primary_is_an_error_at_the_start(
-    replicated_cluster: LocalCluster, what: str
-) -> None:
-    """INVARIANT: nothing works without the primary, and no retry corrects a setting."""
-    primary, replica = (make_url(server.url) for server in replicated_cluster.servers[:2])
-    if what == "password":
-        primary = primary.set(password="s3cret-but-wrong")
-    elif what == "user":
-        primary = primary.set(username="nobody-here")
-    else:
-        primary, replica = primary.set(database="missing"), replica.set(database="missing")
-    wrong, replicas = primary.render_as_string(hide_password=False), [replica.render_as_string(hide_password=False)]
-    async with serving(replicated_cluster, primary=wrong, replicas=replicas) as servers:
-        with pytest.raises(ConfigurationError) as caught:
-            await Monitor(servers.replica).__aenter__()
-        assert "127.0.0.1" in caught.value.field
-        assert "s3cret" not in str(caught.value)
-
-
-def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-
-
-@not_behind_a_pooler("it has the passwords, of its clients and for its servers")
-@pytest.mark.parametrize("what", ["password", "user", "pg_hba.conf"])
-async def test_a_replica_that_refuses_the_application_does_not_stop_it(
-    disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, what: str
-) -> None:
-    """INVARIANT: one replica's configuration is no reason to stop; it is logged once, with the server's reason."""
-    refusing, other = disposable_cluster.replicas
-    url = make_url(refusing.url)
-    if what == "pg_hba.conf":
-        hba = refusing.data_directory / "pg_hba.conf"
-        accepted = hba.read_text()
-        hba.write_text("host postgres nobody 127.0.0.1/32 reject\nlocal all all trust\n")
-        refusing.restart()
-        expected = "no pg_hba.conf entry"
-    else:
-        url = url.set(password="s3cret-but-wrong") if what == "password" else url.set(username="nobody-here")
-        expected = "password authentication failed"
-    replicas = [url.render_as_string(hide_password=False), other.url]
-    settings: dict[str, typing.Any] = {"replicas": replicas, "probe_interval": 0.05}
-    async with serving(disposable_cluster, **settings) as servers, Monitor(servers.replica):
-        for _ in range(4):
-            async with servers.session() as session:
-                assert await session.scalar(text("SELECT inet_server_port()")) == other.port
-        refused = refusing.log().count("FATAL")
-        await until(lambda: refusing.log().count("FATAL") >= refused + 3)  # it is tried again, and not logged again
-        (error,) = errors_of(caplog)
-        assert name(refusing) in error
-        assert expected in error
-        assert "s3cret" not in error
-        if what == "pg_hba.conf":
-            hba.write_text(accepted)
-            await asyncio.to_thread(refusing.restart)
-            await until(lambda: state(servers, refusing).role is Role.STANDBY)
-            assert caplog.messages.count(f"{name(refusing)} is back.") == 1
-
-
-async def test_an_error_while_the_monitor_concludes_is_logged_and_it_goes_on(
-    replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """INVARIANT: what is known never becomes stale silently: logged, then unknown, then known again."""
-    settings: dict[str, typing.Any] = {"probe_interval": 0.05, "probe_timeout": 10.0}
-    async with serving(replicated_cluster, **settings) as servers, Monitor(servers.replica) as monitor:
-
-        def fail(*_: object, **__: object) -> typing.NoReturn:
-            msg = "a defect of ours"
-            raise RuntimeError(msg)
-
-        known = snapshot(servers)
-        with monkeypatch.context() as broken:
-            broken.setattr("modern_di_replicas.cluster.monitoring.conclusions.assemble", fail)
-            await until(lambda: len(errors_of(caplog)) >= 6)
-            assert snapshot(servers) is known, "one error says nothing of the servers"
-            broken.setattr(type(monitor), "_answer_time", 0.0)
-            await until(lambda: snapshot(servers) is not known)
-            assert {one.role for one in snapshot(servers).servers.values()} == {Role.UNKNOWN}
-            async with servers.session() as session:
-                assert await session.scalar(text("SELECT pg_is_in_recovery()")) is False
-            await monitor.probe_now(name(replicated_cluster.primary))
-        await until(lambda: state(servers, replicated_cluster.replicas[0]).role is Role.STANDBY)
-    assert "a defect of ours" in caplog.text
-    assert all(record.exc_info for record in caplog.records if record.levelno == logging.ERROR)
-
-
-async def test_an_error_in_an_immediate_probe_is_logged_as_well(
-    disposable_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is a task of its own, whose error would be shown when it is collected, if at all."""
-    async with serving(disposable_cluster, probe_interval=120) as servers, Monitor(servers.replica) as monitor:
-        await asyncio.to_thread(disposable_cluster.replicas[0].promote)
-        monkeypatch.setattr("modern_di_replicas.cluster.monitoring.conclusions.assemble", None)
-        await monitor.probe_now(name(disposable_cluster.replicas[0]))
-        assert "NoneType" in caplog.text
-
-
 async def test_nothing_is_known_of_a_server_whose_watch_was_ended_by_others(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -453,16 +297,6 @@ async def test_nothing_is_known_of_a_server_whose_watch_was_ended_by_others(
         await until(lambda: state(servers, second).role is Role.UNKNOWN)
         async with servers.session() as session:
             assert await session.scalar(text("SELECT inet_server_port()")) == primary.port
-
-
-async def test_a_replica_that_is_down_does_not_stop_the_start(disposable_cluster: LocalCluster) -> None:
-    """It is left out, and found when it comes."""
-    replica = disposable_cluster.replicas[0]
-    await asyncio.to_thread(replica.stop)
-    async with watched(disposable_cluster) as servers:
-        assert not state(servers, replica).up
-        await asyncio.to_thread(replica.start)
-        await until(lambda: state(servers, replica).role is Role.STANDBY)
 
 
 async def test_a_server_of_another_cluster_is_not_used(
@@ -504,21 +338,6 @@ async def test_the_monitor_leaves_nothing_behind(replicated_cluster: LocalCluste
         assert topology.snapshot is None
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaves-nothing-monitor'"
     await until(lambda: all(server.execute(query) == "0" for server in replicated_cluster.servers))
-
-
-@not_behind_a_pooler("it has the passwords, of its clients and for its servers")
-async def test_a_password_that_changes_while_it_runs_is_reported(
-    disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It would stay unnoticed behind the fallback."""
-    async with watched(disposable_cluster) as servers:
-        await asyncio.to_thread(disposable_cluster.primary.execute, "ALTER ROLE postgres PASSWORD 'another'")
-        await asyncio.to_thread(disposable_cluster.primary.stop, "immediate")
-        await asyncio.to_thread(disposable_cluster.primary.start)
-        await until(lambda: any(record.levelno == logging.ERROR for record in caplog.records))
-        assert not state(servers, disposable_cluster.primary).up
-    assert 'password authentication failed for user "postgres")' in caplog.text
-    assert "another" not in caplog.text
 
 
 async def test_a_primary_engine_of_the_application_is_not_moved(disposable_cluster: LocalCluster) -> None:

@@ -53,7 +53,7 @@ class Conclusions(abc.ABC):
         self._journal = Journal(settling=2 * self._answer_time)
 
     @abc.abstractmethod
-    def _ask_everybody(self) -> None:
+    def _probe_all_now(self) -> None:
         """Probe every server now."""
 
     @property
@@ -75,7 +75,7 @@ class Conclusions(abc.ABC):
             newest = (seen.timeline for seen in self._promotable(ours).values() if self._system == seen.system)
             before, self._timeline = self._timeline, max(self._timeline, *newest, 0)
             if self._timeline > before:
-                self._ask_everybody()
+                self._probe_all_now()
             positions.assume(ours.values())
         else:
             leader = self._observed[primary]
