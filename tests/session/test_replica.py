@@ -82,34 +82,6 @@ async def test_a_session_may_ask_for_rows_one_by_one(shop_cluster: LocalCluster)
                 assert (session.decision.server != "primary") is (engine is servers.replica)
 
 
-@pytest.mark.parametrize("mode", ["create_savepoint", "control_fully", "rollback_only", "conditional_savepoint"])
-async def test_reading_is_no_write_however_a_session_joins_transactions(shop_cluster: LocalCluster, mode: str) -> None:
-    """INVARIANT: the savepoint is for the transaction of a test, and not for the connection that is read on."""
-    async with (
-        serving(shop_cluster, on_write="raise") as servers,
-        servers.session(join_transaction_mode=mode) as session,
-    ):
-        assert (await session.scalars(AMOUNTS)).all() == EXPECTED
-        assert await session.scalar(IN_RECOVERY) is True
-        await session.commit()
-        assert await session.scalar(IN_RECOVERY) is True
-        assert session.sync_session.join_transaction_mode == mode
-
-
-async def test_a_transaction_of_a_test_is_joined_by_a_savepoint_once_it_has_escalated(
-    shop_cluster: LocalCluster,
-) -> None:
-    """Its commit must not commit the transaction of the test."""
-    async with serving(shop_cluster) as servers, servers.primary.connect() as connection:
-        transaction = await connection.begin()
-        async with servers.session(primary=connection, join_transaction_mode="create_savepoint") as session:
-            assert (await session.scalars(AMOUNTS)).all() == EXPECTED
-            session.add(Item(id=903, shop_id=1, amount=1))
-            await session.commit()
-        assert await connection.scalar(text("SELECT count(*) FROM item WHERE id = 903")) == 1
-        await transaction.rollback()
-
-
 # Isolation of one unit of work
 
 

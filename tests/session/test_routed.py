@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy
 import sqlalchemy.exc
 from sqlalchemy import event, select, text
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from benchmarks.wire import Wire
@@ -19,7 +18,7 @@ from modern_di_replicas.session.replica import ReplicaSession
 from modern_di_replicas.testing import LocalCluster
 from tests.pgbouncer import AUTOCOMMIT, not_behind_a_pooler
 from tests.session.conftest import serving
-from tests.session.models import Account, Item, Shop
+from tests.session.models import Item, Shop
 
 
 KEYED = select(Item.amount).where(Item.id == 1)
@@ -151,15 +150,6 @@ async def test_a_hook_at_the_begin_of_each_transaction_runs_on_both_servers(shop
         await session.rollback()
 
 
-async def test_a_statement_with_a_bind_of_its_own_goes_there(shop_cluster: LocalCluster) -> None:
-    """Somebody who names an engine has chosen."""
-    async with serving(shop_cluster) as servers, servers.session() as session:
-        arguments = {"bind": servers.primary.sync_engine}
-        place = text("SELECT pg_is_in_recovery()")
-        assert await session.scalar(place, bind_arguments=arguments) is False
-        assert await session.scalar(place) is True
-
-
 async def test_a_session_on_the_primary_is_an_ordinary_one(shop_cluster: LocalCluster) -> None:
     """Nothing is routed where nothing has to be."""
     async with serving(shop_cluster) as servers, RoutedSession(servers.primary) as session:
@@ -183,14 +173,6 @@ async def test_it_escalates_into_a_connection_that_a_test_put_in_the_place_of_th
             await transaction.rollback()
         async with RoutedSession(servers.primary) as session:
             assert await session.get(Item, 901) is None
-
-
-async def test_asking_for_the_bind_connects_to_nothing(shop_cluster: LocalCluster) -> None:
-    """Libraries look at the dialect of a session's bind, outside of any statement."""
-    async with serving(shop_cluster) as servers, servers.session() as session:
-        assert session.get_bind().dialect.name == "postgresql"
-        assert session.bind is not None
-        assert servers.checked_out() == 0
 
 
 async def test_an_error_of_a_flush_inside_a_read_is_the_primarys(shop_cluster: LocalCluster) -> None:
@@ -271,41 +253,6 @@ async def test_the_execution_options_of_a_session_are_those_of_each_statement(sh
             assert await session.scalar(text("SELECT pg_is_in_recovery()"))
 
 
-async def test_a_mapper_or_table_that_is_bound_later_keeps_its_engine(shop_cluster: LocalCluster) -> None:
-    """`bind_mapper()` and `bind_table()` say where it is: nothing else is asked."""
-    async with serving(shop_cluster) as servers:
-        for bind in ("bind_mapper", "bind_table"):
-            async with servers.session() as session:
-                bound = Item if bind == "bind_mapper" else Item.__table__
-                getattr(session.sync_session, bind)(bound, servers.primary.sync_engine)
-                place = select(Item.amount, text("pg_is_in_recovery()")).where(Item.id == 1)
-                assert (await session.execute(place)).one() == (10, False)
-                assert session.decision.server != "primary"
-
-
-async def test_an_error_of_another_database_is_no_fault_of_the_replica(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: what somebody bound elsewhere is run there once, and its server alone is to blame."""
-    refused: list[object] = []
-    nowhere = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
-    event.listen(nowhere.sync_engine, "do_connect", lambda *_: refused.append(True))
-    async with serving(shop_cluster) as servers:
-        async with servers.session(binds={Account: nowhere}) as session:
-            with pytest.raises(OSError, match="1"):
-                await session.scalar(select(Account.balance))
-            assert await session.scalar(KEYED) == 10
-            assert session.decision.server != "primary"
-        assert len(refused) == 1
-        assert len(servers.replica.topology.serving(None)) == 2
-
-
-async def test_a_session_can_be_given_engines_for_its_mappers(shop_cluster: LocalCluster) -> None:
-    """The argument `binds` of SQLAlchemy's sessions: what it does not name is where the unit of work is."""
-    async with serving(shop_cluster) as servers, servers.session(binds={Item: servers.primary}) as session:
-        place = select(Item.amount, text("pg_is_in_recovery()")).where(Item.id == 1)
-        assert (await session.execute(place)).one() == (10, False)
-        assert await session.scalar(select(text("pg_is_in_recovery()")).select_from(Shop))
-
-
 async def test_core_on_the_engine_of_one_replica_is_left_alone(shop_cluster: LocalCluster) -> None:
     """Who uses that engine knows what it is: it chooses itself, and the server has the last word on a statement."""
     async with serving(shop_cluster) as servers:
@@ -315,14 +262,6 @@ async def test_core_on_the_engine_of_one_replica_is_left_alone(shop_cluster: Loc
             assert await connection.scalar(text("SELECT set_config('shop.name', 'corner', true)")) == "corner"
             with pytest.raises(sqlalchemy.exc.DBAPIError, match="read-only"):
                 await connection.execute(text("UPDATE item SET amount = amount"))
-
-
-async def test_what_is_not_bound_is_read_from_the_replica_beside_what_is(shop_cluster: LocalCluster) -> None:
-    """One table has an engine of its own; the others are where the unit of work is."""
-    async with serving(shop_cluster) as servers, servers.session() as session:
-        session.sync_session.bind_table(Account.metadata.tables["account"], servers.primary.sync_engine)
-        place = select(text("pg_is_in_recovery()")).select_from(Item).limit(1)
-        assert await session.run_sync(lambda sync: sync.scalars(place).all()) == [True]
 
 
 async def test_a_write_without_parameters_of_any_kind_moves_as_well(shop_cluster: LocalCluster) -> None:

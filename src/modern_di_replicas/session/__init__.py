@@ -6,7 +6,7 @@ The life of a statement:
 2. `session/routed.py` `RoutedSession.__init__`: on a replica the session gets the routing, on the primary none.
 3. `session/replica.py` `ReplicaSession._run`: every statement runs here, including those of the ORM's own loading.
 4. `session/replica.py` `ReplicaSession._choose_engine`: a write that is known beforehand moves to the primary unsent.
-5. `session/replica.py` `ReplicaSession.get_bind`: the first statement takes the replica's connection and keeps it.
+5. `session/binds.py` `BoundSession.get_bind`: the first statement takes the replica's connection and keeps it.
 6. `cluster/engines/read_connections.py` `SessionReads._check_statement`: the text is checked just before it is sent.
 7. `cluster/failures.py` `classify`: if it fails, the class of its error decides what happens next.
 8. `session/leaving.py` `LeavingSession._leave_after`: on a new connection, or elsewhere, it runs once more.

@@ -17,6 +17,7 @@ from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
 from modern_di_replicas.observability.request import keeps_decisions, note_decision
 from modern_di_replicas.routing.decision import Cause, Decision, on_primary
+from modern_di_replicas.session.binds import BoundSession
 from modern_di_replicas.session.replica import ReplicaSession
 from modern_di_replicas.session.shadow import report_writes
 from modern_di_replicas.session.taken_names import check_class
@@ -35,7 +36,7 @@ class _RoutingSession(ReplicaSession):
     def get_bind(self, mapper: typing.Any = None, **options: typing.Any) -> Engine | Connection:  # noqa: ANN401
         if self._is_routed:
             return super().get_bind(mapper, **options)
-        return super(ReplicaSession, self).get_bind(mapper, **options)
+        return super(BoundSession, self).get_bind(mapper, **options)
 
 
 if typing.TYPE_CHECKING:
