@@ -4,7 +4,7 @@ import collections.abc
 import types
 import typing
 
-from modern_di_replicas.demo.breaking import Act, break_servers
+from modern_di_replicas.demo.breaking import Experiment, break_servers
 from modern_di_replicas.demo.traffic import Answer, Traffic
 from modern_di_replicas.testing import LocalCluster
 
@@ -16,11 +16,11 @@ def answer(port: int | None, reason: str = "GET", seconds: float = 0.01) -> Answ
 def test_an_act_sums_up_its_reads() -> None:
     """What failed, the slowest, and every reason but the ordinary one."""
     reads = [answer(1), answer(2), answer(1, "no replica", 0.3), answer(None, "ReadError")]
-    act = Act(title="a crash", reads=reads, went_well=True)
-    assert (act.failed, act.slowest) == (1, 0.3)
-    assert act.by_port == {1: 2, 2: 1, None: 1}
-    assert act.reasons == {"no replica": 1, "ReadError": 1}
-    assert Act(title="nothing", reads=[], went_well=True).slowest == 0.0
+    experiment = Experiment(title="a crash", reads=reads, went_well=True)
+    assert (experiment.failed, experiment.slowest) == (1, 0.3)
+    assert experiment.by_port == {1: 2, 2: 1, None: 1}
+    assert experiment.reasons == {"no replica": 1, "ReadError": 1}
+    assert Experiment(title="nothing", reads=[], went_well=True).slowest == 0.0
 
 
 class Server:
@@ -29,8 +29,8 @@ class Server:
     def __init__(self, port: int, done: list[str]) -> None:
         self.port, self.name, self._done = port, f"server-{port}", done
 
-    def __getattr__(self, act: str) -> collections.abc.Callable[..., None]:
-        return lambda *_: self._done.append(f"{act} {self.port}")
+    def __getattr__(self, action: str) -> collections.abc.Callable[..., None]:
+        return lambda *_: self._done.append(f"{action} {self.port}")
 
 
 class Requests:
@@ -58,38 +58,38 @@ class Requests:
         return 2 if "promote 2" in self._done else 1
 
 
-class Audience:
+class ExperimentView:
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    def show_act(self, title: str) -> None:
+    def show_experiment(self, title: str) -> None:
         self.seen.append(title)
 
-    def show_end_of_act(self, act: Act) -> None:
-        self.seen.append(f"end of {act.title}")
+    def show_outcome(self, experiment: Experiment) -> None:
+        self.seen.append(f"end of {experiment.title}")
 
 
-async def played(*, notices: bool) -> tuple[list[str], list[Act], Audience]:
+async def run_all(*, notices: bool) -> tuple[list[str], list[Experiment], ExperimentView]:
     done: list[str] = []
     cluster = types.SimpleNamespace(servers=[Server(port, done) for port in (1, 2, 3)])
-    traffic, audience = Requests(done, notices=notices), Audience()
-    acts = await break_servers(typing.cast(LocalCluster, cluster), typing.cast(Traffic, traffic), audience)
-    return done, acts, audience
+    traffic, view = Requests(done, notices=notices), ExperimentView()
+    experiments = await break_servers(typing.cast(LocalCluster, cluster), typing.cast(Traffic, traffic), view)
+    return done, experiments, view
 
 
 async def test_each_fault_is_mended_before_the_next() -> None:
     """The last one cannot be: another server is the primary from then on."""
-    done, acts, audience = await played(notices=True)
+    done, experiments, view = await run_all(notices=True)
     assert done == [
         *("freeze 2", "thaw 2", "pause_replay 3", "resume_replay 3", "stop 2", "start 2"),
         *("stop 1", "promote 2", "follow 3"),
     ]
-    assert all(act.went_well for act in acts)
-    assert audience.seen == [words for act in acts for words in (act.title, f"end of {act.title}")]
+    assert all(experiment.went_well for experiment in experiments)
+    assert view.seen == [words for one in experiments for words in (one.title, f"end of {one.title}")]
 
 
 async def test_an_act_that_the_application_does_not_notice_did_not_go_well() -> None:
     """It is mended all the same, and the next one is played."""
-    done, acts, _ = await played(notices=False)
+    done, experiments, _ = await run_all(notices=False)
     assert len(done) == 9
-    assert not any(act.went_well for act in acts)
+    assert not any(experiment.went_well for experiment in experiments)

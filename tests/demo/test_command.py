@@ -88,10 +88,10 @@ def test_the_demo_shows_real_requests_and_real_faults_and_leaves_nothing(
         ("POST", "/search", "@read_intent"),
     }
     assert "log: WARNING" in output
-    acts = re.findall(r"(\d+) reads, (\d+) failed, the slowest", output)
-    assert len(acts) == 5
-    assert {failed for _, failed in acts} == {"0"}
-    total = sum(int(reads) for reads, _ in acts)
+    experiments = re.findall(r"(\d+) reads, (\d+) failed, the slowest", output)
+    assert len(experiments) == 5
+    assert {failed for _, failed in experiments} == {"0"}
+    total = sum(int(reads) for reads, _ in experiments)
     assert f"A freeze, a lag, a crash and a failover: 0 of {total} reads failed." in output
     assert "did not notice" not in output
     assert output.isascii()

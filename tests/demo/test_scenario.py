@@ -21,7 +21,7 @@ WRITES = {"POST /users", "PUT /users/1", "DELETE /users/2", "GET /me", "GET /vis
 
 
 class Notes:
-    """An audience that writes down what it sees."""
+    """A view that records what it is shown."""
 
     def __init__(self) -> None:
         self.seen: list[Exchange] = []
@@ -32,19 +32,19 @@ class Notes:
 
 @contextlib.asynccontextmanager
 async def visiting(settings: ReplicationSettings) -> collections.abc.AsyncIterator[tuple[str, Visitor, Notes]]:
-    """Serve the application; give its address, and a visitor with an audience."""
+    """Serve the application; give its address, and a visitor and what it was shown."""
     notes = Notes()
     async with (
         serving(create_application(settings), port=0) as url,
         httpx.AsyncClient(base_url=url, trust_env=False) as client,
     ):
-        yield url, Visitor(client=client, audience=notes), notes
+        yield url, Visitor(client=client, view=notes), notes
 
 
 async def test_writes_go_to_the_primary_and_reads_to_the_replicas_that_may_answer(
     settings: ReplicationSettings, replicated_cluster: LocalCluster
 ) -> None:
-    """What the audience is shown is what the servers said, in the order of the requests."""
+    """What is shown is what the servers said, in the order of the requests."""
     async with visiting(settings) as (_, visitor, notes):
         await visit(visitor)
     assert notes.seen == visitor.exchanges
@@ -91,7 +91,7 @@ async def test_a_failure_of_the_application_ends_the_demo() -> None:
     notes = Notes()
     transport = httpx.MockTransport(lambda _: httpx.Response(500))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        visitor = Visitor(client=client, audience=notes)
+        visitor = Visitor(client=client, view=notes)
         with pytest.raises(httpx.HTTPStatusError):
             await visitor.send("GET", "/users/1")
     assert notes.seen == []

@@ -5,7 +5,7 @@ import typing
 import pytest
 from rich.console import Console
 
-from modern_di_replicas.demo.breaking import Act
+from modern_di_replicas.demo.breaking import Experiment
 from modern_di_replicas.demo.report import Report
 from modern_di_replicas.demo.scenario import Exchange, curl_lines
 from modern_di_replicas.demo.screen import Screen, explain
@@ -155,13 +155,13 @@ def test_each_read_is_a_mark_and_failures_are_counted() -> None:
     """By the server that answered it; what went wrong is not hidden."""
     paper = Paper()
     paper.screen.show_traffic(typing.cast(LocalCluster, Named()))
-    paper.screen.show_act("replica-1 freezes")
+    paper.screen.show_experiment("replica-1 freezes")
     reads = [answer(2), answer(1, "GET, escalated: replica-1 failed", PRIMARY), answer(None, "ReadTimeout", "")] * 40
     for read in reads:
         paper.screen.show_answer(read)
-    act = Act(title="replica-1 freezes", reads=reads, went_well=False)
-    paper.screen.show_end_of_act(act)
-    paper.screen.show_result([act])
+    experiment = Experiment(title="replica-1 freezes", reads=reads, went_well=False)
+    paper.screen.show_outcome(experiment)
+    paper.screen.show_result([experiment])
     assert "P primary, 1 replica-1, 2 replica-2" in paper.text
     assert "\n  1Px1Px" in paper.text
     assert "120 reads, 40 failed, the slowest 0.50 s: 40 by replica-1, 40 by primary" in paper.text
@@ -176,7 +176,7 @@ def test_the_result_of_an_act_is_wrapped_and_not_cut() -> None:
     paper = Paper()
     paper.screen.show_traffic(typing.cast(LocalCluster, Named()))
     reads = [answer(1, f"GET, escalated: {'long ' * 15}reason"), *[answer(2)] * 123, *[answer(3)] * 45]
-    paper.screen.show_end_of_act(Act(title="replica-1 crashes", reads=reads, went_well=True))
+    paper.screen.show_outcome(Experiment(title="replica-1 crashes", reads=reads, went_well=True))
     shown = " ".join(paper.text.split())
     assert "123 by replica-1, 45 by replica-2, 1 by primary 1 x GET, escalated: long" in shown
     assert shown.endswith("long reason")

@@ -1,4 +1,4 @@
-"""Break and repair the servers during the demo's requests, one act at a time."""
+"""Break and repair the servers during the demo's requests, one experiment at a time."""
 
 import asyncio
 import collections
@@ -11,8 +11,8 @@ from modern_di_replicas.testing import LocalCluster
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
-class Act:
-    """One act, and the answers to the requests during it."""
+class Experiment:
+    """One experiment with the servers, and the answers to the requests during it."""
 
     title: str
     reads: collections.abc.Sequence[Answer]
@@ -43,17 +43,17 @@ class Act:
 Step = collections.abc.Callable[[], collections.abc.Awaitable[object]]
 
 
-class Audience(typing.Protocol):
-    """Shows the acts."""
+class ExperimentView(typing.Protocol):
+    """Shows the experiments."""
 
-    def show_act(self, title: str) -> None: ...
-    def show_end_of_act(self, act: Act) -> None: ...
+    def show_experiment(self, title: str) -> None: ...
+    def show_outcome(self, experiment: Experiment) -> None: ...
 
 
-async def break_servers(cluster: LocalCluster, traffic: Traffic, audience: Audience) -> list[Act]:
+async def break_servers(cluster: LocalCluster, traffic: Traffic, view: ExperimentView) -> list[Experiment]:
     """Freeze, delay, crash and promote servers, one after the other; return the outcome of the reads."""
     primary, first, second = cluster.servers
-    acts = []
+    experiments = []
 
     def serves(port: int) -> collections.abc.Callable[[], bool]:
         return lambda: port in {answer.port for answer in traffic.recent}
@@ -61,15 +61,15 @@ async def break_servers(cluster: LocalCluster, traffic: Traffic, audience: Audie
     def does_not_serve(port: int) -> collections.abc.Callable[[], bool]:
         return lambda: port not in {answer.port for answer in traffic.recent}
 
-    async def play(title: str, *steps: Step) -> None:
+    async def run(title: str, *steps: Step) -> None:
         traffic.reads.clear()
-        audience.show_act(title)
+        view.show_experiment(title)
         went_well = True
         for step in steps:
             went_well &= await step() is not False
-        act = Act(title=title, reads=list(traffic.reads), went_well=went_well)
-        acts.append(act)
-        audience.show_end_of_act(act)
+        experiment = Experiment(title=title, reads=list(traffic.reads), went_well=went_well)
+        experiments.append(experiment)
+        view.show_outcome(experiment)
 
     def do(work: collections.abc.Callable[..., None], *args: object) -> Step:
         return lambda: asyncio.to_thread(work, *args)
@@ -77,14 +77,14 @@ async def break_servers(cluster: LocalCluster, traffic: Traffic, audience: Audie
     def wait(condition: collections.abc.Callable[[], bool]) -> Step:
         return lambda: traffic.until(condition)
 
-    await play("nothing is broken", wait(lambda: serves(first.port)() and serves(second.port)()))
+    await run("nothing is broken", wait(lambda: serves(first.port)() and serves(second.port)()))
     for title, victim, strike, heal in (
         (f"{first.name} freezes", first, do(first.freeze), do(first.thaw)),
         (f"{second.name} lags behind", second, do(second.pause_replay), do(second.resume_replay)),
         (f"{first.name} crashes", first, do(first.stop, "immediate"), do(first.start)),
     ):
-        await play(title, strike, wait(does_not_serve(victim.port)), heal, wait(serves(victim.port)))
-    await play(
+        await run(title, strike, wait(does_not_serve(victim.port)), heal, wait(serves(victim.port)))
+    await run(
         f"{primary.name} stops, {first.name} is promoted",
         do(primary.stop),
         do(first.promote),
@@ -92,4 +92,4 @@ async def break_servers(cluster: LocalCluster, traffic: Traffic, audience: Audie
         do(second.follow, first),
         wait(serves(second.port)),
     )
-    return acts
+    return experiments

@@ -86,7 +86,7 @@ async def _show(  # noqa: PLR0913  # each is one thing it works with
         screen.show_application(url)
         # Without the proxy of the environment: the application is on this machine.
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
-            visitor = Visitor(client=client, audience=screen)
+            visitor = Visitor(client=client, view=screen)
             user_id = await visit(visitor)
         screen.show_flask()
         on_flask = await asyncio.to_thread(visit_flask, settings, screen)
@@ -122,5 +122,5 @@ async def _create_client(url: str) -> int:
 async def _break(screen: Screen, cluster: LocalCluster, url: str, user_id: int) -> None:
     screen.show_traffic(cluster)
     async with Traffic(url=url, user_id=user_id, show=screen.show_answer) as traffic:
-        acts = await break_servers(cluster, traffic, screen)
-    screen.show_result(acts)
+        experiments = await break_servers(cluster, traffic, screen)
+    screen.show_result(experiments)

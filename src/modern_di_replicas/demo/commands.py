@@ -8,7 +8,7 @@ from modern_di_replicas.demo.live.picture import ServerPicture
 from modern_di_replicas.errors import ReplicasError
 
 
-class Audience(typing.Protocol):
+class CommandView(typing.Protocol):
     """Shows the answers."""
 
     def show_commands(self) -> None: ...
@@ -22,7 +22,7 @@ class Commands:
 
     Args:
         faults: breaks and repairs servers.
-        audience: shows the answers.
+        view: shows the answers.
         servers: returns the state of the servers.
 
     """
@@ -30,15 +30,15 @@ class Commands:
     def __init__(
         self,
         faults: Faults,
-        audience: Audience,
+        view: CommandView,
         *,
         servers: collections.abc.Callable[[], collections.abc.Iterable[ServerPicture]],
     ) -> None:
         self._faults = faults
-        self._audience = audience
+        self._view = view
         self._listings: dict[str, collections.abc.Callable[[], None]] = {
-            "help": audience.show_commands,
-            "servers": lambda: audience.show_servers(servers()),
+            "help": view.show_commands,
+            "servers": lambda: view.show_servers(servers()),
         }
 
     async def obey(self, line: str) -> None:
@@ -53,9 +53,9 @@ class Commands:
             name = self._server(line, word, names)
             await self._faults.commit(word, name)
         except (NotPossibleError, ReplicasError) as error:
-            self._audience.show_refusal(str(error))
+            self._view.show_refusal(str(error))
         else:
-            self._audience.show_done(f"{word} {name}: done")
+            self._view.show_done(f"{word} {name}: done")
 
     def _server(self, line: str, word: str, names: collections.abc.Sequence[str]) -> str:
         """Return the named server; without a name, the only one for which the command is possible."""

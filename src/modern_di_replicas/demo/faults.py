@@ -25,7 +25,7 @@ class NotPossibleError(Exception):
 
 
 class Faults:
-    """Breaks and repairs the servers of a cluster, one act at a time.
+    """Breaks and repairs the servers of a cluster, one fault or repair at a time.
 
     Args:
         cluster: a running cluster.
@@ -36,11 +36,11 @@ class Faults:
         self.primary = cluster.primary.name
         """The name of the server that was promoted last; the primary, unless that one is broken."""
         self.doing = ""
-        """The current act; empty without one."""
+        """The current fault or repair; empty without one."""
         self._servers = {server.name: server for server in cluster.servers}
         self._held: set[str] = set()
         self._lock = asyncio.Lock()
-        self._acts: dict[Fault, collections.abc.Callable[[LocalServer], None]] = {
+        self._actions: dict[Fault, collections.abc.Callable[[LocalServer], None]] = {
             "freeze": lambda server: server.freeze(),
             "thaw": lambda server: server.thaw(),
             "crash": self._crash,
@@ -64,7 +64,7 @@ class Faults:
         return "replay held" if name in self._held else "running"
 
     def possible(self, name: str) -> tuple[Fault, ...]:
-        """Return the acts that are possible in the state of a server."""
+        """Return the faults and repairs that are possible in the state of a server."""
         state = self.state(name)
         if state == "crashed":
             return ("start",)
@@ -75,11 +75,11 @@ class Faults:
         return ("freeze", "crash", "resume" if state == "replay held" else "lag", "promote")
 
     def candidates(self, fault: str) -> list[str]:
-        """Return the servers for which an act is possible now."""
+        """Return the servers for which a fault or repair is possible now."""
         return [name for name in self._servers if fault in self.possible(name)]
 
     async def commit(self, fault: str, name: str) -> None:
-        """Perform an act on a server, after the current one.
+        """Perform a fault or repair on a server, after the current one.
 
         Raises:
             NotPossibleError: it is not possible now, or unknown; the message lists the possible ones.
@@ -94,7 +94,7 @@ class Faults:
                 raise NotPossibleError(msg)
             self.doing = f"{fault} {name}"
             try:
-                await asyncio.to_thread(self._acts[fault], self._servers[name])
+                await asyncio.to_thread(self._actions[fault], self._servers[name])
             finally:
                 self.doing = ""
 

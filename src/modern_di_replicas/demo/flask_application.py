@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from modern_di_replicas import Intent, ReplicationSettings, current_token
 from modern_di_replicas.demo.application import User
 from modern_di_replicas.demo.report import WHO_ARE_YOU, Report
-from modern_di_replicas.demo.scenario import Audience, Exchange
+from modern_di_replicas.demo.scenario import Exchange, RequestView
 from modern_di_replicas.flask import Dependencies, setup_replicas, with_replica
 from modern_di_replicas.sync import RoutedSession
 
@@ -94,8 +94,8 @@ def on_psycopg(settings: ReplicationSettings) -> ReplicationSettings:
     )
 
 
-def visit_flask(settings: ReplicationSettings, audience: Audience) -> list[Exchange]:
-    """Send some requests to the application, one after the other, and show each to the audience."""
+def visit_flask(settings: ReplicationSettings, view: RequestView) -> list[Exchange]:
+    """Send some requests to the application, one after the other, and show each."""
     exchanges: list[Exchange] = []
     context: dict[type, object] = {ReplicationSettings: on_psycopg(settings)}
     with Container(groups=[Dependencies], context=context) as container:
@@ -109,7 +109,7 @@ def visit_flask(settings: ReplicationSettings, audience: Audience) -> list[Excha
                 report=Report.from_headers(dict(response.headers)),
             )
             exchanges.append(exchange)
-            audience.show_exchange(exchange)
+            view.show_exchange(exchange)
     return exchanges
 
 

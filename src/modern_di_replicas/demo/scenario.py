@@ -20,25 +20,25 @@ class Exchange:
     report: Report
 
 
-class Audience(typing.Protocol):
+class RequestView(typing.Protocol):
     """Shows the requests."""
 
     def show_exchange(self, exchange: Exchange) -> None: ...
 
 
 class Visitor:
-    """Sends requests to the application, and shows each of them to the audience.
+    """Sends requests to the application, and shows each of them.
 
     Args:
         client: knows the address of the application, and keeps its cookies as a browser does.
-        audience: shows every request at once.
+        view: shows every request at once.
 
     """
 
-    def __init__(self, *, client: httpx.AsyncClient, audience: Audience) -> None:
+    def __init__(self, *, client: httpx.AsyncClient, view: RequestView) -> None:
         self.exchanges: list[Exchange] = []
         self._client = client
-        self._audience = audience
+        self._view = view
 
     async def send(
         self,
@@ -62,7 +62,7 @@ class Visitor:
             method=method, path=path, status=response.status_code, report=Report.from_headers(response.headers)
         )
         self.exchanges.append(exchange)
-        self._audience.show_exchange(exchange)
+        self._view.show_exchange(exchange)
         return response
 
 

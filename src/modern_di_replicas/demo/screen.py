@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from modern_di_replicas.demo.breaking import Act
+from modern_di_replicas.demo.breaking import Experiment
 from modern_di_replicas.demo.rows import Column, print_header, print_row
 from modern_di_replicas.demo.scenario import Exchange
 from modern_di_replicas.demo.topology import Server
@@ -143,7 +143,7 @@ class Screen:
         self._say("  Each mark is one read, by the server that answered it:", style="dim")
         self._say(f"  {legend}, x none: it failed. A writer writes too.", style="dim")
 
-    def show_act(self, title: str) -> None:
+    def show_experiment(self, title: str) -> None:
         self._say(f"\n  {title}", style="bold")
 
     def show_answer(self, answer: Answer) -> None:
@@ -161,28 +161,29 @@ class Screen:
             self._console.print()
             self._column = 0
 
-    def show_end_of_act(self, act: Act) -> None:
+    def show_outcome(self, experiment: Experiment) -> None:
         self._end_line()
         answered = ", ".join(
-            f"{count} by {self._names[port]}" for port, count in act.by_port.most_common() if port is not None
+            f"{count} by {self._names[port]}" for port, count in experiment.by_port.most_common() if port is not None
         )
         self._say_in_lines(
-            f"{len(act.reads)} reads, {act.failed} failed, the slowest {act.slowest:.2f} s: {answered}",
-            style="red" if act.failed else "green",
+            f"{len(experiment.reads)} reads, {experiment.failed} failed, the slowest {experiment.slowest:.2f} s: "
+            f"{answered}",
+            style="red" if experiment.failed else "green",
         )
-        for reason, count in act.reasons.most_common(SHOWN_REASONS):
+        for reason, count in experiment.reasons.most_common(SHOWN_REASONS):
             self._say_in_lines(f"{count} x {reason}", style="dim")
 
-    def show_result(self, acts: collections.abc.Sequence[Act]) -> None:
+    def show_result(self, experiments: collections.abc.Sequence[Experiment]) -> None:
         """Print how many of all reads failed."""
-        reads, failed = sum(len(act.reads) for act in acts), sum(act.failed for act in acts)
+        reads, failed = sum(len(one.reads) for one in experiments), sum(one.failed for one in experiments)
         self._say(
             f"\n  A freeze, a lag, a crash and a failover: {failed} of {reads} reads failed.",
             style="bold red" if failed else "bold green",
         )
-        for act in acts:
-            if not act.went_well:
-                self._say(f"  In {act.title!r} the application did not notice in time.", style="bold red")
+        for experiment in experiments:
+            if not experiment.went_well:
+                self._say(f"  In {experiment.title!r} the application did not notice in time.", style="bold red")
 
     def show_next_steps(self) -> None:
         self._heading("What next")

@@ -22,7 +22,7 @@ class ServerPicture:
     state: str
     """Its fault; see `Faults.state`."""
     faults: tuple[str, ...]
-    """The possible acts."""
+    """The possible faults and repairs."""
     role: str
     """Its role, as seen by the application."""
     up: bool
