@@ -111,10 +111,10 @@ def test_what_a_statement_does_decides_whether_its_turn_must_be_kept() -> None:
         get_driver_connection=lambda _: driver,
     )
     watch(dialect, turns)
-    cursor = types.SimpleNamespace(server_side=False)
+    cursor = object()
     for statement in ("SELECT 1", "UPDATE t SET n = 1", "SET LOCAL a = 'b'"):
         dialect.do_execute(cursor, statement, None)
-    dialect.do_executemany(types.SimpleNamespace(server_side=True), "SELECT 1", None)
+    dialect.do_executemany(cursor, "INSERT INTO t VALUES (1)", None)
     fails = True
     with pytest.raises(LookupError):
         dialect.do_execute_no_params(cursor, "SELECT 1")

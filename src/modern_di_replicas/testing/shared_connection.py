@@ -98,6 +98,8 @@ class TakingTurns(SharedConnection):
         await_only(self._turn.resume())
         cursor = self._real.cursor(*args, **options)
         self._all.begin(cursor)
+        if args or any(options.values()):
+            self._all.keep()  # a cursor on the server: psycopg names it, asyncpg has an option
         if self._number != self._all.number:
             self._number, self._savepoint = self._all.number, None
             self._run(self._savepoints.abandon(self._number))
@@ -149,7 +151,7 @@ def watch(dialect: typing.Any, turns: Turns) -> None:  # noqa: ANN401  # its met
             keeps = True  # after an error only a rollback helps
             try:
                 execute(cursor, statement, *args)
-                keeps = _keeps(statement) or getattr(cursor, "server_side", False)
+                keeps = _keeps(statement)
             finally:
                 turns.end(cursor, keeps=keeps)
 
