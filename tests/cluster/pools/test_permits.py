@@ -2,6 +2,8 @@
 
 import asyncio
 import collections.abc
+import itertools
+import sys
 import threading
 import time
 import typing
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy.util import greenlet_spawn
 
-from modern_di_replicas.cluster.pools.permits import AsyncPermits, Permits, ThreadedPermits
+from modern_di_replicas.cluster.pools.permits import AsyncPermits, Permits, ThreadedPermits, _Thread
 from tests.waiting import until, wait_for
 
 
@@ -128,6 +130,7 @@ async def test_those_that_wait_for_a_replaced_pool_are_dismissed() -> None:
     assert not await first
     with pytest.raises(asyncio.CancelledError):
         await second
+    assert not await acquire(permits), "nothing would dismiss it later"
     assert (permits.in_use, permits.waiting) == (1, 0)
 
 
@@ -218,13 +221,22 @@ def test_several_permits_that_come_back_together_wake_several_threads(monkeypatc
 
 
 def test_threads_are_dismissed_or_late() -> None:
-    """A pool that is replaced dismisses them; a pool that stays full lets them go after their timeout."""
+    """A pool that stays full lets them go after their timeout; a pool that is replaced dismisses them."""
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
+    assert Threads(permits, 1, timeout=0.01).join() == {0: "late"}
     threads = Threads(permits, 2)
     permits.dismiss()
     assert threads.join() == {0: False, 1: False}
-    assert Threads(permits, 1, timeout=0.01).join() == {0: "late"}
+    assert (permits.in_use, permits.waiting) == (1, 0)
+
+
+def test_a_thread_that_comes_after_the_dismissal_does_not_wait() -> None:
+    """INVARIANT: it looked for the successor of its pool just before; nothing would dismiss it later."""
+    permits = ThreadedPermits(1)
+    assert permits.acquire(0)
+    permits.dismiss()
+    assert not permits.acquire(60)
     assert (permits.in_use, permits.waiting) == (1, 0)
 
 
@@ -240,7 +252,7 @@ def test_a_thread_that_is_interrupted_keeps_no_permit(monkeypatch: pytest.Monkey
             permits.release()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(threading.Event, "wait", interrupted)
+    monkeypatch.setattr(_Thread, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         permits.acquire(60)
     assert (permits.in_use, permits.waiting) == (not comes, 0)
@@ -262,7 +274,7 @@ def test_a_thread_that_is_interrupted_when_it_is_woken_wakes_the_next(monkeypatc
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading.Event, "wait", interrupted)
+        patch.setattr(_Thread, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             permits.acquire(60)
     second.join(20)
@@ -270,11 +282,54 @@ def test_a_thread_that_is_interrupted_when_it_is_woken_wakes_the_next(monkeypatc
     assert (permits.in_use, permits.waiting) == (1, 0)
 
 
+def collects_at(moment: int) -> bool:
+    """Release a permit at one of the moments of a thread that waits for it; return whether it has so many."""
+    permits = ThreadedPermits(1)
+    assert permits.acquire(0)
+    left, outcomes = moment, []
+
+    def collect(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            permits.release()
+
+    def wait() -> None:
+        sys.setprofile(collect)
+        try:
+            outcomes.append(permits.acquire(0.01))
+        except TimeoutError:
+            outcomes.append(False)
+        sys.setprofile(None)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert outcomes, "it waits for itself"
+    (has_permit,) = outcomes
+    assert (permits.in_use, permits.waiting) == (has_permit or left > 0, 0)
+    return left <= 0
+
+
+@pytest.mark.parametrize("overtaken", [-1.0, 60.0])
+def test_a_connection_may_be_collected_at_any_moment_of_a_wait(
+    monkeypatch: pytest.MonkeyPatch, overtaken: float
+) -> None:
+    """INVARIANT: also by the thread that waits, within each function that it calls for that.
+
+    Within those of a `threading.Event` it would wait for itself.
+    """
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", overtaken)
+    assert collects_at(1)
+    last = next(moment for moment in itertools.count(2) if not collects_at(moment))
+    assert last > 10, "it has been looked at"
+
+
 def test_a_permit_that_comes_at_the_timeout_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the end of the wait and the look at the queue."""
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
-    monkeypatch.setattr(threading.Event, "wait", lambda *_: permits.release())
+    monkeypatch.setattr(_Thread, "wait", lambda *_: permits.release())
     assert permits.acquire(60)
     assert (permits.in_use, permits.waiting) == (1, 0)
 
@@ -342,6 +397,8 @@ class Checkouts(RuleBasedStateMachine):
         dismissed, self.waiting = self.waiting, []
         self.settle()
         assert not any(task.result() for task in dismissed)
+        assert self.permits.in_use == self.held
+        self.permits, self.held = AsyncPermits(self.LIMIT), 0
 
     @rule()
     def settle(self) -> None:

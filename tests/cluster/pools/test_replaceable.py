@@ -1,6 +1,9 @@
 """A pool serves checkouts in their order; one that is replaced makes no connection any more."""
 
 import asyncio
+import gc
+import sys
+import threading
 import typing
 
 import pytest
@@ -9,9 +12,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from modern_di_replicas.cluster.pools import permits
+from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.testing import LocalCluster
 from tests.pgbouncer import not_behind_a_pooler
 from tests.session.conftest import Servers, serving
+from tests.waiting import until, wait_for
 
 
 LIMIT, CLIENTS = 2, 6
@@ -159,6 +164,31 @@ async def test_checkouts_that_wait_are_woken_when_a_connection_cannot_be_made(re
             answers = await asyncio.gather(*clients, return_exceptions=True)
         assert sum(isinstance(answer, BaseException) for answer in answers) == LIMIT
         assert await count_opened(servers, began) <= LIMIT
+
+
+@pytest.mark.parametrize("overtaken", [-1.0, 60.0])
+@pytest.mark.filterwarnings("ignore:The garbage collector is trying to clean up:sqlalchemy.exc.SAWarning")
+async def test_a_connection_that_is_collected_in_another_thread_wakes_the_loop(
+    replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, overtaken: float
+) -> None:
+    """INVARIANT: a checkout that waits for it goes on at once, though nothing else happens in its loop."""
+    monkeypatch.setattr(permits, "OVERTAKEN", overtaken)
+    async with serving(replicated_cluster, **{**POOL, "primary_pool_size": 1}) as servers:
+        held = [await servers.primary.connect()]
+        waiting = asyncio.create_task(count_opened(servers, "-infinity"))
+        await until(lambda: typing.cast(ReplaceablePool, servers.primary.pool).waiting == 1)
+        of_loop = threading.get_ident()
+
+        def collect() -> None:
+            wait_for(lambda: sys._current_frames()[of_loop].f_code.co_name == "select")  # noqa: SLF001  # documented
+            held.clear()
+            gc.collect()
+
+        thread = threading.Thread(target=collect)
+        thread.start()
+        async with asyncio.timeout(20):
+            assert await waiting >= 1
+        thread.join()
 
 
 async def test_checkouts_that_are_cancelled_together_leave_the_pool_empty(replicated_cluster: LocalCluster) -> None:

@@ -35,6 +35,7 @@ class Permits(abc.ABC, typing.Generic[Waiter]):
         self.limit = limit
         self.in_use = 0
         self._waiting: collections.deque[Waiter] = collections.deque()
+        self._is_dismissed = False
 
     @property
     def waiting(self) -> int:
@@ -58,7 +59,8 @@ class Permits(abc.ABC, typing.Generic[Waiter]):
         """Give a permit back."""
 
     def dismiss(self) -> None:
-        """Let all that wait go without a permit."""
+        """Let all that wait go without a permit, and all that would wait later."""
+        self._is_dismissed = True
         while self._waiting:
             self._grant(self._waiting.popleft(), is_permit=False)
 
@@ -89,7 +91,7 @@ class AsyncPermits(Permits[_Task]):
         if self.in_use < self.limit:
             self.in_use += 1
             return True
-        return await_only(self._wait(timeout))
+        return not self._is_dismissed and await_only(self._wait(timeout))
 
     async def _wait(self, seconds: float) -> bool:
         loop = asyncio.get_running_loop()
@@ -101,10 +103,10 @@ class AsyncPermits(Permits[_Task]):
         try:
             has_permit = await granted
         except BaseException:
-            if not granted.done() or granted.cancelled():
-                self._give_up(waiter)
-            elif granted.result():
+            if granted.done() and not granted.cancelled() and granted.result():
                 self.release()  # it was granted, and this task cancelled before it ran
+            else:
+                self._give_up(waiter)
             raise
         finally:
             timer.cancel()
@@ -123,7 +125,11 @@ class AsyncPermits(Permits[_Task]):
             return
         granted, since = self._waiting[0]
         loop = granted.get_loop()
-        if time.monotonic() - since > OVERTAKEN or loop.is_closed():
+        if loop.is_closed():
+            self._pass_on()
+        elif not _runs_here(loop):  # a connection is collected in any thread
+            loop.call_soon_threadsafe(self._pass_on)
+        elif time.monotonic() - since > OVERTAKEN:
             self._pass_on()
         else:
             loop.call_soon(self._pass_on)
@@ -141,14 +147,34 @@ def _end(granted: "asyncio.Future[bool | None]") -> None:
         granted.set_result(None)
 
 
-class _Thread(threading.Event):
-    """A thread that waits; it is woken when its turn has come, and when it may try to take a permit."""
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+class _Thread:
+    """A thread that waits; it is woken when its turn has come, and when it may try to take a permit.
+
+    A bare lock, and not a `threading.Event`: a connection may be collected, and its permit released, within the methods
+    of the event, which would wait for themselves.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
         self.since = time.monotonic()
         self.granted: bool | None = None
         """Whether it has a permit; None before its turn."""
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait to be woken, until so many seconds after its request; return whether it was."""
+        return self._asleep.acquire(timeout=max(0.0, self.since + seconds - time.monotonic()))
+
+    def wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was woken already
+            self._asleep.release()
 
 
 class ThreadedPermits(Permits[_Thread]):
@@ -163,35 +189,36 @@ class ThreadedPermits(Permits[_Thread]):
             if self.in_use < self.limit:
                 self.in_use += 1
                 return True
-            waiter = _Thread()
-            self._waiting.append(waiter)
-            self._pass_on()  # see above
-        return self._wait(waiter, timeout)
+        return self._wait(_Thread(), timeout)
 
     def _wait(self, waiter: _Thread, seconds: float) -> bool:
-        is_woken = True
         try:
+            with self._lock:
+                if self._is_dismissed:
+                    return False
+                self._waiting.append(waiter)
+                self._pass_on()  # see above
+            is_woken = True
             while is_woken and waiter.granted is None:
-                is_woken = waiter.wait(waiter.since + seconds - time.monotonic())
+                is_woken = waiter.wait(seconds)
                 with self._lock:
-                    waiter.clear()
                     self._pass_on()
+            is_late = self._gives_up(waiter)
         except BaseException:  # by a signal
             if not self._gives_up(waiter) and waiter.granted:
                 self.release()
             raise
-        if self._gives_up(waiter):
+        if is_late:
             raise TimeoutError
-        return bool(waiter.granted)
+        return waiter.granted is True
 
     def _gives_up(self, waiter: _Thread) -> bool:
-        """Return whether a thread still waits; then it waits no longer."""
+        """Let a thread wait no longer; return whether its turn has not come."""
         with self._lock:
-            if waiter.granted is None:
+            with contextlib.suppress(ValueError):  # it does not wait yet, or no longer
                 self._waiting.remove(waiter)
-                self._pass_on()  # it may have been woken for a permit that another one waits for
-                return True
-            return False
+            self._pass_on()  # it may have been woken for a permit that another one waits for
+        return waiter.granted is None
 
     def release(self) -> None:
         with self._lock:
@@ -201,7 +228,7 @@ class ThreadedPermits(Permits[_Thread]):
             if time.monotonic() - self._waiting[0].since > OVERTAKEN:
                 self._pass_on()
             else:
-                self._waiting[0].set()
+                self._waiting[0].wake()
 
     def dismiss(self) -> None:
         with self._lock:
@@ -209,5 +236,5 @@ class ThreadedPermits(Permits[_Thread]):
 
     def _grant(self, waiter: _Thread, *, is_permit: bool) -> bool:
         waiter.granted = is_permit
-        waiter.set()
+        waiter.wake()
         return True
