@@ -9,7 +9,7 @@ import typing
 
 import pytest
 import sqlalchemy.exc
-from sqlalchemy import Column, Integer, MetaData, Table, event, select, text, update
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, event, select, text, update
 
 from modern_di_replicas import (
     EVENTUAL,
@@ -300,6 +300,17 @@ async def test_a_statement_without_parameters_of_any_kind_is_noticed_as_well(pri
         options = {"no_parameters": True}
         await connection.exec_driver_sql("INSERT INTO note VALUES ('bare')", execution_options=options)
     assert current_token() is not None
+
+
+async def test_a_write_on_a_connection_that_was_detached_from_its_pool_has_a_token(primary: PrimaryEngine) -> None:
+    """INVARIANT: what SQLAlchemy sends on it is not taken for direct use, whose position nothing would ask for."""
+    async with primary.connect() as connection:
+        await connection.run_sync(Connection.detach)
+        for _ in range(2):
+            await connection.execute(text("INSERT INTO note VALUES ('detached')"))
+            await connection.commit()
+            assert current_client().token is not None
+            assert not current_client().position_unknown
 
 
 @pytest.mark.parametrize("commit", ["COMMIT", "END", "COMMIT AND CHAIN"])

@@ -6,13 +6,17 @@ import typing
 import asyncpg
 import psycopg
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from modern_di_replicas.cluster.direct_use import EXPECTED, Info, watch_driver
+from modern_di_replicas.cluster.direct_use import EXPECTED, Info, info_of, watch_driver
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.testing import LocalCluster
 from tests.driver import DRIVER
+from tests.pgbouncer import not_behind_a_pooler
+from tests.session.conftest import serving
+from tests.waiting import until
 
 
 WRITE = "CREATE TEMPORARY TABLE note (n int)"
@@ -46,7 +50,7 @@ async def test_what_is_expected_is_not_noticed(engine: AsyncEngine) -> None:
     noticed: list[Info] = []
     watch_driver(engine.sync_engine, lambda info, _: noticed.append(info))
     async with engine.connect() as connection:
-        info = (await connection.get_raw_connection()).info
+        info = info_of(await connection.get_raw_connection())
         info[EXPECTED] = WRITE
         await (await driver_of(connection)).execute(WRITE)
         assert noticed == []
@@ -65,3 +69,32 @@ async def test_a_connection_on_which_a_lost_commit_would_not_be_seen_is_refused(
     with pytest.raises(ConfigurationError, match="connect_args"):
         async with engine.connect():
             pass
+
+
+def use_detached(connection: Connection) -> int:
+    """Use a connection after it was detached from its pool, and return its server's process."""
+    pid = connection.scalar(text("SELECT pg_backend_pid()"))
+    connection.detach()
+    with pytest.raises(DBAPIError, match="division by zero"):
+        connection.scalar(text("SELECT 1 / 0"))
+    connection.rollback()
+    assert connection.scalar(text("SELECT pg_backend_pid()")) == pid
+    assert isinstance(pid, int)
+    return pid
+
+
+@not_behind_a_pooler("the connection to the server is the pooler's")
+@pytest.mark.parametrize("role", ["primary", "replica"])
+async def test_a_connection_that_is_detached_from_its_pool_works_until_it_is_closed(
+    replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, role: str
+) -> None:
+    """Its place in the pool is free, and closing it ends it, as with SQLAlchemy's engines."""
+    async with serving(replicated_cluster) as servers:
+        server = replicated_cluster.primary if role == "primary" else replicated_cluster.replicas[0]
+        engine = servers.primary if role == "primary" else servers.replica.topology.servers[1].engine
+        async with engine.connect() as connection:
+            pid = await connection.run_sync(use_detached)
+            assert servers.checked_out() == 0
+        of_pid = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"  # noqa: S608  # a number
+        await until(lambda: server.execute(of_pid) == "0")
+    assert caplog.messages == []

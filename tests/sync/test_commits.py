@@ -90,6 +90,13 @@ def driver(servers: Servers) -> None:
         opened.commit()
 
 
+def detached(servers: Servers) -> None:
+    with servers.primary.connect() as connection:
+        connection.detach()
+        connection.execute(WRITE)
+        connection.commit()
+
+
 def chosen_with_a_reason(servers: Servers) -> None:
     with servers.primary.because(servers.primary.decision).begin() as connection:
         connection.execute(WRITE)
@@ -97,7 +104,7 @@ def chosen_with_a_reason(servers: Servers) -> None:
 
 WAYS: tuple[Way, ...] = (
     *(core_begin, core_autocommit, core_many, core_without_parameters, savepoint, session_commit, session_begin),
-    *(escalated, plain_session, dbapi, driver, chosen_with_a_reason),
+    *(escalated, plain_session, dbapi, driver, detached, chosen_with_a_reason),
 )
 
 

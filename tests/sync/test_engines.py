@@ -33,7 +33,9 @@ from modern_di_replicas.routing.decision import Cause
 from modern_di_replicas.sync import Monitor, RoutedSession, processes
 from modern_di_replicas.sync.engines import create_primary_engine
 from modern_di_replicas.testing import LocalCluster
+from tests.cluster.test_direct_use import use_detached
 from tests.sync.conftest import Servers, serving
+from tests.waiting import wait_for
 
 
 IN_RECOVERY = text("SELECT pg_is_in_recovery()")
@@ -177,6 +179,38 @@ def test_the_fallback_limit_counts_threads(shop: ReplicationSettings) -> None:
             assert not connection.scalar(IN_RECOVERY)
         with use_primary(), RoutedSession(servers.replica) as session:  # it is not limited
             assert not session.scalar(IN_RECOVERY)
+
+
+def test_a_forked_process_has_a_fallback_limit_of_its_own(shop: ReplicationSettings) -> None:
+    """INVARIANT: a read that began in its parent and ends there as well does not raise the limit."""
+    gone = [gone_of(shop)]
+    with serving(shop, replicas=gone, primary_fallback_limit=1, replica_pool_timeout=0.0) as servers:
+        with servers.session() as session:
+            session.scalar(IN_RECOVERY)
+            servers.replica.topology.forget_process()
+        with servers.session() as first, servers.session() as second:
+            first.scalar(IN_RECOVERY)
+            with pytest.raises(NoReplicaAvailable):
+                second.scalar(IN_RECOVERY)
+
+
+@pytest.mark.parametrize("role", ["primary", "replica"])
+def test_a_connection_that_is_detached_from_its_pool_works_until_it_is_closed(
+    servers: Servers, caplog: pytest.LogCaptureFixture, role: str
+) -> None:
+    """Its place in the pool is free, and closing it ends it, as with SQLAlchemy's engines."""
+    engine = servers.primary if role == "primary" else servers.replica.topology.servers[1].engine
+    with engine.connect() as connection:
+        pid = use_detached(connection)
+        assert servers.checked_out() == 0
+    of_pid = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
+
+    def has_ended() -> bool:
+        with engine.connect() as another:  # what a transaction sees of others does not change
+            return another.scalar(of_pid, {"pid": pid}) == 0
+
+    wait_for(has_ended)
+    assert caplog.messages == []
 
 
 def test_statements_are_read_behind_a_pooler_without_names(shop: ReplicationSettings) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Dialect, Engine, PoolProxiedConnection, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExecutionContext
 from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
-from modern_di_replicas.cluster.direct_use import COMMIT, EXPECTED, Info, watch_driver
+from modern_di_replicas.cluster.direct_use import COMMIT, EXPECTED, Info, info_of, watch_driver
 from modern_di_replicas.cluster.failures import reason_of
 from modern_di_replicas.cluster.questions import find_missing, flushed, inserted, system, timeline_of_primary
 from modern_di_replicas.cluster.waiting import ask
@@ -139,7 +139,7 @@ class Writes:
     def _executes(self, cursor: DBAPICursor, statement: str, parameters: object, context: ExecutionContext) -> None:  # noqa: ARG002  # the event's signature
         if may_write(statement):
             connection = context.root_connection.connection
-            info = _info(connection)
+            info = info_of(connection)
             info[EXPECTED] = statement
             work = _work(info)
             work.wrote()
@@ -149,7 +149,7 @@ class Writes:
             return
         foreseen = foresee(statement)
         if foreseen is not None and foreseen.need is Need.TRANSACTION and _LAZINESS in f"{statement}{parameters}":
-            _work(_info(context.root_connection.connection)).commits_lazily = True
+            _work(info_of(context.root_connection.connection)).commits_lazily = True
 
     def _executes_bare(self, cursor: DBAPICursor, statement: str, context: ExecutionContext) -> None:
         self._executes(cursor, statement, None, context)
@@ -165,7 +165,7 @@ class Writes:
         work.begin_write()
 
     def _commits(self, connection: PoolProxiedConnection) -> None:
-        info = _info(connection)
+        info = info_of(connection)
         if info.get(_PREPARED_DIRECTLY):
             _work(info).may_have_written = True
         work: _Work | None = info.get(_WORK)
@@ -186,7 +186,7 @@ class Writes:
                 self._note(connection.dbapi_connection, connection, info, work)
 
     def _rolls_back(self, connection: PoolProxiedConnection) -> None:
-        info = _info(connection)
+        info = info_of(connection)
         work: _Work | None = info.get(_WORK)
         if work is not None:
             work.may_have_written = False
@@ -196,9 +196,14 @@ class Writes:
         info[EXPECTED] = None
         self._do_rollback(connection)
 
-    def _goes_back(self, connection: DBAPIConnection, record: ConnectionPoolEntry, state: PoolResetState) -> None:
-        work: _Work | None = record.info.pop(_WORK, None)
-        record.info[EXPECTED] = None
+    def _goes_back(
+        self, connection: DBAPIConnection, record: ConnectionPoolEntry | None, state: PoolResetState
+    ) -> None:
+        if record is None:
+            return  # it was detached from its pool, and is closed now
+        info = info_of(record)
+        work: _Work | None = info.pop(_WORK, None)
+        info[EXPECTED] = None
         if work is not None:
             work.ended()
         if work is None or not work.writes or state.terminate_only or not state.asyncio_safe:
@@ -208,7 +213,7 @@ class Writes:
             return  # it answers no query, and the pool replaces it
         if not state.transaction_was_reset:
             connection.rollback()  # as the pool would do next; a failed transaction answers no query
-        self._note(connection, record, record.info, work)
+        self._note(connection, record, info, work)
 
     def _says_not_committed(self, error: Exception) -> bool:
         if isinstance(error, TransactionRolledBackError):
@@ -271,14 +276,6 @@ class Writes:
                 raise
             self._missing = missing
         return await fetch(position(self._missing, with_identity=with_identity))
-
-
-def _info(connection: PoolProxiedConnection) -> Info:
-    """Return the dictionary that lives as long as the connection."""
-    try:
-        return connection.info
-    except NotImplementedError:  # SQLAlchemy's first connection, which is not in a pool yet
-        return {}
 
 
 def _work(info: Info) -> _Work:

@@ -15,8 +15,9 @@ from modern_di_replicas.routing.statements import commits, may_write
 
 
 Info = dict[typing.Any, typing.Any]
-"""SQLAlchemy's `info` of a driver connection, which lives as long as the connection."""
+"""What is noted of a driver connection; see `info_of`."""
 
+_INFO: typing.Final = "modern_di_replicas.info"
 EXPECTED: typing.Final = "modern_di_replicas.expected"
 """The key of the statement that SQLAlchemy, or the library itself, is about to send."""
 COMMIT: typing.Final = "COMMIT;"
@@ -55,12 +56,24 @@ def watch_driver(engine: Engine, noticed: Notice | None = None) -> None:
     @event.listens_for(engine, "connect")
     def _watch(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         opened = engine.dialect.get_driver_connection(connection)
-        if not driver.report(opened, functools.partial(_report, record.info, noticed)):
+        info = record.info[_INFO] = {}
+        if not driver.report(opened, functools.partial(_report, info, noticed)):
             raise ConfigurationError(
                 field="connect_args",
                 value=type(opened),
                 remedy="let the library make the connections: it could not tell whether a commit was lost on these",
             )
+
+
+def info_of(connection: PoolProxiedConnection | ConnectionPoolEntry) -> Info:
+    """Return the dictionary that lives as long as the driver's connection.
+
+    SQLAlchemy's own `info` is copied when a connection is detached from its pool.
+    """
+    try:
+        return typing.cast(Info, connection.info.get(_INFO, connection.info))  # a replica's has no other
+    except NotImplementedError:  # SQLAlchemy's first connection, which is not in a pool yet
+        return {}
 
 
 def allow_lost_rollbacks(engine: Engine) -> None:
@@ -69,17 +82,18 @@ def allow_lost_rollbacks(engine: Engine) -> None:
     An error would replace the result, or the error, of the unit of work. SQLAlchemy has no event around a rollback; the
     dialect belongs to this engine alone.
     """
-    driver, do_rollback = driver_of(engine), engine.dialect.do_rollback
+    driver, dialect, do_rollback = driver_of(engine), engine.dialect, engine.dialect.do_rollback
 
     def roll_back(connection: PoolProxiedConnection) -> None:
         try:
             do_rollback(connection)
         except Exception as error:
-            if not (driver.is_lost(error) or driver.is_closed(connection.driver_connection)):
+            opened = dialect.get_driver_connection(typing.cast(DBAPIConnection, connection.dbapi_connection))
+            if not (driver.is_lost(error) or driver.is_closed(opened)):
                 raise
             connection.invalidate(error, soft=True)  # the pool replaces it at its next checkout
 
-    typing.cast(typing.Any, engine.dialect).do_rollback = roll_back  # replaces a method of one object
+    typing.cast(typing.Any, dialect).do_rollback = roll_back  # replaces a method of one object
 
 
 def _report(info: Info, noticed: Notice | None, statement: str | None) -> None:

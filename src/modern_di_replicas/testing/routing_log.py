@@ -7,7 +7,7 @@ import typing
 
 from sqlalchemy import Connection, Engine, event
 
-from modern_di_replicas.cluster.direct_use import EXPECTED
+from modern_di_replicas.cluster.direct_use import EXPECTED, info_of
 from modern_di_replicas.routing.statements import Need, foresee
 from modern_di_replicas.testing.shared_connection import TakingTurns
 
@@ -80,7 +80,7 @@ def routing_log() -> collections.abc.Iterator[RoutingLog]:
     log = RoutingLog()
 
     def ask(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
-        info = connection.connection.info
+        info = info_of(connection.connection)
         info[EXPECTED] = _WHO  # bypasses SQLAlchemy, so that it does not count as a write of the application
         cursor = connection.connection.cursor()
         cursor.execute(_WHO)

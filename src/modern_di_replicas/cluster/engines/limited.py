@@ -1,6 +1,7 @@
 """Protects the primary from the reads that no replica could serve: `ReplicationSettings.primary_fallback_limit`."""
 
 import collections.abc
+import functools
 import typing
 
 from sqlalchemy import Engine, PoolProxiedConnection
@@ -41,23 +42,25 @@ class FallbackLimit:
             return primary
         return LimitedEngine(primary, {}, self)
 
-    def take(self) -> None:
-        """Wait until one more read may use the primary.
+    def take(self) -> collections.abc.Callable[[], None]:
+        """Wait until one more read may use the primary; return the function to call when it has ended.
 
         Raises:
             NoReplicaAvailable: none may in time.
 
         """
+        permits = self._permits
         try:
-            self._permits.acquire(self._timeout)
+            permits.acquire(self._timeout)
         except TimeoutError:
             if self._hooks is not None:
                 self._hooks.emit(ReadRefused(by="primary_fallback_limit"))
             raise NoReplicaAvailable(group=None, limit=self._limit) from None
+        return functools.partial(self._release, permits)
 
-    def release(self) -> None:
-        """Let one more read use the primary."""
-        self._permits.release()
+    def _release(self, permits: Permits[typing.Any]) -> None:
+        if permits is self._permits:  # otherwise its read began in the parent of this forked process
+            permits.release()
 
 
 class ThreadedFallbackLimit(FallbackLimit):
@@ -81,11 +84,11 @@ class LimitedEngine(OptionEngine):
 
     def raw_connection(self) -> PoolProxiedConnection:
         """Return a connection, when one more read may use the primary; see `Engine.raw_connection`."""
-        self._limit.take()
+        release = self._limit.take()
         try:
             connection = super().raw_connection()
-            typing.cast(dict[str, typing.Any], connection.record_info)[ON_RETURN] = self._limit.release
+            typing.cast(dict[str, typing.Any], connection.record_info)[ON_RETURN] = release
         except BaseException:
-            self._limit.release()
+            release()
             raise
         return connection

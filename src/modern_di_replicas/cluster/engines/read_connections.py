@@ -64,7 +64,7 @@ class SessionReads:
 
     def __init__(self, engine: Engine, *, isolation: ReadIsolation) -> None:
         self._isolation = isolation
-        self.driver = driver_of(engine)
+        self.driver, self._dialect = driver_of(engine), engine.dialect
         # Not in an event: listeners to "before_cursor_execute" would see a statement that is not sent, listeners to
         # "handle_error" the signal, and any listener makes SQLAlchemy check for all events of a statement.
         engine.dialect.execution_ctx_cls = _checking(engine.dialect.execution_ctx_cls, self._check_statement)
@@ -124,7 +124,7 @@ class SessionReads:
 
     def _roll_back(self, connection: PoolProxiedConnection) -> None:
         """Roll back; on a replica there is nothing to undo, so a failure costs only the connection."""
-        if self.driver.has_nothing_to_roll_back(connection.driver_connection):
+        if self.driver.has_nothing_to_roll_back(self._opened(connection)):
             return
         try:
             self._do_rollback(connection)
@@ -149,7 +149,7 @@ class SessionReads:
             is_fetching = getattr(getattr(context.execution_context, "cursor", None), "server_side", False)
             if not (is_fetching and isinstance(error, self.driver.errors)):
                 return
-        if self.driver.is_lost(error) or self.driver.is_closed(connection.connection.driver_connection):
+        if self.driver.is_lost(error) or self.driver.is_closed(self._opened(connection.connection)):
             context.is_disconnect = True
         failure = judge(self.driver.sqlstate(error), lost=context.is_disconnect, text=str(error))
         context.is_disconnect = context.is_disconnect or failure is Failure.LOST
@@ -169,6 +169,10 @@ class SessionReads:
             with contextlib.suppress(OSError, *self.driver.errors):  # on a lost connection it has ended
                 pooled = context.connection.connection
                 ask(context.dialect, typing.cast(DBAPIConnection, pooled.dbapi_connection), self.driver.end_statement)
+
+    def _opened(self, connection: PoolProxiedConnection) -> object:
+        """Return the driver's connection; `driver_connection` is None for one that was detached from its pool."""
+        return self._dialect.get_driver_connection(typing.cast(DBAPIConnection, connection.dbapi_connection))
 
     def _is_autocommit(self, connection: Connection) -> bool:
         return bool(connection.get_execution_options().get("isolation_level", self._isolation) == "AUTOCOMMIT")

@@ -30,7 +30,9 @@ def run_again_when_stale(engine: Engine, *, in_transactions: bool) -> None:
 
     def execute(cursor: DBAPICursor, statement: str, parameters: typing.Any, context: ExecutionContext) -> None:  # noqa: ANN401  # as `Dialect` has it
         pooled: typing.Any = context.root_connection.connection
-        begins = in_transactions and not driver.is_in_transaction(pooled.driver_connection)
+        # Not `pooled.driver_connection`, which a detached connection does not have.
+        opened = dialect.get_driver_connection(pooled.dbapi_connection)
+        begins = in_transactions and not driver.is_in_transaction(opened)
         try:
             do_execute(cursor, statement, parameters, context)
         except Exception as error:
@@ -38,7 +40,7 @@ def run_again_when_stale(engine: Engine, *, in_transactions: bool) -> None:
                 raise
             if begins:
                 pooled.dbapi_connection.rollback()
-            elif driver.is_in_transaction(pooled.driver_connection):
+            elif driver.is_in_transaction(opened):
                 raise
             driver.forget_plans(pooled.dbapi_connection)
             context.handle_dbapi_exception(error)  # this invalidates SQLAlchemy's cache
