@@ -143,8 +143,8 @@ class Psycopg:
         )
 
     def forget_plans(self, connection: DBAPIConnection) -> None:
-        # psycopg keeps a prepared statement that fails, but drops all of them after a ROLLBACK. There is no transaction,
-        # so nothing is rolled back.
+        # psycopg keeps a prepared statement that fails, but drops all of them after a ROLLBACK. There is no
+        # transaction, so nothing is rolled back.
         cursor = connection.cursor()
         cursor.execute("ROLLBACK")
         cursor.close()
