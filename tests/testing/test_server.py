@@ -173,6 +173,22 @@ def test_a_failover_and_the_way_back(disposable_cluster: LocalCluster) -> None:
         primary.follow(primary)
 
 
+def test_a_standby_that_has_more_than_the_new_primary_follows_it(disposable_cluster: LocalCluster) -> None:
+    """INVARIANT: pg_rewind sees no difference where it has received more, and has not replayed it before its stop."""
+    primary, (successor, other) = disposable_cluster.primary, disposable_cluster.replicas
+    primary.execute("CREATE TABLE t AS SELECT 1 AS number")
+    disposable_cluster.catch_up()
+    successor.promote()
+    other.pause_replay()
+    primary.stop()
+
+    other.follow(successor)
+
+    successor.execute("INSERT INTO t VALUES (2)")
+    disposable_cluster.catch_up()
+    assert rows(other, "t") == "1,2"
+
+
 def test_a_restarted_primary_is_followed_again(disposable_cluster: LocalCluster) -> None:
     """The replicas need not be told, and the port stays."""
     primary = disposable_cluster.primary

@@ -14,6 +14,7 @@ from modern_di_replicas.testing.operations import (
     EXECUTE_SECONDS,
     START_SECONDS,
     STOP_SECONDS,
+    STREAMING_SECONDS,
     USER,
     Server,
     StopMode,
@@ -27,6 +28,8 @@ from modern_di_replicas.testing.waiting import wait_until
 HOST: typing.Final = "127.0.0.1"
 SIGNAL_SECONDS: typing.Final = 10.0
 PORT_ATTEMPTS: typing.Final = 10
+DIVERGED: typing.Final = "before current recovery point"
+"""In the log of a standby that has replayed records which the history of its primary does not have."""
 STOP_SIGNALS: typing.Final = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
@@ -114,10 +117,35 @@ class LocalServer(Server):
             try:
                 self._rewind(other)
             except ServerFailedError:
-                shutil.rmtree(self.data_directory)
-                self.base_backup(other, create_slot=False)
-            self.start()
+                self._copy(other)
+            if not self._starts_streaming(other):
+                self.stop()
+                self._copy(other)
+                self.start()
             other.wait_for_streaming((self.name,))
+
+    def _starts_streaming(self, other: "LocalServer") -> bool:
+        """Start, and return whether it can follow another server, on that one's timeline.
+
+        pg_rewind finds nothing to do for a standby that has received, but not replayed, more than the new primary has.
+        """
+        printed = self._log.stat().st_size
+        self.start()
+        timeline = other.execute("SELECT timeline_id FROM pg_control_checkpoint()")
+        streams = f"SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming' AND received_tli >= {timeline}"  # noqa: S608  # a number
+        has_diverged = False
+
+        def is_decided() -> bool:
+            nonlocal has_diverged
+            has_diverged = DIVERGED.encode() in self._log.read_bytes()[printed:]
+            return has_diverged or self.execute(streams) == "1"
+
+        self._wait(is_decided, action=f"stream from {other.name}", timeout=STREAMING_SECONDS)
+        return not has_diverged
+
+    def _copy(self, other: "LocalServer") -> None:
+        shutil.rmtree(self.data_directory)
+        self.base_backup(other, create_slot=False)
 
     def log(self) -> str:
         self._programs.check_open("read a log")
