@@ -11,8 +11,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from modern_di_replicas.cluster.engines.either import PerUnitOfWork
 from modern_di_replicas.intent import Intent
 from modern_di_replicas.sync.engines import PrimaryEngine, ReplicaEngine
-from modern_di_replicas.testing.rolled_back import ON_THE_ENGINE, dialect_of, name_of, overridden
 from modern_di_replicas.testing.shared_connection import SharedConnection
+from modern_di_replicas.testing.shared_engine import ON_THE_ENGINE, dialect_of, name_of, overridden
 from modern_di_replicas.testing.turns import Savepoints, ThreadTurns
 
 
