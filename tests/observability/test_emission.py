@@ -3,6 +3,9 @@
 import asyncio
 import collections.abc
 import logging
+import signal
+import sys
+import threading
 import typing
 
 import pytest
@@ -22,9 +25,11 @@ from modern_di_replicas.observability import (
     Returned,
     SnapshotPublished,
 )
+from modern_di_replicas.observability.emission import Hooks
 from modern_di_replicas.testing import LocalCluster
 from tests.observability.recorder import Recorder
 from tests.session.conftest import Servers, serving
+from tests.sync.conftest import serving as in_threads
 from tests.waiting import until
 
 
@@ -198,7 +203,7 @@ class Broken:
         raise self._error(msg)
 
 
-@pytest.mark.parametrize("error", [ValueError, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
 async def test_a_hook_that_fails_is_logged_once_and_harms_nothing(
     shop_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
@@ -212,6 +217,41 @@ async def test_a_hook_that_fails_is_logged_once_and_harms_nothing(
     (record,) = caplog.records
     assert "The hook Broken failed at Decided" in record.message
     assert record.exc_info is not None
+
+
+def test_a_hook_that_exits_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """A monitor's thread would end alone, and nobody would watch the servers."""
+    outcomes: list[str] = []
+
+    def emit() -> None:
+        Hooks([Broken(SystemExit)]).emit(Returned(server="a"))
+        outcomes.append("went on")
+
+    thread = threading.Thread(target=emit)
+    thread.start()
+    thread.join()
+    assert outcomes == ["went on"]
+    assert "The hook Broken failed at Returned" in caplog.text
+
+
+def test_a_signal_that_comes_while_a_hook_runs_ends_the_process(replicated_cluster: LocalCluster) -> None:
+    """INVARIANT: the handler of SIGTERM usually calls `sys.exit()`, and runs within whatever the main thread runs."""
+    signals = [signal.SIGTERM]
+
+    class Slow:
+        def on_event(self, event: Event, /) -> None:
+            if isinstance(event, Decided) and signals:
+                signal.raise_signal(signals.pop())
+
+    former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    try:
+        with in_threads(replicated_cluster, hooks=[Slow()]) as servers:
+            with pytest.raises(SystemExit), servers.session() as session:
+                session.scalar(WHERE)
+            with servers.session() as session:
+                assert session.scalar(WHERE), "the connection is back, and the session as it was"
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def test_events_are_frozen_values_that_hooks_compare() -> None:

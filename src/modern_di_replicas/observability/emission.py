@@ -3,6 +3,7 @@
 import asyncio
 import collections.abc
 import logging
+import threading
 import typing
 
 from modern_di_replicas.observability.hook import Event, Hook
@@ -29,13 +30,20 @@ class Hooks:
         return cls(hooks) if hooks else None
 
     def emit(self, event: Event) -> None:
-        """Pass an event to every hook; an error of a hook is logged once, and has no other effect."""
+        """Pass an event to every hook; an error of a hook is logged once, and has no other effect.
+
+        Raises:
+            SystemExit: in the main thread.
+
+        """
         for index, hook in enumerate(self._hooks):
             try:
                 hook.on_event(event)
             # A hook awaits nothing, so no cancellation is meant for its task. `sys.exit()` would end the thread of a
             # synchronous application's monitor, and nothing else.
-            except (Exception, asyncio.CancelledError, SystemExit):
+            except (Exception, asyncio.CancelledError, SystemExit) as error:
+                if isinstance(error, SystemExit) and threading.current_thread() is threading.main_thread():
+                    raise  # it ends the process; the handler of a signal may have raised it while the hook ran
                 if index not in self._failed:
                     self._failed.add(index)
                     logger.exception(
