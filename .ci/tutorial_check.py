@@ -22,12 +22,12 @@ BLOCK: typing.Final = re.compile(r"^```(python|shell|console)\n(.*?)^```$", re.M
 FILE: typing.Final = re.compile(r"# (\w+\.py)(, continued)?\n")
 PORT: typing.Final = "8000"
 OWN_SERVERS: typing.Final = "@db-1/"
-"""In commands for servers that whoever follows it would have."""
+"""In commands for servers that a reader would have."""
 SECONDS: typing.Final = 60
 
 
 class Tutorial:
-    """The folder of somebody who follows the tutorial, and what the page shows that it does not do."""
+    """The folder of a reader who follows the tutorial, and what the page shows that it does not do."""
 
     def __init__(self, folder: pathlib.Path, wheel: pathlib.Path) -> None:
         self._folder = folder

@@ -50,7 +50,7 @@ def test_without_a_framework_the_context_declares_the_intent(group: type[Depende
 
 @pytest.mark.parametrize("group", [modern_di_replicas.fastapi.Dependencies, modern_di_replicas.litestar.Dependencies])
 def test_a_session_scope_of_the_application_is_no_websocket(group: type[Dependencies]) -> None:
-    """The scope between application and request belongs to websockets, and to whoever else uses it."""
+    """The scope between application and request belongs to websockets and to other uses of it."""
     container = Container(groups=[group], context={ReplicationSettings: SETTINGS})
     if group is modern_di_replicas.fastapi.Dependencies:
         modern_di_replicas.fastapi.setup_replicas(fastapi.FastAPI(), container)
@@ -174,7 +174,7 @@ def test_the_session_is_resolved_as_either_type(group: type[Dependencies]) -> No
 
 
 def test_a_session_of_another_type_is_left_alone() -> None:
-    """It has been so before, and whoever takes it asks for that type."""
+    """Existing code injects it by that type."""
 
     class OwnSession(RoutedSession): ...
 

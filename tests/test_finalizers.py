@@ -1,4 +1,4 @@
-"""Whatever becomes of a request, its connections come back; whatever becomes of the application, none is left."""
+"""Connections are returned after every outcome of a request, and closed after every end of the application."""
 
 import asyncio
 import collections
@@ -67,7 +67,7 @@ async def outcome(client: httpx.AsyncClient, kind: str, method: str) -> str:
 
 
 @pytest.mark.parametrize("requests", [200, pytest.param(1_000, marks=pytest.mark.slow)])
-async def test_no_connection_stays_checked_out_whatever_becomes_of_the_requests(
+async def test_no_connection_stays_checked_out_after_any_outcome_of_the_requests(
     application: Application, replicated_cluster: LocalCluster, worker_application_name: str, requests: int
 ) -> None:
     """Mixed requests, a tenth failing, a tenth cancelled, some timing out: every connection comes back."""

@@ -118,7 +118,7 @@ def test_two_different_markers_on_one_handler_are_refused() -> None:
     assert marked_intent(handler) == Intent.read()
 
 
-def test_intents_are_equal_whoever_declared_them() -> None:
+def test_intents_are_equal_if_what_they_declare_is_equal() -> None:
     """The reason is for people."""
     assert Intent.read(reason="GET") == Intent.read(reason="@read_intent")
     assert Intent.read() != Intent.write()

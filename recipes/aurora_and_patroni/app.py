@@ -25,7 +25,7 @@ from modern_di_replicas import Dependencies, Intent, Monitor, ReplicaEngine, Rep
 
 
 def patroni_behind_a_proxy(endpoint: str, members: collections.abc.Sequence[str]) -> ReplicationSettings:
-    """Return settings for an endpoint that leads to whoever is the primary, such as Patroni's HAProxy or a virtual IP.
+    """Return settings for an endpoint that always leads to the primary, such as Patroni's HAProxy or a virtual IP.
 
     The members are listed one by one, and all of them, today's primary too: each has a lag and a health of its own,
     and whichever is promoted is known already. Not the endpoint of the standbys: it leads to another server at each

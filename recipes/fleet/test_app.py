@@ -101,7 +101,7 @@ async def test_a_replica_that_is_late_for_customers_is_still_good_for_reports(
         for replica in (large, small):
             await asyncio.to_thread(replica.pause_replay)
         (await client.post("/orders", params={"amount": 7})).raise_for_status()
-        client.cookies.clear()  # the readers are others: whoever has written sees the write, if need be on the primary
+        client.cookies.clear()  # the readers are other clients; the writing one sees its write
 
         async def only_the_small_one_serves() -> bool:
             routing_log.clear()

@@ -50,7 +50,7 @@ async def client(
             await connection.run_sync(Base.metadata.create_all)
         (await client.post("/books", json=EMMA)).raise_for_status()
         replicated_cluster.catch_up()
-        client.cookies.clear()  # from here on it is somebody else, who has written nothing
+        client.cookies.clear()  # from here on it is another client, which has written nothing
         routing_log.clear()
         yield client
 

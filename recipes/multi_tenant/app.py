@@ -30,7 +30,7 @@ TENANTS = ("acme", "globex")
 
 
 class Base(DeclarativeBase):
-    # A name no schema has: a statement that was not translated fails, instead of touching somebody's tables.
+    # A name no schema has: a statement that was not translated fails, instead of touching the tables of a tenant.
     metadata = MetaData(schema="tenant")
 
 

@@ -1,9 +1,9 @@
 """A magazine where a client sees its own comment at once: each read says how fresh it has to be, or is a SESSION.
 
 - The feed is for everybody: EVENTUAL, from any healthy replica.
-- The comments say nothing, which is SESSION: whoever has just written one sees it, and a replica serves all others.
+- The comments say nothing, which is SESSION: a client sees its own comments, and a replica serves all other reads.
 - The dashboard may be a minute old: Bounded.
-- The balance decides whether somebody may pay: STRONG, from the primary.
+- The balance decides whether a payment is possible: STRONG, from the primary.
 
 Nothing else is to be done: a cookie tells the next request what its client has written.
 
@@ -134,7 +134,7 @@ async def pay_in(reader_id: int, cents: int, magazine: MagazineOfRequest) -> Non
 @router.get("/readers/{reader_id}/balance")
 @read_intent(consistency=STRONG)
 async def read_balance(reader_id: int, magazine: MagazineOfRequest) -> int:
-    """Read the primary: somebody else may have paid a moment ago."""
+    """Read the primary: another request may have paid a moment ago."""
     return await magazine.balance(reader_id)
 
 

@@ -90,7 +90,7 @@ async def test_each_read_is_as_fresh_as_it_says(
             assert "primary" not in routing_log.servers
 
             routing_log.clear()
-            assert (await other.get(f"/readers/{ADA}/balance")).json() == 500, "whoever asks"
+            assert (await other.get(f"/readers/{ADA}/balance")).json() == 500, "for every client"
             assert set(routing_log.servers) == {"primary"}
 
         await asyncio.to_thread(disposable_cluster.catch_up)

@@ -110,7 +110,7 @@ async def test_the_tenant_goes_along_when_a_request_moves_to_the_primary(
 async def test_nothing_of_a_tenant_is_left_on_a_pooled_connection(
     client: httpx.AsyncClient, app: fastapi.FastAPI
 ) -> None:
-    """Whoever checks one out and sets no tenant sees no row at all, on any of the servers."""
+    """A connection without a tenant sees no rows, on any of the servers."""
     await asyncio.gather(*(client.get("/notes", headers=ACME) for _ in range(10)))
     await client.post("/notes", params={"words": "Sell anvils"}, headers=ACME)
 

@@ -1,4 +1,4 @@
-"""What a write leaves behind: the token of a commit, whatever becomes of it."""
+"""The token of a commit, after every outcome of the commit."""
 
 import asyncio
 import collections.abc
@@ -154,7 +154,7 @@ async def test_a_read_costs_the_primary_no_question(primary: PrimaryEngine) -> N
 async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_again(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """INVARIANT: it is committed, so its client must see it: somebody else is asked how far the primary is."""
+    """INVARIANT: it is committed, so its client must see it: another connection asks for the primary's position."""
     ends_its_connection = "SELECT pg_terminate_backend(pg_backend_pid())"
     monkeypatch.setattr("modern_di_replicas.cluster.commits.position", lambda *_, **__: ends_its_connection)
     async with serving(cluster) as servers, Monitor(servers.replica):
@@ -350,7 +350,7 @@ async def test_a_commit_in_two_phases_is_noticed(
 
 
 async def test_a_commit_in_two_phases_of_a_failed_transaction_is_an_error(primary: PrimaryEngine) -> None:
-    """INVARIANT: PostgreSQL answers it with ROLLBACK, whoever sends it, and a caller would take that for a success."""
+    """INVARIANT: PostgreSQL answers it with ROLLBACK, however it is sent, and its caller would assume success."""
     async with primary.connect() as connection:
         transaction = await connection.run_sync(lambda sync: sync.begin_twophase())
         with pytest.raises(sqlalchemy.exc.DBAPIError):

@@ -109,7 +109,7 @@ async def test_a_worker_that_starts_without_a_primary_reads_what_the_replicas_ar
 
 
 async def test_a_read_whose_monitor_ended_meanwhile_goes_to_the_primary(cluster: LocalCluster) -> None:
-    """The choice was made while there was somebody to ask; the statement comes later."""
+    """The choice was made while a monitor was running; the statement comes later."""
     async with serving(cluster) as servers:
         async with Monitor(servers.replica):
             session = reading(servers, after=await ahead(servers))

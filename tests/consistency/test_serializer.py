@@ -23,7 +23,7 @@ def token(**facts: object) -> ConsistencyToken:
 
 
 def mutated(text: str, source: random.Random) -> str:
-    """Return a text that somebody has tampered with: characters changed, added, taken away or repeated."""
+    """Return a text that was tampered with: characters changed, added, taken away or repeated."""
     for _ in range(source.randint(1, 4)):
         at = source.randint(0, len(text))
         part = "".join(source.choices(ALPHABET, k=source.randint(0, 3)))

@@ -39,7 +39,7 @@ async def test_a_signal_that_is_waited_for_cancels_nothing() -> None:
 
 
 async def test_the_signal_handlers_of_before_are_put_back() -> None:
-    """Whoever calls the demo from a program of their own keeps their handlers."""
+    """A program that calls the demo keeps its own handlers."""
     before = [signal.getsignal(number) for number in SIGNALS]
     with interruption_of(this_task()):
         assert [signal.getsignal(number) for number in SIGNALS] != before

@@ -113,7 +113,7 @@ async def test_the_primary_as_its_own_replica(good_cluster: LocalCluster) -> Non
 
 
 async def test_a_replay_that_is_paused(good_cluster: LocalCluster) -> None:
-    """Somebody has forgotten to resume it."""
+    """The replay was paused and not resumed."""
     replica = good_cluster.replicas[0]
     replica.pause_replay()
     try:
@@ -142,7 +142,7 @@ async def test_a_replica_that_lags(good_cluster: LocalCluster) -> None:
 
 @pytest.mark.parametrize(("delay", "words"), [("1s", "late on purpose"), ("1h", "it never serves")])
 async def test_a_replica_that_is_delayed_on_purpose(good_cluster: LocalCluster, delay: str, words: str) -> None:
-    """As for the recovery of what somebody deletes by mistake."""
+    """Such a standby is for recovering deleted rows."""
     replica = good_cluster.replicas[0]
     with configured(replica, "recovery_min_apply_delay", delay):
         (finding,) = await found(settings_of(good_cluster))

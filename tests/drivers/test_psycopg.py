@@ -138,7 +138,7 @@ async def test_a_connection_is_terminated_while_another_task_waits_on_it(replica
 
 
 async def test_connecting_in_vain_leaves_no_connection_open() -> None:
-    """INVARIANT: the server would hold it for as long as somebody keeps the error, a log record for instance."""
+    """INVARIANT: the connection would stay open for as long as the error is referenced, as by a log record."""
     accepted, ended = asyncio.Event(), asyncio.Event()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,7 +1,7 @@
 """One worker process: an application with registers, over this library or over what people write by hand.
 
 `python -m tests.history.application <WorkerSettings as JSON>`, run by `workers`. It prints its port, and ends when its
-standard input does: it never outlives whoever started it.
+standard input does: it never outlives its parent process.
 """
 
 import asyncio
@@ -149,7 +149,7 @@ async def serve(app: fastapi.FastAPI) -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn announces it in no other way
             await asyncio.sleep(0.01)
-        print(listener.getsockname()[1], flush=True)  # noqa: T201  # for whoever started it
+        print(listener.getsockname()[1], flush=True)  # noqa: T201  # for the parent process
         await asyncio.to_thread(sys.stdin.read)
         server.should_exit = True
         await serving

@@ -83,7 +83,7 @@ def read_your_writes(history: History) -> list[Violation]:
 
 
 def bounded_staleness(history: History, *, lag: float) -> list[Violation]:
-    """Find the bounded reads that are older than they may be, whoever wrote.
+    """Find the bounded reads that are older than they may be, regardless of the writing client.
 
     A read that began at t includes everything that was acknowledged to anybody before t - lag.
     """
@@ -157,7 +157,7 @@ def _is_disturbed(
 
 
 def reads_answered(history: History, *, grace: float) -> list[Violation]:
-    """Find the reads that failed though somebody could have answered.
+    """Find the reads that failed although a server could have answered.
 
     While there is no primary, a read may fail that is bounded, or whose client has written: no replica may be known
     to be fresh enough. Any other is answered by the replicas, whatever happens.

@@ -105,7 +105,7 @@ def test_a_write_that_is_acknowledged_late_does_not_hide_a_greater_one() -> None
 
 @pytest.mark.parametrize(("age", "found"), [(LAG + 0.1, 1), (LAG - 0.1, 0)])
 def test_a_bounded_read_may_miss_only_what_is_younger(age: float, found: int) -> None:
-    """Whoever wrote it."""
+    """The writing client does not matter."""
     events = [write("a", 7, at=1), read("b", 6, at=1 + age, operation=Operation.BOUNDED)]
 
     assert len(bounded_staleness(history(*events), lag=LAG)) == found

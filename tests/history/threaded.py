@@ -154,7 +154,7 @@ class Served(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
 def announce(arbiter: typing.Any) -> None:
     """Print the port, and end the server when the standard input does."""
-    print(arbiter.LISTENERS[0].sock.getsockname()[1], flush=True)  # noqa: T201  # for whoever started it
+    print(arbiter.LISTENERS[0].sock.getsockname()[1], flush=True)  # noqa: T201  # for the parent process
 
     def end() -> None:
         sys.stdin.read()

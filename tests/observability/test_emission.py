@@ -220,7 +220,7 @@ async def test_a_hook_that_fails_is_logged_once_and_harms_nothing(
 
 
 def test_a_hook_that_exits_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
-    """A monitor's thread would end alone, and nobody would watch the servers."""
+    """The monitor's thread would end, and the servers would not be watched."""
     outcomes: list[str] = []
 
     def emit() -> None:

@@ -83,6 +83,6 @@ def test_a_former_primary_is_not_a_restored_backup() -> None:
 
 
 def test_a_replica_that_is_not_promotable_is_not_followed() -> None:
-    """It may be a clone, or belong to somebody else."""
+    """It may be a clone, or a server of another cluster."""
     observed = {"b": seen(primary=True)}
     assert find_successor(observed, history=KNOWN, declared="a", newest={}, not_promotable={"b"}) is None

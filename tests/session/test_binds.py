@@ -16,7 +16,7 @@ IN_RECOVERY = text("SELECT pg_is_in_recovery()")
 
 
 async def test_a_statement_with_a_bind_of_its_own_goes_there(shop_cluster: LocalCluster) -> None:
-    """Somebody who names an engine has chosen."""
+    """An explicit engine takes precedence over the routing."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         arguments = {"bind": servers.primary.sync_engine}
         place = text("SELECT pg_is_in_recovery()")
@@ -61,7 +61,7 @@ async def test_what_is_not_bound_is_read_from_the_replica_beside_what_is(shop_cl
 
 
 async def test_an_error_of_another_database_is_no_fault_of_the_replica(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: what somebody bound elsewhere is run there once, and its server alone is to blame."""
+    """INVARIANT: a statement on another bind is run there once, and its errors do not count against the replica."""
     refused: list[object] = []
     nowhere = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
     event.listen(nowhere.sync_engine, "do_connect", lambda *_: refused.append(True))

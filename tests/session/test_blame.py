@@ -370,7 +370,7 @@ async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster
     ],
 )
 async def test_a_time_limit_is_the_applications_and_blames_no_server(shop_cluster: LocalCluster, way: str) -> None:
-    """INVARIANT: whoever set the limit, the statement ran once, and other readers stay on the replica."""
+    """INVARIANT: wherever the limit was set, the statement ran once, and other readers stay on the replica."""
     async with one_replica(shop_cluster, replica_pool_size=1) as watched:
         engine = watched.engine.sync_engine
         if way == "command_timeout":

@@ -1,4 +1,4 @@
-"""A rollback on a replica has nothing to undo, so it cannot fail: it would hide why somebody rolls back."""
+"""A rollback on a replica has nothing to undo, so it cannot fail: its error would hide the reason for the rollback."""
 
 import asyncio
 import typing
@@ -53,7 +53,7 @@ async def test_core_is_told_that_its_connection_is_lost(disposable_shop: LocalCl
 async def test_an_error_of_the_application_is_not_hidden_by_the_end_of_its_transaction(
     disposable_shop: LocalCluster, isolation: typing.Any
 ) -> None:
-    """Whoever catches it finds the session as usable as ever."""
+    """After it is caught, the session is usable."""
     async with serving(disposable_shop, read_isolation=isolation) as servers, servers.session() as session:
 
         async def make_a_mistake() -> None:

@@ -194,7 +194,7 @@ async def test_a_flush_that_changes_nothing_is_no_write(shop_cluster: LocalClust
 
 
 async def test_an_engine_with_other_execution_options_routes_all_the_same(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: whoever redefines the engine this way must not lose the escalation; for one replica and for all."""
+    """INVARIANT: an engine with other options must not lose the escalation; for one replica and for all."""
     async with serving(shop_cluster) as servers:
         for engine in (servers.replica, servers.replica.choose()):
             tenant = engine.execution_options(schema_translate_map={None: "tenant"})

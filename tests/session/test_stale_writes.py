@@ -1,4 +1,4 @@
-"""An object from a replica may be older than its row: writing it must not undo somebody else's update."""
+"""An object from a replica may be older than its row: writing it must not undo another client's update."""
 
 import typing
 
@@ -417,7 +417,7 @@ async def test_an_object_of_another_database_is_not_this_replicas(shop_cluster: 
 
 
 async def test_locking_a_row_that_the_session_holds_gives_the_primarys(disposable_shop: LocalCluster) -> None:
-    """INVARIANT: somebody else has read the object, from the replica; whoever locks it changes what the primary has."""
+    """INVARIANT: other code has read the object from the replica; a locked object has the primary's state."""
     for replica in disposable_shop.replicas:
         replica.pause_replay()
     async with serving(disposable_shop) as servers:

@@ -32,7 +32,7 @@ class Recording(UnsentWritesSession):
         super().__init__(self.engine)
         self.moves: list[str] = []
 
-    def escalate(self, cause: Cause, reason: str, *, is_announced: bool = False) -> None:  # noqa: ARG002  # it tells nobody
+    def escalate(self, cause: Cause, reason: str, *, is_announced: bool = False) -> None:  # noqa: ARG002  # without an event
         self.moves.append(f"{cause.value}: {reason}")
 
     def escalate_write(self, statement: str) -> None:

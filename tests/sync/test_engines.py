@@ -82,7 +82,7 @@ def test_options_can_be_changed_in_place(servers: Servers) -> None:
 
 
 def test_listeners_on_the_replicas_engine_reach_every_replica(servers: Servers) -> None:
-    """Whoever listens to `ReplicaEngine`, or to what its `execution_options()` returned, hears each statement once."""
+    """A listener on `ReplicaEngine`, or on the result of its `execution_options()`, is called once per statement."""
     heard: list[str] = []
     with_option = servers.replica.execution_options(note="heard")
     for target, name in ((servers.replica, "all"), (with_option, "with option")):

@@ -9,7 +9,7 @@ from modern_di_replicas.testing.accounts import CANDIDATES, Account, account_for
 
 
 def test_without_root_the_programs_run_as_the_own_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only root needs somebody else."""
+    """Only root needs another account."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
     assert account_for_programs() is None

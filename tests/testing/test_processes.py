@@ -20,7 +20,7 @@ def test_a_pid_file_that_is_missing_or_only_begun_says_nothing(tmp_path: pathlib
 
 
 def test_the_pid_of_another_program_is_not_a_postmaster(tmp_path: pathlib.Path) -> None:
-    """INVARIANT: the number in a pid file is never trusted; a signal to whoever has it now would hit a stranger."""
+    """INVARIANT: the number in a pid file is never trusted; the number may belong to another process by now."""
     (tmp_path / processes.PID_FILE).write_text(f"{os.getpid()}\n")
 
     assert processes.find_postmaster(tmp_path) is None
@@ -78,7 +78,7 @@ def test_a_process_that_may_not_be_looked_at_is_not_ours(
 
 
 def test_what_does_not_quit_is_killed(folder: pathlib.Path) -> None:
-    """Only a PostgreSQL program that works in the folder; a shell that somebody has open there lives on."""
+    """Only a PostgreSQL program that works in the folder; a shell in that folder is not ended."""
     sleep = shutil.which("sleep")
     assert sleep is not None
     shutil.copy(sleep, folder / "psql")

@@ -105,7 +105,7 @@ def test_closing_ends_what_runs_and_refuses_what_comes(make_program: MakeProgram
 
 
 def test_a_program_that_has_ended_is_not_signalled() -> None:
-    """Its number may belong to somebody else by now."""
+    """Its number may belong to another process by now."""
     process = subprocess.Popen([sys.executable, "-c", ""], text=True)
     process.wait()
 

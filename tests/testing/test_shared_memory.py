@@ -39,7 +39,7 @@ def test_an_unused_segment_is_removed(segment: tuple[int, int]) -> None:
 
 @needs_table
 def test_a_segment_of_another_key_stays(segment: tuple[int, int]) -> None:
-    """The identifier alone may since belong to somebody else."""
+    """The identifier alone may belong to another program by now."""
     key, identifier = segment
 
     assert not shared_memory.remove_segment(key + 1, identifier)
@@ -48,7 +48,7 @@ def test_a_segment_of_another_key_stays(segment: tuple[int, int]) -> None:
 
 @needs_table
 def test_a_segment_in_use_stays(segment: tuple[int, int]) -> None:
-    """Somebody lives in it."""
+    """It is in use."""
     libc = ctypes.CDLL(None)
     libc.shmat.restype = ctypes.c_void_p
     address = ctypes.c_void_p(libc.shmat(segment[1], None, 0))

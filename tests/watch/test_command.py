@@ -80,7 +80,7 @@ def test_what_cannot_be_watched_is_exit_status_1(
 
 
 def test_a_primary_that_is_down_is_shown(replicated_cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """That is when somebody looks."""
+    """A failure is when the command is needed."""
     gone = replicated_cluster.primary.url.replace(f":{replicated_cluster.primary.port}", f":{free_port()}")
     assert main(["watch", gone, replicated_cluster.replicas[0].url, "--once"]) == 0
     assert "down" in capsys.readouterr().out

@@ -388,7 +388,7 @@ async def test_with_the_primary_gone_the_replicas_go_on_and_say_since_when_they_
 async def test_with_all_replicas_out_the_primary_serves_unless_it_is_protected(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """Both answers are right for somebody; the settings say which."""
+    """Either answer may be right; the settings decide."""
     for replica in disposable_cluster.replicas:
         replica.stop()
     async with serving(disposable_cluster) as servers, Monitor(servers.replica), servers.session() as session:
@@ -460,7 +460,7 @@ async def test_a_checkout_is_passed_on_from_full_pools_and_stops_at_errors_of_th
         assert sorted(ports) == sorted(server.port for server in three_replicas.servers)
 
     def fails(*_: object) -> None:
-        msg = "a bug in somebody's event"
+        msg = "a bug in a listener"
         raise ValueError(msg)
 
     async with serving(three_replicas) as servers:

@@ -302,7 +302,7 @@ async def test_nothing_is_known_of_a_server_whose_watch_was_ended_by_others(
 async def test_a_server_of_another_cluster_is_not_used(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A wrong address would serve somebody else's rows."""
+    """A wrong address would return rows of another database."""
     with LocalCluster(replicas=1) as other:
         ours, foreign = replicated_cluster.replicas[0], other.replicas[0]
         replicas = [ours.url, foreign.url]
@@ -367,7 +367,7 @@ async def test_a_primary_engine_of_the_application_is_not_moved(disposable_clust
 
 
 async def test_a_clone_of_a_server_that_is_not_promotable_is_not_followed(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: a copy that somebody detaches has the same identity and a newer timeline, as a new primary has."""
+    """INVARIANT: a detached copy has the same identity and a newer timeline, as a new primary has."""
     primary, first, second = disposable_cluster.servers
     primary.execute("CREATE TABLE written (n serial PRIMARY KEY)")
     disposable_cluster.catch_up()

@@ -42,7 +42,7 @@ async def test_a_probe_tells_what_a_server_says_of_itself(replicated_cluster: Lo
 async def test_a_connection_that_was_closed_meanwhile_says_nothing_of_the_server(
     replicated_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: somebody ended the idle connection; the server lives, so the probe asks again on a new one."""
+    """INVARIANT: a terminated idle connection is not a dead server; the probe asks again on a new one."""
     server = replicated_cluster.primary
     probe = probe_of(server, timeout=10)
     await probe.ask()
@@ -157,7 +157,7 @@ async def test_a_frozen_server_is_given_up_within_the_time_limit(
 async def test_a_connection_whose_question_was_given_up_is_closed_with_the_probe(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """It cannot be closed while the question is on it, and nobody waits for that any more."""
+    """It cannot be closed while a question is in flight, even one without a waiting caller."""
     probe = probe_of(disposable_cluster.primary, timeout=10)
     await probe.ask()
     asked, probe.timeout = probe._kept, 0.1  # noqa: SLF001  # as below
@@ -176,7 +176,7 @@ async def test_a_probe_can_be_cancelled_and_closed_while_its_server_is_frozen(di
         await probe.ask()
     disposable_cluster.primary.freeze()
 
-    asked = waiting._kept  # noqa: SLF001  # nothing else tells what became of it
+    asked = waiting._kept  # noqa: SLF001  # its outcome is visible nowhere else
     task = asyncio.create_task(waiting.ask())
     await asyncio.wait({task}, timeout=0.1)
     task.cancel()

@@ -19,7 +19,7 @@ def attributing(url: str) -> AsyncEngine:
 
 
 async def test_an_error_of_connecting_is_the_servers(replicated_cluster: LocalCluster) -> None:
-    """Nobody listens there: it is refused, and another server may not refuse."""
+    """No server listens there: it is refused, and another server may accept."""
     port = replicated_cluster.primary.port
     engine = attributing(replicated_cluster.primary.url.replace(f":{port}/", ":1/"))
     with pytest.raises(UNREACHABLE) as caught:

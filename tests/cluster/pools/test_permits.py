@@ -33,13 +33,13 @@ async def waiting(permits: AsyncPermits, count: int) -> list[asyncio.Task[bool]]
 
 @pytest.fixture
 def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody may be overtaken, not even for a moment."""
+    """No checkout may be overtaken, not even briefly."""
     monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", -1.0)
 
 
 @pytest.mark.usefixtures("in_turn")
 async def test_a_permit_passes_to_the_first_that_has_waited_for_long() -> None:
-    """INVARIANT: nobody who asks later gets it, not even before the one that waits has run."""
+    """INVARIANT: a later request does not get it, not even before the waiting one has run."""
     permits = AsyncPermits(1)
     assert await acquire(permits)
     first, second = await waiting(permits, 2)
@@ -150,7 +150,7 @@ def test_a_loop_that_has_ended_holds_no_permit() -> None:
 
 
 class Threads:
-    """Threads that wait, in their order, and what became of each."""
+    """Waiting threads in their order, and the outcome of each."""
 
     def __init__(self, permits: ThreadedPermits, count: int, *, timeout: float = 60.0) -> None:
         self.permits = permits
@@ -335,7 +335,7 @@ def test_a_permit_that_comes_at_the_timeout_is_taken(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("make", [AsyncPermits, ThreadedPermits])
-def test_without_a_limit_nobody_waits(make: collections.abc.Callable[[float], Permits[typing.Any]]) -> None:
+def test_without_a_limit_no_checkout_waits(make: collections.abc.Callable[[float], Permits[typing.Any]]) -> None:
     """As `max_overflow=-1` has it."""
     permits = make(float("inf"))
     began = time.monotonic()

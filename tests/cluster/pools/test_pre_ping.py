@@ -51,7 +51,7 @@ async def test_a_connection_that_a_proxy_has_forgotten_does_not_hold_a_statement
 ) -> None:
     """INVARIANT: the ping is bounded; without it a statement waits for TCP, minutes, and no monitor sees it.
 
-    Its own error, which comes when nobody waits for it any more, is not in the log.
+    Its own error, which arrives after the wait has ended, is not in the log.
     """
     async with behind_proxy(replicated_cluster, role) as (servers, proxy):
         before = await pid_of(servers, role)
@@ -188,7 +188,7 @@ async def test_a_connection_that_is_closed_has_no_socket(replicated_cluster: Loc
 async def test_a_connection_whose_socket_is_gone_when_it_is_made_is_not_limited(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may end in that moment; whoever uses it gets the error, and not the limit of its silence."""
+    """It may end in that moment; its user gets that error, not a timeout."""
     async with serving(replicated_cluster) as servers:
         monkeypatch.setattr(type(servers.settings.driver), "descriptor", lambda *_: None)
         assert await pid_of(servers, "primary") == await pid_of(servers, "primary")

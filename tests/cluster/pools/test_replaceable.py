@@ -148,7 +148,7 @@ async def test_a_checkout_that_waits_too_long_gets_sqlalchemys_error(replicated_
 
 
 async def test_checkouts_that_wait_are_woken_when_a_connection_cannot_be_made(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: a free place in the pool is used at once; SQLAlchemy's own pool wakes nobody for it."""
+    """INVARIANT: a free place in the pool is used at once; SQLAlchemy's own pool wakes no checkout for it."""
     failures = [OSError("no route")] * LIMIT
 
     def fail_at_first(*_: object) -> None:

@@ -95,7 +95,7 @@ async def test_the_events_show_what_the_application_knows_and_the_buttons_break_
 async def test_what_a_button_may_not_do_is_refused(
     replicated_cluster: LocalCluster, path: str, headers: dict[str, str], status: int, detail: str
 ) -> None:
-    """Neither does a page of another site break the servers of whoever visits it."""
+    """A page of another site cannot break the servers either."""
     async with live_demo(replicated_cluster) as (client, _):
         response = await client.post(path, headers=headers)
     assert response.status_code == status
