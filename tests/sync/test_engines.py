@@ -213,6 +213,22 @@ def test_a_connection_that_is_detached_from_its_pool_works_until_it_is_closed(
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize("role", ["primary", "replica"])
+def test_a_connection_that_ended_while_it_was_held_is_replaced(
+    servers: Servers, replicated_cluster: LocalCluster, role: str
+) -> None:
+    """INVARIANT: where no transaction is open its return sends nothing, so the next checkout has to notice."""
+    is_primary = role == "primary"
+    server = replicated_cluster.primary if is_primary else replicated_cluster.replicas[0]
+    found = servers.primary if is_primary else servers.replica.topology.servers[1].engine
+    engine, pid_of_backend = found.execution_options(isolation_level="AUTOCOMMIT"), text("SELECT pg_backend_pid()")
+    with engine.connect() as connection:
+        pid = connection.scalar(pid_of_backend)
+        server.execute(f"SELECT pg_terminate_backend({pid}, 20000)")
+    with engine.connect() as connection:
+        assert connection.scalar(pid_of_backend) != pid
+
+
 def test_statements_are_read_behind_a_pooler_without_names(shop: ReplicationSettings) -> None:
     """With `pooled=True` psycopg prepares nothing, and reads stay in autocommit."""
     with serving(shop, pooled=True) as servers:

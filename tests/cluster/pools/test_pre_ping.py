@@ -18,6 +18,9 @@ from tests.proxies import SilentProxy
 from tests.session.conftest import Servers, serving
 
 
+PID = text("SELECT pg_backend_pid()")
+
+
 @pytest.fixture
 def always_ping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.MOMENT", 0.0)
@@ -27,7 +30,7 @@ def always_ping(monkeypatch: pytest.MonkeyPatch) -> None:
 async def pid_of(servers: Servers, role: str) -> int:
     session = RoutedSession(servers.primary) if role == "primary" else servers.session()
     async with session:
-        pid = await session.scalar(text("SELECT pg_backend_pid()"))
+        pid = await session.scalar(PID)
         assert session.decision.server.startswith("127.0.0.1" if role == "replica" else "primary")
         return typing.cast(int, pid)
 
@@ -111,8 +114,26 @@ async def test_connections_are_recycled_at_their_age(replicated_cluster: LocalCl
         assert first != second
 
 
+@not_behind_a_pooler("the connection to the server is the pooler's")
+@pytest.mark.parametrize("role", ["primary", "replica"])
+async def test_a_connection_that_ended_while_it_was_held_is_replaced(
+    replicated_cluster: LocalCluster, role: str
+) -> None:
+    """INVARIANT: where no transaction is open its return sends nothing, so the next checkout has to notice."""
+    async with serving(replicated_cluster) as servers:
+        is_primary = role == "primary"
+        server = replicated_cluster.primary if is_primary else replicated_cluster.replicas[0]
+        found = servers.primary if is_primary else servers.replica.topology.servers[1].engine
+        engine = found.execution_options(isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            pid = await connection.scalar(PID)
+            server.execute(f"SELECT pg_terminate_backend({pid}, 20000)")
+        async with engine.connect() as connection:
+            assert await connection.scalar(PID) != pid
+
+
 @pytest.mark.parametrize(("moment", "looks"), [(60.0, 0), (0.0, 3)])
-async def test_a_socket_is_not_looked_at_a_moment_after_its_return(
+async def test_a_socket_is_not_looked_at_again_for_a_moment(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, moment: float, looks: int
 ) -> None:
     """Each look is a system call, which a busy pool would make at each checkout; what the driver knows is free."""

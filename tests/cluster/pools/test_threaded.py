@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 from modern_di_replicas.cluster.pools import pre_ping
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
-from modern_di_replicas.cluster.pools.replaceable import RETURNED
+from modern_di_replicas.cluster.pools.pre_ping import VALIDATED
 from modern_di_replicas.cluster.pools.threaded import ThreadedPool
 from modern_di_replicas.testing import LocalCluster
 from tests.sync.conftest import serving, synchronous
@@ -103,17 +103,17 @@ def test_an_idle_connection_is_pinged_and_kept_or_replaced(replicated_cluster: L
                 return connection.connection.driver_connection, connection.info
 
         first, info = checked_out()
-        info[RETURNED] -= 10
+        info[VALIDATED] -= 10
         again, info = checked_out()
         assert again is first
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pre_ping, "_QUESTION", "SELECT pg_sleep(600) AS alive")  # longer than any test may take
-            info[RETURNED] -= 10
+            info[VALIDATED] -= 10
             replaced, info = checked_out()
             assert replaced is not first
             assert first.closed
             patch.setattr(pre_ping, "_QUESTION", "SELECT nonsense")
-            info[RETURNED] -= 10
+            info[VALIDATED] -= 10
             assert checked_out()[0] is not replaced
     # Their servers do not notice, and would hold up the replay for other tests.
     ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%'"

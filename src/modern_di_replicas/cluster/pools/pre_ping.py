@@ -9,7 +9,6 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from modern_di_replicas.cluster.pools.replaceable import RETURNED
 from modern_di_replicas.cluster.pools.sockets import Idle, IdleSocket, limit_silence
 from modern_di_replicas.cluster.punctual import wait_punctually
 from modern_di_replicas.cluster.waiting import Deadline, ask, complete
@@ -18,12 +17,19 @@ from modern_di_replicas.drivers.known import driver_of
 
 
 IDLE_SECONDS: typing.Final = 1.0
-"""A connection that was used a moment ago is not pinged, unless something has arrived on it."""
+"""A connection that was validated a moment ago is not pinged, unless something has arrived on it."""
 
-MOMENT: typing.Final = 0.001
-"""Seconds after its return in which even its socket is not checked: that would be a system call for each checkout.
+MOMENT: typing.Final = 0.01
+"""Seconds in which even its socket is not checked again: that would be a system call for each checkout.
 
 A connection that ends during a statement is as likely, and is handled.
+"""
+
+VALIDATED: typing.Final = "modern_di_replicas.validated"
+"""The key in `info` of the time when a connection was last validated.
+
+Not when it was returned: a checkout may have held it for long without using it, and its return sends nothing where no
+transaction is open.
 """
 
 _SOCKET: typing.Final = "modern_di_replicas.socket"
@@ -34,8 +40,8 @@ _QUESTION: typing.Final = "SELECT 1 AS alive"
 def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
     """Validate a pooled connection at its checkout; replace one that has ended or does not answer.
 
-    A closed connection is detected without a query. A connection that was idle for more than `IDLE_SECONDS`, or has
-    received bytes, is pinged: a NAT or proxy may have dropped it silently. SQLAlchemy's own pre-ping asks at every
+    A closed connection is detected without a query. A connection that was validated more than `IDLE_SECONDS` ago, or
+    has received bytes, is pinged: a NAT or proxy may have dropped it silently. SQLAlchemy's own pre-ping asks at every
     checkout, which costs a busy application one round trip for each unit of work, and has no timeout.
 
     Args:
@@ -56,17 +62,21 @@ def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
 
     @event.listens_for(engine, "checkout")
     def _validate(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:  # noqa: ARG001  # the event's signature
-        info = record.info
-        returned = info.get(RETURNED)
-        if returned is None:
-            return  # it is new
+        info, now = record.info, time.monotonic()
+        validated = info.get(VALIDATED)
+        if validated is None:
+            info[VALIDATED] = now  # it is new
+            return
         opened = dialect.get_driver_connection(connection)
-        since = time.monotonic() - returned
-        connected: IdleSocket | None = info.get(_SOCKET) if since >= MOMENT else None
-        idle = Idle.DEAD if driver.is_closed(opened) else Idle.QUIET if connected is None else connected.look()
+        since, is_closed = now - validated, driver.is_closed(opened)
+        if since < MOMENT and not is_closed:
+            return
+        connected: IdleSocket | None = info.get(_SOCKET)
+        idle = Idle.DEAD if is_closed else Idle.QUIET if connected is None else connected.look()
         if idle is Idle.DEAD:
             driver.terminate(opened)
             raise DisconnectionError
+        info[VALIDATED] = now
         if idle is Idle.QUIET and since < IDLE_SECONDS:
             return
         error = ask(dialect, connection, lambda asked: ping(driver, asked, timeout))

@@ -13,9 +13,6 @@ from modern_di_replicas.cluster.pools.permits import AsyncPermits, Permits
 from modern_di_replicas.drivers.opening import TerminatedWhileOpeningError
 
 
-RETURNED: typing.Final = "modern_di_replicas.returned"
-"""The key in `info` of the time when a connection was last returned."""
-
 OF_CHECKOUT: typing.Final = "modern_di_replicas.of_checkout"
 """The key in a connection's `info` of a value that is removed when the connection is returned."""
 
@@ -130,9 +127,7 @@ class ReplaceableQueuePool(QueuePool):
             returned()
         if self._successor is None:
             # Not in a listener to "checkin": with one, a session cannot be closed without awaiting.
-            info = record.info
-            info[RETURNED] = time.monotonic()
-            info.pop(OF_CHECKOUT, None)
+            record.info.pop(OF_CHECKOUT, None)
         else:
             record.invalidate()  # its connection would never be checked out
         try:
