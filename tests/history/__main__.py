@@ -17,7 +17,7 @@ from rich.table import Table
 
 from modern_di_replicas.testing import LocalCluster
 from tests.history.application import FLASK, OURS, VARIANTS
-from tests.history.checker import Violation, check
+from tests.history.checker import Violation, check, report
 from tests.history.events import History, Operation
 from tests.history.experiment import GRACE, LAG, PIN, record
 from tests.history.faults import Faults, everything, lag_and_pause
@@ -104,16 +104,8 @@ def show(console: Console, results: dict[str, tuple[History, list[Violation]]]) 
         for violation in violations:
             shown[violation.kind] += 1
             if shown[violation.kind] <= (SHOWN if variant in OURS else 1):
-                show_violation(console, variant, violation, history)
-
-
-def show_violation(console: Console, variant: str, violation: Violation, history: History) -> None:
-    console.print(f"{variant}: {violation}", highlight=False, soft_wrap=True)
-    for disturbance in history.disturbances:
-        if disturbance.overlaps(violation.read.began, violation.read.ended, grace=GRACE):
-            ports = ", ".join(map(str, sorted(disturbance.ports)))
-            times = f"[{disturbance.began:.4f}, {disturbance.ended:.4f}]"
-            console.print(f"    {disturbance.name} of {ports} {times}", highlight=False, soft_wrap=True)
+                told = report([violation], history, grace=GRACE)
+                console.print(f"{variant}: {told}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main(arguments: list[str]) -> int:

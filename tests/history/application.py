@@ -87,7 +87,7 @@ def build_ours(settings: WorkerSettings) -> fastapi.FastAPI:
         connect_args=interrupt_commits(settings.primary),
     )
     container = Container(groups=[AffineDependencies], context={ReplicationSettings: replication})
-    app = fastapi.FastAPI()
+    app = fastapi.FastAPI(debug=True)  # answers an error with its traceback
     sessions = Annotated[AsyncSession, FromDI(AsyncSession)]
 
     @app.post("/registers/{key}")

@@ -191,3 +191,18 @@ def check(history: History, *, lag: float, grace: float) -> list[Violation]:
         *bounded_staleness(history, lag=lag),
         *reads_answered(history, grace=grace),
     ]
+
+
+def report(violations: collections.abc.Iterable[Violation], history: History, *, grace: float) -> str:
+    """Return each violation, with the disturbances of its time and the traceback of the application."""
+    return "\n".join(line for violation in violations for line in _told(violation, history, grace=grace))
+
+
+def _told(violation: Violation, history: History, *, grace: float) -> collections.abc.Iterator[str]:
+    yield str(violation)
+    read = violation.read
+    for disturbance in history.disturbances:
+        if disturbance.overlaps(read.began, read.ended, grace=grace):
+            ports = ", ".join(map(str, sorted(disturbance.ports)))
+            yield f"    {disturbance.name} of {ports} [{disturbance.began:.4f}, {disturbance.ended:.4f}]"
+    yield from read.traceback.splitlines()

@@ -111,16 +111,18 @@ class Clients:
         port_of_worker = self._random.choice(self._history.ports)
         began = time.monotonic()
         value = port = by_replica = None
-        failure = ""
+        failure = traceback = ""
         try:
             async with asyncio.timeout(TIMEOUT):
                 status, body = await visitor.request(port_of_worker, method, path)
         except (OSError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
             failure = type(error).__name__
         else:
-            failure = "" if status == 200 else f"status {status}"
-            with contextlib.suppress(ValueError):
-                value, port, by_replica = (None, None, None) if failure else json.loads(body)
+            if status == 200:
+                with contextlib.suppress(ValueError):
+                    value, port, by_replica = json.loads(body)
+            else:
+                failure, traceback = f"status {status}", body.decode()
         return Event(
             client=visitor.name,
             operation=operation,
@@ -132,4 +134,5 @@ class Clients:
             port=port,
             by_replica=by_replica,
             failure=failure,
+            traceback=traceback,
         )

@@ -30,6 +30,8 @@ class Event:
     """The server that answered."""
     by_replica: bool | None = None
     failure: str = ""
+    traceback: str = ""
+    """What the application raised."""
 
     @property
     def is_read(self) -> bool:

@@ -5,6 +5,7 @@ standard input does.
 """
 
 import collections.abc
+import contextlib
 import dataclasses
 import datetime as dt
 import json
@@ -14,8 +15,10 @@ import random
 import signal
 import sys
 import threading
+import traceback
 import typing
 from typing import Annotated
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import flask
 from gunicorn.app.base import BaseApplication
@@ -23,6 +26,7 @@ from modern_di import Container, Scope, providers
 from modern_di_flask import FromDI, inject
 from sqlalchemy import make_url
 from sqlalchemy.orm import Session
+from werkzeug.exceptions import InternalServerError
 
 from modern_di_replicas import Bounded, Intent, Replica, ReplicationSettings
 from modern_di_replicas.drivers.psycopg_sync import driver
@@ -32,6 +36,8 @@ from modern_di_replicas.integration import declared_intent
 from modern_di_replicas.sync.watch import Watch
 from tests.history.application import READ, WRITE, WorkerSettings
 
+
+logger = logging.getLogger(__name__)
 
 THREADS: typing.Final = 16
 LATEST: typing.Final = 0.002
@@ -96,12 +102,49 @@ def build(settings: WorkerSettings) -> flask.Flask:
     def read_bounded(key: str, session: sessions) -> list[typing.Any]:
         return _execute(session, READ, key)
 
+    @app.errorhandler(InternalServerError)
+    def tell(error: InternalServerError) -> tuple[str, int]:
+        return told(error.original_exception or error), 500
+
     @app.after_request
     def name_worker(response: flask.Response) -> flask.Response:
         response.headers["x-worker"] = str(os.getpid())
         return response
 
+    typing.cast(typing.Any, app).wsgi_app = telling(app.wsgi_app)
     return app
+
+
+def told(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def telling(app: WSGIApplication) -> WSGIApplication:
+    """Return an application that answers with the traceback of an error outside of its views, too."""
+
+    def tell(environ: WSGIEnvironment, start_response: StartResponse) -> collections.abc.Iterable[bytes]:
+        try:
+            return app(environ, start_response)
+        except Exception as error:
+            logger.exception("An error outside of the views")
+            body = told(error).encode()
+            headers = [("content-type", "text/plain"), ("content-length", str(len(body)))]
+            start_response("500 Internal Server Error", headers, sys.exc_info())
+            return [body]
+
+    return tell
+
+
+@contextlib.contextmanager
+def cut_off(connection: ReportingConnection) -> collections.abc.Iterator[None]:
+    """Lose a connection while a commit is sent, or right after it: a thread is not cancelled."""
+    delay = random.random() * LATEST  # noqa: S311  # for variety
+    cutting = threading.Timer(delay, driver.terminate, (connection,))
+    cutting.start()
+    try:
+        yield
+    finally:
+        cutting.join()  # on a busy machine it is late: by then another request would have the connection
 
 
 def interrupt_commits() -> None:
@@ -110,10 +153,8 @@ def interrupt_commits() -> None:
 
     def interrupted(connection: ReportingConnection) -> None:
         interruption = getattr(_commits, "interruption", "")
-        if interruption == "cancelled":  # a thread is not cancelled: its connection is lost while the commit is sent
-            delay = random.random() * LATEST  # noqa: S311  # for variety
-            threading.Timer(delay, driver.terminate, (connection,)).start()
-        commit(connection)
+        with cut_off(connection) if interruption == "cancelled" else contextlib.nullcontext():
+            commit(connection)
         if interruption == "lost":
             driver.terminate(connection)
             msg = "the connection was lost before the answer came"
