@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import sys
 import threading
+import time
 import types
 import typing
 import weakref
@@ -25,6 +26,7 @@ from modern_di_replicas import (
 )
 from modern_di_replicas.cluster.engines.catch_up import CatchUpRole
 from modern_di_replicas.cluster.pools.fence import Fence
+from modern_di_replicas.cluster.pools.pre_ping import MOMENT
 from modern_di_replicas.consistency.client import current_client
 from modern_di_replicas.observability.events import Decided, Shadowed, ShadowWrote
 from modern_di_replicas.observability.hook import Event
@@ -224,7 +226,9 @@ def test_a_connection_that_ended_while_it_was_held_is_replaced(
     engine, pid_of_backend = found.execution_options(isolation_level="AUTOCOMMIT"), text("SELECT pg_backend_pid()")
     with engine.connect() as connection:
         pid = connection.scalar(pid_of_backend)
+        taken = time.monotonic()
         server.execute(f"SELECT pg_terminate_backend({pid}, 20000)")
+        wait_for(lambda: time.monotonic() - taken > MOMENT)
     with engine.connect() as connection:
         assert connection.scalar(pid_of_backend) != pid
 

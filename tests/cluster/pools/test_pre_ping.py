@@ -5,17 +5,20 @@ import contextlib
 import gc
 import os
 import socket
+import time
 import typing
 
 import pytest
 from sqlalchemy import event, text
 
 from modern_di_replicas import RoutedSession
+from modern_di_replicas.cluster.pools.pre_ping import MOMENT
 from modern_di_replicas.cluster.pools.sockets import Idle, IdleSocket, limit_silence
 from modern_di_replicas.testing import LocalCluster
 from tests.pgbouncer import not_behind_a_pooler
 from tests.proxies import SilentProxy
 from tests.session.conftest import Servers, serving
+from tests.waiting import wait_for
 
 
 PID = text("SELECT pg_backend_pid()")
@@ -127,7 +130,9 @@ async def test_a_connection_that_ended_while_it_was_held_is_replaced(
         engine = found.execution_options(isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
             pid = await connection.scalar(PID)
+            taken = time.monotonic()
             server.execute(f"SELECT pg_terminate_backend({pid}, 20000)")
+            wait_for(lambda: time.monotonic() - taken > MOMENT)  # the loop does not see the end either
         async with engine.connect() as connection:
             assert await connection.scalar(PID) != pid
 
