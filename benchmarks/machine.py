@@ -17,7 +17,7 @@ BUSY: typing.Final = 0.25
 BUSY_SHARE: typing.Final = 0.1
 """Share of the intervals that may be busy: a median of many rounds tolerates a few."""
 SHORT: typing.Final = 0.5
-"""Seconds below which an interval is not judged: processor time is counted in ticks."""
+"""Seconds below which an interval is not evaluated: processor time is counted in ticks."""
 
 
 class BusyMachineError(Exception):
@@ -25,7 +25,7 @@ class BusyMachineError(Exception):
 
 
 def describe(postgresql: str, versions: dict[str, dict[str, str]]) -> dict[str, str]:
-    """Return what is needed to judge the figures.
+    """Return what is needed to assess the figures.
 
     Args:
         postgresql: the version of the servers.

@@ -5,7 +5,14 @@ import pytest
 import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, classify, judge, judge_connecting
+from modern_di_replicas.cluster.failures import (
+    Failure,
+    classify,
+    classify_connecting,
+    classify_statement,
+    note_checkout_failure,
+    note_failure,
+)
 
 
 ENGINE = create_async_engine("postgresql+asyncpg://").sync_engine
@@ -41,7 +48,7 @@ ENGINE = create_async_engine("postgresql+asyncpg://").sync_engine
 )
 def test_what_the_server_says_on_a_connection_that_lives(state: str | None, meaning: Failure) -> None:
     """The SQLSTATE decides; what it does not name is for the primary to try."""
-    assert judge(state, lost=False) is meaning
+    assert classify_statement(state, lost=False) is meaning
 
 
 @pytest.mark.parametrize(
@@ -59,7 +66,7 @@ def test_what_the_server_says_on_a_connection_that_lives(state: str | None, mean
 )
 def test_what_the_server_says_on_a_connection_that_is_gone(state: str | None, meaning: Failure) -> None:
     """A new connection is tried, but for a time limit and for a write: they would be the same there."""
-    assert judge(state, lost=True) is meaning
+    assert classify_statement(state, lost=True) is meaning
 
 
 @pytest.mark.parametrize(
@@ -73,8 +80,8 @@ def test_what_the_server_says_on_a_connection_that_is_gone(state: str | None, me
 )
 def test_a_pooler_that_has_let_a_client_wait_in_vain_is_not_asked_again(text: str, meaning: Failure) -> None:
     """INVARIANT: each attempt would wait as long again; what else a pooler says is over at the next one."""
-    assert judge("08P01", lost=True, text=text) is meaning
-    assert judge("08P01", lost=False, text=text) is Failure.LOST
+    assert classify_statement("08P01", lost=True, text=text) is meaning
+    assert classify_statement("08P01", lost=False, text=text) is Failure.LOST
 
 
 @pytest.mark.parametrize(
@@ -94,7 +101,7 @@ def test_a_pooler_that_has_let_a_client_wait_in_vain_is_not_asked_again(text: st
 )
 def test_what_the_driver_raises_while_it_connects(error: Exception, state: str | None, meaning: Failure) -> None:
     """A server that refuses, or is silent, is down; a connection that was ended is tried again first."""
-    assert judge_connecting(error, state) is meaning
+    assert classify_connecting(error, state) is meaning
 
 
 @pytest.mark.parametrize(
@@ -119,7 +126,7 @@ def test_an_error_without_a_note_is_the_applications(error: Exception) -> None:
 def test_the_note_is_found_on_what_is_raised_from_the_drivers_error() -> None:
     """SQLAlchemy wraps the driver's error, and a listener for `handle_error` may raise its own from it."""
     error, raised = OSError(), ValueError()
-    blame(error, Failure.DOWN)
+    note_failure(error, Failure.DOWN)
     raised.__cause__ = error
     assert (classify(error), classify(raised)) == (Failure.DOWN, Failure.DOWN)
 
@@ -127,8 +134,8 @@ def test_the_note_is_found_on_what_is_raised_from_the_drivers_error() -> None:
 def test_the_first_note_counts() -> None:
     """It was made where the error arose."""
     error = asyncpg.InterfaceError("")
-    blame(error, Failure.DOWN)
-    blame_checkout(error, ENGINE)
+    note_failure(error, Failure.DOWN)
+    note_checkout_failure(error, ENGINE)
     assert classify(error) is Failure.DOWN
 
 
@@ -146,5 +153,5 @@ def test_the_first_note_counts() -> None:
 )
 def test_what_a_pool_raises_instead_of_a_connection(error: Exception, meaning: Failure) -> None:
     """What is not the driver's comes from a listener of the application, unless it has a note."""
-    blame_checkout(error, ENGINE)
+    note_checkout_failure(error, ENGINE)
     assert classify(error) is meaning

@@ -77,7 +77,7 @@ def test_what_is_deleted_is_checked_as_well(session: GuardedSession) -> None:
 
 @pytest.mark.parametrize("how", ["expunge", "expunge_all", "close"])
 def test_what_has_left_the_session_is_known_when_it_comes_back(session: GuardedSession, how: str) -> None:
-    """With what it took along; of another session's objects the replica is not to blame."""
+    """With what it took along; objects of another session do not count."""
     shop = session.get_one(Shop, 1)
     item = shop.items[0]
     if how == "expunge":

@@ -165,7 +165,7 @@ async def test_use_primary_reads_what_the_session_holds_anew(disposable_shop: Lo
 async def test_what_a_stream_of_the_replica_gives_after_the_move_is_stale(
     shop_cluster: LocalCluster, isolation: typing.Any, how: str
 ) -> None:
-    """INVARIANT: an object is judged by where its row came from, not by when it was made."""
+    """INVARIANT: an object's state is decided by the server of its row, not by the time of its creation."""
     async with serving(shop_cluster, read_isolation=isolation) as servers, servers.session() as session:
         query = select(Item).order_by(Item.id).limit(20).execution_options(yield_per=2)
         if how == "refreshed by the stream":
@@ -241,7 +241,7 @@ async def test_a_stream_that_moved_by_its_own_flush_is_one_of_the_primary(shop_c
 
 @pytest.mark.parametrize("how", ["get", "select"])
 async def test_use_primary_does_not_undo_what_was_not_flushed(shop_cluster: LocalCluster, how: str) -> None:
-    """Without autoflush a change is only in memory; it is kept, and judged at the flush."""
+    """Without autoflush a change is only in memory; it is kept, and checked at the flush."""
     async with serving(shop_cluster) as servers, servers.session(autoflush=False) as session:
         account = await session.get_one(Account, 1)
         account.balance += 7

@@ -11,7 +11,7 @@ import sys
 import typing
 
 from modern_di_replicas.testing import LocalCluster
-from tests.soak.growth import KINDS, judge
+from tests.soak.growth import KINDS, evaluate
 
 
 WARMING_UP = 0.3
@@ -68,7 +68,7 @@ async def main(seconds: float) -> int:
                 f"  {kind:12} before {samples[0][kind]:>12,} settled {settled[0]:>12,} at the end {settled[-1]:>12,} "
                 f"after {samples[-1][kind]:>12,}\n"
             )
-    complaints = judge(routed, plain, warming_up=WARMING_UP)
+    complaints = evaluate(routed, plain, warming_up=WARMING_UP)
     sys.stdout.write("\n".join(complaints or ["Both hold alike."]) + "\n")
     return 1 if complaints else 0
 

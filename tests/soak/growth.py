@@ -16,7 +16,7 @@ LEFT: typing.Final = {"tasks": 0, "descriptors": 3}
 Samples = collections.abc.Sequence[collections.abc.Mapping[str, typing.Any]]
 
 
-def judge(ours: Samples, control: Samples, *, warming_up: float) -> list[str]:
+def evaluate(ours: Samples, control: Samples, *, warming_up: float) -> list[str]:
     """Return what is wrong: a growth under load that the control has not, or something that is left at the end.
 
     Args:

@@ -1,6 +1,6 @@
 import typing
 
-from tests.soak.growth import judge
+from tests.soak.growth import evaluate
 
 
 def samples(**growth: float) -> list[dict[str, typing.Any]]:
@@ -11,7 +11,7 @@ def samples(**growth: float) -> list[dict[str, typing.Any]]:
 
 def test_what_the_control_does_as_well_is_no_leak() -> None:
     """Allocators and caches grow for both."""
-    assert judge(samples(memory=10**7), samples(memory=10**7), warming_up=0.3) == []
+    assert evaluate(samples(memory=10**7), samples(memory=10**7), warming_up=0.3) == []
 
 
 def test_a_growth_of_its_own_is_a_leak() -> None:
@@ -19,7 +19,7 @@ def test_a_growth_of_its_own_is_a_leak() -> None:
     for kind, step in {"memory": 10**7, "tasks": 3, "descriptors": 10, "objects": 10**4}.items():
         leaky = samples(**{kind: step})
         leaky[-1] = leaky[0]
-        complaints = judge(leaky, samples(), warming_up=0.3)
+        complaints = evaluate(leaky, samples(), warming_up=0.3)
         assert len(complaints) == 1
         assert complaints[0].startswith(kind)
 
@@ -28,4 +28,4 @@ def test_what_is_left_at_the_end_is_named() -> None:
     """Under load it was needed; at the end it is not."""
     left = samples()
     left[-1] = {**left[-1], "tasks": left[0]["tasks"] + 1, "descriptors": left[0]["descriptors"] + 4}
-    assert [line.partition(":")[0] for line in judge(left, samples(), warming_up=0.3)] == ["tasks", "descriptors"]
+    assert [line.partition(":")[0] for line in evaluate(left, samples(), warming_up=0.3)] == ["tasks", "descriptors"]

@@ -74,32 +74,32 @@ async def test_a_token_that_is_not_believed_is_counted_by_its_reason(
     change: dict[str, typing.Any], reason: Rejection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And told to the hooks; the request is served as if it had none."""
-    judge, recorder = tokens()
-    topology = typing.cast(typing.Any, judge)._topology  # noqa: SLF001  # whose primary answers
+    service, recorder = tokens()
+    topology = typing.cast(typing.Any, service)._topology  # noqa: SLF001  # whose primary answers
     monkeypatch.setattr(type(topology), "leader", "db-1")
-    assert await judge.admit([str(dataclasses.replace(TOKEN, **change))]) is None
-    assert judge.rejected == {reason: 1}
+    assert await service.admit([str(dataclasses.replace(TOKEN, **change))]) is None
+    assert service.rejected == {reason: 1}
     assert [event.outcome for event in recorder.of(TokenReceived)] == [reason]
 
 
 async def test_of_several_texts_the_latest_that_is_believed_counts() -> None:
     """A cookie of the same name may be set for a parent domain; more of them than that are an attack."""
-    judge, recorder = tokens()
+    service, recorder = tokens()
     older = str(dataclasses.replace(TOKEN, lsn=WRITTEN - 1))
-    assert await judge.admit(["nonsense", older, str(TOKEN), older]) == TOKEN
-    assert judge.rejected == {"malformed": 1}
-    assert await judge.admit([str(n) for n in range(MOST_TEXTS + 1)]) is None
-    assert judge.rejected == {"malformed": 1, "duplicated": 1}
-    assert await judge.admit([]) is None
+    assert await service.admit(["nonsense", older, str(TOKEN), older]) == TOKEN
+    assert service.rejected == {"malformed": 1}
+    assert await service.admit([str(n) for n in range(MOST_TEXTS + 1)]) is None
+    assert service.rejected == {"malformed": 1, "duplicated": 1}
+    assert await service.admit([]) is None
     assert [event.outcome for event in recorder.of(TokenReceived)] == ["malformed", "accepted", "duplicated"]
 
 
 async def test_a_signed_token_is_not_held_against_what_was_written() -> None:
     """It was made here; the servers need not be asked."""
-    judge, _ = tokens(token_secret="of the test")
+    service, _ = tokens(token_secret="of the test")
     ahead = dataclasses.replace(TOKEN, lsn=WRITTEN + 1)
-    assert not judge.asks_servers
-    assert await judge.admit([judge.encode(ahead)]) == ahead
+    assert not service.asks_servers
+    assert await service.admit([service.encode(ahead)]) == ahead
     assert tokens()[0].asks_servers
     assert not Tokens(ReplicationSettings(primary=URL.format("db-1"))).asks_servers
 
@@ -108,42 +108,42 @@ async def test_a_token_that_asks_for_everything_asks_for_what_is_written_by_now(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It was given when the primary could not say how far it was; now it can."""
-    judge, _ = tokens()
+    service, _ = tokens()
     monkeypatch.setattr(Topology, "leader", "db-1")
-    assert await judge.admit([str(dataclasses.replace(TOKEN, lsn=LAST_LSN))]) == TOKEN
+    assert await service.admit([str(dataclasses.replace(TOKEN, lsn=LAST_LSN))]) == TOKEN
 
 
 async def test_without_servers_a_token_is_only_read() -> None:
     """As in a script that passes one on."""
-    judge = Tokens(ReplicationSettings(primary=URL.format("db-1")))
+    service = Tokens(ReplicationSettings(primary=URL.format("db-1")))
     ahead = dataclasses.replace(TOKEN, lsn=LAST_LSN)
-    assert await judge.admit([str(ahead)]) == ahead
-    assert judge.decode(str(dataclasses.replace(TOKEN, issued_at=1)), expires=False) is not None
-    assert judge.everything() is None
-    assert await judge.now() is None
+    assert await service.admit([str(ahead)]) == ahead
+    assert service.decode(str(dataclasses.replace(TOKEN, issued_at=1)), expires=False) is not None
+    assert service.everything() is None
+    assert await service.now() is None
 
 
 async def test_a_client_that_has_written_gets_the_position_of_the_last_write() -> None:
     """What is not known, the primary is asked for; where it does not answer, the token asks for everything."""
     for answers, in_doubt, lsn in ((True, False, WRITTEN), (False, False, LAST_LSN), (True, True, LAST_LSN)):
-        judge, _ = tokens(answers=answers)
+        service, _ = tokens(answers=answers)
         client = Client(is_request=True)
         write = client.begin_write()
         if not in_doubt:
             write.committed()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Topology, "leader", "db-1")
-            token = await judge.of(client)
+            token = await service.of(client)
         assert token is not None
         assert token.lsn == lsn
     known = Client(is_request=True, token=TOKEN)
-    assert await judge.of(known) == TOKEN
+    assert await service.of(known) == TOKEN
 
 
 def test_what_a_response_says_of_a_write_is_told() -> None:
     """One that comes too late is counted: its client got no token of it."""
-    judge, recorder = tokens()
-    judge.note_sent()
-    judge.note_too_late()
-    assert judge.too_late == 1
+    service, recorder = tokens()
+    service.note_sent()
+    service.note_too_late()
+    assert service.too_late == 1
     assert [event.outcome for event in recorder.of(TokenSent)] == ["sent", "too_late"]

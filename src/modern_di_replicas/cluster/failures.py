@@ -50,7 +50,7 @@ class Failure(enum.Enum):
     OWN = "it is the application's error, or a timeout: no other server would do better"
 
 
-def judge(sqlstate: str | None, *, lost: bool, text: str = "") -> Failure:
+def classify_statement(sqlstate: str | None, *, lost: bool, text: str = "") -> Failure:
     """Classify an error that the driver raised while it executed a statement.
 
     Everything that a server reports is taken for the replica's fault, except timeouts: a replica may lack a table that
@@ -76,7 +76,7 @@ def judge(sqlstate: str | None, *, lost: bool, text: str = "") -> Failure:
     return Failure.TROUBLED if is_troubled else Failure.REFUSED
 
 
-def judge_connecting(error: BaseException, sqlstate: str | None) -> Failure:
+def classify_connecting(error: BaseException, sqlstate: str | None) -> Failure:
     """Classify an error that the driver raised while it connected.
 
     A connection that was closed while it was opened does not mean that its server is down; the next attempt shows that.
@@ -85,19 +85,19 @@ def judge_connecting(error: BaseException, sqlstate: str | None) -> Failure:
     return Failure.LOST if was_ended or (sqlstate or "").startswith(("57P01", "57P02", "08")) else Failure.DOWN
 
 
-def blame(error: BaseException, failure: Failure) -> None:
+def note_failure(error: BaseException, failure: Failure) -> None:
     """Store the class of an error on it; the first one counts, because it was stored where the error arose."""
     vars(error).setdefault(_NOTE, failure)
 
 
-def blame_checkout(error: BaseException, engine: Engine) -> None:
+def note_checkout_failure(error: BaseException, engine: Engine) -> None:
     """Classify an error that a replica's pool raised at a checkout.
 
     An error of the driver comes from a query on a new connection, by the library, SQLAlchemy or a listener to
     "connect". Any other error is the application's, unless it is classified already.
     """
     if isinstance(error, (*driver_of(engine).errors, engine.dialect.loaded_dbapi.Error)):
-        blame(error, Failure.LOST)
+        note_failure(error, Failure.LOST)
 
 
 def classify(error: BaseException) -> Failure:

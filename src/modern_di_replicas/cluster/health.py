@@ -5,7 +5,7 @@ import threading
 import time
 import typing
 
-from modern_di_replicas.cluster.failures import Failure, blame
+from modern_di_replicas.cluster.failures import Failure, note_failure
 from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 from modern_di_replicas.observability.emission import Hooks
 from modern_di_replicas.observability.events import Ejected, Returned
@@ -68,7 +68,7 @@ class Health:
         """
         if self._declared_down:
             error = ConnectionRefusedError("the server does not answer the monitor")
-            blame(error, Failure.DOWN)
+            note_failure(error, Failure.DOWN)
             raise error
 
     @property

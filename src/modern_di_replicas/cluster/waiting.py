@@ -10,7 +10,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.util import await_only
 
 from modern_di_replicas.cluster.background import background
-from modern_di_replicas.cluster.failures import Failure, blame
+from modern_di_replicas.cluster.failures import Failure, note_failure
 from modern_di_replicas.cluster.names import is_name, names
 
 
@@ -62,7 +62,7 @@ def find_names(dialect: Dialect, hosts: object, *, timeout: float) -> None:
         try:
             wait_for(dialect, names.find(hosts, timeout=timeout))
         except OSError as error:
-            blame(error, Failure.DOWN)
+            note_failure(error, Failure.DOWN)
             raise
 
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy import event, text
 
-from modern_di_replicas.cluster.failures import Failure, blame
+from modern_di_replicas.cluster.failures import Failure, note_failure
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import serving
 
@@ -17,7 +17,7 @@ async def test_a_connection_that_is_lost_while_it_is_made_is_made_again(replicat
         def lose(*_: object) -> None:
             if len(lost) < 2:
                 lost.append(ConnectionResetError())
-                blame(lost[-1], Failure.LOST)
+                note_failure(lost[-1], Failure.LOST)
                 raise lost[-1]
 
         event.listen(engine, "do_connect", lose, insert=True)

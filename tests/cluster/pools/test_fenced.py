@@ -6,7 +6,7 @@ import typing
 import pytest
 from sqlalchemy.util import greenlet_spawn
 
-from modern_di_replicas.cluster.failures import Failure, blame
+from modern_di_replicas.cluster.failures import Failure, note_failure
 from modern_di_replicas.cluster.pools.fence import Fence
 from modern_di_replicas.cluster.pools.fenced import RETRIES, FencedPool
 from modern_di_replicas.cluster.pools.outage import Outage
@@ -20,7 +20,7 @@ async def test_a_checkout_connects_again_after_a_change_but_not_for_ever() -> No
         attempts.append(len(attempts))
         asyncio.get_running_loop().call_soon(pool.outage.declare_up)  # after the checkout has begun to wait
         refused = ConnectionRefusedError()
-        blame(refused, Failure.DOWN)
+        note_failure(refused, Failure.DOWN)
         raise refused
 
     pool = FencedPool(fail)

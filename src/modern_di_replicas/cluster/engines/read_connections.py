@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, PoolProxiedConnecti
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExecutionContext
 from sqlalchemy.exc import DBAPIError
 
-from modern_di_replicas.cluster.failures import Failure, blame, blame_checkout, judge
+from modern_di_replicas.cluster.failures import Failure, classify_statement, note_checkout_failure, note_failure
 from modern_di_replicas.cluster.freshness import FreshRead
 from modern_di_replicas.cluster.pools.attribution import attribute_checkouts
 from modern_di_replicas.cluster.pools.replaceable import OF_CHECKOUT
@@ -88,7 +88,7 @@ class SessionReads:
         try:
             connection = engine.connect()
         except Exception as error:
-            blame_checkout(error, engine)
+            note_checkout_failure(error, engine)
             raise
         try:
             # The session joins an open transaction, and does not end it.
@@ -140,7 +140,7 @@ class SessionReads:
         """Classify an error of the driver, and give up a connection that is lost."""
         error, connection = context.original_exception, context.connection
         if connection is None:
-            blame_checkout(error, typing.cast(Engine, context.engine))  # which SQLAlchemy wraps now
+            note_checkout_failure(error, typing.cast(Engine, context.engine))  # which SQLAlchemy wraps now
             return
         if connection.closed or connection.invalidated:
             return
@@ -151,9 +151,9 @@ class SessionReads:
                 return
         if self.driver.is_lost(error) or self.driver.is_closed(self._opened(connection.connection)):
             context.is_disconnect = True
-        failure = judge(self.driver.sqlstate(error), lost=context.is_disconnect, text=str(error))
+        failure = classify_statement(self.driver.sqlstate(error), lost=context.is_disconnect, text=str(error))
         context.is_disconnect = context.is_disconnect or failure is Failure.LOST
-        blame(error, failure)
+        note_failure(error, failure)
 
     def _end_what_was_begun(self, context: ExceptionContext) -> None:
         """End a statement that the driver prepared and then could not execute, such as for an argument out of range.

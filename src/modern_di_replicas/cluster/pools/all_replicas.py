@@ -6,7 +6,7 @@ import typing
 from sqlalchemy import Engine, Pool, PoolProxiedConnection
 
 from modern_di_replicas.cluster.engines.either import AnyEngine, sync_of
-from modern_di_replicas.cluster.failures import CONNECTS, Failure, blame_checkout, classify
+from modern_di_replicas.cluster.failures import CONNECTS, Failure, classify, note_checkout_failure
 from modern_di_replicas.cluster.listeners import on_listen
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.server import Server
@@ -66,7 +66,7 @@ class AllReplicasPool(Pool):
     @staticmethod
     def _passes_over(server: Server, error: Exception, *, losses: int) -> bool:
         """Return whether to try another server after an error; raise the error if it is the application's."""
-        blame_checkout(error, _engine(server.engine))
+        note_checkout_failure(error, _engine(server.engine))
         failure = classify(error)
         if failure is Failure.OWN:
             raise error

@@ -5,7 +5,7 @@ import typing
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from modern_di_replicas.cluster.failures import Failure, blame, judge_connecting
+from modern_di_replicas.cluster.failures import Failure, classify_connecting, note_failure
 from modern_di_replicas.drivers.known import driver_of
 
 
@@ -21,7 +21,7 @@ def attribute_checkouts(engine: Engine) -> None:
         try:
             return connect(*args, **options)
         except Exception as error:
-            blame(error, judge_connecting(error, driver.sqlstate(error)))
+            note_failure(error, classify_connecting(error, driver.sqlstate(error)))
             raise
 
     # SQLAlchemy has no event around the driver's `connect` alone; the dialect is the engine's own.
@@ -32,4 +32,4 @@ def attribute_checkouts(engine: Engine) -> None:
         """Classify an error after which a connection is given up; errors of statements are classified already."""
         if error is not None:
             is_gone = driver.is_lost(error) or driver.is_closed(engine.dialect.get_driver_connection(connection))
-            blame(error, Failure.LOST if is_gone else Failure.OWN)
+            note_failure(error, Failure.LOST if is_gone else Failure.OWN)

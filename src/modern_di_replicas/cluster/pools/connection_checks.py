@@ -6,7 +6,7 @@ import typing
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from modern_di_replicas.cluster.failures import Failure, blame
+from modern_di_replicas.cluster.failures import Failure, note_failure
 from modern_di_replicas.cluster.waiting import ask
 from modern_di_replicas.drivers.known import driver_of
 from modern_di_replicas.errors import PrimaryUnavailable
@@ -38,7 +38,7 @@ def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float
         if replayed is not None and replayed < known:
             driver.terminate(engine.dialect.get_driver_connection(connection))
             error = ConnectionResetError("the standby has restarted, and has not reached its earlier position yet")
-            blame(error, Failure.DOWN)
+            note_failure(error, Failure.DOWN)
             raise error
 
 

@@ -6,7 +6,7 @@ import typing
 from sqlalchemy import PoolProxiedConnection
 from sqlalchemy.util import await_only
 
-from modern_di_replicas.cluster.failures import Failure, blame, classify
+from modern_di_replicas.cluster.failures import Failure, classify, note_failure
 from modern_di_replicas.cluster.pools.fence import Fence
 from modern_di_replicas.cluster.pools.outage import Outage
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool, ReplaceableQueuePool
@@ -54,7 +54,7 @@ def _is_applications(error: Exception) -> bool:
     if isinstance(error, PrimaryUnavailable):
         return False
     if not isinstance(error, OSError):
-        blame(error, Failure.LOST)  # the driver's, perhaps from a question on a new connection
+        note_failure(error, Failure.LOST)  # the driver's, perhaps from a question on a new connection
     return classify(error) is Failure.OWN
 
 

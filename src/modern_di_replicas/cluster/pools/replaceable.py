@@ -8,7 +8,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, PoolProxiedConnection, QueuePool
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from modern_di_replicas.cluster.failures import Failure, blame
+from modern_di_replicas.cluster.failures import Failure, note_failure
 from modern_di_replicas.cluster.pools.permits import AsyncPermits, Permits
 from modern_di_replicas.drivers.opening import TerminatedWhileOpeningError
 
@@ -108,7 +108,7 @@ class ReplaceableQueuePool(QueuePool):
                 f"timeout {self.timeout():.2f}"
             )
             late = PoolTimeoutError(msg, code="3o7r")  # SQLAlchemy's text
-            blame(late, Failure.TROUBLED)  # busy is not down
+            note_failure(late, Failure.TROUBLED)  # busy is not down
             raise late from None
         if not has_permit:
             raise _ReplacedError

@@ -138,7 +138,7 @@ async def test_an_error_of_the_application_is_raised_once_and_blames_no_server(
 async def test_an_error_of_another_database_in_a_listener_is_the_applications(
     shop_cluster: LocalCluster, moment: str, error: Exception
 ) -> None:
-    """INVARIANT: the driver's errors are judged by whose connection they are of, not by their type."""
+    """INVARIANT: the driver's errors are classified by their connection, not by their type."""
     if moment in ("connect", "do_connect") and isinstance(error, asyncpg.PostgresError) and DRIVER == "asyncpg":
         pytest.skip("that is not known of the driver's own errors: see docs/read-sessions.md")
     error = copy.copy(error)  # a note on it would stay for the next test
