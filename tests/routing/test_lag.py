@@ -1,3 +1,8 @@
+import itertools
+import sys
+import types
+import typing
+
 import hypothesis
 from hypothesis import strategies as st
 
@@ -40,6 +45,43 @@ def test_a_history_forgets_precision_before_it_forgets_time() -> None:
     history.clear()
     assert history.last is None
     assert history.lag_seconds(1.0, 1) is None
+
+
+def test_a_history_may_be_cleared_at_any_moment_of_a_read() -> None:
+    """INVARIANT: where threads read, the monitor's clears it when the primary moves; a bounded read would fail."""
+    for moment in itertools.count():
+        history = LsnHistory()
+        for second in range(4):
+            history.add(float(second), second)
+        found, has_cleared = run_with(history.clear, moment, lambda history=history: history.first_since(2.5))
+
+        assert found in (3, None)
+        if not has_cleared:
+            break
+    assert found == 3
+
+
+def run_with(interruption: typing.Any, moment: int, function: typing.Any) -> tuple[typing.Any, bool]:
+    """Call a function, and another one after so many of its steps, as another thread may; return whether it was."""
+    left = moment
+
+    def trace(frame: types.FrameType, event: str, _: object) -> typing.Any:
+        nonlocal left
+        if frame.f_code is not LsnHistory.first_since.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left == -1:
+                interruption()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return function(), left < 0
+    finally:
+        sys.settrace(before)
 
 
 @hypothesis.given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.integers(0, 2000), st.integers(4, 64))

@@ -43,7 +43,8 @@ class LsnHistory:
     def first_since(self, at: float) -> int | None:
         """Return the LSN of the oldest sample that includes every write before `at`; None without one."""
         index = bisect.bisect_left(self._times, at)
-        return self._lsns[index] if index < len(self._lsns) else None
+        found = self._lsns[index : index + 1]  # at once: the monitor's thread may clear the history at any moment
+        return found[0] if found else None
 
     def lag_seconds(self, at: float, lsn: int) -> float | None:
         """Return an upper bound for how long before `at` the primary was at `lsn`; None without old enough samples.
