@@ -4,9 +4,11 @@ import asyncio
 import typing
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import Connection, Engine, select, text, update
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 
+from modern_di_replicas.drivers.driver import Driver
 from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import serving
 from tests.session.models import Item
@@ -34,6 +36,32 @@ async def test_a_unit_of_work_can_be_rolled_back_when_its_replica_is_gone(
         await session.rollback()
         assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
         assert session.decision.server == "primary"
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
+async def test_a_first_connection_that_is_lost_before_its_rollback_is_replaced(
+    shop_cluster: LocalCluster, isolation: typing.Any
+) -> None:
+    """SQLAlchemy asks each server once for its version, and rolls back on a connection that is not in a pool yet."""
+    async with serving(shop_cluster, read_isolation=isolation) as servers:
+        for engine in servers.replica.engines.values():
+            lose_after_questions(engine.sync_engine, servers.settings.driver)
+        async with servers.session() as session:
+            assert await session.scalar(text("SELECT pg_is_in_recovery()"))
+            assert session.decision.server != "primary"
+
+
+def lose_after_questions(engine: Engine, driver: Driver) -> None:
+    """Terminate the first connection of an engine, as the monitor may, after SQLAlchemy's first questions on it."""
+    ask = engine.dialect.initialize
+
+    def ask_and_lose(connection: Connection) -> None:
+        ask(connection)
+        opened = typing.cast(DBAPIConnection, connection.connection.dbapi_connection)
+        driver.terminate(engine.dialect.get_driver_connection(opened))
+        engine.dialect.initialize = ask  # type: ignore[method-assign]  # the second connection lives
+
+    engine.dialect.initialize = ask_and_lose  # type: ignore[method-assign]
 
 
 async def test_core_is_told_that_its_connection_is_lost(disposable_shop: LocalCluster) -> None:

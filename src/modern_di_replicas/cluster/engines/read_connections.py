@@ -130,7 +130,7 @@ class SessionReads:
             self._do_rollback(connection)
         except Exception as error:
             # The error would hide why a session rolls back. Core raises it.
-            use: _Use | None = connection.info.get(OF_CHECKOUT)
+            use = _use_of(connection)
             ours = None if use is None else use.connection()
             if ours is None or ours.closed or ours.invalidated:
                 raise
@@ -183,16 +183,21 @@ def asks_to_stream(options: collections.abc.Mapping[str, typing.Any]) -> bool:
     return bool(options.get("stream_results") or options.get("yield_per"))
 
 
+def _use_of(connection: Connection | PoolProxiedConnection) -> _Use | None:
+    try:
+        use: _Use | None = connection.info.get(OF_CHECKOUT)
+    except NotImplementedError:  # SQLAlchemy's first connection, which is not in a pool yet
+        return None
+    return use
+
+
 def _checking(
     base: type[ExecutionContext], check: collections.abc.Callable[[ExecutionContext, _Use], None]
 ) -> type[ExecutionContext]:
     """Return a dialect's execution context class with a check before each execution for a session."""
 
     def pre_exec(context: ExecutionContext) -> None:
-        try:
-            use: _Use | None = context.root_connection.info.get(OF_CHECKOUT)
-        except NotImplementedError:  # SQLAlchemy's first connection, which is not in a pool yet
-            use = None
+        use = _use_of(context.root_connection)
         if use is not None:  # Core on the replica's engine is not checked
             check(context, use)
         base.pre_exec(context)
