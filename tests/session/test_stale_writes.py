@@ -6,7 +6,16 @@ import pytest
 import sqlalchemy
 from sqlalchemy import Table, case, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncAttrs
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, foreign, relationship, selectinload
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    deferred,
+    foreign,
+    relationship,
+    remote,
+    selectinload,
+)
 from sqlalchemy.orm.exc import StaleDataError
 
 from modern_di_replicas import ReplicasError, RoutedSession, StaleWriteError
@@ -42,6 +51,17 @@ class Shelf(Base):
     __table__ = Shop.__table__
     id: Mapped[int]
     items: Mapped[list[Thing]] = relationship(order_by=Thing.id, overlaps="items,shop")
+
+
+class Stock(Base):
+    """An item that owns the item whose number is its amount."""
+
+    __table__ = Item.__table__
+    id: Mapped[int]
+    amount: Mapped[int]
+    owned: Mapped[Thing | None] = relationship(
+        primaryjoin=lambda: foreign(Stock.amount) == remote(Thing.id), cascade="all, delete-orphan", single_parent=True
+    )
 
 
 class Case(Base):
@@ -81,6 +101,11 @@ class High(Low):
 async def amount_on_primary(servers: Servers) -> int | None:
     async with RoutedSession(servers.primary) as session:
         return await session.scalar(select(Item.amount).where(Item.id == 1))
+
+
+async def shops_on_primary(servers: Servers) -> list[int]:
+    async with RoutedSession(servers.primary) as session:
+        return list(await session.scalars(select(Shop.id)))
 
 
 async def test_a_read_modify_write_of_a_stale_object_cannot_lose_an_update(disposable_shop: LocalCluster) -> None:
@@ -279,6 +304,12 @@ async def test_what_a_stream_of_the_primary_gives_may_be_written(shop_cluster: L
         await session.rollback()
 
 
+def test_ordinary_mappers_have_no_listener_of_the_guard() -> None:
+    """INVARIANT: libraries that look for listeners of a mapper, such as Advanced Alchemy, find none of the guard's."""
+    names = ("before_insert", "after_insert", "before_update", "after_update", "before_delete", "after_delete")
+    assert [name for name in names if getattr(sqlalchemy.inspect(Item).dispatch, name)] == []
+
+
 @pytest.mark.parametrize("owner", [Owner, Shelf])
 async def test_a_collection_cannot_write_the_row_of_a_stale_object(
     shop_cluster: LocalCluster, owner: typing.Any
@@ -290,6 +321,32 @@ async def test_a_collection_cannot_write_the_row_of_a_stale_object(
         with pytest.raises(StaleWriteError) as caught:
             await session.commit()
         assert (caught.value.model, caught.value.key) == ("Thing", (1,))
+        await session.rollback()
+        assert await amount_on_primary(servers) == 10
+
+
+async def test_a_stale_object_cannot_be_added_to_a_collection(shop_cluster: LocalCluster) -> None:
+    """The foreign key that the flush writes is in its row."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        thing = await session.get_one(Thing, 1)
+        session.add(Shelf(id=2, name="new", items=[thing]))
+        with pytest.raises(StaleWriteError) as caught:
+            await session.commit()
+        assert (caught.value.model, caught.value.key) == ("Thing", (1,))
+        await session.rollback()
+        assert await shops_on_primary(servers) == [1], "the flush was not rolled back"
+
+
+async def test_a_stale_orphan_of_a_fresh_object_is_not_deleted(shop_cluster: LocalCluster) -> None:
+    """INVARIANT: only the flush itself knows that it deletes the orphan of a reference."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        stock = await session.get_one(Stock, 1, options=[selectinload(Stock.owned)])
+        await leave(session)
+        await session.refresh(stock, ["id", "shop_id", "amount"])
+        stock.owned = Thing(id=999, shop_id=1, amount=5)
+        with pytest.raises(StaleWriteError) as caught:
+            await session.commit()
+        assert (caught.value.model, caught.value.key) == ("Thing", (10,))
         await session.rollback()
         assert await amount_on_primary(servers) == 10
 
@@ -529,6 +586,18 @@ async def test_a_partly_refreshed_object_is_still_stale(shop_cluster: LocalClust
         item.amount += 1
         with pytest.raises(StaleWriteError):
             await session.flush()
+        await session.rollback()
+
+
+async def test_an_object_whose_row_is_gone_leaves_the_session(shop_cluster: LocalCluster) -> None:
+    """That is no write: `get()` returns None, as in an ordinary session."""
+    async with serving(shop_cluster) as servers, servers.session() as session:
+        item = await session.get_one(Item, 1)
+        session.expire_all()
+        await session.execute(delete(Item).where(Item.id == 1))
+
+        assert await session.get(Item, 1) is None
+        assert sqlalchemy.inspect(item).deleted
         await session.rollback()
 
 

@@ -4,7 +4,16 @@ import collections.abc
 import typing
 
 from sqlalchemy import Update, event, inspect, select, tuple_
-from sqlalchemy.orm import IdentityMap, InstanceState, Mapper, QueryContext, Session, object_session
+from sqlalchemy.orm import (
+    ONETOMANY,
+    IdentityMap,
+    InstanceState,
+    Mapper,
+    QueryContext,
+    Session,
+    UOWTransaction,
+    object_session,
+)
 from sqlalchemy.util import immutabledict
 
 from modern_di_replicas.routing.decision import Decision
@@ -169,11 +178,22 @@ class GuardedSession(GetByKeySession):
             self.check_written(instance, self.guard.check_object)
         for instance in self.dirty:
             self.check_written(instance, self.guard.check_update)
+            for member in filter(self.__contains__, _removed_members(instance)):
+                self.check_written(member, self.guard.check_object)
 
 
 def _with_key_of(instance: object, objects: IdentityMap) -> object:
     """Return the object of the same row; None for one that has no row yet."""
     return objects.get(typing.cast(typing.Any, state_of(instance).key))
+
+
+def _removed_members(instance: object) -> collections.abc.Iterator[object]:
+    """Yield what has left the collections of an object: its rows are deleted, or their foreign keys cleared."""
+    state = state_of(instance)
+    for key, relationship in state.mapper.relationships.items():
+        if relationship.direction is ONETOMANY and not relationship.viewonly and relationship.passive_deletes != "all":
+            removed = state.attrs[key].history.deleted or ()
+            yield from (one for one in removed if one is not None and state_of(one).persistent)
 
 
 def _with_cascade(instance: object, cascade: str) -> collections.abc.Iterator[object]:
@@ -216,18 +236,15 @@ def _refreshed(target: object, context: QueryContext, attrs: collections.abc.Col
         session.guard.refreshed(target, attrs)
 
 
-# Further writes of a flush: orphans, and the foreign keys of a collection's members.
+# Further writes of a flush, such as the foreign keys of a collection's members. Listeners of `before_update` and
+# `before_delete` would be those of every mapper of the application, and libraries look for such listeners: Advanced
+# Alchemy's native upsert is not used where there are any. An error here rolls the flush back as well.
 
 
-@event.listens_for(Mapper, "before_update")
-def _before_update(mapper: object, connection: object, target: object) -> None:  # noqa: ARG001  # the event's signature
-    session = object_session(target)
-    if isinstance(session, GuardedSession):
-        session.check_written(target, session.guard.check_update)
-
-
-@event.listens_for(Mapper, "before_delete")
-def _before_delete(mapper: object, connection: object, target: object) -> None:  # noqa: ARG001
-    session = object_session(target)
-    if isinstance(session, GuardedSession):
-        session.check_written(target, session.guard.check_object)
+@event.listens_for(GuardedSession, "after_flush")
+def _after_flush(session: GuardedSession, flush_context: UOWTransaction) -> None:
+    for instance in session.dirty:
+        session.check_written(instance, session.guard.check_update)
+    for instance in session.identity_map.values():
+        if flush_context.is_deleted(state_of(instance)):  # type: ignore[no-untyped-call]  # it has no annotations
+            session.check_written(instance, session.guard.check_object)
