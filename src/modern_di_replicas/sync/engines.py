@@ -160,12 +160,6 @@ class ReplicaEngine(_Itself, ReplicaRole):
         if "topology" in vars(self):  # SQLAlchemy calls it while the engine is made
             self._note_options(options)
 
-    def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of Engine
-        """Close the pooled connections of every replica; see `Engine.dispose`."""
-        for server in self.topology.servers:
-            server.engine.dispose(close)
-        super().dispose(close)
-
     def forget_process(self) -> None:
         """Leave the connections to the parent of this forked process, and reset the state of the servers."""
         self.topology.forget_process()

@@ -1,6 +1,8 @@
 """The pool in front of the pools of all replicas."""
 
+import pytest
 from sqlalchemy import event, text
+from sqlalchemy.util import greenlet_spawn
 
 from modern_di_replicas.cluster.failures import Failure, note_failure
 from modern_di_replicas.testing import LocalCluster
@@ -25,3 +27,28 @@ async def test_a_connection_that_is_lost_while_it_is_made_is_made_again(replicat
             assert await connection.scalar(text("SELECT inet_server_port()")) == replica.port
         assert len(lost) == 2
         assert [server.health.is_down for server in servers.replica.topology.servers] == [False, False]
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_the_synchronous_engine_disposes_the_pools_of_all_replicas(
+    replicated_cluster: LocalCluster, *, close: bool
+) -> None:
+    """INVARIANT: SQLAlchemy's documentation disposes it without closing after a fork; libraries do it as well."""
+    async with serving(replicated_cluster) as servers:
+
+        async def processes() -> set[object]:
+            found = set()
+            for _ in range(4):
+                async with servers.replica.connect() as connection:
+                    found.add(await connection.scalar(text("SELECT pg_backend_pid()")))
+            return found
+
+        disposed: list[object] = []
+        event.listen(servers.replica.sync_engine, "engine_disposed", disposed.append)
+        before, pool = await processes(), servers.replica.pool
+        async with servers.replica.connect() as used:
+            await used.scalar(text("SELECT 1"))
+            await greenlet_spawn(servers.replica.sync_engine.dispose, close=close)
+        assert servers.replica.pool is pool, "it would have lost its listeners"
+        assert disposed.count(servers.replica.sync_engine) == 1
+        assert await processes() & before == set()

@@ -1,6 +1,5 @@
 """The engine of all replicas, which chooses one of them for each unit of work."""
 
-import asyncio
 import collections.abc
 import copy
 import functools
@@ -294,8 +293,3 @@ class ReplicaEngine(ReplicaRole, AsyncEngine):
         """Change the execution options of every replica's connections; see `AsyncEngine.update_execution_options`."""
         super().update_execution_options(**options)
         self._note_options(options)
-
-    async def dispose(self, close: bool = True) -> None:  # noqa: FBT001, FBT002  # the signature of AsyncEngine
-        """Close the pooled connections of every replica; see `AsyncEngine.dispose`."""
-        await asyncio.gather(*(server.engine.dispose(close) for server in self.topology.servers))
-        await super().dispose(close)

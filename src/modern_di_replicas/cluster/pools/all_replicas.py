@@ -1,9 +1,13 @@
 """One pool in front of the pools of all replicas."""
 
+import asyncio
 import collections.abc
 import typing
 
 from sqlalchemy import Engine, Pool, PoolProxiedConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 
 from modern_di_replicas.cluster.engines.either import AnyEngine, sync_of
 from modern_di_replicas.cluster.failures import CONNECTS, Failure, classify, note_checkout_failure
@@ -27,6 +31,7 @@ class AllReplicasPool(Pool):
         super().__init__(self._no_creator)
         self._topology = topology
         self._initialize_dialect: collections.abc.Callable[..., None] | None = None
+        self._is_disposed = False
         on_listen(self, self._note_first_connect)
 
     def _note_first_connect(self, key: typing.Any, options: object) -> None:  # noqa: ANN401, ARG002  # see `on_listen`
@@ -76,12 +81,25 @@ class AllReplicasPool(Pool):
             server.health.failed(error)
         return True
 
-    def recreate(self) -> "AllReplicasPool":
-        """Return this pool: it owns nothing to replace, and its engine's listeners stay."""
-        return self
+    # An engine that is disposed calls `dispose` to close the connections, and `recreate` in any case.
 
     def dispose(self) -> None:
-        """Do nothing: the servers' own pools have the connections, and `ReplicaEngine.dispose` disposes them."""
+        """Close the pooled connections of every replica."""
+        engines = [server.engine for server in self._topology.servers]
+        if in_greenlet() and (asynchronous := [engine for engine in engines if isinstance(engine, AsyncEngine)]):
+            await_only(_closed(asynchronous))
+        else:
+            for engine in engines:
+                _engine(engine).dispose()
+        self._is_disposed = True
+
+    def recreate(self) -> "AllReplicasPool":
+        """Replace the pools of every replica, and return this one, because its engine's listeners stay."""
+        if not self._is_disposed:
+            for server in self._topology.servers:
+                _engine(server.engine).dispose(close=False)
+        self._is_disposed = False
+        return self
 
     def status(self) -> str:
         return "; ".join(f"{server.name}: {server.engine.pool.status()}" for server in self._topology.servers)
@@ -94,6 +112,10 @@ class AllReplicasPool(Pool):
     def _no_creator() -> typing.NoReturn:  # pragma: no cover  # connect() never asks for it
         msg = "a AllReplicasPool makes no connections of its own"
         raise AssertionError(msg)
+
+
+async def _closed(engines: list[AsyncEngine]) -> None:
+    await asyncio.gather(*(engine.dispose() for engine in engines))
 
 
 def _engine(engine: AnyEngine) -> Engine:
