@@ -1,5 +1,7 @@
 """The pool in front of the pools of all replicas."""
 
+import typing
+
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.util import greenlet_spawn
@@ -44,11 +46,16 @@ async def test_the_synchronous_engine_disposes_the_pools_of_all_replicas(
             return found
 
         disposed: list[object] = []
+        opened: list[typing.Any] = []
         event.listen(servers.replica.sync_engine, "engine_disposed", disposed.append)
+        event.listen(servers.replica.sync_engine, "connect", lambda connection, _: opened.append(connection))
         before, pool = await processes(), servers.replica.pool
         async with servers.replica.connect() as used:
             await used.scalar(text("SELECT 1"))
             await greenlet_spawn(servers.replica.sync_engine.dispose, close=close)
         assert servers.replica.pool is pool, "it would have lost its listeners"
         assert disposed.count(servers.replica.sync_engine) == 1
+        left = list(opened)
         assert await processes() & before == set()
+        for connection in left:  # in a forked process they would be the parent's
+            await greenlet_spawn(connection.close)
