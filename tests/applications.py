@@ -1,6 +1,6 @@
-"""The same application for both frameworks, so that both are held to the same claims.
+"""The same application in both frameworks, so that both are tested for the same behaviour.
 
-Every route answers with what the server that ran its statements says of itself.
+Every route returns what the server that ran its statements reports about itself.
 """
 
 import asyncio
@@ -36,16 +36,16 @@ from modern_di_replicas import Intent, ReplicationSettings, RoutedSession, read_
 Method = typing.Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
 METHODS: tuple[Method, ...] = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 WHERE = text("SELECT inet_server_port(), pg_is_in_recovery()")
-# Takes its time on the server, so that a cancelled request is cancelled in the middle of a statement.
+# Slow on the server, so that a cancelled request is cancelled during a statement.
 SLOW = text("SELECT pg_sleep(0.05)")
 
 
 class Broken(Exception):  # noqa: N818  # what a handler raises; it is not part of any interface
-    """What the handlers that fail raise."""
+    """The error that failing handlers raise."""
 
 
 class Places:
-    """A repository: says which server each of its statements ran on."""
+    """A repository that returns which server ran each of its statements."""
 
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
@@ -82,7 +82,7 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def running(self) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
-        """Start the application, give a client, and stop the application."""
+        """Start the application, yield a client, and stop the application."""
         app = self.asgi
         lifespan = app.router.lifespan_context(app) if isinstance(app, Starlette) else app.lifespan()
         transport = httpx.ASGITransport(typing.cast(typing.Any, app), raise_app_exceptions=False)
@@ -90,7 +90,7 @@ class Application:
             yield client
 
     async def received(self, path: str) -> list[typing.Any]:
-        """Open a websocket, and return the JSON messages the application sends until it closes it."""
+        """Open a websocket, and return the JSON messages up to its close."""
         messages: list[typing.Any] = []
 
         async def receive() -> dict[str, str]:
@@ -106,7 +106,7 @@ class Application:
 
 
 def where(response: httpx.Response) -> dict[str, typing.Any]:
-    """Return what a route said of its server; a HEAD answer has no body, so it is in a header as well."""
+    """Return the server a route reports; also in a header, because a HEAD response has no body."""
     response.raise_for_status()
     return {"port": int(response.headers["x-port"]), "replica": response.headers["x-replica"] == "True"}
 
@@ -434,7 +434,7 @@ def build_starlette(settings: ReplicationSettings, group: type[Group] | None = N
 
 
 async def visit_in_child(container: Container, intent: Intent | None = None) -> dict[str, typing.Any]:
-    """Visit in a unit of work of its own, below the container of a websocket connection."""
+    """Visit in a separate unit of work, below the container of a websocket connection."""
     context = {} if intent is None else {Intent: intent}
     async with container.build_child_container(scope=Scope.REQUEST, context=context) as unit_of_work:
         return await unit_of_work.resolve(Places).visit()

@@ -1,4 +1,4 @@
-"""Containers on a cluster that tests break, and jobs that say which server they have read from."""
+"""Containers on clusters that tests break, and jobs that return the server they read from."""
 
 import asyncio
 import collections.abc
@@ -41,7 +41,7 @@ def settings_of(cluster: LocalCluster, **options: typing.Any) -> ReplicationSett
 
 
 def create_stock(cluster: LocalCluster) -> None:
-    """Make the table that the jobs read and write, with an amount of 0."""
+    """Create the table that jobs read and write, with an amount of 0."""
     cluster.primary.execute("CREATE TABLE stock (id int PRIMARY KEY, amount int NOT NULL)")
     cluster.primary.execute("INSERT INTO stock VALUES (1, 0)")
     cluster.catch_up()
@@ -51,7 +51,7 @@ def create_stock(cluster: LocalCluster) -> None:
 async def watched(
     settings: ReplicationSettings, group: type[Group] = Dependencies
 ) -> collections.abc.AsyncIterator[Container]:
-    """Give an open container, whose servers are watched."""
+    """Yield an open container with a running monitor."""
     async with (
         Container(groups=[group], context={ReplicationSettings: settings}) as container,
         Monitor(container.resolve(ReplicaEngine)),
@@ -60,7 +60,7 @@ async def watched(
 
 
 async def read(session: AsyncSession) -> tuple[int, bool]:
-    """Return the amount, and whether a replica has said so."""
+    """Return the amount, and whether a replica returned it."""
     amount, is_replica = (await session.execute(READ)).one()
     return amount, is_replica
 
@@ -77,7 +77,7 @@ async def write_with_core(container: Container) -> None:
 
 @contextlib.contextmanager
 def replay_paused(cluster: LocalCluster) -> collections.abc.Iterator[None]:
-    """Have the replicas stand still."""
+    """Pause the replay of the replicas."""
     for replica in cluster.replicas:
         replica.pause_replay()
     try:
@@ -88,14 +88,14 @@ def replay_paused(cluster: LocalCluster) -> collections.abc.Iterator[None]:
 
 
 async def caught_up(cluster: LocalCluster) -> None:
-    """Have the replicas replay what was written."""
+    """Resume the replay, and wait until the replicas have caught up."""
     for replica in cluster.replicas:
         replica.resume_replay()
     await asyncio.to_thread(cluster.catch_up)
 
 
 async def in_own_task(job: collections.abc.Coroutine[typing.Any, typing.Any, Result]) -> Result:
-    """Run a job as a client of its own, which has written nothing."""
+    """Run a job as a separate client without writes."""
     return await asyncio.create_task(job, context=contextvars.Context())
 
 
@@ -107,7 +107,7 @@ Queue = collections.abc.Callable[[str], collections.abc.Awaitable[tuple[int, boo
 async def web_application(
     settings: ReplicationSettings, queue: Queue
 ) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
-    """Run an application whose requests queue a job, and answer with what that has read; give a client of it."""
+    """Run an application whose requests queue a job and return what the job read; yield its client."""
     app = fastapi.FastAPI()
     session_of = typing.Annotated[AsyncSession, FromDI(AsyncSession)]
 
@@ -144,10 +144,11 @@ async def web_application(
 
 
 async def check_jobs(cluster: LocalCluster, queue: Queue, **options: typing.Any) -> None:
-    """Check what is asked of every kind of job: `reads` is marked with `@read_intent`, `unmarked` is not.
+    """Check the behaviour required of each kind of job.
 
-    A job shows what the request that queued it has written, and reads a replica again once that has caught up. One that
-    is queued before its request's commit, where no replica can be known to have it, reads the primary.
+    `reads` is marked with `@read_intent`, `unmarked` is not. A job sees the writes of the request that queued it, and
+    reads from a replica again once the replica has caught up. A job that is queued before its request commits reads
+    from the primary, because no replica can be known to have the write.
     """
     async with web_application(settings_of(cluster, **options), queue) as client:
 

@@ -1,4 +1,4 @@
-"""A worker of Celery for another process: `celery --app tests.celery_worker:app worker`.
+"""A Celery worker that runs in another process: `celery --app tests.celery_worker:app worker`.
 
 Its main process uses the engines before it forks.
 """
@@ -30,7 +30,7 @@ app.conf.worker_hijack_root_logger = False
 @app.task(base=DITask, name="dies_once", acks_late=True, reject_on_worker_lost=True)  # type: ignore[untyped-decorator]
 @read_intent
 def dies_once(mark: str, session: InSession) -> tuple[int, bool]:
-    """Read, and be killed in the middle when it is the first to do so."""
+    """Read, and kill the process during the first attempt."""
     amount, is_replica = session.execute(READ).one()
     if not pathlib.Path(mark).exists():
         pathlib.Path(mark).touch()
@@ -49,7 +49,7 @@ def writes(session: InSession) -> None:
 def meets(
     folder: str, session: InSession, replicas: typing.Annotated[ReplicaEngine, FromDI(ReplicaEngine)]
 ) -> dict[str, typing.Any]:
-    """Read when two processes do this at once."""
+    """Read once two processes run this task at the same time."""
     marks = pathlib.Path(folder)
     (marks / str(os.getpid())).touch()
     wait_for(lambda: len(list(marks.iterdir())) > 1, seconds=60)

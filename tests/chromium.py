@@ -1,6 +1,6 @@
-"""A headless Chromium, driven over its DevTools protocol: https://chromedevtools.github.io/devtools-protocol/.
+"""A headless Chromium, controlled over its DevTools protocol: https://chromedevtools.github.io/devtools-protocol/.
 
-The commands go through two pipes, as JSON: no library for a browser and no websocket is needed.
+The commands go through two pipes as JSON, so neither a browser library nor a websocket is needed.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class Page:
         """Wait until a JavaScript expression is true.
 
         Raises:
-            TimeoutError: it is not in time.
+            TimeoutError: it is not true in time.
 
         """
 
@@ -82,7 +82,7 @@ class Page:
         await until(holds)
 
     async def click(self, selector: str) -> None:
-        """Click on an element with the mouse, where it is."""
+        """Move the mouse to an element and click on it."""
         box = await self.evaluate(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView();"
             " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
@@ -113,7 +113,7 @@ class Page:
 
 @contextlib.asynccontextmanager
 async def chromium() -> collections.abc.AsyncIterator[Page]:
-    """Start a browser, or skip the test where there is none."""
+    """Start a browser, or skip the test if there is none."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip("needs Chromium (Debian's package `chromium`)")

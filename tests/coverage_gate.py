@@ -1,7 +1,8 @@
-"""The coverage of `make test`: lines and branches of the package, and the gate. `pytest -p tests.coverage_gate`.
+"""The coverage of `make test`: lines and branches of the package, and the gate.
 
-SlipCover instruments our own modules when they are imported. Before Python 3.14, coverage.py would double the processor
-time of the suite: it traces every call in SQLAlchemy as well, and has to follow its greenlets.
+`pytest -p tests.coverage_gate`. SlipCover instruments only our modules, when they are imported. Before Python 3.14,
+coverage.py would double the processor time of the suite, because it traces every call in SQLAlchemy and follows its
+greenlets.
 """
 
 import collections.abc
@@ -18,7 +19,7 @@ import slipcover
 SOURCE: typing.Final = pathlib.Path(__file__).parents[1] / "src" / "modern_di_replicas"
 OMITTED: typing.Final = ["*/testing/docker.py"]  # covered by `make test-docker`, where a Docker engine is
 MINIMUM: typing.Final = 100
-NEVER: typing.Final = 2**31 - 1  # removes no probe from code that runs: functions keep their code objects
+NEVER: typing.Final = 2**31 - 1  # removes no probe from running code: functions keep their code objects
 
 _meter: typing.Final = slipcover.Slipcover(
     branch=True,
@@ -28,12 +29,12 @@ _meter: typing.Final = slipcover.Slipcover(
         r"@typing\.overload",
         r"\.\.\.$",
         r'if hasattr\(os, "register_at_fork"\):',  # always there on POSIX
-        r'if __name__ == "__main__":',  # runs in a process of its own, see tests/test_main.py
+        r'if __name__ == "__main__":',  # runs in a separate process, see tests/test_main.py
     ],
     d_miss_threshold=NEVER,
 )
 slipcover.ImportManager(_meter, slipcover.FileMatcher(sources=[SOURCE], omit=OMITTED)).__enter__()
-# As one of pytest's plugins, it would be loaded without being instrumented.
+# As one of pytest's plugins, it would be loaded before it can be instrumented.
 importlib.import_module("modern_di_replicas.testing.fixtures")
 
 _of_workers: typing.Final[list[dict[str, typing.Any]]] = []

@@ -1,7 +1,8 @@
-"""Clusters to break: one that a test left as it found it, but for faults that can be mended, serves the next test too.
+"""Clusters for tests that break servers.
 
-Starting a cluster takes longer than most tests; what cannot be undone (a promotion, another configuration, changed
-privileges) ends it.
+A cluster that a test left intact, except for faults that can be undone, serves the next test too, because starting one
+takes longer than most tests. A change that cannot be undone (a promotion, another configuration, changed privileges)
+ends it.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from modern_di_replicas.testing.databases import MADE_ANEW
 from modern_di_replicas.testing.waiting import wait_until
 
 
-# What a test may have changed and a new cluster would not have.
+# State that a test may have changed and a new cluster does not have.
 _FINGERPRINT: typing.Final = """
 SELECT (SELECT timeline_id FROM pg_control_checkpoint()),
        (SELECT system_identifier FROM pg_control_system()),
@@ -43,7 +44,7 @@ Connections = list[psycopg.Connection[typing.Any]]
 
 
 class Disposable:
-    """Gives clusters to tests, one after the other."""
+    """Provides clusters to tests, one after the other."""
 
     def __init__(self) -> None:
         self._cluster: LocalCluster | None = None
@@ -58,7 +59,7 @@ class Disposable:
         return self._cluster
 
     def give_back(self) -> None:
-        """Mend the cluster, or end it if that cannot be done."""
+        """Undo the faults of a cluster, or end it if that is not possible."""
         if self._cluster is not None and not self._mend(self._cluster):
             self.end()
 
@@ -79,7 +80,7 @@ class Disposable:
 
 @contextlib.contextmanager
 def _connected(cluster: LocalCluster) -> typing.Iterator[Connections]:
-    """Give a connection to each server: they ask a dozen questions, and a program for each would take a second."""
+    """Yield a connection to each server: a dozen questions through psql would take a second."""
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(psycopg.connect(server.dsn, autocommit=True, connect_timeout=10))
@@ -88,7 +89,7 @@ def _connected(cluster: LocalCluster) -> typing.Iterator[Connections]:
 
 
 def _emptied(cluster: LocalCluster, connections: Connections) -> bool:
-    """Remove what a test has made, and return whether every replica has replayed that in time."""
+    """Remove the objects of a test; return whether every replica has replayed that in time."""
     primary, *standbys = connections
     for standby in standbys:
         standby.execute("SELECT pg_wal_replay_resume()")
@@ -104,7 +105,7 @@ def _emptied(cluster: LocalCluster, connections: Connections) -> bool:
 
 
 def _state_of(cluster: LocalCluster, connections: Connections) -> object:
-    """Return what must be as in a new cluster."""
+    """Return the state that must be as in a new cluster."""
     files = [
         (server.data_directory / name).read_text()
         for server in cluster.servers

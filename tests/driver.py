@@ -1,4 +1,4 @@
-"""The driver that the suite runs on: `pytest --driver psycopg`, default asyncpg."""
+"""The driver of the suite: `pytest --driver psycopg`, default asyncpg."""
 
 import os
 import typing
@@ -20,12 +20,12 @@ TLS_LEVEL: typing.Final = "ssl" if DRIVER == "asyncpg" else "sslmode"
 
 
 def server_settings(**values: str) -> dict[str, typing.Any]:
-    """Return `connect_args` that set PostgreSQL's settings for each session."""
+    """Return `connect_args` that apply PostgreSQL settings to each session."""
     if DRIVER == "asyncpg":
         return {"server_settings": values}
     return {"options": " ".join(f"-c {name}={value}" for name, value in values.items())}
 
 
 def only_on(driver: str, reason: str) -> pytest.MarkDecorator:
-    """Mark a test of what one driver does differently; `docs/drivers.md` lists the differences."""
+    """Mark a test of a difference between the drivers; `docs/drivers.md` lists them."""
     return pytest.mark.skipif(driver != DRIVER, reason=f"only on {driver}: {reason}")

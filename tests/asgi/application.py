@@ -1,4 +1,4 @@
-"""The application that the tests of tokens ask, once with each framework."""
+"""The application that the tests of tokens use, in each framework."""
 
 import collections.abc
 import contextlib
@@ -33,11 +33,11 @@ Handler = collections.abc.Callable[..., typing.Any]
 
 
 class Written(Exception):  # noqa: N818  # what a handler raises after its write; it is not part of any interface
-    """What a handler raises after it has written."""
+    """The error that a handler raises after its write."""
 
 
 async def read(session: AsyncSession) -> dict[str, typing.Any]:
-    """Return what a repository would, and where it was read."""
+    """Return the rows as a repository would, and the server that read them."""
     return {"amount": await session.scalar(READ), "replica": await session.scalar(WHERE)}
 
 
@@ -129,7 +129,7 @@ WAYS: dict[str, Handler] = {
 
 
 async def nothing(_: AsyncSession, __: PrimaryEngine) -> None:
-    """Do nothing, where a request may write."""
+    """Do nothing, in a request that may write."""
 
 
 async def only_read(session: AsyncSession, _: PrimaryEngine) -> None:
@@ -182,7 +182,7 @@ class Application:
             yield self
 
     def client(self, *, scheme: str = "http", **options: typing.Any) -> httpx.AsyncClient:
-        """Return a client of its own, with its own cookies."""
+        """Return a new client with its own cookies."""
         transport = httpx.ASGITransport(typing.cast(typing.Any, self.asgi), raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url=f"{scheme}://test", **options)
 
@@ -323,7 +323,7 @@ BUILDERS = {"fastapi": build_fastapi, "litestar": build_litestar}
 
 @contextlib.contextmanager
 def paused(cluster: LocalCluster) -> collections.abc.Iterator[None]:
-    """Stop the replay of every replica, once they have everything."""
+    """Pause the replay of every replica once all have caught up."""
     cluster.catch_up()
     for replica in cluster.replicas:
         replica.pause_replay()

@@ -23,7 +23,7 @@ def create_stock(cluster: LocalCluster) -> None:
 
 @pytest.fixture(scope="module")
 def stock_cluster() -> collections.abc.Iterator[LocalCluster]:
-    """Give a cluster with one row in stock. Tests pause its replicas, and resume them."""
+    """Yield a cluster with one row in stock. Tests pause its replicas and resume them."""
     with LocalCluster(replicas=2) as cluster:
         create_stock(cluster)
         yield cluster

@@ -1,4 +1,4 @@
-"""What a handler does on the driver's own connection, past SQLAlchemy: with the API of each driver."""
+"""Direct use of the driver's connection, bypassing SQLAlchemy, with the API of each driver."""
 
 import collections.abc
 import io
@@ -21,12 +21,12 @@ async def driver_of(connection: AsyncConnection) -> typing.Any:
 
 
 def run_by_adapter(connection: Connection, work: collections.abc.Callable[[typing.Any], typing.Any]) -> None:
-    """Give the driver's connection to a function, by SQLAlchemy's adapter."""
+    """Pass the driver's connection to a function, through SQLAlchemy's adapter."""
     typing.cast(AdaptedConnection, connection.connection.dbapi_connection).run_async(work)
 
 
 class OnAsyncpg:
-    """It commits each statement that does not stand in a transaction."""
+    """It commits each statement outside a transaction."""
 
     @staticmethod
     async def driver_copy(_: AsyncSession, primary: PrimaryEngine) -> None:
@@ -74,7 +74,7 @@ class OnAsyncpg:
 
 
 class OnPsycopg:
-    """It begins a transaction by itself, and its methods that commit stand beside SQLAlchemy's."""
+    """It begins transactions implicitly, and has its own commit methods beside SQLAlchemy's."""
 
     @staticmethod
     async def driver_copy(_: AsyncSession, primary: PrimaryEngine) -> None:

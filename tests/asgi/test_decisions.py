@@ -18,7 +18,7 @@ Asgi = collections.abc.Callable[[typing.Any, typing.Any, typing.Any], collection
 
 
 class Watch:
-    """A middleware of the application, outside all others: reads the decision after each response."""
+    """The application's outermost middleware; it reads the decision after each response."""
 
     def __init__(self, app: typing.Any) -> None:
         self.app = app
@@ -53,7 +53,7 @@ async def test_a_middleware_reads_the_decision_in_the_state_of_the_request(
 async def test_a_response_says_where_it_was_made_if_the_settings_say_so(
     framework: str, stock_cluster: LocalCluster
 ) -> None:
-    """Browsers show the header beside the request; what no unit of work made has none."""
+    """Browsers show the header with the request; responses without a unit of work have none."""
     application = BUILDERS[framework](settings_of(stock_cluster, server_timing=True), {})
     async with application.running(), application.client() as client:
         read = await client.get("/read")
@@ -67,7 +67,7 @@ async def test_a_response_says_where_it_was_made_if_the_settings_say_so(
 
 @pytest.mark.parametrize("framework", BUILDERS)
 async def test_tokens_are_told_to_the_hooks(framework: str, stock_cluster: LocalCluster) -> None:
-    """In: what was thought of them. Out: whether they were in time."""
+    """Accepted tokens are reported with their validation result, issued tokens with whether they were in time."""
     recorder = Recorder()
     application = BUILDERS[framework](settings_of(stock_cluster, hooks=[recorder]), {})
     async with application.running(), application.client() as client:
@@ -82,7 +82,7 @@ async def test_tokens_are_told_to_the_hooks(framework: str, stock_cluster: Local
 
 
 async def test_what_is_no_request_passes() -> None:
-    """A lifespan has no unit of work."""
+    """A lifespan event has no unit of work."""
     passed = []
 
     async def app(scope: typing.Any, receive: typing.Any, send: typing.Any) -> None:

@@ -1,4 +1,4 @@
-"""A token outlives the primary that gave it, and asks for no more than what is left."""
+"""A token remains valid after a failover, and requires only writes that the new primary has."""
 
 import asyncio
 import dataclasses
@@ -12,10 +12,10 @@ from tests.waiting import until
 
 
 async def test_after_a_failover_a_token_asks_for_what_the_new_primary_knows(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: no read waits for what was lost with the old primary; each read sees what was kept."""
+    """INVARIANT: no read waits for writes lost in the failover; each read sees those that survived."""
     create_stock(disposable_cluster)
     former, promoted, standby = disposable_cluster.servers
-    # Signed, so that a token of what is lost can be made up.
+    # Signed, so that the test can construct a token for a lost write.
     settings = settings_of(disposable_cluster, probe_interval=0.1, token_secret="of the test")
     first, second = BUILDERS["fastapi"](settings, {}), BUILDERS["fastapi"](settings, {})
     async with first.running(), second.running(), first.client() as client:
@@ -33,7 +33,7 @@ async def test_after_a_failover_a_token_asks_for_what_the_new_primary_knows(disp
         for application in (first, second):
             for token in (kept, lost):
                 await until_read_by(application, token, replica=True)
-        # A worker that starts now learns of the new timeline only.
+        # A worker that starts now sees the new timeline only.
         third = BUILDERS["fastapi"](settings, {})
         async with third.running():
             await until_read_by(third, lost, replica=True)
@@ -51,7 +51,7 @@ async def test_after_a_failover_a_token_asks_for_what_the_new_primary_knows(disp
 async def test_for_a_token_of_an_unknown_promotion_the_servers_are_asked(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: another worker knows more; its token is no forgery, and the primary it was given by is found."""
+    """INVARIANT: another worker may know a newer timeline; its token is valid, and its primary is found."""
     create_stock(disposable_cluster)
     former, promoted, standby = disposable_cluster.servers
     quick = BUILDERS["fastapi"](settings_of(disposable_cluster, probe_interval=0.1), {})
@@ -78,7 +78,7 @@ async def until_written(application: Application) -> None:
 
 
 async def until_read_by(application: Application, token: ConsistencyToken, *, replica: bool) -> None:
-    """Wait until a client with a token is served by a replica, or by the primary; the token stays fresh meanwhile."""
+    """Wait until a client with a token is served by a replica or by the primary, without letting the token expire."""
 
     async def is_read_there() -> bool:
         text = application.tokens.encode(dataclasses.replace(token, issued_at=int(time.time())))

@@ -1,4 +1,4 @@
-"""A client sees what it has written, whichever server answers it; and replicas read again as soon as they can."""
+"""A client sees its own writes on every server, and replicas serve its reads again as soon as they can."""
 
 import asyncio
 import datetime as dt
@@ -53,7 +53,7 @@ async def seen(client: httpx.AsyncClient, path: str = "/read") -> dict[str, typi
 async def test_a_client_reads_what_it_has_written_however_it_was_committed(
     application: Application, stock_cluster: LocalCluster, way: str
 ) -> None:
-    """INVARIANT: no replica has it yet, so the primary reads; a client that wrote nothing is served by a replica."""
+    """INVARIANT: while no replica has the write, the primary serves its client; replicas serve other clients."""
     async with application.running(), application.client() as writer, application.client() as other:
         before = (await seen(other))["amount"]
         with paused(stock_cluster):
@@ -77,7 +77,7 @@ async def test_a_client_reads_what_it_has_written_however_it_was_committed(
 
 @pytest.mark.parametrize("way", list(NOT_WAYS))
 async def test_a_request_that_wrote_nothing_gets_no_token(application: Application, way: str) -> None:
-    """A token would only keep reads off the replicas."""
+    """A token without a write would only keep reads off the replicas."""
     async with application.running(), application.client() as client:
         response = await client.post(f"/write/{way}")
         reading = await client.get("/read")
@@ -88,7 +88,7 @@ async def test_a_request_that_wrote_nothing_gets_no_token(application: Applicati
 
 
 async def test_the_levels_promise_what_they_say(application: Application, stock_cluster: LocalCluster) -> None:
-    """The same read five times, after a write that no replica has; a bounded one moves as time goes by."""
+    """The same read five times after a write that no replica has; the bounded one changes as time passes."""
     async with application.running(), application.client() as writer:
         with paused(stock_cluster):
             await writer.post("/write/commit")
@@ -109,7 +109,7 @@ async def until_read(client: httpx.AsyncClient, path: str, *, replica: bool) -> 
 
 
 async def test_a_cookie_is_for_the_server_alone_and_ends_by_itself(application: Application) -> None:
-    """Scripts of the page cannot read it, other sites cannot make the browser send it with a POST."""
+    """The page's scripts cannot read it, and browsers do not send it with cross-site POST requests."""
     async with application.running(), application.client() as client, application.client(scheme="https") as safe:
         plain, secure = [(await each.post("/write/commit")).headers["set-cookie"] for each in (client, safe)]
 
@@ -122,7 +122,7 @@ async def test_a_cookie_is_for_the_server_alone_and_ends_by_itself(application: 
 async def test_a_response_that_is_no_plain_success_carries_the_token_as_well(
     application: Application, stock_cluster: LocalCluster, path: str
 ) -> None:
-    """What was committed is committed, whatever the handler says afterwards, and however it says it."""
+    """The write is committed, whatever the status of the response and however the response is produced."""
     async with application.running(), application.client() as writer:
         with paused(stock_cluster):
             response = await writer.post(path)
@@ -132,7 +132,7 @@ async def test_a_response_that_is_no_plain_success_carries_the_token_as_well(
 
 
 async def test_a_write_after_the_response_has_begun_is_counted(application: Application) -> None:
-    """Its client cannot be told any more; a counter tells the operator."""
+    """The client can no longer be informed; a counter informs the operator."""
     async with application.running(), application.client() as client:
         response = await client.post("/write-late")
         assert response.content == b"firstlast"
@@ -144,7 +144,7 @@ async def test_a_write_after_the_response_has_begun_is_counted(application: Appl
 async def test_a_header_carries_the_token_where_the_settings_say_so(
     framework: str, stock_cluster: LocalCluster
 ) -> None:
-    """For clients that are no browsers: they send it back themselves."""
+    """For clients that are not browsers, and that return the header themselves."""
     settings = settings_of(stock_cluster, token_carrier="header", token_name="X-Seen")  # no secrets
     application = BUILDERS[framework](settings, {})
     async with application.running(), application.client() as client:
@@ -161,7 +161,7 @@ async def test_a_header_carries_the_token_where_the_settings_say_so(
 
 
 async def test_without_a_carrier_there_are_no_tokens(stock_cluster: LocalCluster) -> None:
-    """The primary is not asked for positions that no client would send back."""
+    """The primary is not asked for positions that no client would return."""
     application = BUILDERS["fastapi"](settings_of(stock_cluster, token_carrier=None), {})
     async with application.running(), application.client() as client:
         with paused(stock_cluster):
@@ -172,7 +172,7 @@ async def test_without_a_carrier_there_are_no_tokens(stock_cluster: LocalCluster
 
 
 async def test_the_settings_say_how_fresh_a_read_is_that_does_not(stock_cluster: LocalCluster) -> None:
-    """A marker, an intent and the context still have the last word."""
+    """A marker, an intent or the context takes precedence."""
     settings = settings_of(stock_cluster, consistency=STRONG)
     application = BUILDERS["fastapi"](settings, {"eventual": Intent.read(consistency=EVENTUAL)})
     async with application.running(), application.client() as client:
@@ -182,7 +182,7 @@ async def test_the_settings_say_how_fresh_a_read_is_that_does_not(stock_cluster:
 
 @pytest.mark.parametrize("secret", [None, "of both"])
 async def test_a_token_of_one_worker_counts_with_every_other(stock_cluster: LocalCluster, secret: str | None) -> None:
-    """INVARIANT: a worker that has not yet heard of a write learns of it, rather than doubting its client."""
+    """INVARIANT: a worker that has not seen the write yet asks the primary instead of rejecting the token."""
     first, second = (
         BUILDERS["fastapi"](settings_of(stock_cluster, token_secret=secret, probe_interval=60.0), {}) for _ in range(2)
     )
@@ -194,7 +194,7 @@ async def test_a_token_of_one_worker_counts_with_every_other(stock_cluster: Loca
 
             assert before["replica"]
             assert await seen(reader) == {"amount": before["amount"] + 1, "replica": False}
-            # And another, within the probe interval: what the replicas have received tells enough.
+            # A second write within the probe interval: the positions that replicas have received suffice.
             await writer.post("/write/commit")
             reader.cookies = writer.cookies
             assert await seen(reader) == {"amount": before["amount"] + 2, "replica": False}
@@ -203,7 +203,7 @@ async def test_a_token_of_one_worker_counts_with_every_other(stock_cluster: Loca
 
 
 async def test_a_read_waits_for_a_replica_that_is_nearly_there(stock_cluster: LocalCluster) -> None:
-    """Waiting a moment costs less than a read on the primary; how long a moment is, the settings say."""
+    """A short wait costs less than a read on the primary; the settings limit it."""
     application = BUILDERS["fastapi"](settings_of(stock_cluster, catch_up_wait=30.0), {})
     async with application.running(), application.client() as writer:
         with paused(stock_cluster):
@@ -215,7 +215,7 @@ async def test_a_read_waits_for_a_replica_that_is_nearly_there(stock_cluster: Lo
 
 
 async def test_a_replica_that_has_the_write_serves_while_another_has_not(stock_cluster: LocalCluster) -> None:
-    """The balancer chooses among those that are fresh enough."""
+    """The balancer chooses among the replicas that are fresh enough."""
     application = BUILDERS["fastapi"](settings_of(stock_cluster, catch_up_wait=30.0), {})
     lagging = stock_cluster.replicas[0]
     stock_cluster.catch_up()
@@ -233,7 +233,7 @@ async def test_a_replica_that_has_the_write_serves_while_another_has_not(stock_c
 async def test_where_the_primary_is_not_to_read_a_read_that_no_replica_can_serve_is_an_error(
     stock_cluster: LocalCluster,
 ) -> None:
-    """`primary_reads=False` protects the primary from impatient clients as well; STRONG asks for it by name."""
+    """`primary_reads=False` protects the primary from these reads too; only STRONG asks for it explicitly."""
     reads = {"strong": Intent.read(consistency=STRONG)}
     application = BUILDERS["fastapi"](settings_of(stock_cluster, primary_reads=False), reads)
     async with application.running(), application.client() as writer:
@@ -246,7 +246,7 @@ async def test_where_the_primary_is_not_to_read_a_read_that_no_replica_can_serve
 async def test_parallel_writes_of_one_client_leave_it_with_the_latest_token(
     application: Application, stock_cluster: LocalCluster
 ) -> None:
-    """INVARIANT: the response that comes last has a token that includes the writes of those before it."""
+    """INVARIANT: the token of the last response includes the writes of all earlier ones."""
     async with application.running(), application.client() as client:
         with paused(stock_cluster):
             before = (await seen(client))["amount"]
@@ -259,7 +259,7 @@ async def test_parallel_writes_of_one_client_leave_it_with_the_latest_token(
 
 
 async def test_tokens_are_set_up_before_the_application_starts(stock_cluster: LocalCluster) -> None:
-    """Later, Starlette has built what the requests pass, and nothing would hand a token out."""
+    """Afterwards Starlette has built its middleware stack, and no tokens would be issued."""
     settings = settings_of(stock_cluster)
     application = BUILDERS["fastapi"](settings, {})
     async with application.running(), application.client() as client:

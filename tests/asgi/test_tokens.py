@@ -1,4 +1,4 @@
-"""Whatever a client sends for a token: never an error, never a way to have the primary read, and always counted."""
+"""Invalid tokens never raise an error, never force a read on the primary, and are always counted."""
 
 import asyncio
 import dataclasses
@@ -30,7 +30,7 @@ def application(request: pytest.FixtureRequest, stock_cluster: LocalCluster) -> 
 async def test_every_kind_of_bad_token_is_ignored_and_counted(
     application: Application, stock_cluster: LocalCluster
 ) -> None:
-    """The replicas are paused, so a token that is believed sends the read to the primary: these do not."""
+    """The replicas are paused, so an accepted token would send the read to the primary; these do not."""
     async with application.running(), application.client() as writer, application.client() as client:
         with paused(stock_cluster):
             await writer.post("/write/commit")
@@ -63,7 +63,7 @@ async def test_every_kind_of_bad_token_is_ignored_and_counted(
 async def test_of_several_tokens_the_latest_that_is_believed_counts(
     stock_cluster: LocalCluster, secret: str | None
 ) -> None:
-    """INVARIANT: another subdomain that sets a cookie of the same name takes no write from the client's view."""
+    """INVARIANT: a cookie of the same name from another subdomain does not hide the client's own writes."""
     application = BUILDERS["fastapi"](settings_of(stock_cluster, token_secret=secret), {})
     async with application.running(), application.client() as writer, application.client() as client:
         await writer.post("/write/commit")
@@ -85,7 +85,7 @@ async def test_of_several_tokens_the_latest_that_is_believed_counts(
 async def test_made_up_tokens_do_not_have_the_primary_asked_more_than_once_in_a_probe_interval(
     stock_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """INVARIANT: who sends a thousand of them costs the primary no more than who sends one."""
+    """INVARIANT: a thousand forged tokens cost the primary no more than one."""
     asked: list[str] = []
     ask = Probe.ask
 
@@ -108,12 +108,12 @@ async def test_made_up_tokens_do_not_have_the_primary_asked_more_than_once_in_a_
             assert all(answer.json()["replica"] for answer in answers)
         intervals = (time.monotonic() - began) / 0.5
         assert application.tokens.rejected == {"ahead": 60}
-    # Once by those who ask, and once by the monitor as ever; it may begin up to a tenth early.
+    # Once for all clients, and once by the monitor as usual; its probe may start up to 10 % early.
     assert asked.count(stock_cluster.primary.url) <= 2 * (intervals / 0.9 + 1)
 
 
 async def test_a_token_that_cannot_be_checked_is_believed(disposable_cluster: LocalCluster) -> None:
-    """The primary is frozen: a read that may have to include a write must not be served without it."""
+    """The primary is frozen: a read that may depend on a write must not be served without it."""
     disposable_cluster.primary.execute("CREATE TABLE stock (id int PRIMARY KEY, amount int)")
     disposable_cluster.catch_up()
     application = BUILDERS["fastapi"](settings_of(disposable_cluster, probe_interval=0.1, probe_timeout=0.3), {})
@@ -128,7 +128,7 @@ async def test_a_token_that_cannot_be_checked_is_believed(disposable_cluster: Lo
 
 
 async def test_requests_that_wait_for_the_same_answer_are_cancelled_alone(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: a client that gives up while the primary is asked for a position takes no other response along."""
+    """INVARIANT: a client that disconnects while the primary is asked for a position cancels no other response."""
     application = BUILDERS["fastapi"](settings_of(disposable_cluster, probe_interval=60, probe_timeout=20), {})
     async with application.running() as running:
         disposable_cluster.primary.freeze()
@@ -142,7 +142,7 @@ async def test_requests_that_wait_for_the_same_answer_are_cancelled_alone(dispos
 
 
 async def running_token(application: Application) -> ConsistencyToken:
-    """Return a token of what the primary has written until now."""
+    """Return a token for the primary's current position."""
     found = await application.tokens.now()
     assert found is not None
     return found

@@ -1,4 +1,4 @@
-"""The results of a run that never took place and kept every limit."""
+"""Synthetic results of a run that met every limit."""
 
 from benchmarks.contenders.catalogue import AUTOCOMMIT, CONTENDERS, OURS, PINNED, POOL, RECIPE
 from benchmarks.faults import CONSTANT_LAG, FAULTS
@@ -17,12 +17,12 @@ TIMES = {
 
 
 def samples(*microseconds: float) -> list[Sample]:
-    """Return a round for each time of one operation."""
+    """Return one round for each given duration of an operation."""
     return [Sample(1000, 0, wall=each / 1e3, cpu=each / 1e3) for each in microseconds]
 
 
 def made_up_results(changed: dict[tuple[Cell, str], list[Sample]] | None = None) -> Results:
-    """Return results that keep all limits, but for the cells whose samples are given."""
+    """Return results that meet all limits, except in the cells whose samples are given."""
     found = Samples()
     for turns in FULL.turns:
         for entry in participants(turns.cell):

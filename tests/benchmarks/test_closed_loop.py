@@ -8,7 +8,7 @@ from benchmarks.closed_loop import closed_loop
 
 
 class Clock:
-    """Advances only with the work of the clients."""
+    """A clock that advances only while clients work."""
 
     now = 0.0
 
@@ -35,9 +35,9 @@ async def cpu() -> float:
 async def test_the_time_of_one_operation_is_what_it_takes_however_many_clients_work_in_step(
     clock: Clock, clients: int, seconds: float
 ) -> None:
-    """INVARIANT: clients that started together do the same step together, so operations complete in bursts.
+    """INVARIANT: clients that start together run in step, so operations complete in bursts.
 
-    Counted from one burst to the next but one, an operation seems to take less than its work.
+    Counting between two bursts would make an operation look faster than it is.
     """
 
     async def operation(_: int) -> bool:
@@ -52,7 +52,7 @@ async def test_the_time_of_one_operation_is_what_it_takes_however_many_clients_w
 
 
 async def test_the_first_use_of_a_connection_is_not_counted(clock: Clock) -> None:
-    """Neither its time nor its processor time."""
+    """Neither its duration nor its processor time."""
     connected = set()
 
     async def operation(number: int) -> bool:

@@ -9,7 +9,7 @@ from benchmarks.http_client import Client
 
 @contextlib.asynccontextmanager
 async def answering(*pieces: bytes) -> collections.abc.AsyncIterator[tuple[int, list[bytes]]]:
-    """Serve the same answer, in pieces, to every request; give the port and the requests."""
+    """Serve the same response in pieces to every request; yield the port and the requests."""
     requests: list[bytes] = []
     writers: list[asyncio.StreamWriter] = []
 
@@ -20,7 +20,7 @@ async def answering(*pieces: bytes) -> collections.abc.AsyncIterator[tuple[int, 
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
-                await asyncio.sleep(0.001)  # the next piece is a packet of its own
+                await asyncio.sleep(0.001)  # send the next piece as a separate packet
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1], requests
@@ -38,7 +38,7 @@ async def test_an_answer_may_come_in_pieces() -> None:
 
 
 async def test_a_client_sends_the_cookies_it_received() -> None:
-    """INVARIANT: without its cookies no contender could know what a client has written."""
+    """INVARIANT: without cookies no contender could know what a client has written."""
     head = b"HTTP/1.1 200 OK\r\nset-cookie: token=a; Path=/\r\nset-cookie: b=2\r\ncontent-length: 0\r\n\r\n"
     async with answering(head) as (port, requests):
         client = Client(port)

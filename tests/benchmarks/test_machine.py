@@ -1,4 +1,4 @@
-"""The contenders have a processor of their own where possible, and a busy machine is noticed."""
+"""The contenders get a reserved processor where possible, and other load is detected."""
 
 import collections.abc
 import subprocess
@@ -13,7 +13,7 @@ from tests.waiting import wait_for
 
 
 class Process:
-    """A process of a system that lets it choose its processors."""
+    """A process on a system with processor affinity."""
 
     chosen: list[int]
 
@@ -27,7 +27,7 @@ class Process:
 def test_one_processor_is_reserved_for_the_contenders(
     monkeypatch: pytest.MonkeyPatch, available: list[int], apart: list[int], others: list[int]
 ) -> None:
-    """A single processor is shared; afterwards, the process runs where it did before."""
+    """A single processor is shared; afterwards the process has its former affinity again."""
     monkeypatch.setattr(psutil, "Process", Process)
     monkeypatch.setattr(Process, "chosen", available, raising=False)
     with machine.divided() as found:
@@ -39,7 +39,7 @@ def test_one_processor_is_reserved_for_the_contenders(
 
 
 def test_a_system_without_processor_affinity_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as macOS."""
+    """For example macOS."""
     monkeypatch.setattr(psutil, "Process", object)
     with machine.divided() as found:
         assert found == []
@@ -47,7 +47,7 @@ def test_a_system_without_processor_affinity_is_left_alone(monkeypatch: pytest.M
 
 
 class Load:
-    """Processor time of the machine and of the benchmark, in seconds, as a test sets it."""
+    """Processor time of the machine and of the benchmark in seconds, set by a test."""
 
     now = total = own = 0.0
 
@@ -88,7 +88,7 @@ def _times(seconds: float) -> typing.Any:
 def test_a_machine_is_busy_when_other_programs_use_it(
     monkeypatch: pytest.MonkeyPatch, others: collections.abc.Sequence[float], *, is_busy: bool
 ) -> None:
-    """What the benchmark itself uses does not count."""
+    """The benchmark's own processor time does not count."""
     load = Load(monkeypatch)
     watched = machine.OtherPrograms(lambda: [typing.cast(psutil.Process, load)])
     for each in others:
@@ -102,7 +102,7 @@ def test_a_machine_is_busy_when_other_programs_use_it(
 
 
 def test_a_real_process_that_burns_a_processor_is_noticed() -> None:
-    """A child of the benchmark would count as its own, so the roots are empty here."""
+    """A child process would count as part of the benchmark, so the roots are empty here."""
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as burning:
         try:
             watched = machine.OtherPrograms(list)

@@ -1,4 +1,4 @@
-"""The results of a busy machine are not written."""
+"""Results of a busy machine are not written."""
 
 import pathlib
 import typing
@@ -13,7 +13,7 @@ from tests.benchmarks.made_up import made_up_results
 
 
 class Others:
-    """Other programs that use the machine, or do not."""
+    """Simulates other programs that use the machine."""
 
     def __init__(self, *, are_busy: bool) -> None:
         self._are_busy = are_busy
@@ -29,7 +29,7 @@ Run = typing.Callable[..., int]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Run:
-    """Run the command with made-up measurements, before and during which the machine may be busy."""
+    """Run the command with synthetic measurements; the machine may be busy before or during them."""
 
     def run(*arguments: str, before: bool = False, during: bool = False) -> int:
         monkeypatch.setattr(command, "RESULTS", tmp_path / "results.json")
@@ -42,7 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Run:
 
 
 def test_the_results_of_a_quiet_machine_are_written(run: Run, tmp_path: pathlib.Path) -> None:
-    """They are kept for rendering, which is a step of its own."""
+    """They are kept for rendering, which is a separate step."""
     assert run() == 0
     assert Results.load(tmp_path / "results.json") == made_up_results()
 
@@ -51,7 +51,7 @@ def test_the_results_of_a_quiet_machine_are_written(run: Run, tmp_path: pathlib.
 def test_the_results_of_a_busy_machine_are_not_written(
     run: Run, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], when: str
 ) -> None:
-    """The command says why, and fails."""
+    """The command prints the reason and fails."""
     assert run(**{when: True}) == 1
     assert "The machine is busy" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
@@ -60,7 +60,7 @@ def test_the_results_of_a_busy_machine_are_not_written(
 def test_a_quick_run_only_shows_its_results(
     run: Run, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a busy machine as well, with a warning."""
+    """With a warning on a busy machine."""
     assert run("--quick", before=True, during=True) == 0
     assert "These figures are not reliable" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())

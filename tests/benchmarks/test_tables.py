@@ -1,4 +1,4 @@
-"""The limits and the tables are computed: they say what a run has found, whatever that is."""
+"""The limits and the tables are computed from the results of a run."""
 
 import pytest
 
@@ -16,12 +16,12 @@ def missed(results: Results) -> list[str]:
 
 
 def test_a_good_run_keeps_every_limit() -> None:
-    """The limits can be kept."""
+    """Proves that the limits can be met."""
     assert missed(made_up_results()) == []
 
 
 def test_each_limit_can_be_missed() -> None:
-    """A limit that cannot be missed says nothing."""
+    """A limit that cannot be missed proves nothing."""
     slow = samples(450, 450, 450)
     results = made_up_results(
         {(cell, OURS.name): slow for cell in (SAME_REPLICA, ROUTING, BUSY_GET, TOKEN_READ, TOKEN_WRITE)}
@@ -37,7 +37,7 @@ def test_each_limit_can_be_missed() -> None:
     ("ours", "recipe", "kept"), [(44, 100, True), (46, 100, False), (449, 1000, True), (451, 1000, False)]
 )
 def test_a_keyed_read_may_take_0_45_of_the_recipes_time(ours: float, recipe: float, *, kept: bool) -> None:
-    """The limit is what issue 14 agreed on, after greenlets became SQLAlchemy's again."""
+    """Issue 14 agreed on this limit, after the special handling of greenlets was removed."""
     results = made_up_results(
         {(SAME_REPLICA, OURS.name): samples(ours), (SAME_REPLICA, RECIPE.name): samples(recipe)}
         | {(SAME_REPLICA, other.name): samples(recipe) for other in (POOL, AUTOCOMMIT)}
@@ -46,14 +46,14 @@ def test_a_keyed_read_may_take_0_45_of_the_recipes_time(ours: float, recipe: flo
 
 
 def test_a_contender_that_is_faster_beyond_the_spread_is_named() -> None:
-    """Where others are better is said first."""
+    """The report starts with the cases in which others are faster."""
     results = made_up_results({(BUSY_GET, POOL.name): samples(100, 101, 102)})
     assert "**asyncpg pool, no ORM** is faster in 1 of 16 measurements beyond the spread" in render(results)
     assert "is faster" not in render(made_up_results({(BUSY_GET, POOL.name): samples(150, 199, 201)}))
 
 
 def test_drivers_and_poolers_are_shown_where_they_were_measured() -> None:
-    """Results of an earlier version have none of them, and a machine without pgbouncer only some."""
+    """Results of earlier versions have none of them, and a machine without pgbouncer only some."""
     results = made_up_results()
     assert "| modern-di-replicas on psycopg | 200 / 200 |" in render(results)
     del results.cells[OTHER_DRIVERS]
@@ -61,7 +61,7 @@ def test_drivers_and_poolers_are_shown_where_they_were_measured() -> None:
 
 
 def test_a_contender_that_does_nothing_is_not_slow() -> None:
-    """A contender that fails is no measure for ours."""
+    """A contender that fails is not a reference for ours."""
     results = made_up_results({(KEYED_READ, RECIPE.name): [Sample(0, 9, wall=1, cpu=1)] * 3})
     _, _, requests = render(results).partition("### Through the session alone, 1 client")
     row = next(line for line in requests.splitlines() if line.startswith("| modern-di docs recipe |"))
@@ -70,20 +70,20 @@ def test_a_contender_that_does_nothing_is_not_slow() -> None:
 
 
 def test_a_contender_that_fails_fewer_reads_is_named() -> None:
-    """A defeat in a fault is said as plainly as one in speed."""
+    """The report names it, as it names a faster contender."""
     results = made_up_results()
     results.faults["crash"][OURS.name].failed = 1
     assert "While a replica crashes, fewer failed reads: modern-di docs recipe" in summary(results)
 
 
 def test_every_contender_is_in_the_report() -> None:
-    """A contender that is measured is shown."""
+    """Every measured contender is shown."""
     _, _, contenders = render(made_up_results()).partition("## Contenders")
     assert all(entry.title in contenders for entry in BY_NAME.values())
 
 
 def test_a_table_has_its_figures_on_the_right() -> None:
-    """Figures are compared digit by digit."""
+    """Right-aligned figures can be compared digit by digit."""
     assert table(("", "µs"), [["a", "1"]]) == "|  | µs |\n| --- | ---: |\n| a | 1 |"
 
 
@@ -97,7 +97,7 @@ def test_the_figures_in_the_readme_are_those_of_the_run() -> None:
 
 
 def test_the_readme_has_figures_that_are_updated() -> None:
-    """Each comment in the README names a figure that exists."""
+    """Each comment in the README names an existing figure."""
     readme = (ROOT / "README.md").read_text()
     assert len(README_FIGURE.findall(readme)) == readme.count("<!--") - readme.count("<!-- ")
     assert update(readme, made_up_results()) != readme

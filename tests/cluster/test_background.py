@@ -1,4 +1,4 @@
-"""The thread of a synchronous application."""
+"""The background thread of a synchronous application."""
 
 import asyncio
 import inspect
@@ -21,7 +21,7 @@ REPLACING = {
 
 @pytest.mark.parametrize(("name", "module"), REPLACING.items())
 def test_replaced_threads_are_refused(name: str, module: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An event loop beside them would block them all."""
+    """An event loop in a replaced thread would block all others."""
     monkeypatch.setitem(sys.modules, name, module)
     waiting = asyncio.sleep(0)
     with pytest.raises(ConfigurationError, match=r"gthread") as caught:
@@ -31,7 +31,7 @@ def test_replaced_threads_are_refused(name: str, module: object, monkeypatch: py
 
 
 def test_what_is_imported_and_has_replaced_nothing_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dependency may bring it along."""
+    """A dependency may import it."""
     module = types.SimpleNamespace(is_module_patched=lambda name: False)  # noqa: ARG005  # gevent's signature
     monkeypatch.setitem(sys.modules, "gevent.monkey", module)
     assert background.loop.is_running()
@@ -49,7 +49,7 @@ except ConfigurationError as error:
 
 
 def test_gevent_says_whether_it_has_replaced_threads() -> None:
-    """The real one, in a process of its own: what it replaces it does not put back."""
+    """In a separate process, because gevent's replacements cannot be undone."""
     pytest.importorskip("gevent")
     command = [sys.executable, "-c", REPLACED_BY_GEVENT]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603  # ours
@@ -57,7 +57,7 @@ def test_gevent_says_whether_it_has_replaced_threads() -> None:
 
 
 async def test_a_function_that_blocks_is_called_once_at_a_time() -> None:
-    """INVARIANT: nothing ends a call that hangs, so each attempt would leave a thread; and the loop goes on."""
+    """INVARIANT: a hanging call cannot be ended, so further attempts would each leave a thread."""
     released, calls = threading.Event(), []
 
     def block() -> int:

@@ -40,7 +40,7 @@ SELECT pg_current_wal_flush_lsn() - '0/0', pg_current_wal_insert_lsn() - '0/0',
 
 @pytest.fixture(autouse=True)
 def fresh_context() -> collections.abc.Iterator[None]:
-    """Let no test see what another has written."""
+    """Run each test in a context without the writes of other tests."""
     with request_of(Client()):
         yield
 
@@ -73,13 +73,13 @@ async def write(primary: PrimaryEngine, *before: str, size: int = 1) -> Consiste
 
 
 def log(server: LocalServer) -> tuple[int, int, int]:
-    """Return what is flushed, what is inserted, and how far into its page that is."""
+    """Return the flush position, the insert position, and the offset of the latter in its page."""
     flushed, inserted, in_page = (int(value) for value in server.execute(LOG).split("|"))
     return flushed, inserted, in_page
 
 
 async def test_a_token_is_what_was_flushed_after_the_commit(primary: PrimaryEngine, cluster: LocalCluster) -> None:
-    """It grows with every write, and a replica that has reached it shows the row."""
+    """It grows with every write, and a replica that has reached it has the row."""
     first, second = [await write(primary) for _ in range(2)]
 
     assert first.lsn < second.lsn <= log(cluster.primary)[0]
@@ -95,7 +95,7 @@ async def test_a_token_is_what_was_flushed_after_the_commit(primary: PrimaryEngi
 async def test_a_commit_that_did_not_wait_for_its_flush_is_included(
     primary: PrimaryEngine, cluster: LocalCluster, lazily: str
 ) -> None:
-    """INVARIANT: what is flushed right after such a commit may lie before it; the token must not."""
+    """INVARIANT: the flush position right after such a commit may be before it; the token must not be."""
     server = cluster.primary
     server.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
     server.execute("SELECT pg_reload_conf()")
@@ -112,10 +112,10 @@ async def test_a_commit_that_did_not_wait_for_its_flush_is_included(
 
 
 async def test_a_token_at_the_end_of_a_page_can_be_reached(primary: PrimaryEngine, cluster: LocalCluster) -> None:
-    """INVARIANT: the next record would begin behind a page header, and no standby ever replays a bare header.
+    """INVARIANT: the next record would start after a page header, and no standby ever replays a bare header.
 
-    Commits that do not wait for their flush take the insert position, which is the one that is so. Each is made as
-    long as it takes to the end of its page, by what the one before it took.
+    Only commits that do not wait for their flush use the insert position, which can be there. Each commit is sized to
+    reach the end of its page, based on the size of the previous one.
     """
     replica = cluster.replicas[0]
     lazily = "SET LOCAL synchronous_commit = off"
@@ -130,7 +130,7 @@ async def test_a_token_at_the_end_of_a_page_can_be_reached(primary: PrimaryEngin
     else:
         pytest.fail("no record ended with its page")  # pragma: no cover
     inserted, in_page = log(cluster.primary)[1:]
-    if inserted - token.lsn == in_page:  # nothing else was written since
+    if inserted - token.lsn == in_page:  # nothing else was written meanwhile
         assert in_page in (24, 40)
 
     async def has_reached_it() -> bool:
@@ -140,7 +140,7 @@ async def test_a_token_at_the_end_of_a_page_can_be_reached(primary: PrimaryEngin
 
 
 async def test_a_read_costs_the_primary_no_question(primary: PrimaryEngine) -> None:
-    """INVARIANT: only writes are asked about: a read that ends without a commit costs what it always did."""
+    """INVARIANT: only writes need a position; a read that ends without a commit costs nothing extra."""
     asked = []
     event.listen(primary.sync_engine, "reset", lambda *_: asked.append(primary.writes and primary.writes.latest))
     async with primary.connect() as connection:
@@ -178,10 +178,10 @@ async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_ag
 async def test_when_the_primary_cannot_be_asked_the_token_asks_for_everything(
     cluster: LocalCluster, secret: str | None
 ) -> None:
-    """INVARIANT: a write without a token would be hidden from its client; no replica has everything, so none hides it.
+    """INVARIANT: a write without a token would be hidden from its client; no replica has reached this token.
 
-    It is believed, though not so much was written: once the primary is back, it asks for what is written by then.
-    Without a monitor its database is not known, and neither are the replicas.
+    It is accepted although it is ahead of the primary: once the primary is back, it means the position at that time.
+    Without a monitor, neither the database nor the replicas are known.
     """
     client = Client(is_request=True)
     client.written(None)
@@ -210,7 +210,7 @@ async def test_when_the_primary_cannot_be_asked_the_token_asks_for_everything(
 
 
 async def test_outside_a_request_a_token_stays_in_the_context_of_the_write(primary: PrimaryEngine) -> None:
-    """A job hands it on; other tasks, and what was before, do not see it."""
+    """A job passes it on; other tasks and earlier contexts do not see it."""
 
     async def job() -> ConsistencyToken | None:
         before = current_token()
@@ -227,7 +227,7 @@ async def test_outside_a_request_a_token_stays_in_the_context_of_the_write(prima
 
 
 async def test_a_write_in_a_context_without_a_client_is_not_noted(primary: PrimaryEngine) -> None:
-    """A connection that comes back where no write was expected belongs to no client."""
+    """A connection that is returned where no write was expected belongs to no client."""
     contextvars.Context().run(lambda: current_client().written(None))
     assert (await write(primary)) == current_token()
 
@@ -235,7 +235,7 @@ async def test_a_write_in_a_context_without_a_client_is_not_noted(primary: Prima
 async def test_a_transaction_that_lost_its_connection_has_written_nothing(
     primary: PrimaryEngine, cluster: LocalCluster
 ) -> None:
-    """Neither before its commit, nor when it is asked whether it wrote."""
+    """Before its commit, or when it is asked whether it wrote."""
     for end in ("commit", "rollback"):
         async with primary.connect() as connection:
             pid = await connection.scalar(text("SELECT pg_backend_pid() /* a SELECT may write */"))
@@ -253,7 +253,7 @@ async def test_a_transaction_that_lost_its_connection_has_written_nothing(
 
 
 async def test_a_connection_that_was_never_given_back_leaves_its_client_unsure(primary: PrimaryEngine) -> None:
-    """In autocommit the server is asked at the end, and the garbage collector has no event loop to ask with."""
+    """In autocommit the server is asked at the end, and the garbage collector has no event loop for the question."""
     client = Client(is_request=True)
 
     async def write_and_forget() -> None:
@@ -268,7 +268,7 @@ async def test_a_connection_that_was_never_given_back_leaves_its_client_unsure(p
 
 
 async def test_while_the_position_of_a_write_is_unknown_the_primary_reads(cluster: LocalCluster) -> None:
-    """INVARIANT: an older token of the same client must not stand in for the one that could not be had."""
+    """INVARIANT: an older token of the same client must not replace the missing one."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         client = Client(token=await Tokens(servers.settings, servers.replica.topology).now(), is_request=True)
         client.written(None)
@@ -281,7 +281,7 @@ async def test_while_the_position_of_a_write_is_unknown_the_primary_reads(cluste
 
 @pytest.mark.parametrize("frozen", [True, False])
 async def test_a_monitor_ends_while_a_question_is_open(disposable_cluster: LocalCluster, frozen: bool) -> None:
-    """A question that is under way is given up, and leaves nothing behind."""
+    """The question is cancelled, and leaves nothing behind."""
     async with serving(disposable_cluster, probe_interval=60.0, probe_timeout=30.0) as servers:
         async with Monitor(servers.replica):
             topology = servers.replica.topology
@@ -295,7 +295,7 @@ async def test_a_monitor_ends_while_a_question_is_open(disposable_cluster: Local
 
 
 async def test_a_statement_without_parameters_of_any_kind_is_noticed_as_well(primary: PrimaryEngine) -> None:
-    """SQLAlchemy has a way of its own for it."""
+    """SQLAlchemy executes it by a separate code path."""
     async with primary.begin() as connection:
         options = {"no_parameters": True}
         await connection.exec_driver_sql("INSERT INTO note VALUES ('bare')", execution_options=options)
@@ -303,7 +303,7 @@ async def test_a_statement_without_parameters_of_any_kind_is_noticed_as_well(pri
 
 
 async def test_a_write_on_a_connection_that_was_detached_from_its_pool_has_a_token(primary: PrimaryEngine) -> None:
-    """INVARIANT: what SQLAlchemy sends on it is not taken for direct use, whose position nothing would ask for."""
+    """INVARIANT: statements of SQLAlchemy on it are not treated as direct use, whose position nothing would ask for."""
     async with primary.connect() as connection:
         await connection.run_sync(Connection.detach)
         for _ in range(2):
@@ -317,13 +317,13 @@ async def test_a_write_on_a_connection_that_was_detached_from_its_pool_has_a_tok
 async def test_a_commit_that_is_sent_as_a_statement_is_noticed(
     primary: PrimaryEngine, cluster: LocalCluster, commit: str
 ) -> None:
-    """INVARIANT: what SQLAlchemy rolls back afterwards was committed by it, and the client has to see it."""
+    """INVARIANT: it has committed what SQLAlchemy rolls back afterwards, and the client must see it."""
     client = Client(is_request=True)
     with request_of(client):
         async with RoutedSession(primary, intent=Intent.write()) as session:
             await session.execute(text("INSERT INTO note VALUES (:body)"), {"body": commit})
             await session.execute(text(commit))
-            assert client.position_unknown  # a response that is sent now says so
+            assert client.position_unknown  # a response sent now carries it
     assert commit in cluster.primary.execute("SELECT body FROM note").splitlines()
     assert client.token is not None
     assert not client.position_unknown
@@ -333,7 +333,7 @@ async def test_a_commit_that_is_sent_as_a_statement_is_noticed(
 async def test_a_commit_in_two_phases_is_noticed(
     primary: PrimaryEngine, cluster: LocalCluster, is_prepared: bool
 ) -> None:
-    """Psycopg has methods of its own for it, asyncpg gets statements."""
+    """Psycopg has special methods for it, asyncpg gets statements."""
     client = Client(is_request=True)
     body = f"prepared {is_prepared}"
     with request_of(client):
@@ -343,7 +343,7 @@ async def test_a_commit_in_two_phases_is_noticed(
             if is_prepared:
                 await connection.run_sync(lambda _: transaction.prepare())
             await connection.run_sync(lambda _: transaction.commit())
-            assert client.wrote  # a response that is sent now says so
+            assert client.wrote  # a response sent now carries it
     assert body in cluster.primary.execute("SELECT body FROM note").splitlines()
     assert client.token is not None
     assert not client.position_unknown
@@ -374,7 +374,7 @@ async def test_a_failed_transaction_is_not_prepared(primary: PrimaryEngine) -> N
 async def test_an_update_of_a_quoted_table_inside_a_query_is_noticed(
     primary: PrimaryEngine, cluster: LocalCluster
 ) -> None:
-    """INVARIANT: SQLAlchemy quotes names with capital letters, and the client has to see what it has changed."""
+    """INVARIANT: SQLAlchemy quotes names with capital letters, and the client must see its change."""
     cluster.primary.execute('CREATE SCHEMA "Shop"; CREATE TABLE "Shop"."Order" (id int)')
     orders = Table("Order", MetaData(schema="Shop"), Column("id", Integer))
     changed = update(orders).values(id=2).returning(orders.c.id).cte()
@@ -387,7 +387,7 @@ async def test_an_update_of_a_quoted_table_inside_a_query_is_noticed(
 async def test_a_rollback_on_a_lost_connection_is_not_an_error(
     cluster: LocalCluster, options: dict[str, typing.Any]
 ) -> None:
-    """The server has rolled back already: closing a session after its answer was read must not fail."""
+    """The server has rolled back already; closing a session after its result was read must not fail."""
     urls = {"primary": cluster.primary.url, "replicas": [cluster.replicas[0].url]}
     primary = create_primary_engine(ReplicationSettings(**{**urls, **options}))
     async with RoutedSession(primary, intent=Intent.write()) as session:
@@ -401,7 +401,7 @@ async def test_a_rollback_on_a_lost_connection_is_not_an_error(
 async def test_a_connection_of_the_driver_that_was_lost_is_given_back_quietly(
     primary: PrimaryEngine, cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The error has been raised where it arose; what may have been committed there stays unknown."""
+    """The error has already been raised; anything committed there stays at an unknown position."""
     client = Client(is_request=True)
     with request_of(client):
         async with primary.connect() as connection:
@@ -418,7 +418,7 @@ async def test_a_connection_of_the_driver_that_was_lost_is_given_back_quietly(
 async def test_a_rollback_that_fails_for_another_reason_is_an_error(
     primary: PrimaryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mistake of the program is not taken for a lost connection."""
+    """An error of the program is not treated as a lost connection."""
 
     def fail(*_: object) -> None:
         raise ValueError

@@ -1,4 +1,4 @@
-"""What reaches the driver's `connect`, for each server."""
+"""The arguments of the driver's `connect`, for each server."""
 
 import typing
 
@@ -25,7 +25,7 @@ from tests.session.conftest import serving
 async def test_a_servers_settings_are_added_to_those_of_all_servers(
     replicated_cluster: LocalCluster, common: typing.Any, own: typing.Any, expected: dict[str, str]
 ) -> None:
-    """INVARIANT: a server's `work_mem` does not remove the `jit` of all servers, unseen until a query is slow."""
+    """INVARIANT: a server's `work_mem` does not remove the `jit` of all servers."""
     if "asyncpg" not in replicated_cluster.primary.url:
         pytest.skip("psycopg has one string of options, which a server replaces")
     server = Replica(
@@ -42,7 +42,7 @@ async def test_a_servers_settings_are_added_to_those_of_all_servers(
 
 
 async def test_other_arguments_of_a_server_replace_those_of_all(replicated_cluster: LocalCluster) -> None:
-    """An argument that is no mapping has one value."""
+    """An argument that is not a mapping has one value."""
     own, common = "one of its own", "one of all"
     server = Replica(replicated_cluster.replicas[0].url, connect_args={"password": own})
     async with serving(replicated_cluster, replicas=[server], connect_args={"password": common}) as servers:

@@ -23,7 +23,7 @@ def without_password(server: LocalServer, user: str) -> str:
 
 
 async def test_a_password_is_rotated_under_load(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: from the moment the callable gives the new password, no request fails, and every replica serves."""
+    """INVARIANT: once the callable returns the new password, no request fails, and every replica serves."""
     passwords = {"given": "first", "valid": "first"}
     disposable_cluster.primary.execute(
         "CREATE ROLE app LOGIN PASSWORD 'first'; CREATE TABLE written (n serial); GRANT ALL ON written TO app;"
@@ -50,13 +50,13 @@ async def test_a_password_is_rotated_under_load(disposable_cluster: LocalCluster
                     async with RoutedSession(servers.primary) as session:
                         await session.execute(text("INSERT INTO written DEFAULT VALUES"))
                         await session.commit()
-                    # On a busy machine, the replicas may always lag behind what was just written.
+                    # On a busy machine, the replicas may always be behind the latest write.
                     async with servers.session(intent=Intent.read(consistency=EVENTUAL)) as session:
                         assert await session.scalar(text("SELECT 1")) == 1
                         answered.add(session.decision.server)
                 except Exception as error:  # noqa: BLE001  # whatever it is, a user would see it
                     (after if is_new else failed).append(repr(error))
-                await asyncio.sleep(0.02)  # the pace of a client
+                await asyncio.sleep(0.02)  # the rate of a client
 
         tasks = [asyncio.create_task(request(servers)) for _ in range(3)]
         names = {server.label for server in servers.settings.servers}
@@ -78,7 +78,7 @@ async def test_a_password_is_rotated_under_load(disposable_cluster: LocalCluster
 async def test_a_password_file_is_read_at_each_new_connection(
     disposable_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory, which: str
 ) -> None:
-    """`passfile`, as libpq has it."""
+    """`passfile`, as in libpq."""
     file = tmp_path_factory.mktemp("secrets") / "pgpass"
     urls = [make_url(server.url) for server in disposable_cluster.servers]
     file.write_text("".join(f"{url.host}:{url.port}:*:{url.username}:{url.password}\n" for url in urls))

@@ -1,4 +1,4 @@
-"""What an application does on the driver's connections is noticed."""
+"""Direct use of the driver's connections is detected."""
 
 import collections.abc
 import typing
@@ -34,7 +34,7 @@ async def driver_of(connection: typing.Any) -> typing.Any:
 
 
 async def test_what_is_written_past_sqlalchemy_is_noticed(engine: AsyncEngine) -> None:
-    """Before it is sent; what only reads is not."""
+    """Before the statement is sent; reads are not reported."""
     noticed: list[str | None] = []
     watch_driver(engine.sync_engine, lambda _, statement: noticed.append(statement))
     async with engine.connect() as connection:
@@ -46,7 +46,7 @@ async def test_what_is_written_past_sqlalchemy_is_noticed(engine: AsyncEngine) -
 
 
 async def test_what_is_expected_is_not_noticed(engine: AsyncEngine) -> None:
-    """SQLAlchemy is about to send it, and it is recorded there."""
+    """SQLAlchemy sends it, and it is recorded there."""
     noticed: list[Info] = []
     watch_driver(engine.sync_engine, lambda info, _: noticed.append(info))
     async with engine.connect() as connection:
@@ -72,7 +72,7 @@ async def test_a_connection_on_which_a_lost_commit_would_not_be_seen_is_refused(
 
 
 def use_detached(connection: Connection) -> int:
-    """Use a connection after it was detached from its pool, and return its server's process."""
+    """Use a connection that was detached from its pool; return the process id of its server."""
     pid = connection.scalar(text("SELECT pg_backend_pid()"))
     connection.detach()
     with pytest.raises(DBAPIError, match="division by zero"):

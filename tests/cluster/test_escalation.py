@@ -16,7 +16,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_read_from_a_replica_without_a_monitor_is_warned_about_once(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where `setup_replicas` was forgotten or no lifespan runs, nothing else would tell."""
+    """Nothing else would report a missing `setup_replicas` or lifespan."""
     async with serving(replicated_cluster) as servers:
         for _ in range(3):
             servers.replica.choose()
@@ -28,7 +28,7 @@ async def test_a_read_from_a_replica_without_a_monitor_is_warned_about_once(
 async def test_no_warning_where_a_monitor_runs_or_no_replica_is_read(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A set-up that is right says nothing."""
+    """A correct set-up logs no warning."""
     async with serving(replicated_cluster) as servers, Monitor(servers.replica):
         servers.replica.choose()
     without: dict[str, typing.Any] = {"replicas": []}

@@ -1,4 +1,4 @@
-"""The pure table: what an error means, by what the server said and whether the connection is gone."""
+"""The classification of an error, by the server's SQLSTATE and the state of the connection."""
 
 import asyncpg
 import pytest
@@ -47,7 +47,7 @@ ENGINE = create_async_engine("postgresql+asyncpg://").sync_engine
     ],
 )
 def test_what_the_server_says_on_a_connection_that_lives(state: str | None, meaning: Failure) -> None:
-    """The SQLSTATE decides; what it does not name is for the primary to try."""
+    """The SQLSTATE decides; statements with any other error are run on the primary."""
     assert classify_statement(state, lost=False) is meaning
 
 
@@ -65,7 +65,7 @@ def test_what_the_server_says_on_a_connection_that_lives(state: str | None, mean
     ],
 )
 def test_what_the_server_says_on_a_connection_that_is_gone(state: str | None, meaning: Failure) -> None:
-    """A new connection is tried, but for a time limit and for a write: they would be the same there."""
+    """A new connection is tried, except for a time limit and a write, whose result would not change."""
     assert classify_statement(state, lost=True) is meaning
 
 
@@ -73,13 +73,13 @@ def test_what_the_server_says_on_a_connection_that_is_gone(state: str | None, me
     ("text", "meaning"),
     [
         ("query_wait_timeout", Failure.TROUBLED),
-        # The first client after an outage is told this, and the next one is served.
+        # The first client after an outage gets this error, and the next one is served.
         ("server login has been failing, try again later (server_login_retry)", Failure.LOST),
         ("server conn crashed?", Failure.LOST),
     ],
 )
 def test_a_pooler_that_has_let_a_client_wait_in_vain_is_not_asked_again(text: str, meaning: Failure) -> None:
-    """INVARIANT: each attempt would wait as long again; what else a pooler says is over at the next one."""
+    """INVARIANT: each attempt would wait equally long; other errors of a pooler are resolved by the next attempt."""
     assert classify_statement("08P01", lost=True, text=text) is meaning
     assert classify_statement("08P01", lost=False, text=text) is Failure.LOST
 
@@ -100,7 +100,7 @@ def test_a_pooler_that_has_let_a_client_wait_in_vain_is_not_asked_again(text: st
     ],
 )
 def test_what_the_driver_raises_while_it_connects(error: Exception, state: str | None, meaning: Failure) -> None:
-    """A server that refuses, or is silent, is down; a connection that was ended is tried again first."""
+    """A server that refuses or is silent is down; after a closed connection, another attempt is made first."""
     assert classify_connecting(error, state) is meaning
 
 
@@ -119,12 +119,12 @@ def test_what_the_driver_raises_while_it_connects(error: Exception, state: str |
     ],
 )
 def test_an_error_without_a_note_is_the_applications(error: Exception) -> None:
-    """INVARIANT: the type says nothing: the application raises the same ones, and uses other databases."""
+    """INVARIANT: the type is not sufficient: the application raises the same types, and uses other databases."""
     assert classify(error) is Failure.OWN
 
 
 def test_the_note_is_found_on_what_is_raised_from_the_drivers_error() -> None:
-    """SQLAlchemy wraps the driver's error, and a listener for `handle_error` may raise its own from it."""
+    """SQLAlchemy wraps the driver's error, and a listener for `handle_error` may raise another error from it."""
     error, raised = OSError(), ValueError()
     note_failure(error, Failure.DOWN)
     raised.__cause__ = error
@@ -132,7 +132,7 @@ def test_the_note_is_found_on_what_is_raised_from_the_drivers_error() -> None:
 
 
 def test_the_first_note_counts() -> None:
-    """It was made where the error arose."""
+    """It was added where the error occurred."""
     error = asyncpg.InterfaceError("")
     note_failure(error, Failure.DOWN)
     note_checkout_failure(error, ENGINE)
@@ -152,6 +152,6 @@ def test_the_first_note_counts() -> None:
     ],
 )
 def test_what_a_pool_raises_instead_of_a_connection(error: Exception, meaning: Failure) -> None:
-    """What is not the driver's comes from a listener of the application, unless it has a note."""
+    """An error that is not the driver's comes from a listener of the application, unless it has a note."""
     note_checkout_failure(error, ENGINE)
     assert classify(error) is meaning

@@ -1,4 +1,4 @@
-"""A session that asks for more than any replica is known to have: it waits a moment, then reads on the primary."""
+"""A session that requires a position no replica is known to have waits briefly, then reads on the primary."""
 
 import asyncio
 import collections.abc
@@ -40,7 +40,7 @@ def cluster() -> collections.abc.Iterator[LocalCluster]:
 
 
 async def now(servers: Servers) -> ConsistencyToken:
-    """Return a token of what is flushed now; what is only inserted may take a while to reach a replica."""
+    """Return a token of the flush position; the insert position may take a while to reach a replica."""
     token = await Tokens(servers.settings, servers.replica.topology).now()
     flushed = servers.cluster.primary.execute("SELECT pg_current_wal_flush_lsn() - '0/0'")
     assert token is not None
@@ -59,7 +59,7 @@ def reading(servers: Servers, **options: typing.Any) -> RoutedSession:
 
 
 async def test_a_session_says_why_it_reads_where_it_does(cluster: LocalCluster) -> None:
-    """Its decision names the server, before and after it had to wait."""
+    """Its decision names the server, before and after the wait."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         async with reading(servers, after=await ahead(servers)) as session:
             assert session.decision.server in names(servers)
@@ -91,7 +91,7 @@ async def test_without_a_monitor_nothing_is_known_and_the_primary_reads(cluster:
 async def test_a_worker_that_starts_without_a_primary_reads_what_the_replicas_are_known_to_have(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """They agree on the timeline of the token, and have replayed it: no primary is needed to tell that."""
+    """They agree on the timeline of the token and have replayed it, which needs no primary."""
     async with serving(disposable_cluster) as servers, Monitor(servers.replica):
         token, beyond = await now(servers), await ahead(servers)
     await asyncio.to_thread(disposable_cluster.catch_up)
@@ -109,7 +109,7 @@ async def test_a_worker_that_starts_without_a_primary_reads_what_the_replicas_ar
 
 
 async def test_a_read_whose_monitor_ended_meanwhile_goes_to_the_primary(cluster: LocalCluster) -> None:
-    """The choice was made while a monitor was running; the statement comes later."""
+    """The server was chosen while a monitor was running; the statement is sent later."""
     async with serving(cluster) as servers:
         async with Monitor(servers.replica):
             session = reading(servers, after=await ahead(servers))
@@ -118,7 +118,7 @@ async def test_a_read_whose_monitor_ended_meanwhile_goes_to_the_primary(cluster:
 
 
 async def test_a_session_that_had_to_wait_ends_as_the_replica_it_read_from_demands(cluster: LocalCluster) -> None:
-    """INVARIANT: a surplus connection is closed over the network; whether it is one, only its own pool knows."""
+    """INVARIANT: a surplus connection is closed over the network; only its own pool knows whether it is surplus."""
     options: dict[str, typing.Any] = {"replica_pool_size": 1, "replica_max_overflow": 1, "probe_interval": 60.0}
     async with serving(cluster, **options, catch_up_wait=600.0) as servers, Monitor(servers.replica):
         topology = servers.replica.topology
@@ -143,7 +143,7 @@ async def test_a_session_that_had_to_wait_ends_as_the_replica_it_read_from_deman
 
 
 async def test_a_write_waits_for_no_replica(cluster: LocalCluster) -> None:
-    """It goes to the primary anyway."""
+    """It uses the primary in any case."""
     async with serving(cluster, catch_up_wait=600.0) as servers, Monitor(servers.replica):
         session = reading(servers, after=await ahead(servers))
         async with session, session.begin_nested():
@@ -153,7 +153,7 @@ async def test_a_write_waits_for_no_replica(cluster: LocalCluster) -> None:
 async def test_a_read_that_is_cancelled_while_it_waits_still_waits_when_it_is_tried_again(
     cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: giving up once must not let a session read what is too old."""
+    """INVARIANT: a cancelled wait must not let a session read stale data."""
     async with serving(cluster, catch_up_wait=600.0) as servers, Monitor(servers.replica):
         session = reading(servers, after=await ahead(servers))
         async with session:
@@ -164,7 +164,7 @@ async def test_a_read_that_is_cancelled_while_it_waits_still_waits_when_it_is_tr
 
 
 async def test_execution_options_go_along_wherever_the_read_ends(cluster: LocalCluster) -> None:
-    """The options of the engine of all replicas are those of the server that reads in the end."""
+    """The options of the engine of all replicas apply on the server that finally reads."""
     async with serving(cluster, catch_up_wait=1.0) as servers, Monitor(servers.replica):
         optioned = servers.replica.execution_options(schema_translate_map={"a": "b"})
         for token, served in ((await ahead(servers), False), (await now(servers), True)):
@@ -185,7 +185,7 @@ async def test_execution_options_go_along_wherever_the_read_ends(cluster: LocalC
 
 
 async def test_a_bounded_read_has_the_primary_asked_when_its_position_is_not_known(cluster: LocalCluster) -> None:
-    """The monitor looks rarely here; what it does not know is asked, and the answer serves the next one too."""
+    """The monitor probes rarely here; the primary is asked for the missing position, and the next read uses it too."""
     async with serving(cluster, probe_interval=60.0, catch_up_wait=5.0) as servers, Monitor(servers.replica):
         bound = Bounded(dt.timedelta(milliseconds=500))
         positions, oldest = servers.replica.topology.positions, bound.lag.total_seconds()
@@ -198,7 +198,7 @@ async def test_a_bounded_read_has_the_primary_asked_when_its_position_is_not_kno
 async def test_a_frozen_replica_delays_no_read_that_another_can_serve(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: the first that has caught up serves; one that does not answer is not waited for."""
+    """INVARIANT: the first replica that has caught up serves; a silent one is not waited for."""
     frozen, other = disposable_cluster.replicas
     settings: dict[str, typing.Any] = {"probe_interval": 60.0, "probe_timeout": 30.0, "catch_up_wait": 20.0}
     async with serving(disposable_cluster, **settings) as servers, Monitor(servers.replica):
@@ -215,7 +215,7 @@ async def test_a_frozen_replica_delays_no_read_that_another_can_serve(
 async def test_the_replica_that_was_chosen_is_asked_alone(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """INVARIANT: the first read after each write asks one server, and reads there: the next one the next time."""
+    """INVARIANT: the first read after each write asks one server and reads there; the next one uses the next server."""
     monkeypatch.setattr(freshness, "HEAD_START", 30.0)  # the machine may be busy
     settings: dict[str, typing.Any] = {"probe_interval": 60.0, "balancing": "round-robin"}
     async with serving(cluster, **settings) as servers, Monitor(servers.replica) as monitor:
@@ -236,7 +236,7 @@ async def test_the_replica_that_was_chosen_is_asked_alone(
 
 
 class Asking:
-    """Watches by means of a monitor, and notes who is asked."""
+    """Watches the servers with a monitor, and records which are asked."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
@@ -252,21 +252,21 @@ class Asking:
 
 
 async def test_with_no_replica_left_a_read_does_not_wait(disposable_cluster: LocalCluster) -> None:
-    """The group has none that serves any more: the primary reads."""
+    """No replica of the group is available: the primary reads."""
     async with serving(disposable_cluster, probe_interval=60.0) as servers, Monitor(servers.replica):
         session = reading(servers, after=await ahead(servers))
         topology = servers.replica.topology
         for replica in disposable_cluster.replicas:
             await asyncio.to_thread(replica.stop, "immediate")
         for server in topology.serving(None):
-            server.health.declare_down()  # as the monitor does at its next probe, which is far away
+            server.health.declare_down()  # as the monitor does at its next probe, which is minutes away
         assert not topology.serving(None)
         freshness = Freshness(after=(await ahead(servers),))
         read = FreshRead(topology=topology, freshness=freshness, group=None, affinity=None, wait=600.0)
         assert await catch_up(read, first="gone") is None
         async with session:
             assert not await session.scalar(WHERE)
-        # A look at a server that is down says nothing, and neither does one that comes too late.
+        # A probe of a server that is down has no result, and neither has one that finishes too late.
         assert topology.watcher is not None
         for member in topology.servers:
             await topology.watcher.probe_now(member.name)
@@ -278,7 +278,7 @@ async def test_with_no_replica_left_a_read_does_not_wait(disposable_cluster: Loc
 
 
 async def test_where_there_are_no_replicas_the_primary_alone_is_asked(cluster: LocalCluster) -> None:
-    """A monitor of nothing but a primary still knows what was written."""
+    """A monitor of only a primary still knows its position."""
     async with serving(cluster, replicas=[], probe_interval=0.1) as servers, Monitor(servers.replica):
         topology = servers.replica.topology
         assert await is_written(topology, await now(servers), wait=0.1)
@@ -286,7 +286,7 @@ async def test_where_there_are_no_replicas_the_primary_alone_is_asked(cluster: L
 
 
 class Answering:
-    """Watches a primary that is asked when it is told to be."""
+    """Watches a primary whose answers the test controls."""
 
     timeout = 0.0
 
@@ -303,7 +303,7 @@ class Answering:
 
 
 async def test_an_answer_to_a_question_older_than_the_token_settles_nothing(cluster: LocalCluster) -> None:
-    """INVARIANT: the write may have come between the question and its answer; the next answer decides."""
+    """INVARIANT: the write may have happened between the question and its answer; the next answer decides."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         token, topology = await now(servers), servers.replica.topology
         old = Observation(
@@ -319,7 +319,7 @@ async def test_an_answer_to_a_question_older_than_the_token_settles_nothing(clus
 
 
 async def test_a_primary_that_answers_late_is_asked_again(cluster: LocalCluster) -> None:
-    """What it said before the write tells nothing of it."""
+    """Its answer from before the write says nothing about the write."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         topology = servers.replica.topology
         client = Client(token=await now(servers), is_request=True)
@@ -331,7 +331,7 @@ async def test_a_primary_that_answers_late_is_asked_again(cluster: LocalCluster)
 
 
 async def test_without_servers_a_token_is_what_it_says(cluster: LocalCluster) -> None:
-    """It cannot be checked, and no server is asked."""
+    """It cannot be verified, and no server is asked."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         token = await now(servers)
         tokens = Tokens(servers.settings)

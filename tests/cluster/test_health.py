@@ -9,7 +9,7 @@ from modern_di_replicas.cluster.pools.open_connections import OpenConnections
 
 
 class NoConnections:
-    """Stands in for the open connections of a server: counts how often they were terminated."""
+    """Stands in for the open connections of a server: counts their terminations."""
 
     terminated = 0
 
@@ -30,7 +30,7 @@ def build() -> tuple[Health, Clock, NoConnections]:
 
 
 def test_a_failure_ejects_a_server_and_each_in_a_row_for_longer() -> None:
-    """Without a monitor, time is all there is."""
+    """Without a monitor, only time can end an ejection."""
     health, clock, connections = build()
     ejected = []
     for _ in range(8):
@@ -45,7 +45,7 @@ def test_a_failure_ejects_a_server_and_each_in_a_row_for_longer() -> None:
 
 
 def test_a_server_that_served_well_meanwhile_starts_over() -> None:
-    """A failure long after the last one is a first one."""
+    """After a failure-free time, the next failure counts as the first."""
     health, clock, _ = build()
     for _ in range(2):
         health.failed()
@@ -56,7 +56,7 @@ def test_a_server_that_served_well_meanwhile_starts_over() -> None:
 
 
 def test_of_many_sessions_that_fail_at_once_one_counts() -> None:
-    """Forty statements on one crashed server are one crash."""
+    """Forty failed statements on one crashed server are one failure."""
     health, clock, _ = build()
     for _ in range(40):
         health.failed()
@@ -65,7 +65,7 @@ def test_of_many_sessions_that_fail_at_once_one_counts() -> None:
 
 
 def test_without_probes_a_server_that_was_down_is_ejected_for_a_while() -> None:
-    """Otherwise it would be out for ever."""
+    """Otherwise it would never be used again."""
     health, clock, _ = build()
     health.declare_down()
     clock.now += 1000
@@ -79,7 +79,7 @@ def test_without_probes_a_server_that_was_down_is_ejected_for_a_while() -> None:
 
 
 class Probed(RuleBasedStateMachine):
-    """A server under a monitor: whatever sessions and probes see, in any order."""
+    """A monitored server: any order of observations by sessions and probes."""
 
     def __init__(self) -> None:
         super().__init__()

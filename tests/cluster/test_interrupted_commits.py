@@ -1,4 +1,4 @@
-"""A commit that is interrupted: what the caller is told, what is in the table, and what the client reads next."""
+"""An interrupted commit: the caller's result, the rows in the table, and the client's next read."""
 
 import asyncio
 import collections.abc
@@ -78,7 +78,7 @@ class Application:
             await connection.execute(text(f"SELECT 'now and then {body}'"))  # new, so that its text is sent
 
     async def told(self, writing: collections.abc.Awaitable[None]) -> BaseException | None:
-        """Return what the caller is told: an error, or None for success."""
+        """Return the error that the caller gets, or None for success."""
         with request_of(self.client):
             try:
                 await asyncio.ensure_future(writing)
@@ -93,12 +93,12 @@ class Application:
                 return int((await session.execute(COUNT)).scalar_one())
 
     async def settled(self) -> int:
-        """Return how many rows are in the table, once no statement is under way."""
+        """Return how many rows are in the table, once no statement is running."""
         await until(self._is_idle)
         return int(await self._execute("SELECT count(*) FROM note"))
 
     async def check(self, *, was: int, error: BaseException | None) -> int:
-        """Check what the caller was told, and what the client sees next; return how many rows were written."""
+        """Check the caller's result and the client's next reads; return how many rows were written."""
         wrote = await self.settled() - was
         if error is None:
             assert wrote == 1, "success was reported"
@@ -142,7 +142,7 @@ async def running(
 async def test_whatever_interrupts_a_commit_its_client_sees_what_is_in_the_table(
     cluster: LocalCluster, moment: str, way: str
 ) -> None:
-    """INVARIANT: success is reported only for what was committed, and whatever was committed is seen by its client."""
+    """INVARIANT: success is reported only for a commit, and every commit is seen by its client."""
     options = {"command_timeout": TIMEOUT} if way == "command_timeout" else {}
     async with running(cluster, **options) as (application, proxy):
         was = await application.settled()
@@ -161,7 +161,7 @@ async def test_whatever_interrupts_a_commit_its_client_sees_what_is_in_the_table
             await asyncio.sleep(0)
             proxy.release()
         else:
-            await asyncio.sleep(2 * TIMEOUT)  # the driver's timeout passes, which nothing announces
+            await asyncio.sleep(2 * TIMEOUT)  # wait for the driver's timeout, which is not observable
             proxy.release()
         error = await asyncio.wait_for(writing, 20)
         wrote = await application.check(was=was, error=error)
@@ -179,7 +179,7 @@ async def test_whatever_interrupts_a_commit_its_client_sees_what_is_in_the_table
 
 
 async def write_slowly(primary: PrimaryEngine, *statements: str, autocommit: bool = False) -> None:
-    """Write with a time limit of the server's."""
+    """Write with a time limit of the server."""
     options = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
     async with primary.execution_options(**options).connect() as connection:
         await connection.execute(text("SET statement_timeout = '200ms'"))
@@ -200,9 +200,9 @@ async def write_slowly(primary: PrimaryEngine, *statements: str, autocommit: boo
 async def test_a_time_limit_of_the_server_loses_nothing(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, moment: str, statements: list[str], wrote: int
 ) -> None:
-    """Before the commit nothing is committed, and it says so; after it, success is reported.
+    """A timeout before the commit is an error, and nothing is committed; after it, the commit succeeds.
 
-    PostgreSQL ends the time limit before it commits, so a COMMIT never meets it, however long its triggers take.
+    PostgreSQL ends the time limit before it commits, so it never interrupts a COMMIT, however slow its triggers are.
     """
     async with running(cluster) as (application, _):
         was = await application.settled()

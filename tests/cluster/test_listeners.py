@@ -51,7 +51,7 @@ def test_a_listener_hears_every_engine_until_it_is_removed(
 
 
 def test_a_listener_from_before_stays_with_its_engine(receivers: list[Engine]) -> None:
-    """Only what is put on the engine later is the application's."""
+    """Only listeners that are added later belong to the application."""
     engine, heard = create_engine("sqlite://"), list[object]()
     event.listen(engine, "before_cursor_execute", lambda *_: heard.append(1))
     forward_listeners(engine, lambda: receivers)
@@ -60,7 +60,7 @@ def test_a_listener_from_before_stays_with_its_engine(receivers: list[Engine]) -
 
 
 def test_options_of_a_listener_go_along(front: Engine, receivers: list[Engine]) -> None:
-    """One that returns the statement anew does so for each engine."""
+    """A listener with `retval=True` returns the statement for each engine."""
 
     @event.listens_for(front, "before_cursor_execute", retval=True)
     def other(connection: object, cursor: object, statement: str, parameters: object, *_: object) -> typing.Any:  # noqa: ARG001  # the event's signature
@@ -72,7 +72,7 @@ def test_options_of_a_listener_go_along(front: Engine, receivers: list[Engine]) 
 
 
 def test_an_engine_with_options_forwards_to_engines_of_its_own(front: Engine, receivers: list[Engine]) -> None:
-    """So those of `execution_options()` hear what was put on them, and the others do not."""
+    """Those of `execution_options()` get its listeners, and the others do not."""
     optioned, own, heard = front.execution_options(a=1), receivers[0].execution_options(a=1), list[object]()
     forward_listeners_of_options(optioned, lambda: [own])
     event.listen(optioned, "before_cursor_execute", lambda *_: heard.append(1))

@@ -1,4 +1,4 @@
-"""A COMMIT that PostgreSQL answers with ROLLBACK is an error, on every way to commit."""
+"""A COMMIT that PostgreSQL answers with ROLLBACK is an error, for every way to commit."""
 
 import collections.abc
 import contextlib
@@ -39,7 +39,7 @@ def engine_of(cluster: LocalCluster, **settings: typing.Any) -> PrimaryEngine:
 
 
 async def fail_quietly(connection: AsyncConnection) -> None:
-    """Write with a SELECT, and then heed no error."""
+    """Write with a SELECT, then ignore an error."""
     await connection.execute(text("SELECT add()"))
     with contextlib.suppress(sqlalchemy.exc.DBAPIError):
         await connection.execute(text("SELECT 1 / 0"))
@@ -98,7 +98,7 @@ async def statements_of_the_driver(primary: PrimaryEngine) -> None:
 
 
 class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """An application's own."""
+    """A connection class of the application."""
 
 
 SETTINGS: dict[str, dict[str, typing.Any]] = {
@@ -126,7 +126,7 @@ SETTINGS: dict[str, dict[str, typing.Any]] = {
 async def test_a_commit_that_was_rolled_back_is_an_error(
     cluster: LocalCluster, way: collections.abc.Callable[[PrimaryEngine], typing.Any], settings: str
 ) -> None:
-    """INVARIANT: success is never reported for a transaction of which nothing is in the table."""
+    """INVARIANT: success is never reported for a transaction that was rolled back."""
     primary = engine_of(cluster, **SETTINGS[settings])
     client = Client(is_request=True)
     with request_of(client):
@@ -147,7 +147,7 @@ async def test_a_commit_that_was_rolled_back_is_an_error(
 
 
 async def test_a_deferred_constraint_that_fails_at_the_commit_notes_no_write(cluster: LocalCluster) -> None:
-    """The server has said that nothing was committed."""
+    """The server has reported that nothing was committed."""
     primary = engine_of(cluster)
     client = Client(is_request=True)
     with request_of(client), pytest.raises(sqlalchemy.exc.IntegrityError):
@@ -166,7 +166,7 @@ def test_a_connection_class_that_reports_is_taken_as_it_is() -> None:
 async def test_a_statement_that_was_prepared_past_sqlalchemy_counts_each_time_it_may_be_executed(
     cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: the driver does not report it again, and neither does the cache of SQLAlchemy's adapter."""
+    """INVARIANT: neither the driver nor the cache of SQLAlchemy's adapter reports it again."""
     primary = engine_of(cluster)
 
     def write(connection: Connection, value: int) -> None:

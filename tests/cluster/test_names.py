@@ -1,4 +1,4 @@
-"""Names that are slow, missing, or found: other look-ups do not wait for them."""
+"""Slow, missing and valid host names: other lookups do not wait for them."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ from tests.waiting import until
 async def test_slow_names_of_replicas_do_not_hold_up_the_primary(
     replicated_cluster: LocalCluster, resolver: Resolver
 ) -> None:
-    """INVARIANT: each name is looked up once at a time, outside of the event loop's executor, which has few threads."""
+    """INVARIANT: one lookup per name at a time, outside the event loop's executor, which has few threads."""
     names = [f"slow-{number}" for number in range(4)]
     url = make_url(replicated_cluster.primary.url)
     settings: dict[str, typing.Any] = {
@@ -34,7 +34,7 @@ async def test_slow_names_of_replicas_do_not_hold_up_the_primary(
         for _ in range(30):
             async with servers.session() as reading:
                 await reading.execute(text("SELECT 1"))
-            await servers.primary.dispose()  # so that the next one connects anew
+            await servers.primary.dispose()  # so that the next one opens a new connection
             async with asyncio.timeout(30), RoutedSession(servers.primary) as session:
                 assert await session.scalar(text("SELECT inet_server_port()")) == url.port
     assert {resolver.most[name] for name in names} == {1}
@@ -42,7 +42,7 @@ async def test_slow_names_of_replicas_do_not_hold_up_the_primary(
 
 
 async def test_callers_share_a_look_up_and_late_ones_do_not_wait_again(resolver: Resolver) -> None:
-    """A name that has hung for as long as one waits is not worth another wait."""
+    """A lookup that has already exceeded the timeout is not waited for again."""
     names = Names()
     waiting = [asyncio.create_task(names.find("slow", timeout=0.2)) for _ in range(5)]
     errors = await asyncio.gather(*waiting, return_exceptions=True)
@@ -71,7 +71,7 @@ async def test_callers_share_a_look_up_and_late_ones_do_not_wait_again(resolver:
 async def test_a_name_that_does_not_exist_is_not_looked_up_at_once_again(
     resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error is the system's; after a pause, which grows, it is tried again."""
+    """The system's error is raised; it is looked up again after an increasing delay."""
     names = Names()
     clock = [100.0]
     monkeypatch.setattr("modern_di_replicas.cluster.names.time.monotonic", lambda: clock[0])
@@ -87,7 +87,7 @@ async def test_a_name_that_does_not_exist_is_not_looked_up_at_once_again(
 
 
 async def test_addresses_and_sockets_are_no_names(resolver: Resolver) -> None:
-    """Nothing is looked up, and nothing costs a thread."""
+    """They need neither a lookup nor a thread."""
     await Names().find("127.0.0.1,::1,fe80::1%eth0,/run/postgresql,@abstract,", timeout=5)
     await Names().find(None, timeout=5)
     await Names().find(["10.0.0.1", None], timeout=5)
@@ -97,7 +97,7 @@ async def test_addresses_and_sockets_are_no_names(resolver: Resolver) -> None:
 
 
 def test_a_look_up_may_outlive_its_event_loop(resolver: Resolver) -> None:
-    """The application has ended; the thread ends without an error."""
+    """After the application has ended, the thread ends without an error."""
     names = Names()
 
     async def give_up() -> None:

@@ -1,4 +1,4 @@
-"""What cannot be sent to another process says so itself, and not an error about a part of it."""
+"""Objects that cannot be sent to another process raise an error of their own, not that of one of their parts."""
 
 import collections.abc
 import copy
@@ -45,7 +45,7 @@ THINGS: dict[str, collections.abc.Callable[[Container, typing.Any], object]] = {
 @pytest.mark.parametrize("half", [asynchronous, sync])
 @pytest.mark.parametrize("thing", THINGS)
 def test_what_belongs_to_a_process_is_not_sent_to_another_one(half: typing.Any, thing: str) -> None:
-    """The error names what was to be sent, or what keeps it here, and what to send instead."""
+    """The error names the object, or what cannot be pickled, and what to send instead."""
     found = THINGS[thing](container_of(half), half)
     with pytest.raises(NotPicklableError, match="Send the settings") as caught:
         pickle.dumps(found)
@@ -54,7 +54,7 @@ def test_what_belongs_to_a_process_is_not_sent_to_another_one(half: typing.Any, 
 
 
 def test_a_process_that_is_to_be_spawned_with_a_container_does_not_start() -> None:
-    """`start()` raises it where the mistake is."""
+    """`start()` raises the error."""
     container = container_of(sync)
     container.resolve(sync.ReplicaEngine)
     process = multiprocessing.get_context("spawn").Process(target=use_until_killed, args=(container,))
@@ -64,7 +64,7 @@ def test_a_process_that_is_to_be_spawned_with_a_container_does_not_start() -> No
 
 @pytest.mark.parametrize("half", [asynchronous, sync])
 def test_within_its_process_an_engine_can_be_copied(half: typing.Any) -> None:
-    """As other engines of SQLAlchemy; the copy has the same pool."""
+    """Like SQLAlchemy's engines; the copy has the same pool."""
     engine = container_of(half).resolve(half.PrimaryEngine)
     copied = copy.copy(engine)
     assert copied is not engine

@@ -5,7 +5,7 @@ from modern_di_replicas.cluster.punctual import LATE, TICKS, wait_punctually
 
 
 async def test_an_answer_ends_the_wait() -> None:
-    """It need not be the answer of the first tick."""
+    """It may arrive after several ticks."""
     answer = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(0.05, answer.set_result, None)
 
@@ -13,7 +13,7 @@ async def test_an_answer_ends_the_wait() -> None:
 
 
 async def test_silence_ends_the_wait_in_time() -> None:
-    """The caller decides what becomes of the question."""
+    """The caller decides what happens to the question."""
     answer = asyncio.get_running_loop().create_future()
 
     assert not await wait_punctually(answer, timeout=0.05)
@@ -21,13 +21,13 @@ async def test_silence_ends_the_wait_in_time() -> None:
 
 
 async def test_time_in_which_the_loop_was_late_counts_for_a_quarter() -> None:
-    """INVARIANT: an answer that lies unread because of our own work is not taken for silence."""
+    """INVARIANT: an answer that is unread because the loop is busy is not treated as silence."""
     loop = asyncio.get_running_loop()
     answer = loop.create_future()
     began, timeout = loop.time(), 0.2
 
     def work() -> None:
-        time.sleep(2 * LATE * timeout / TICKS)  # work that keeps the loop
+        time.sleep(2 * LATE * timeout / TICKS)  # work that blocks the loop
         if not answer.done():
             loop.call_later(0, work)
 

@@ -1,4 +1,4 @@
-"""Accounts of little privilege, and managed servers on which functions raise: a server that answers is alive."""
+"""Accounts with few privileges, and managed servers whose functions raise: a server that answers is up."""
 
 import collections.abc
 import contextlib
@@ -20,7 +20,7 @@ from tests.waiting import until
 
 @pytest.fixture(scope="module")
 def cluster() -> collections.abc.Iterator[LocalCluster]:
-    """Give a cluster with an ordinary account."""
+    """Yield a cluster with an ordinary account."""
     with LocalCluster(replicas=1) as cluster:
         cluster.primary.execute(
             "CREATE ROLE app LOGIN PASSWORD 'app'; GRANT pg_monitor TO app; "
@@ -80,7 +80,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_without_the_right_to_ask_for_something_the_servers_are_used_all_the_same(
     cluster: LocalCluster, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """INVARIANT: a server that answers is alive. What is missing is said once, with the GRANT that mends it."""
+    """INVARIANT: a server that answers is up. The missing privilege is logged once, with the GRANT that adds it."""
     source = SOURCES[name]
     cluster.primary.execute(revoked(source))
     cluster.catch_up()
@@ -113,7 +113,7 @@ async def test_without_the_right_to_ask_for_something_the_servers_are_used_all_t
 async def test_without_any_of_it_the_servers_are_used_all_the_same(
     cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All that is left is who is a standby: enough for reads that need not be fresh."""
+    """Only the role of each server remains known, which suffices for reads without a freshness requirement."""
     cluster.primary.execute(";".join(revoked(source) for source in SOURCES.values()))
     cluster.catch_up()
     try:
@@ -132,7 +132,7 @@ async def test_without_any_of_it_the_servers_are_used_all_the_same(
 
 
 async def test_functions_that_raise_as_on_aurora_are_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
-    """Aurora's readers have no WAL of their own: their functions exist, and raise."""
+    """Aurora's readers have no WAL: their functions exist, and raise."""
     raising = ("pg_last_wal_receive_lsn", "pg_last_wal_replay_lsn", "pg_last_xact_replay_timestamp")
     with LocalCluster(replicas=1) as cluster:
         for name in raising:
@@ -161,7 +161,7 @@ async def test_functions_that_raise_as_on_aurora_are_not_asked_again(caplog: pyt
 async def test_a_function_of_the_same_name_in_another_schema_is_not_taken_for_it(
     cluster: LocalCluster, schema_first: str
 ) -> None:
-    """Every question names its schema, so a `search_path` of the account changes nothing."""
+    """Every question names its schema, so the account's `search_path` has no effect."""
     cluster.primary.execute(
         f"CREATE FUNCTION public.pg_is_in_recovery() RETURNS bool LANGUAGE sql AS 'SELECT true'; "
         f"ALTER ROLE app SET search_path = {schema_first}, pg_catalog, public"
@@ -176,7 +176,7 @@ async def test_a_function_of_the_same_name_in_another_schema_is_not_taken_for_it
 
 
 class SaidError(Exception):
-    """An error of a server, with the SQLSTATE it gave."""
+    """An error of a server with a SQLSTATE."""
 
     def __init__(self, sqlstate: str) -> None:
         super().__init__(sqlstate)
@@ -184,7 +184,7 @@ class SaidError(Exception):
 
 
 async def test_a_server_that_shuts_down_while_it_is_asked_lacks_nothing() -> None:
-    """INVARIANT: what ends the connection says nothing of a function, which would not be asked for any more."""
+    """INVARIANT: a closed connection says nothing about a function, which would otherwise not be asked for again."""
     ended = SaidError("57P01")
 
     async def fetch(question: str) -> dict[str, str]:
@@ -198,7 +198,7 @@ async def test_a_server_that_shuts_down_while_it_is_asked_lacks_nothing() -> Non
 
 
 async def test_a_new_connection_may_ask_for_what_the_last_one_could_not(cluster: LocalCluster) -> None:
-    """When the server was started, for instance: the privilege may have been granted meanwhile."""
+    """For example after a restart of the server: the privilege may have been granted meanwhile."""
     server, source = cluster.primary, SOURCES["pg_postmaster_start_time"]
     url = make_url(server.url).set(username="app", password="app")
     probe = Probe(url=url.render_as_string(hide_password=False), timeout=10)

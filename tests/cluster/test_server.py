@@ -13,7 +13,7 @@ def server(**options: typing.Any) -> Server:
 
 
 def test_the_monitor_asks_where_the_declaration_says() -> None:
-    """Past a pooler, for instance; the pool connects to the URL all the same."""
+    """For example past a pooler; the pool connects to the URL all the same."""
     assert server().probed_host == "db-2.invalid"
     behind = server(probe_url=URL.format("db-2-direct"))
     assert behind.probed_host == "db-2-direct.invalid"
@@ -22,7 +22,7 @@ def test_the_monitor_asks_where_the_declaration_says() -> None:
 
 
 def test_it_has_room_until_its_pool_is_full() -> None:
-    """Size and overflow together; the pool itself keeps the count."""
+    """Pool size plus overflow; the pool keeps the count."""
     one = server()
     assert (one.capacity, one.in_use, one.has_room) == (3, 0, True)
     permits = one.pool.permits

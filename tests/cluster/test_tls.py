@@ -1,4 +1,4 @@
-"""Certificates: a pooler in front of each server asks for them, so that any PostgreSQL will do."""
+"""Certificates: a pooler in front of each server requires them, so that any PostgreSQL can be used."""
 
 import asyncio
 import collections.abc
@@ -27,7 +27,7 @@ pytestmark = [not_behind_a_pooler("it has certificates of its own"), needs_pgbou
 def verifying(
     folder: pathlib.Path, *, with_certificate: bool = True, authority: str = "ca.pem"
 ) -> dict[str, typing.Any]:
-    """Return `connect_args` that verify the server's certificate and name, and show the client's."""
+    """Return `connect_args` that verify the server's certificate and name, and send the client's certificate."""
     if DRIVER == "psycopg":
         client = {"sslcert": str(folder / "client.pem"), "sslkey": str(folder / "client.key")}
         return {"sslmode": "verify-full", "sslrootcert": str(folder / authority)} | (client if with_certificate else {})
@@ -40,7 +40,7 @@ def verifying(
 async def test_certificates_are_verified_by_the_pools_and_the_monitor(
     replicated_cluster: LocalCluster, certificates: pathlib.Path
 ) -> None:
-    """An own CA, `verify-full` and a certificate of the client's, for every server."""
+    """A private CA, `verify-full` and a client certificate, for every server."""
     async with contextlib.AsyncExitStack() as stack:
         urls = []
         for server in replicated_cluster.servers:
@@ -64,7 +64,7 @@ async def test_certificates_are_verified_by_the_pools_and_the_monitor(
 async def test_a_primary_that_tls_does_not_accept_is_an_error_at_the_start(
     replicated_cluster: LocalCluster, certificates: pathlib.Path, kind: str
 ) -> None:
-    """INVARIANT: as a wrong password is: no retry corrects a setting."""
+    """INVARIANT: like a wrong password, because no retry corrects a setting."""
     pooling = of_pooler(certificates) if kind == "another name" else {}
     async with pooler(replicated_cluster.primary, **pooling) as url:
         arguments = verifying(certificates)
@@ -82,7 +82,7 @@ def at(host: str, url: str) -> str:
 async def restarting(
     server: LocalServer, folder: pathlib.Path, name: str
 ) -> collections.abc.AsyncIterator[tuple[str, Pooler]]:
-    """Give the URL of a server behind a pooler that shows `name.pem` for localhost, and the pooler."""
+    """Yield the URL of a server behind a pooler with the certificate `name.pem` for localhost, and the pooler."""
     sign(folder, name, "localhost")
     running = await asyncio.to_thread(Pooler, server.url, "*", **of_pooler(folder, name))
     try:
@@ -95,9 +95,9 @@ async def restarting(
 async def test_rotated_certificates_fail_no_read(
     replicated_cluster: LocalCluster, certificates: pathlib.Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    """INVARIANT: a new certificate of a known CA is used; one of another CA takes the server down, and is logged.
+    """INVARIANT: a new certificate of a known CA is accepted; one of another CA is logged, and the server is down.
 
-    The server ends all connections each time, as a restart does.
+    The server closes all connections each time, as at a restart.
     """
     server = replicated_cluster.primary if kind == "primary" else replicated_cluster.replicas[0]
     for ca in ("next-ca", "unknown-ca"):
@@ -155,7 +155,7 @@ async def test_rotated_certificates_fail_no_read(
 
 @contextlib.asynccontextmanager
 async def reading(servers: Servers) -> collections.abc.AsyncIterator[None]:
-    """Let two clients read all the time, and raise what they meet."""
+    """Let two clients read continuously, and raise their errors."""
     ended = asyncio.Event()
 
     async def client() -> None:
@@ -177,9 +177,9 @@ async def test_a_server_with_a_slow_name_is_verified_by_its_name(
     resolver: Resolver,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """INVARIANT: the name is looked up before, and the driver gets it all the same; an address would not be verified.
+    """INVARIANT: the driver gets the name although it was looked up before; an address could not be verified.
 
-    Two replicas have the same certificate, and one of them a name that is not in it.
+    Two replicas have the same certificate, which lacks the name of one of them.
     """
     names = ["slow-right.test", "slow-wrong.test"]
     sign(certificates, "named", names[0])
@@ -195,7 +195,7 @@ async def test_a_server_with_a_slow_name_is_verified_by_its_name(
 
             for _ in range(10):
                 assert await serving_replica() == "primary"
-                await servers.primary.dispose()  # so that the next one connects anew
+                await servers.primary.dispose()  # so that the next one opens a new connection
             assert {resolver.most[name] for name in names} == {1}
             resolver.released.set()
             await until(lambda: "slow-wrong.test is down: " in caplog.text and "match" in caplog.text)

@@ -1,4 +1,4 @@
-"""The servers of one cluster, and where reads go that no replica serves."""
+"""The servers of a cluster, and the server for reads that no replica can serve."""
 
 import typing
 
@@ -11,7 +11,7 @@ from modern_di_replicas.testing import LocalCluster
 
 
 async def test_any_engine_may_stand_for_the_primary(replicated_cluster: LocalCluster) -> None:
-    """A test may put one of its own in its place: it carries no decision, and reads use it as it is."""
+    """A test may replace it by its own engine: it carries no decision, and reads use it directly."""
     own = create_async_engine(replicated_cluster.primary.url)
     settings = ReplicationSettings(primary=replicated_cluster.primary.url)
     replicas = create_replica_engine(settings, typing.cast(PrimaryEngine, own))

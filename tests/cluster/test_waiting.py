@@ -1,4 +1,4 @@
-"""How both halves wait: for coroutines, for signals of other threads, and until a deadline."""
+"""Waiting in both halves: for coroutines, for signals of other threads, and with deadlines."""
 
 import asyncio
 import contextvars
@@ -16,7 +16,7 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 
 
 def test_a_coroutine_runs_in_the_background_in_the_context_of_its_caller() -> None:
-    """Its result and its errors come back; the thread is started once, and again after its end."""
+    """Its result or error is returned; the thread is started once, and again after its end."""
     background = Background()
 
     async def which() -> tuple[str, str]:
@@ -57,12 +57,12 @@ def test_threads_that_need_the_loop_at_once_share_it() -> None:
 
 
 def test_tasks_that_run_at_the_end_are_cancelled() -> None:
-    """The end of a program waits for nothing that has not ended."""
+    """The program does not wait for unfinished tasks."""
     background, cancelled = Background(), threading.Event()
 
     async def sleep() -> None:
         try:
-            await asyncio.sleep(60)  # work that takes long
+            await asyncio.sleep(60)  # a long task
         finally:
             cancelled.set()
 
@@ -77,7 +77,7 @@ def test_tasks_that_run_at_the_end_are_cancelled() -> None:
 
 
 def test_a_child_process_starts_a_loop_of_its_own() -> None:
-    """INVARIANT: a forked process has no thread that runs its parent's loop."""
+    """INVARIANT: a forked process does not have the thread that runs its parent's loop."""
     background = Background()
     background.run(asyncio.sleep(0))
     read, write = os.pipe()
@@ -96,7 +96,7 @@ def test_a_child_process_starts_a_loop_of_its_own() -> None:
 
 
 def test_what_is_forgotten_is_started_anew() -> None:
-    """As in a child process, which has the objects of its parent and not its threads."""
+    """A child process has the objects of its parent, but not its threads."""
     background = Background()
     of_parent = background.loop
     background._forget()  # noqa: SLF001  # what `os.fork` calls in the child
@@ -106,7 +106,7 @@ def test_what_is_forgotten_is_started_anew() -> None:
 
 
 def test_a_coroutine_of_a_synchronous_driver_never_suspends() -> None:
-    """One that does is a mistake of the library, and says so instead of waiting for ever."""
+    """A coroutine that suspends is a bug in the library, and is reported instead of waiting forever."""
 
     async def suspend() -> None:
         await asyncio.sleep(0)
@@ -120,7 +120,7 @@ def test_a_coroutine_of_a_synchronous_driver_never_suspends() -> None:
 
 
 async def test_a_signal_wakes_tasks_from_any_thread() -> None:
-    """Those that wait, and those that come later."""
+    """Tasks that are waiting, and those that wait later."""
     signal = Signal()
     waiting = [asyncio.ensure_future(signal.wait()) for _ in range(3)]
     await asyncio.sleep(0)
@@ -132,7 +132,7 @@ async def test_a_signal_wakes_tasks_from_any_thread() -> None:
 
 
 def test_a_signal_does_not_mind_a_loop_that_is_gone() -> None:
-    """Who waited there has ended."""
+    """Tasks of that loop have ended."""
     signal = Signal()
 
     async def wait() -> None:
@@ -157,5 +157,5 @@ def test_a_deadline_calls_only_where_a_block_takes_longer() -> None:
     with Deadline(0.01, lambda: called.append("after")):
         pass
     with Deadline(0.02, lambda: called.append("later")):
-        wait_for(lambda: called[-1] == "later")  # the one before has passed by then
+        wait_for(lambda: called[-1] == "later")  # the previous one has passed by then
     assert called == ["late", "later"]

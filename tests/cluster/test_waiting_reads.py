@@ -1,4 +1,4 @@
-"""`Intent.read(wait=...)`: a read that has time waits for a replica, instead of using the primary."""
+"""`Intent.read(wait=...)`: a read waits for a replica instead of using the primary."""
 
 import asyncio
 import collections.abc
@@ -64,7 +64,7 @@ async def write_and_carry(container: Container) -> str | None:
 
 
 async def still_waits(task: asyncio.Task[typing.Any]) -> bool:
-    """Return whether a read goes on for longer than one that uses the primary has ever to wait."""
+    """Return whether a read takes longer than the longest wait of a read without `wait`."""
     return not (await asyncio.wait([task], timeout=0.4))[0]
 
 
@@ -77,7 +77,7 @@ async def serves_none(container: Container) -> None:
 async def test_a_read_that_has_time_waits_for_a_replica_that_is_fresh_enough(
     stock: LocalCluster, level: typing.Any
 ) -> None:
-    """For the time it has, and no longer."""
+    """For its wait time, and no longer."""
     async with watched(settings_of(stock, consistency=level, probe_interval=0.1)) as container:
         with replay_paused(stock):
             token = await in_own_task(write_and_carry(container))
@@ -94,7 +94,7 @@ async def test_a_read_that_has_time_waits_for_a_replica_that_is_fresh_enough(
 async def test_a_read_that_has_time_waits_where_every_replica_is_too_far_behind(
     stock: LocalCluster, primary_reads: bool
 ) -> None:
-    """One that has no time uses the primary, or fails, at once."""
+    """Without `wait`, such a read uses the primary or fails at once."""
     options: dict[str, typing.Any] = {"max_lag": dt.timedelta(milliseconds=200), "probe_interval": 0.1}
     async with watched(settings_of(stock, **options, primary_reads=primary_reads)) as container:
         with replay_paused(stock):
@@ -112,7 +112,7 @@ async def test_a_read_that_has_time_waits_where_every_replica_is_too_far_behind(
 
 
 async def test_a_read_that_has_time_waits_where_every_replica_is_down(stock: LocalCluster) -> None:
-    """Frozen servers come back; until then nothing is asked of them but by the monitor."""
+    """Frozen servers may return; until then only the monitor asks them."""
     async with watched(settings_of(stock, probe_interval=0.1, probe_timeout=0.3)) as container:
         for replica in stock.replicas:
             replica.freeze()
@@ -126,13 +126,13 @@ async def test_a_read_that_has_time_waits_where_every_replica_is_down(stock: Loc
 
 
 async def test_without_replicas_nothing_is_waited_for(stock: LocalCluster) -> None:
-    """In development, with one server."""
+    """For example in development, with one server."""
     async with watched(ReplicationSettings(primary=stock.primary.url)) as container:
         assert await in_own_task(read_with(container, None, wait=LONG)) == (0, PRIMARY)
 
 
 async def test_a_marked_endpoint_waits(stock: LocalCluster) -> None:
-    """As `@read_intent(wait=...)` says; another endpoint of the same application does not."""
+    """With `@read_intent(wait=...)`; another endpoint of the same application does not wait."""
     app = fastapi.FastAPI()
     session_of = typing.Annotated[AsyncSession, FromDI(AsyncSession)]
 

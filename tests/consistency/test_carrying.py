@@ -1,4 +1,4 @@
-"""What a message carries, and what a job makes of it."""
+"""The token in a message, and its effect on a job."""
 
 import collections.abc
 import dataclasses
@@ -58,7 +58,7 @@ async def container(database: ReplicationSettings) -> collections.abc.AsyncItera
 
 
 async def test_nothing_is_carried_where_nothing_was_written(container: Container) -> None:
-    """A job that a read has queued uses the replicas freely."""
+    """A job that was queued by a read may use any replica."""
 
     async def run() -> None:
         async with unit_of_work(container, intent=Intent.read()) as unit:
@@ -69,14 +69,14 @@ async def test_nothing_is_carried_where_nothing_was_written(container: Container
 
 
 async def test_the_token_of_what_was_committed_is_carried(container: Container) -> None:
-    """As text, which the tokens of the application read."""
+    """As text, which the application's tokens can parse."""
 
     async def run() -> None:
         async with unit_of_work(container) as unit:
             session = unit.resolve(AsyncSession)
             await session.execute(WRITE)
             await session.commit()
-            await session.scalar(text("SELECT 1"))  # a refresh begins a transaction that has nothing to commit
+            await session.scalar(text("SELECT 1"))  # a refresh starts a transaction that has nothing to commit
             carried = carried_token(unit)
             assert carried is not None
             assert unit.resolve(Tokens).decode(carried) == current_token()
@@ -85,7 +85,7 @@ async def test_the_token_of_what_was_committed_is_carried(container: Container) 
 
 
 async def test_before_the_commit_of_its_unit_of_work_the_position_is_unknown(container: Container) -> None:
-    """INVARIANT: a worker may be faster than the commit that follows; then only the primary has it."""
+    """INVARIANT: a worker may run before the commit; only the primary will have the write."""
 
     async def run() -> None:
         async with unit_of_work(container) as unit:
@@ -118,7 +118,7 @@ async def test_before_the_commit_of_its_unit_of_work_the_position_is_unknown(con
 
 
 async def test_a_unit_of_work_on_the_engine_alone_carries_that_it_has_not_committed(container: Container) -> None:
-    """As with a session: it says that it writes, and has not yet."""
+    """As with a session: it declares a write, and has not committed yet."""
 
     async def run() -> None:
         async with unit_of_work(container) as unit:
@@ -133,7 +133,7 @@ async def test_a_unit_of_work_on_the_engine_alone_carries_that_it_has_not_commit
 
 
 async def test_a_read_that_came_to_write_carries_that_it_has_not_committed(container: Container) -> None:
-    """Declared as a read, it has moved to the primary."""
+    """Declared as a read, it has escalated to the primary."""
 
     async def run() -> None:
         async with unit_of_work(container, intent=Intent.read()) as unit:
@@ -149,7 +149,7 @@ async def test_a_read_that_came_to_write_carries_that_it_has_not_committed(conta
 
 
 async def test_an_unknown_position_is_carried_on(container: Container) -> None:
-    """By a job that queues another one; what it writes itself says nothing of what is not committed elsewhere."""
+    """By a job that queues another one; its own writes do not include the uncommitted ones elsewhere."""
 
     async def run() -> None:
         async with unit_of_work(container, token=POSITION_UNKNOWN) as unit:
@@ -166,7 +166,7 @@ async def test_an_unknown_position_is_carried_on(container: Container) -> None:
 async def test_a_job_reads_the_primary_where_its_token_says_nothing(
     disposable_cluster: LocalCluster, secret: str | None
 ) -> None:
-    """Forged, made up, or of another database: it runs, and is not stale. An old one still names its position."""
+    """For a forged or malformed token, or one of another database; an expired one still names its position."""
     create_stock(disposable_cluster)
     async with watched(settings_of(disposable_cluster, token_secret=secret)) as container:
         tokens = container.resolve(Tokens)

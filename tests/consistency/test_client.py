@@ -80,7 +80,7 @@ TestWrites.settings = hypothesis.settings(max_examples=50, stateful_step_count=3
 
 
 def test_two_commits_that_are_answered_in_the_other_order_leave_the_later_position() -> None:
-    """Wrote 601 and 602, and reads both."""
+    """The client wrote 601 and 602, and reads both."""
     client = Client()
     first, second = client.begin_write(), client.begin_write()
     first.committed()
@@ -95,7 +95,7 @@ def test_two_commits_that_are_answered_in_the_other_order_leave_the_later_positi
 def test_a_commit_without_an_answer_is_settled_by_a_later_position_only_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A long-lived job is not unsure for ever; a request lasts less long."""
+    """A long-running job does not keep the unknown position forever; a request ends before that."""
     client, now = Client(), 0.0
     monkeypatch.setattr("modern_di_replicas.consistency.client.time.monotonic", lambda: now)
     client.begin_write()
@@ -108,7 +108,7 @@ def test_a_commit_without_an_answer_is_settled_by_a_later_position_only_after_a_
 
 
 def test_a_write_that_the_client_was_told_of_is_no_news_when_its_position_is_known() -> None:
-    """The response said that everything has to be read."""
+    """The response already required a read of the primary."""
     client = Client()
     write = client.begin_write()
     assert client.wrote
@@ -119,14 +119,14 @@ def test_a_write_that_the_client_was_told_of_is_no_news_when_its_position_is_kno
 
 
 def test_another_database_has_positions_of_its_own() -> None:
-    """The cluster was replaced: the token of the old one would be later for ever."""
+    """The cluster was replaced: the token of the old one would always be later."""
     client = Client(token=token((3, 900)))
     client.written(token((1, 5), database="1" * 16))
     assert client.token == token((1, 5), database="1" * 16)
 
 
 class Session:
-    """A session as a client sees it."""
+    """A session of a client."""
 
     def __init__(self, new: int = 0) -> None:
         self.new = [object()] * new
@@ -134,7 +134,7 @@ class Session:
 
 
 def test_sessions_that_have_ended_are_forgotten() -> None:
-    """A long-lived job opens many; one that is still open, and has something to commit, is not overlooked."""
+    """A long-running job opens many; one that is still open and may commit is not forgotten."""
     client = Client()
     still_open = Session(new=1)
     client.note_session(still_open, declares_write=False)

@@ -49,13 +49,13 @@ def intent_of(function: object) -> Intent:
     ids=["reads", "waits", "writes", "unmarked"],
 )
 def test_the_marker_of_a_function_is_the_intent_of_its_job(function: object, intent: Intent) -> None:
-    """With the wait of the setup, where the marker says nothing of it; without a marker, it writes."""
+    """With the default `wait` of the setup; without a marker, it writes."""
     assert intent_of(function) == intent
     assert intent_of(function).endpoint.endswith(getattr(function, "__name__", ""))
 
 
 def test_only_a_job_is_ended() -> None:
-    """Where none has begun, as after an error before it, the client of a request stays."""
+    """If an error occurred before the job began, the client of the request stays."""
     end_job()
     client = Client(is_request=True)
     with request_of(client):

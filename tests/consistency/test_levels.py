@@ -11,14 +11,14 @@ from modern_di_replicas.intent import marked_intent
 
 @pytest.mark.parametrize("lag", [dt.timedelta(0), dt.timedelta(seconds=-1), 5, None])
 def test_a_bound_is_a_time_above_zero(lag: typing.Any) -> None:
-    """For no lag at all there is STRONG, which the error names."""
+    """The error names STRONG, which means no lag at all."""
     with pytest.raises(ConfigurationError, match="STRONG") as caught:
         Bounded(lag)
     assert caught.value.field == "Bounded.lag"
 
 
 def test_levels_are_values() -> None:
-    """They are compared, printed, and survive a trip to another process."""
+    """They can be compared, printed and pickled."""
     levels = [EVENTUAL, SESSION, STRONG, Bounded(lag=dt.timedelta(seconds=1))]
 
     assert pickle.loads(pickle.dumps(levels)) == levels  # noqa: S301  # our own
@@ -36,7 +36,7 @@ def test_what_is_no_level_is_an_error_where_it_is_declared(level: typing.Any) ->
 
 
 def test_a_marker_carries_the_level() -> None:
-    """Beside the group."""
+    """With the group."""
 
     @read_intent(group="reports", consistency=EVENTUAL)
     def handler() -> None: ...
@@ -45,7 +45,7 @@ def test_a_marker_carries_the_level() -> None:
 
 
 def test_an_intent_takes_a_token_or_its_text() -> None:
-    """A job gets the text."""
+    """A job receives the text."""
     token = ConsistencyToken(lsn=5, timeline=1, database="0" * 16, issued_at=1)
 
     assert Intent.read(after=token) == Intent.read(after=str(token))

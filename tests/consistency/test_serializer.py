@@ -1,4 +1,4 @@
-"""Whatever a client sends for a token: only what was signed, or what is a token to the letter, is believed."""
+"""Only signed tokens, or tokens in the exact format, are accepted from clients."""
 
 import dataclasses
 import random
@@ -23,7 +23,7 @@ def token(**facts: object) -> ConsistencyToken:
 
 
 def mutated(text: str, source: random.Random) -> str:
-    """Return a text that was tampered with: characters changed, added, taken away or repeated."""
+    """Return a modified text: with characters changed, added, removed or repeated."""
     for _ in range(source.randint(1, 4)):
         at = source.randint(0, len(text))
         part = "".join(source.choices(ALPHABET, k=source.randint(0, 3)))
@@ -34,7 +34,7 @@ def mutated(text: str, source: random.Random) -> str:
 @pytest.mark.parametrize("number", [3_000, pytest.param(50_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("secret", [None, "another"])
 def test_of_many_made_up_tokens_none_is_believed(secret: str | None, number: int) -> None:
-    """Without a secret a token may say what is true anyway; then it has to be one, to the letter."""
+    """Without a secret, a token may be constructed by a client; then its format must be exact."""
     source = random.Random(5)  # noqa: S311  # for variety, not for secrets
     tokens = Tokens(settings(secret))
     genuine = tokens.encode(token())
@@ -57,7 +57,7 @@ def test_of_many_made_up_tokens_none_is_believed(secret: str | None, number: int
 
 
 def test_a_secret_can_be_rotated_without_a_token_lost() -> None:
-    """First everybody learns the new one, then everybody signs with it, then the old one goes."""
+    """First every process accepts the new secret, then signs with it, then the old secret is removed."""
     old, both, new, other = (Tokens(settings(s)) for s in ("old", ["old", "new"], "new", "other"))
     of_old, of_new = old.encode(token()), both.encode(token())
 
@@ -68,14 +68,14 @@ def test_a_secret_can_be_rotated_without_a_token_lost() -> None:
 
 @pytest.mark.parametrize(("age", "believed"), [(0, True), (59, True), (61, False), (-59, True), (-61, False)])
 def test_a_token_counts_for_its_lifetime_and_no_longer(age: int, believed: bool) -> None:
-    """The clocks of two hosts differ a little, both ways."""
+    """With a tolerance for clock differences between hosts, in both directions."""
     tokens = Tokens(settings())
     assert (tokens.decode(str(token(issued_at=int(time.time()) - age))) is not None) is believed
 
 
 @pytest.mark.parametrize("secret", [None, "another"])
 def test_the_texts_that_come_most_often_are_not_read_again(secret: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that were given out here, and those that came before; as many as fit, however many are made up."""
+    """Issued and accepted texts are cached, up to a limit that holds for any number of forged ones."""
     monkeypatch.setattr(serializer, "CACHED", 3)
     mine, theirs = Tokens(settings(secret)), Tokens(settings(secret))
     genuine = token()

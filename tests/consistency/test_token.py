@@ -17,7 +17,7 @@ tokens = st.builds(
 
 @hypothesis.given(tokens)
 def test_the_text_of_a_token_is_read_again_as_the_same_token(token: ConsistencyToken) -> None:
-    """Whatever carries it: the text is short, and plain enough for a cookie, a header or a URL."""
+    """The text is short, and valid in a cookie, a header and a URL."""
     text = str(token)
 
     assert ConsistencyToken.parse(text) == token
@@ -27,7 +27,7 @@ def test_the_text_of_a_token_is_read_again_as_the_same_token(token: ConsistencyT
 
 @hypothesis.given(st.text())
 def test_other_text_is_no_token(text: str) -> None:
-    """The error names it, and says what is expected."""
+    """The error quotes it and names the expected format."""
     with pytest.raises(ConfigurationError, match="ConsistencyToken") as caught:
         ConsistencyToken.parse(text)
     assert caught.value.field == "token"
@@ -37,19 +37,19 @@ def test_other_text_is_no_token(text: str) -> None:
     "text", ["1.00ff00ff00ff00ff.01.3022000.6", "1.00FF00FF00FF00FF.1.3022000.6", "1.00ff00ff00ff00ff.1.3022000.6\n", 7]
 )
 def test_a_token_has_one_text(text: str) -> None:
-    """No leading zeros, no capitals, no blanks: two texts that differ are two tokens."""
+    """No leading zeros, capitals or spaces: different texts are different tokens."""
     with pytest.raises(ConfigurationError):
         ConsistencyToken.parse(text)
 
 
 def test_a_database_is_named_alike_on_every_server_and_unlike_any_other() -> None:
-    """Its name goes out to clients, and tells them nothing."""
+    """Clients receive this name; it reveals nothing about the database."""
     assert identify(7, "app") == identify(7, "app")
     assert len({identify(7, "app"), identify(7, "other"), identify(8, "app"), identify(75, "app")}) == 4
 
 
 def test_a_token_of_a_former_cluster_is_not_compared() -> None:
-    """Positions of two clusters say nothing about each other, whatever their numbers are."""
+    """Positions of two clusters are not comparable."""
     here, there = (
         ConsistencyToken(lsn=9, timeline=1, database=database, issued_at=0) for database in ("a" * 16, "b" * 16)
     )

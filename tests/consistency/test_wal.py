@@ -10,9 +10,9 @@ FILE = 16 * 1024 * 1024
 @pytest.mark.parametrize(
     ("insert_lsn", "end"),
     [
-        (3 * FILE + 5 * PAGE + 24, 3 * FILE + 5 * PAGE),  # behind the header of a page
-        (3 * FILE + 40, 3 * FILE),  # behind the longer header of a file's first page
-        (3 * FILE + 5 * PAGE + 40, 3 * FILE + 5 * PAGE + 40),  # a record reached 16 bytes into the page
+        (3 * FILE + 5 * PAGE + 24, 3 * FILE + 5 * PAGE),  # after a page header
+        (3 * FILE + 40, 3 * FILE),  # after the longer header of a file's first page
+        (3 * FILE + 5 * PAGE + 40, 3 * FILE + 5 * PAGE + 40),  # a record that ends 16 bytes into the page
         (3 * FILE + 5 * PAGE, 3 * FILE + 5 * PAGE),
         (3 * FILE + 5 * PAGE + 32, 3 * FILE + 5 * PAGE + 32),
         (3 * FILE + 5 * PAGE + 8184, 3 * FILE + 5 * PAGE + 8184),

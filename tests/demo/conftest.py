@@ -15,7 +15,7 @@ from modern_di_replicas.testing import LocalCluster
 
 
 def soon_noticing(settings: ReplicationSettings) -> ReplicationSettings:
-    """Return the same settings, with which a fault is noticed sooner than with the defaults: a test waits for it."""
+    """Return the same settings with a shorter detection time, for tests that wait for a fault."""
     return dataclasses.replace(
         settings, probe_interval=0.1, probe_timeout=0.4, max_lag=dt.timedelta(seconds=0.4), connect_timeout=1.0
     )
@@ -23,7 +23,7 @@ def soon_noticing(settings: ReplicationSettings) -> ReplicationSettings:
 
 @pytest.fixture
 def folder() -> typing.Iterator[pathlib.Path]:
-    """Give an empty folder that every account can enter, which pytest's own tmp_path is not."""
+    """Yield an empty folder that every account can enter, which pytest's own tmp_path is not."""
     path = pathlib.Path(tempfile.mkdtemp(prefix="tests-of-demo-")).resolve()
     path.chmod(0o755)
     yield path
@@ -32,7 +32,7 @@ def folder() -> typing.Iterator[pathlib.Path]:
 
 @pytest.fixture
 def settings(replicated_cluster: LocalCluster) -> typing.Iterator[ReplicationSettings]:
-    """Give the settings of the demo, in a database of its own."""
+    """Yield the settings of the demo, in a separate database."""
     database = f"shop_{secrets.token_hex(4)}"
     replicated_cluster.primary.execute(f"CREATE DATABASE {database}")
     replicated_cluster.catch_up()

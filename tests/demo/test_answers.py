@@ -1,4 +1,4 @@
-"""What the terminal says while the demo serves."""
+"""Messages on the terminal while the demo serves."""
 
 import io
 
@@ -29,7 +29,7 @@ def picture(*, up: bool, lag: float | None) -> ServerPicture:
 
 
 def test_every_answer_fits_into_80_columns_of_ascii_and_the_invitation_names_each_command() -> None:
-    """It reads the same in a terminal, a pipe and a log."""
+    """It is readable in a terminal, a pipe and a log."""
     printed = io.StringIO()
     answers = Answers(Console(file=printed, width=COLUMNS))
     answers.show_invitation("http://127.0.0.1:60000")

@@ -1,4 +1,4 @@
-"""The application of the demo, over real servers."""
+"""The demo's application, on real servers."""
 
 import collections.abc
 import contextlib
@@ -27,7 +27,7 @@ async def running(settings: ReplicationSettings) -> collections.abc.AsyncIterato
 
 
 async def test_what_is_written_is_read_at_once(settings: ReplicationSettings, replicated_cluster: LocalCluster) -> None:
-    """A user goes through its whole life; only the front page, which is EVENTUAL, is waited for."""
+    """Includes every operation on a user; the test waits only for the front page, which is EVENTUAL."""
     async with running(settings) as client:
         created = await client.post("/users", json=ADA)
         assert created.status_code == 201
@@ -59,7 +59,7 @@ async def test_a_response_says_what_its_server_says_of_itself(
     async with running(settings) as client:
         user_id = (await client.post("/users", json=ADA)).json()["id"]
         replicated_cluster.catch_up()
-        client.cookies.clear()  # who has written nothing is served by any replica, in turn
+        client.cookies.clear()  # clients that wrote nothing are served by any replica, in turn
         responses = [
             await client.get(f"/users/{user_id}"),
             await client.get("/newest"),
@@ -115,7 +115,7 @@ async def test_a_user_that_is_not_there_is_404_and_the_response_says_who_knows(
 
 
 async def test_an_email_address_belongs_to_one_user(settings: ReplicationSettings) -> None:
-    """The curl line that adds a user can be sent twice, and the second answer is readable."""
+    """The curl line that adds a user can be sent twice, and the second response explains the conflict."""
     async with running(settings) as client:
         assert (await client.post("/users", json=ADA)).status_code == 201
         response = await client.post("/users", json=ADA)
@@ -127,7 +127,7 @@ async def test_an_email_address_belongs_to_one_user(settings: ReplicationSetting
 async def test_a_database_that_cannot_be_reached_is_503(
     settings: ReplicationSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client may try again; the detail names the kind of error, and no address."""
+    """The client may retry; the detail names the kind of error, and no address."""
 
     async def refuse(_: UserRepository) -> None:
         raise ConnectionRefusedError

@@ -1,4 +1,4 @@
-"""What the demo does to the servers; the servers are stand-ins that keep what is done to them."""
+"""Faults that the demo injects; the servers are stand-ins that record them."""
 
 import collections.abc
 import types
@@ -14,7 +14,7 @@ def answer(port: int | None, reason: str = "GET", seconds: float = 0.01) -> Answ
 
 
 def test_an_act_sums_up_its_reads() -> None:
-    """What failed, the slowest, and every reason but the ordinary one."""
+    """Failed reads, the slowest read, and every reason except the usual one."""
     reads = [answer(1), answer(2), answer(1, "no replica", 0.3), answer(None, "ReadError")]
     experiment = Experiment(title="a crash", reads=reads, went_well=True)
     assert (experiment.failed, experiment.slowest) == (1, 0.3)
@@ -24,7 +24,7 @@ def test_an_act_sums_up_its_reads() -> None:
 
 
 class Server:
-    """Keeps what is done to any of them, in its order."""
+    """Records what is done to any of the servers, in order."""
 
     def __init__(self, port: int, done: list[str]) -> None:
         self.port, self.name, self._done = port, f"server-{port}", done
@@ -34,7 +34,7 @@ class Server:
 
 
 class Requests:
-    """Answers as the application should by then: never from what is broken, and from everything that is not."""
+    """Answers as the application should: never from a broken server, and from every healthy one."""
 
     def __init__(self, done: list[str], *, notices: bool) -> None:
         self._done = done
@@ -78,7 +78,7 @@ async def run_all(*, notices: bool) -> tuple[list[str], list[Experiment], Experi
 
 
 async def test_each_fault_is_mended_before_the_next() -> None:
-    """The last one cannot be: another server is the primary from then on."""
+    """The last fault cannot be undone: another server is the primary from then on."""
     done, experiments, view = await run_all(notices=True)
     assert done == [
         *("freeze 2", "thaw 2", "pause_replay 3", "resume_replay 3", "stop 2", "start 2"),
@@ -89,7 +89,7 @@ async def test_each_fault_is_mended_before_the_next() -> None:
 
 
 async def test_an_act_that_the_application_does_not_notice_did_not_go_well() -> None:
-    """It is mended all the same, and the next one is played."""
+    """It is undone all the same, and the next one follows."""
     done, experiments, _ = await run_all(notices=False)
     assert len(done) == 9
     assert not any(experiment.went_well for experiment in experiments)

@@ -1,4 +1,4 @@
-"""The whole command: as a newcomer types it, and in this process."""
+"""The whole command: as a user types it, and in this process."""
 
 import asyncio
 import collections
@@ -64,7 +64,7 @@ def nothing_is_left(folder: pathlib.Path) -> bool:
 def test_the_demo_shows_real_requests_and_real_faults_and_leaves_nothing(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Writes were answered by the primary and reads by both replicas, in the servers' own words; no read failed."""
+    """The primary answered writes and both replicas reads, as the servers report; no read failed."""
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(command, "settings_for", lambda cluster: soon_noticing(settings_for(cluster)))
@@ -99,7 +99,7 @@ def test_the_demo_shows_real_requests_and_real_faults_and_leaves_nothing(
 
 
 def test_serve_answers_requests_and_breaks_servers_until_ctrl_c(folder: pathlib.Path) -> None:
-    """A typed command breaks a real server, and no read fails. Ctrl-C is its normal end, and nothing is left."""
+    """A typed command breaks a real server, and no read fails. Ctrl-C is the normal end, and nothing is left."""
     process = start(folder, "--serve")
     output = read_until(process, "this list")
     url = re.findall(r"Serving at (\S+) until", output)[0]
@@ -122,9 +122,9 @@ def test_serve_answers_requests_and_breaks_servers_until_ctrl_c(folder: pathlib.
             lines = events.iter_lines()
             seen = json.loads(next(line for line in lines if line.startswith("data: "))[6:])
             assert seen["failed"]["read"] == 0
-            assert sum(server["answered"] for server in seen["servers"]) > 16  # of the tour and the user of the clients
+            assert sum(server["answered"] for server in seen["servers"]) > 16  # the tour's user and the clients' user
             process.send_signal(signal.SIGINT)
-            collections.deque(lines, maxlen=0)  # the page is left open, and its stream ends
+            collections.deque(lines, maxlen=0)  # the page is still open, and its stream ends
     assert process.communicate()[1] == ""
     assert process.returncode == 0
     assert nothing_is_left(folder)
@@ -141,7 +141,7 @@ def test_ctrl_c_ends_the_demo_cleanly_while_the_servers_start(folder: pathlib.Pa
 
 
 class Shared:
-    """Stands in for the demo's own cluster, which takes a second to start: gives one that runs already."""
+    """Replaces the demo's own cluster, which takes a second to start, by a running one."""
 
     def __init__(self, cluster: LocalCluster, *, progress: typing.Callable[[str], None]) -> None:
         self._cluster = cluster
@@ -157,13 +157,13 @@ class Shared:
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch, replicated_cluster: LocalCluster) -> None:
-    """Let the demo use the cluster of the tests."""
+    """Make the demo use the cluster of the tests."""
     monkeypatch.setattr(command, "LocalCluster", functools.partial(Shared, replicated_cluster))
 
 
 @pytest.mark.usefixtures("shared")
 def test_the_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    """It says what was shown and what to do next."""
+    """It prints a summary and the next steps."""
     assert main(["demo", "--tour"]) == 0
     output = capsys.readouterr().out
     assert "requests: " in output
@@ -172,7 +172,7 @@ def test_the_demo_ends_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_command_it_names_works_where_it_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    """In a copy of the repository nothing is activated: the environment's own interpreter has the package."""
+    """A copy of the repository has no activated environment: only its own interpreter has the package."""
     monkeypatch.chdir(tmp_path)
     assert serve_command() == "python -m modern_di_replicas demo --serve"
     monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
@@ -186,7 +186,7 @@ def test_serve_ends_with_a_signal(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     def invite_and_interrupt(answers: Answers, url: str) -> None:
         invite(answers, url)
-        # It arrives at the next turn of the event loop, when the demo waits for it.
+        # It is delivered in the event loop's next iteration, while the demo waits for it.
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Answers, "show_invitation", invite_and_interrupt)
@@ -198,7 +198,7 @@ def test_serve_ends_with_a_signal(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_an_interruption_has_the_status_of_its_signal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """128 and the number of the signal, as a shell says it."""
+    """128 plus the number of the signal, as in a shell."""
     monkeypatch.setattr(Screen, "show_application", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert main(["demo"]) == 128 + signal.SIGTERM
     assert "Interrupted" in capsys.readouterr().err
@@ -207,7 +207,7 @@ def test_an_interruption_has_the_status_of_its_signal(
 def test_a_cluster_that_cannot_start_is_a_readable_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
 ) -> None:
-    """No traceback: what is wrong, what to do, and the page that helps."""
+    """Instead of a traceback: the cause, the remedy, and the page that helps."""
     missing = tmp_path / "missing"
     monkeypatch.setattr(command, "LocalCluster", functools.partial(LocalCluster, folder=missing))
     assert main(["demo"]) == 1

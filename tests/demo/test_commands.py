@@ -1,4 +1,4 @@
-"""The lines that are typed while the demo serves."""
+"""Commands typed while the demo serves."""
 
 import collections.abc
 import typing
@@ -13,7 +13,7 @@ from modern_di_replicas.testing import LocalCluster
 
 
 class Listener:
-    """Remembers what was said."""
+    """Records messages."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, str]] = []
@@ -32,7 +32,7 @@ class Listener:
 
 
 class FakeFaults(Faults):
-    """Does nothing to servers: everything is possible on `frozen`, and nothing elsewhere."""
+    """Does nothing to servers: every fault is possible on `frozen`, and none elsewhere."""
 
     def __init__(self) -> None:
         self.done: list[tuple[str, str]] = []
@@ -74,13 +74,13 @@ async def answer(line: str, faults: Faults | None = None) -> tuple[str, str]:
     ],
 )
 async def test_each_line_has_one_answer(line: str, said: tuple[str, str]) -> None:
-    """Without a server the only possible one is meant; wrong input is answered with what is possible."""
+    """Without a server name, the only possible server is used; the answer to wrong input lists the possibilities."""
     assert await answer(line) == said
 
 
 @pytest.mark.parametrize("line", ["help me", "crash one two"])
 async def test_a_line_with_too_many_words_is_not_a_command(line: str) -> None:
-    """No part of it is carried out."""
+    """No part of it is executed."""
     faults = FakeFaults()
     kind, words = await answer(line, faults)
     assert (kind, faults.done) == ("refusal", [])
@@ -88,13 +88,13 @@ async def test_a_line_with_too_many_words_is_not_a_command(line: str) -> None:
 
 
 async def test_a_server_that_does_not_do_what_it_is_told_is_an_answer_too() -> None:
-    """The demo goes on."""
+    """The demo continues."""
     kind, words = await answer("crash broken")
     assert kind == "refusal"
     assert words.startswith("The server 'broken' failed to crash")
 
 
 async def test_what_the_state_of_a_server_forbids_is_refused(replicated_cluster: LocalCluster) -> None:
-    """The refusal is that of the faults."""
+    """The refusal is that of `Faults`."""
     kind, words = await answer("start replica-1", Faults(replicated_cluster))
     assert (kind, words) == ("refusal", "replica-1 is running: freeze, crash, lag, promote is possible there")

@@ -1,4 +1,4 @@
-"""What can be done to the servers of `demo --serve`."""
+"""Faults of the servers in `demo --serve`."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from modern_di_replicas.testing import LocalCluster
 async def test_each_fault_breaks_or_mends_a_server_and_says_what_is_possible_next(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """The state is that of the processes; only what changes something is offered."""
+    """The state is that of the processes; only faults that change something are offered."""
     faults = Faults(disposable_cluster)
     assert faults.possible("primary") == ("freeze", "crash")
     assert faults.possible("replica-1") == ("freeze", "crash", "lag", "promote")
@@ -28,7 +28,7 @@ async def test_each_fault_breaks_or_mends_a_server_and_says_what_is_possible_nex
 
 
 async def test_a_promotion_moves_the_primary_and_every_other_server_follows(disposable_cluster: LocalCluster) -> None:
-    """Even a primary that is frozen and a replica that is crashed, and the promoted one lagged."""
+    """Including a frozen primary and a crashed replica, with a promoted replica that lagged."""
     primary, first, second = disposable_cluster.servers
     primary.execute("CREATE TABLE t AS SELECT 1 AS number")
     disposable_cluster.catch_up()
@@ -57,7 +57,7 @@ async def test_a_promotion_moves_the_primary_and_every_other_server_follows(disp
 async def test_what_cannot_be_done_is_refused_with_what_can(
     replicated_cluster: LocalCluster, fault: str, server: str, words: str
 ) -> None:
-    """Nothing is done to any server."""
+    """No server is changed."""
     with pytest.raises(NotPossibleError) as caught:
         await Faults(replicated_cluster).commit(fault, server)
     assert str(caught.value) == words

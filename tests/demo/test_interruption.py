@@ -14,15 +14,15 @@ def this_task() -> asyncio.Task[typing.Any]:
 async def work_and_clean_up(number: signal.Signals) -> None:
     try:
         signal.raise_signal(number)
-        await asyncio.sleep(10)  # work that takes long
+        await asyncio.sleep(10)  # a long task
     finally:
         signal.raise_signal(signal.SIGINT)
-        await asyncio.sleep(0.02)  # cleaning up takes its time
+        await asyncio.sleep(0.02)  # a slow clean-up
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 async def test_the_first_signal_cancels_and_later_ones_do_not_disturb_the_cleaning_up(number: signal.Signals) -> None:
-    """INVARIANT: cleaning up is interrupted by nothing, or database servers would go on for ever."""
+    """INVARIANT: nothing interrupts the clean-up; otherwise database servers would keep running."""
     with interruption_of(this_task()) as interruption:
         with pytest.raises(asyncio.CancelledError):
             await work_and_clean_up(number)

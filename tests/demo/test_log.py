@@ -1,10 +1,10 @@
-"""What the library logs, on the screen."""
+"""The library's log on the screen."""
 
 from modern_di_replicas.demo.log import LOGGER, shown_log
 
 
 def test_warnings_are_shown_while_the_block_runs() -> None:
-    """What is less is not, and afterwards nothing is."""
+    """Records below that level are not shown, and none are after the block."""
     shown: list[str] = []
     with shown_log(shown.append):
         LOGGER.warning("The primary is %s now.", "db-2")

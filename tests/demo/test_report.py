@@ -1,4 +1,4 @@
-"""What a response says of the server that answered."""
+"""A response's report about the server that answered."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from modern_di_replicas.demo.report import Report
 
 @pytest.mark.parametrize("flag", [True, False])
 def test_a_report_is_read_as_it_was_written(flag: bool) -> None:
-    """Every fact of it, through the headers of a response."""
+    """Every fact is preserved in the headers of a response."""
     report = Report(
         port=5432,
         in_recovery=flag,

@@ -1,4 +1,4 @@
-"""Rows of a table that grows."""
+"""Rows of a table that is printed as it grows."""
 
 import io
 
@@ -11,7 +11,7 @@ COLUMNS = [Column(title="request", width=10), Column(title="reason")]
 
 
 def test_rows_are_printed_one_by_one_below_their_titles() -> None:
-    """As wide each time, so that they stand in columns; a cell that is too long goes on below."""
+    """Columns have fixed widths; a cell that is too long continues on the next line."""
     printed = io.StringIO()
     console = Console(file=printed, width=40)
     print_header(console, COLUMNS)

@@ -21,7 +21,7 @@ WRITES = {"POST /users", "PUT /users/1", "DELETE /users/2", "GET /me", "GET /vis
 
 
 class Notes:
-    """A view that records what it is shown."""
+    """A view that records its calls."""
 
     def __init__(self) -> None:
         self.seen: list[Exchange] = []
@@ -32,7 +32,7 @@ class Notes:
 
 @contextlib.asynccontextmanager
 async def visiting(settings: ReplicationSettings) -> collections.abc.AsyncIterator[tuple[str, Visitor, Notes]]:
-    """Serve the application; give its address, and a visitor and what it was shown."""
+    """Serve the application; yield its address, a visitor, and the recorded calls."""
     notes = Notes()
     async with (
         serving(create_application(settings), port=0) as url,
@@ -44,7 +44,7 @@ async def visiting(settings: ReplicationSettings) -> collections.abc.AsyncIterat
 async def test_writes_go_to_the_primary_and_reads_to_the_replicas_that_may_answer(
     settings: ReplicationSettings, replicated_cluster: LocalCluster
 ) -> None:
-    """What is shown is what the servers said, in the order of the requests."""
+    """The rows show what the servers reported, in the order of the requests."""
     async with visiting(settings) as (_, visitor, notes):
         await visit(visitor)
     assert notes.seen == visitor.exchanges
@@ -72,8 +72,8 @@ def paused(cluster: LocalCluster) -> collections.abc.Iterator[None]:
 async def test_every_read_includes_what_was_written_before_though_no_replica_has_it(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """The demo is true on the slowest machine too: then the primary answers, and the row says why."""
-    # With the demo's own limit of a second, a slow machine would take the replicas out for their lag.
+    """The demo also works on a slow machine: then the primary answers, and the row gives the reason."""
+    # With the demo's own limit of a second, a slow machine would eject the replicas for their lag.
     settings = dataclasses.replace(settings_for(disposable_cluster), max_lag=dt.timedelta(minutes=10))
     async with visiting(settings) as (_, visitor, notes):
         disposable_cluster.catch_up()
@@ -87,7 +87,7 @@ async def test_every_read_includes_what_was_written_before_though_no_replica_has
 
 
 async def test_a_failure_of_the_application_ends_the_demo() -> None:
-    """A row is never made up for a request that failed."""
+    """No row is shown for a failed request."""
     notes = Notes()
     transport = httpx.MockTransport(lambda _: httpx.Response(500))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -99,7 +99,7 @@ async def test_a_failure_of_the_application_ends_the_demo() -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 async def test_every_curl_line_can_be_run(settings: ReplicationSettings, replicated_cluster: LocalCluster) -> None:
-    """They succeed one after the other, and each answer says who gave it."""
+    """All succeed in sequence, and each response names its server."""
     async with visiting(settings) as (url, visitor, _):
         user_id = await visit(visitor)
         await asyncio.to_thread(replicated_cluster.catch_up)

@@ -19,7 +19,7 @@ COLUMNS = 80
 
 
 class Paper:
-    """A screen that can be read."""
+    """A screen whose text can be read."""
 
     def __init__(self, *, is_terminal: bool = False) -> None:
         self._printed = io.StringIO()
@@ -87,12 +87,12 @@ SERVER = Server(
     ],
 )
 def test_the_reason_of_a_row_is_that_of_its_response(given: Exchange, why: str) -> None:
-    """A reason that the demo does not know is shown as it is."""
+    """An unknown reason is shown unchanged."""
     assert explain(given) == why
 
 
 def test_everything_but_the_curl_lines_fits_into_80_columns_of_ascii() -> None:
-    """It reads the same in a terminal, a pipe and a log."""
+    """It is readable in a terminal, a pipe and a log."""
     paper = Paper()
     with paper.screen.start_of_cluster() as show_step:
         show_step("replica-1: base backup")
@@ -108,7 +108,7 @@ def test_everything_but_the_curl_lines_fits_into_80_columns_of_ascii() -> None:
 
 
 def test_a_curl_line_is_one_line() -> None:
-    """A wrapped one could not be copied."""
+    """A wrapped line could not be copied."""
     paper = Paper()
     lines = curl_lines("http://127.0.0.1:60000", 1)
     assert max(len(line) for line in lines) > COLUMNS
@@ -126,7 +126,7 @@ def test_a_terminal_shows_colours_and_a_pipe_does_not() -> None:
 
 
 def test_the_steps_of_the_start_are_visible_in_a_pipe_too() -> None:
-    """Each step has a line with its time."""
+    """Each step has a line with its duration."""
     paper = Paper()
     with paper.screen.start_of_cluster() as show_step:
         show_step("primary: initdb")
@@ -135,7 +135,7 @@ def test_the_steps_of_the_start_are_visible_in_a_pipe_too() -> None:
 
 
 class Named:
-    """Stands in for a cluster: its servers have names and ports."""
+    """Stands in for a cluster: servers with names and ports."""
 
     def __init__(self) -> None:
         self.servers = [Port("primary", 1), Port("replica-1", 2), Port("replica-2", 3)]
@@ -152,7 +152,7 @@ def answer(port: int | None, reason: str = "GET", server: str = "replica-1") -> 
 
 
 def test_each_read_is_a_mark_and_failures_are_counted() -> None:
-    """By the server that answered it; what went wrong is not hidden."""
+    """Marked by the server that answered; failures are shown too."""
     paper = Paper()
     paper.screen.show_traffic(typing.cast(LocalCluster, Named()))
     paper.screen.show_experiment("replica-1 freezes")
@@ -172,7 +172,7 @@ def test_each_read_is_a_mark_and_failures_are_counted() -> None:
 
 
 def test_the_result_of_an_act_is_wrapped_and_not_cut() -> None:
-    """With three servers that answer, it is longer than a line; the last count was lost."""
+    """With three servers it is longer than a line; the last count used to be cut."""
     paper = Paper()
     paper.screen.show_traffic(typing.cast(LocalCluster, Named()))
     reads = [answer(1, f"GET, escalated: {'long ' * 15}reason"), *[answer(2)] * 123, *[answer(3)] * 45]
@@ -184,7 +184,7 @@ def test_the_result_of_an_act_is_wrapped_and_not_cut() -> None:
 
 
 def test_a_log_line_does_not_continue_a_line_of_marks() -> None:
-    """It begins a line of its own, and so does the next mark."""
+    """It starts a new line, and so does the next mark."""
     paper = Paper()
     paper.screen.show_traffic(typing.cast(LocalCluster, Named()))
     paper.screen.show_answer(answer(2))

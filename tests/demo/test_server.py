@@ -11,7 +11,7 @@ from modern_di_replicas.demo.server import HOST, serving
 
 
 async def test_an_application_is_served_over_http_while_the_block_runs() -> None:
-    """It answers on the address it gives, with its lifespan around it, and on nothing afterwards."""
+    """It answers on its address, within its lifespan, and not afterwards."""
     events: list[str] = []
 
     @contextlib.asynccontextmanager
@@ -36,7 +36,7 @@ async def test_an_application_is_served_over_http_while_the_block_runs() -> None
 
 
 async def test_the_port_can_be_chosen() -> None:
-    """The address has the port that was asked for."""
+    """The address has the requested port."""
     with socket.create_server((HOST, 0)) as listener:
         port = listener.getsockname()[1]
     async with serving(fastapi.FastAPI(), port=port) as url:

@@ -30,7 +30,7 @@ class Typist:
 
 
 async def some_turns() -> None:
-    """Let the event loop take what there is to be read."""
+    """Let the event loop read the available input."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -47,7 +47,7 @@ def typist(request: pytest.FixtureRequest) -> typing.Iterator[Typist]:
 
 
 async def test_lines_are_passed_on_as_they_come_and_the_end_changes_nothing(typist: Typist) -> None:
-    """A line in two parts is one line; the event loop never waits for the typist."""
+    """A line in two parts is one line; the event loop never blocks on input."""
     lines: list[str] = []
 
     async def take(line: str) -> None:
@@ -67,7 +67,7 @@ async def test_lines_are_passed_on_as_they_come_and_the_end_changes_nothing(typi
 
 
 async def test_what_was_never_a_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that writes without end fills no memory."""
+    """A program that writes without a line break does not fill the memory."""
     monkeypatch.setattr(terminal, "LONGEST_LINE", 4)
     source, target = os.pipe()
     lines: list[str] = []
@@ -103,7 +103,7 @@ async def test_from_a_file_or_nothing_nothing_is_read(tmp_path: pathlib.Path) ->
 
 
 async def test_a_terminal_that_is_gone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading from it is an error; it is the end of the lines, and not of the demo."""
+    """A read error ends the input, not the demo."""
     reads: list[int] = []
 
     def read(descriptor: int, _: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The servers of the demo, as they describe themselves."""
+"""The servers of the demo, from their own reports."""
 
 from modern_di_replicas.demo.topology import ANALYTICS, describe, settings_for
 from modern_di_replicas.servers import DEFAULT_GROUP
@@ -6,7 +6,7 @@ from modern_di_replicas.testing import LocalCluster
 
 
 def test_all_replicas_serve_reads_and_the_last_one_analytics_too(replicated_cluster: LocalCluster) -> None:
-    """So that one of them shows what a group is."""
+    """One replica demonstrates groups."""
     settings = settings_for(replicated_cluster)
     assert [(replica.label, set(replica.groups)) for replica in settings.servers] == [
         ("replica-1", {DEFAULT_GROUP}),
@@ -15,7 +15,7 @@ def test_all_replicas_serve_reads_and_the_last_one_analytics_too(replicated_clus
 
 
 async def test_each_server_says_itself_what_it_is(replicated_cluster: LocalCluster) -> None:
-    """Only its groups are of the settings."""
+    """Only its groups come from the settings."""
     primary, first, second = await describe(replicated_cluster, settings_for(replicated_cluster))
     assert [server.port for server in (primary, first, second)] == [one.port for one in replicated_cluster.servers]
     assert (primary.in_recovery, primary.receiving, primary.groups) == (False, "", ())

@@ -1,4 +1,4 @@
-"""The requests that flow while servers break."""
+"""The requests that run while servers break."""
 
 import fastapi
 import pytest
@@ -12,7 +12,7 @@ from tests.waiting import until
 async def test_an_application_that_does_not_answer_is_a_failure_that_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nothing listens there: each read fails, and the wait for better times is bounded."""
+    """Nothing listens there: each read fails, and the retries are limited."""
     shown: list[Answer] = []
     traffic_to_nowhere = Traffic(url="http://127.0.0.1:9", user_id=1, show=shown.append)
     async with traffic_to_nowhere as running:
@@ -24,7 +24,7 @@ async def test_an_application_that_does_not_answer_is_a_failure_that_is_counted(
 
 
 async def test_each_write_changes_what_the_replicas_have_to_replay() -> None:
-    """INVARIANT: an unchanged user would not be written, and a replica whose replay is held would not lag."""
+    """INVARIANT: an unchanged user would not be written, and a replica with paused replay would not lag."""
     app = fastapi.FastAPI()
     names: list[str] = []
 

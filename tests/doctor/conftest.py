@@ -11,6 +11,6 @@ GOOD = {"hot_standby_feedback": "on", "max_standby_streaming_delay": "5s", "list
 
 @pytest.fixture(scope="package")
 def good_cluster() -> collections.abc.Iterator[LocalCluster]:
-    """Give a cluster without a fault; tests that plant one remove it."""
+    """Yield a cluster without faults; tests that inject one remove it."""
     with LocalCluster(settings=GOOD) as cluster:
         yield cluster

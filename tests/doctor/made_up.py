@@ -1,4 +1,4 @@
-"""Examinations of servers that do not exist: the checks are pure."""
+"""Examinations of servers that do not exist, because the checks are pure."""
 
 import typing
 
@@ -18,17 +18,17 @@ GOOD: dict[str, typing.Any] = {
 
 
 def primary(**changes: typing.Any) -> Facts:
-    """Return what a primary without faults says, but for some facts."""
+    """Return the facts of a primary without faults, with the given changes."""
     return Facts(**{"name": "db-1", "declared": "primary", **GOOD, "in_recovery": False, **changes})
 
 
 def replica(**changes: typing.Any) -> Facts:
-    """Return what a replica without faults says, but for some facts."""
+    """Return the facts of a replica without faults, with the given changes."""
     good = {**GOOD, "in_recovery": True, "started": "evening", "behind": 0, "max_lag": 10.0, "uses_slot": True}
     return Facts(**{"name": "db-2", "declared": "replica", **good, **changes})
 
 
 def examination(*servers: Facts, workers: int = 1) -> Examination:
-    """Return an examination of a primary and a replica, or of the servers given."""
+    """Return an examination of a primary and a replica, or of the given servers."""
     pools = Pools(workers=workers, primary=15, replica=10)
     return Examination(servers=servers or (primary(), replica()), pools=pools)

@@ -1,4 +1,4 @@
-"""How many connections the application may open on each server."""
+"""The number of connections the application may open on each server."""
 
 import typing
 
@@ -21,19 +21,19 @@ LIMITS = {"max_connections": "100", "superuser_reserved_connections": "3", "rese
     ],
 )
 def test_the_arithmetic_is_shown(facts: dict[str, typing.Any], arithmetic: str, fits: bool) -> None:
-    """Workers times pool and monitor, against the tightest limit."""
+    """Workers times pool and monitor, compared with the lowest limit."""
     (budget,) = budgets(examination(primary(settings=LIMITS, **facts), workers=2))
     assert (budget.arithmetic, budget.fits) == (arithmetic, fits)
 
 
 def test_a_replica_is_counted_with_the_larger_pool() -> None:
-    """After a failover it has the pool of the primary."""
+    """After a failover it uses the pool size of the primary."""
     one, other = budgets(examination(primary(settings=LIMITS), replica(settings=LIMITS)))
     assert one.needed == other.needed == 16
     assert one.arithmetic.startswith("1 worker x")
 
 
 def test_a_server_whose_limits_are_not_its_own_has_no_budget() -> None:
-    """Behind a pooler that one's limits count; and what was not answered is not known."""
+    """Behind a pooler, the pooler's limits count; unanswered limits are unknown."""
     servers = primary(settings=LIMITS, pooling="transaction"), replica(settings={})
     assert list(budgets(examination(*servers))) == []

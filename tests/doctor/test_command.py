@@ -11,13 +11,13 @@ from modern_di_replicas.testing.server import free_port
 
 @pytest.fixture(autouse=True)
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a terminal of 80 columns."""
+    """Simulate a terminal with 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
 
 
 def test_a_good_cluster_is_told_in_80_columns(good_cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each server with what it is, the arithmetic of its connections, and that nothing is wrong."""
+    """Each server with its facts, the connection budget, and the result that nothing was found."""
     assert main(["doctor", *(server.url for server in good_cluster.servers)]) == 0
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
@@ -44,7 +44,7 @@ def test_a_problem_is_exit_status_1_with_remedy_and_page(
 
 
 def test_advice_alone_is_exit_status_0(replicated_cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """PostgreSQL's defaults are no problem, and could be better."""
+    """PostgreSQL's defaults are not a problem, but could be improved."""
     assert main(["doctor", *(server.url for server in replicated_cluster.servers)]) == 0
     assert "0 problems, 4 of advice." in capsys.readouterr().out
 
@@ -52,7 +52,7 @@ def test_advice_alone_is_exit_status_0(replicated_cluster: LocalCluster, capsys:
 def test_json_has_the_facts_the_budgets_and_the_findings(
     good_cluster: LocalCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a deployment that checks before it trusts; the workers are those of the environment."""
+    """For a deployment that checks its servers; the number of workers comes from the environment."""
     monkeypatch.setenv("WEB_CONCURRENCY", "8")
     assert main(["doctor", good_cluster.primary.url, "--json"]) == 1
     content = json.loads(capsys.readouterr().out)
@@ -65,7 +65,7 @@ def test_json_has_the_facts_the_budgets_and_the_findings(
 
 
 def test_no_password_is_shown(good_cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither in what is printed, nor in an error."""
+    """Neither in the output nor in an error."""
     url = good_cluster.primary.url
     password = url.split(":")[2].partition("@")[0]
     main(["doctor", url, url.replace(password, "wrong-secret"), "--json"])
@@ -77,14 +77,14 @@ def test_no_password_is_shown(good_cluster: LocalCluster, capsys: pytest.Capture
 
 
 def test_a_target_that_is_not_usable_is_exit_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    """Before anything is connected."""
+    """Before any connection is opened."""
     assert main(["doctor", "mysql://a/b"]) == 2
     assert "primary" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", ["0", "many"])
 def test_workers_are_a_number_from_1(workers: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is refused before anything is connected."""
+    """It is refused before any connection is opened."""
     with pytest.raises(SystemExit) as caught:
         main(["doctor", "postgresql://a/b", f"--workers={workers}"])
     assert caught.value.code == 2

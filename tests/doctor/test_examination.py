@@ -1,4 +1,4 @@
-"""The doctor finds what is planted on real clusters, and nothing on a good one."""
+"""The doctor finds faults injected into real clusters, and nothing in a cluster without faults."""
 
 import collections.abc
 import contextlib
@@ -60,13 +60,13 @@ def configured(server: LocalServer, name: str, value: str) -> collections.abc.It
 
 
 async def test_nothing_is_found_on_a_good_cluster(good_cluster: LocalCluster) -> None:
-    """A doctor that always finds something is not asked again."""
+    """A doctor with findings on every cluster would be ignored."""
     good_cluster.catch_up()
     assert await found(settings_of(good_cluster), workers=2) == []
 
 
 async def test_a_server_that_cannot_be_reached(good_cluster: LocalCluster) -> None:
-    """With what the driver says; the password is not in it."""
+    """The finding quotes the driver's error, without the password."""
     nowhere = good_cluster.primary.url.replace(str(good_cluster.primary.port), str(free_port()))
     (finding,) = await found(settings_of(good_cluster, replicas=[Replica(nowhere, "gone")]))
     assert (finding.kind, finding.server, finding.severity) == ("unreachable", "gone", "problem")
@@ -74,7 +74,7 @@ async def test_a_server_that_cannot_be_reached(good_cluster: LocalCluster) -> No
 
 
 async def test_roles_that_are_the_wrong_way_round(good_cluster: LocalCluster) -> None:
-    """As after a failover that the settings have not followed."""
+    """As after a failover that the settings do not reflect."""
     replica = good_cluster.replicas[0]
     findings = await found(
         ReplicationSettings(primary=replica.url, replicas=[Replica(good_cluster.primary.url, "other")])
@@ -106,7 +106,7 @@ async def test_one_server_by_two_names(good_cluster: LocalCluster) -> None:
 
 
 async def test_the_primary_as_its_own_replica(good_cluster: LocalCluster) -> None:
-    """One finding, not two: that it is no standby follows."""
+    """One finding, not two: its role follows from the shared endpoint."""
     itself = Replica(good_cluster.primary.url.replace("127.0.0.1", "localhost"), "itself")
     findings = await found(settings_of(good_cluster, replicas=[itself]))
     assert kinds(findings) == {("shared-endpoint", f"{address(good_cluster.primary)}, itself")}
@@ -124,7 +124,7 @@ async def test_a_replay_that_is_paused(good_cluster: LocalCluster) -> None:
 
 
 async def test_a_replica_that_lags(good_cluster: LocalCluster) -> None:
-    """Its WAL receiver hangs, as on a network that loses everything."""
+    """Its WAL receiver hangs, as on a network that drops all packets."""
     replica = good_cluster.replicas[0]
     receiver = int(replica.execute("SELECT pid FROM pg_stat_wal_receiver"))
     os.kill(receiver, signal.SIGSTOP)
@@ -142,7 +142,7 @@ async def test_a_replica_that_lags(good_cluster: LocalCluster) -> None:
 
 @pytest.mark.parametrize(("delay", "words"), [("1s", "late on purpose"), ("1h", "it never serves")])
 async def test_a_replica_that_is_delayed_on_purpose(good_cluster: LocalCluster, delay: str, words: str) -> None:
-    """Such a standby is for recovering deleted rows."""
+    """Such a standby exists to recover deleted rows."""
     replica = good_cluster.replicas[0]
     with configured(replica, "recovery_min_apply_delay", delay):
         (finding,) = await found(settings_of(good_cluster))
@@ -163,10 +163,10 @@ async def test_a_slot_that_is_not_used(good_cluster: LocalCluster) -> None:
 
 
 async def test_a_replica_without_a_slot(good_cluster: LocalCluster) -> None:
-    """The primary may remove WAL that it still needs."""
+    """The primary may remove WAL that the replica still needs."""
     replica = good_cluster.replicas[0]
     slot = replica.execute("SHOW primary_slot_name")
-    # Not by ALTER SYSTEM RESET: pg_basebackup has written the slot into the same file.
+    # Not by ALTER SYSTEM RESET: pg_basebackup writes the slot into the same file.
     use_slot(replica, "")
     try:
         findings = await found(settings_of(good_cluster))
@@ -183,7 +183,7 @@ def use_slot(replica: LocalServer, slot: str) -> None:
 
 
 async def test_hot_standby_feedback_that_is_off(good_cluster: LocalCluster) -> None:
-    """It is advice: what VACUUM cancels is run again."""
+    """It is advice: reads that VACUUM cancels are run again."""
     replica = good_cluster.replicas[0]
     with configured(replica, "hot_standby_feedback", "off"):
         (finding,) = await found(settings_of(good_cluster))
@@ -197,7 +197,7 @@ async def test_hot_standby_feedback_that_is_off(good_cluster: LocalCluster) -> N
 async def test_queries_that_may_hold_up_the_replay(
     good_cluster: LocalCluster, delay: str, feedback: str, expected: set[str]
 ) -> None:
-    """Without limit it is a problem; longer than max_lag, advice, unless there are hardly any conflicts."""
+    """Without a limit it is a problem; above max_lag, advice, unless there are few conflicts."""
     replica = good_cluster.replicas[0]
     with (
         configured(replica, "max_standby_streaming_delay", delay),
@@ -220,7 +220,7 @@ async def test_a_primary_that_is_read_only_for_this_database(good_cluster: Local
 
 @pytest.fixture
 def visitor(good_cluster: LocalCluster) -> collections.abc.Iterator[LocalCluster]:
-    """Give the cluster with a user who may do little."""
+    """Yield the cluster with a user who has few privileges."""
     good_cluster.primary.execute("CREATE ROLE visitor LOGIN PASSWORD 'secret' CONNECTION LIMIT 3")
     good_cluster.catch_up()
     yield good_cluster
@@ -233,7 +233,7 @@ def as_visitor(server: LocalServer) -> str:
 
 
 async def test_a_user_who_may_not_see_what_the_monitor_asks(visitor: LocalCluster) -> None:
-    """Then a timeline is known late."""
+    """Without the privilege, the monitor learns of a new timeline late."""
     replicas = [Replica(as_visitor(server), server.name) for server in visitor.replicas]
     findings = await found(ReplicationSettings(primary=as_visitor(visitor.primary), replicas=replicas))
     assert {finding.server for finding in findings if finding.kind == "privileges"} == {
@@ -245,7 +245,7 @@ async def test_a_user_who_may_not_see_what_the_monitor_asks(visitor: LocalCluste
 
 
 async def test_a_connection_to_another_machine_that_is_not_encrypted(good_cluster: LocalCluster) -> None:
-    """Between two loopback addresses, which PostgreSQL cannot tell from two machines."""
+    """Between two loopback addresses, which PostgreSQL cannot distinguish from two machines."""
     replica = good_cluster.replicas[0]
     remote = Replica(replica.url.replace("127.0.0.1", "127.0.0.2"), "remote")
     (finding,) = await found(settings_of(good_cluster, replicas=[remote]))
@@ -254,7 +254,7 @@ async def test_a_connection_to_another_machine_that_is_not_encrypted(good_cluste
 
 @pytest.mark.parametrize(("offset", "words"), [(-3600, "ahead of"), (3600, "behind")])
 async def test_a_clock_that_is_wrong(good_cluster: LocalCluster, offset: float, words: str) -> None:
-    """Which of the two is wrong, the doctor cannot know."""
+    """The doctor cannot tell which of the two clocks is wrong."""
     examination = await examine(settings_of(good_cluster), workers=1, clock=lambda: time.time() + offset)
     findings = findings_of(examination)
     assert {finding.kind for finding in findings} == {"clock"}
@@ -262,14 +262,14 @@ async def test_a_clock_that_is_wrong(good_cluster: LocalCluster, offset: float, 
 
 
 async def test_more_connections_than_there_are(good_cluster: LocalCluster) -> None:
-    """With the arithmetic: workers times pool and monitor, against what is left."""
+    """With the calculation: workers times pool and monitor, compared with the remaining connections."""
     findings = await found(settings_of(good_cluster), workers=8)
     assert {finding.kind for finding in findings} == {"connection-budget"}
     assert "8 workers x (15 + 1) = 128, of 100 - 3 reserved" in findings[0].message
 
 
 async def test_a_server_that_refuses_a_question_is_still_examined(visitor: LocalCluster) -> None:
-    """As managed servers do, which do not offer every function."""
+    """Managed servers do not offer every function."""
     primary = visitor.primary
     primary.execute(
         "GRANT pg_monitor TO visitor; ALTER ROLE visitor CONNECTION LIMIT -1;"
@@ -286,7 +286,7 @@ async def test_a_server_that_refuses_a_question_is_still_examined(visitor: Local
 
 
 async def test_a_user_who_may_have_one_connection(visitor: LocalCluster) -> None:
-    """It is not taken for a pooler that the second one fails."""
+    """The failure of the second connection is not taken for a pooler."""
     visitor.primary.execute("ALTER ROLE visitor CONNECTION LIMIT 1")
     visitor.catch_up()
     findings = await found(ReplicationSettings(primary=as_visitor(visitor.primary)))
@@ -295,7 +295,7 @@ async def test_a_user_who_may_have_one_connection(visitor: LocalCluster) -> None
 
 
 async def test_a_replica_has_a_lag_limit_of_its_own(good_cluster: LocalCluster) -> None:
-    """The one of the settings counts for the others."""
+    """The limit of the settings applies to the others."""
     own = Replica(good_cluster.replicas[0].url, "own", max_lag=dt.timedelta(seconds=7))
     other = Replica(good_cluster.replicas[1].url, "other")
     examination = await examine(settings_of(good_cluster, replicas=[own, other], max_lag=None), workers=1)
@@ -303,7 +303,7 @@ async def test_a_replica_has_a_lag_limit_of_its_own(good_cluster: LocalCluster) 
 
 
 async def test_a_primary_that_is_gone_leaves_the_replicas_to_be_examined(good_cluster: LocalCluster) -> None:
-    """How far they are behind is not known then."""
+    """Their lag is unknown then."""
     gone = good_cluster.primary.url.replace(f":{good_cluster.primary.port}/", f":{free_port()}/")
     examination = await examine(settings_of(good_cluster, primary=gone), workers=1)
     assert {finding.kind for finding in findings_of(examination)} == {"unreachable"}
@@ -318,7 +318,7 @@ needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not
 
 @contextlib.contextmanager
 def pgbouncer(server: LocalServer, folder: pathlib.Path, mode: str) -> collections.abc.Iterator[str]:
-    """Run pgbouncer in front of a server, and give the URL through it."""
+    """Run pgbouncer in front of a server, and yield the URL through it."""
     port, user = free_port(), "nobody"
     password = server.url.split(":")[2].partition("@")[0]
     (folder / "users").write_text(f'"postgres" "{password}"\n')
@@ -351,7 +351,7 @@ def pgbouncer(server: LocalServer, folder: pathlib.Path, mode: str) -> collectio
 
 
 async def behind(url: str, cluster: LocalCluster, **options: typing.Any) -> list[Finding]:
-    """Examine a replica behind a pooler, as soon as the pooler answers."""
+    """Examine a replica behind a pooler once the pooler answers."""
     settings = settings_of(cluster, replicas=[Replica(url, "pooled", **options)])
     findings: list[Finding] = []
 
@@ -365,9 +365,9 @@ async def behind(url: str, cluster: LocalCluster, **options: typing.Any) -> list
 
 @needs_pgbouncer
 async def test_a_pooler_in_transaction_mode(good_cluster: LocalCluster, tmp_path: pathlib.Path) -> None:
-    """Its prepared statements fail, unless it is declared."""
+    """Its prepared statements fail unless it is declared."""
     with pgbouncer(good_cluster.replicas[0], tmp_path, "transaction") as url:
-        await behind(url, good_cluster)  # the second time, names are taken
+        await behind(url, good_cluster)  # at the second examination, names are in use
         findings = await behind(url, good_cluster)
         assert {("pooler", "pooled"), ("prepared-statements", "pooled")} <= kinds(findings)
         assert await behind(url, good_cluster, pooled=True) == []
@@ -375,7 +375,7 @@ async def test_a_pooler_in_transaction_mode(good_cluster: LocalCluster, tmp_path
 
 @needs_pgbouncer
 async def test_a_pooler_in_session_mode(good_cluster: LocalCluster, tmp_path: pathlib.Path) -> None:
-    """It is advice: sessions work, and the monitor watches the pooler."""
+    """It is advice: sessions work, but the monitor probes the pooler."""
     with pgbouncer(good_cluster.replicas[0], tmp_path, "session") as url:
         (finding,) = await behind(url, good_cluster)
     assert (finding.kind, finding.server, finding.severity) == ("pooler", "pooled", "advice")
@@ -383,7 +383,7 @@ async def test_a_pooler_in_session_mode(good_cluster: LocalCluster, tmp_path: pa
 
 @needs_pgbouncer
 async def test_an_in_hot_standby_that_is_not_true(disposable_cluster: LocalCluster, tmp_path: pathlib.Path) -> None:
-    """The pooler repeats what its first connection heard, and the server was promoted since."""
+    """The pooler repeats the value of its first connection, and the server has been promoted since."""
     replica = disposable_cluster.replicas[0]
     with pgbouncer(replica, tmp_path, "session") as url:
         await behind(url, disposable_cluster)
@@ -393,7 +393,7 @@ async def test_an_in_hot_standby_that_is_not_true(disposable_cluster: LocalClust
 
 
 def test_every_finding_has_a_page() -> None:
-    """A remedy is a sentence; the page says why."""
+    """The finding has one sentence about the remedy; the page explains it."""
     finding = Finding(kind="lag", server="a", message="", remedy="")
     assert finding.page.endswith("/doctor/#lag")
     assert dataclasses.asdict(finding)["severity"] == "problem"

@@ -1,17 +1,17 @@
-"""What the doctor learns of the servers."""
+"""The doctor's facts about the servers."""
 
 from tests.doctor.made_up import examination, primary, replica
 
 
 def test_a_setting_that_the_server_does_not_have_counts_as_zero() -> None:
-    """Older versions do not have all of them."""
+    """Older versions do not have all settings."""
     server = primary(settings={"max_connections": "100"})
     assert server.number("max_connections") == 100
     assert server.number("reserved_connections") == 0
 
 
 def test_servers_are_told_apart_by_what_is_declared() -> None:
-    """Not by what they are: that is for the checks to compare."""
+    """Not by their facts, which the checks compare."""
     standby, other = primary(in_recovery=True), replica(in_recovery=False)
     examined = examination(other, standby)
     assert examined.primary is standby

@@ -1,4 +1,4 @@
-"""What the doctor asks."""
+"""The doctor's questions."""
 
 import pytest
 
@@ -11,6 +11,6 @@ QUESTIONS = {name: text for name, text in vars(questions).items() if isinstance(
 
 @pytest.mark.parametrize("name", sorted(QUESTIONS))
 def test_a_primary_and_a_standby_answer_every_question(replicated_cluster: LocalCluster, name: str) -> None:
-    """With one row: a server that refuses one, or gives none, is examined without it."""
+    """With one row; a server that refuses a question or returns no row is examined without it."""
     for server in replicated_cluster.servers[:2]:
         assert server.execute(f"SELECT count(*) FROM ({QUESTIONS[name]}) AS answer") == "1"  # noqa: S608  # of ours

@@ -1,4 +1,4 @@
-"""What was found, as text and as JSON."""
+"""The findings as text and as JSON."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ def shown(examined: Examination, *findings: Finding) -> list[str]:
 
 
 def test_without_findings_it_says_so() -> None:
-    """And marks every server with a plus."""
+    """Every server is marked with a plus."""
     lines = shown(examination())
     assert lines[-1] == "Nothing found: this topology is as the library expects it."
     assert [line.split()[:4] for line in lines if " db-" in line][:2] == [
@@ -33,7 +33,7 @@ def test_without_findings_it_says_so() -> None:
 
 
 def test_findings_that_differ_only_in_their_server_have_one_remedy() -> None:
-    """So that ten replicas with one fault are read once."""
+    """Ten replicas with one fault are reported once."""
     lines = shown(
         examination(primary(), replica(), replica(name="db-3"), replica(name="db-4")),
         finding("db-2"),
@@ -47,7 +47,7 @@ def test_findings_that_differ_only_in_their_server_have_one_remedy() -> None:
 
 
 def test_what_is_not_known_is_a_question_mark() -> None:
-    """Not an empty cell, which would look like nothing to say."""
+    """An empty cell would look like no value."""
     lines = shown(examination(primary(unreachable="refused"), replica(in_recovery=None, behind=None, version=None)))
     rows = [line for line in lines if line[2:5] == "db-"]
     assert "unreachable" in rows[0]
@@ -55,7 +55,7 @@ def test_what_is_not_known_is_a_question_mark() -> None:
 
 
 def test_a_program_gets_everything_as_json() -> None:
-    """The facts, the arithmetic of the connections, and the findings with their pages."""
+    """The facts, the connection budget, and the findings with their pages."""
     found = json.loads(as_json(examination(), [finding("db-2")]))
     assert [server["name"] for server in found["servers"]] == ["db-1", "db-2"]
     assert [budget["fits"] for budget in found["budgets"]] == [True, True]

@@ -22,7 +22,7 @@ def test_the_first_url_is_the_primary_s() -> None:
 
 @pytest.fixture
 def module(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """Be in the folder of an application."""
+    """Change to the folder of an application."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "doctors_application", raising=False)
@@ -46,9 +46,9 @@ class Config:
 @pytest.mark.parametrize("name", ["settings", "Config.database"])
 @pytest.mark.usefixtures("module")
 def test_settings_are_taken_from_the_application(name: str) -> None:
-    """An attribute, also of a class; what can be called is called."""
+    """An attribute, also of a class; a callable is called."""
     assert settings_of([f"doctors_application:{name}"]) == ReplicationSettings(primary=PRIMARY)
-    settings_of([f"doctors_application:{name}"])  # the folder is there already
+    settings_of([f"doctors_application:{name}"])  # the folder is on the path already
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_settings_are_taken_from_the_application(name: str) -> None:
 )
 @pytest.mark.usefixtures("module")
 def test_a_name_that_leads_to_no_settings_is_an_error(target: str, words: str) -> None:
-    """It says what is there instead."""
+    """The error says what the name refers to."""
     with pytest.raises(ConfigurationError) as caught:
         settings_of([target])
     assert words in caught.value.remedy

@@ -22,7 +22,7 @@ from modern_di_replicas.testing import LocalCluster
     ],
 )
 def test_an_argument_that_cannot_work_is_refused(name: str, value: object, hint: str) -> None:
-    """Before anything connects: the driver would say so at each attempt, which looks like a server that is down."""
+    """Before any connection is opened: otherwise each attempt would fail, as if the server were down."""
     remedy = Asyncpg().argument_remedy(name, value)
 
     assert remedy is not None
@@ -43,12 +43,12 @@ def test_an_argument_that_cannot_work_is_refused(name: str, value: object, hint:
     ],
 )
 def test_what_the_driver_takes_is_passed_on(name: str, value: object) -> None:
-    """SQLAlchemy's own arguments for this driver included."""
+    """Including SQLAlchemy's own arguments for this driver."""
     assert Asyncpg().argument_remedy(name, value) is None
 
 
 def test_the_servers_settings_are_merged_with_the_name_of_the_application() -> None:
-    """One argument of the driver has both."""
+    """Both are in one argument of the driver."""
     given = {"server_settings": {"jit": "off"}, "command_timeout": 30}
 
     assert Asyncpg().connect_args(given, application_name="shop-primary", timeout=1.5, pooled=False) == {
@@ -61,7 +61,7 @@ def test_the_servers_settings_are_merged_with_the_name_of_the_application() -> N
 async def test_what_belongs_to_sqlalchemy_does_not_reach_the_driver(
     replicated_cluster: LocalCluster,
 ) -> None:
-    """A URL may tune SQLAlchemy's own cache, as behind a pooler; the driver refuses what it does not know."""
+    """A URL may set SQLAlchemy's own cache size, as behind a pooler; the driver refuses unknown arguments."""
     driver: Driver = Asyncpg()
     url = make_url(replicated_cluster.primary.url).set(drivername=driver.scheme)
     url = url.update_query_dict({"prepared_statement_cache_size": "0"})

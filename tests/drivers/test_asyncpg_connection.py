@@ -1,4 +1,4 @@
-"""What asyncpg's connections report: all that an application may do on them past SQLAlchemy."""
+"""asyncpg's connections report all direct use by an application, bypassing SQLAlchemy."""
 
 import contextlib
 import io
@@ -24,10 +24,10 @@ async def connected(cluster: LocalCluster) -> ReportingConnection:
 
 
 async def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> None:
-    """By each of asyncpg's ways; of a COPY into a table there is no text."""
+    """By each of asyncpg's methods; a COPY into a table has no text."""
     reported: list[str | None] = []
     connection = await connected(replicated_cluster)
-    await connection.execute("SELECT 0")  # before anything listens
+    await connection.execute("SELECT 0")  # before a listener is set
     connection.report = reported.append
     await connection.execute("CREATE TEMPORARY TABLE t (n int)")
     await connection.executemany("INSERT INTO t VALUES ($1)", [(1,), (2,)])
@@ -60,7 +60,7 @@ async def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> 
 
 @pytest.mark.parametrize("way", ["COMMIT", "transaction()"])
 async def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: LocalCluster, way: str) -> None:
-    """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK, which asyncpg takes for a success."""
+    """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK; asyncpg reports success."""
 
     async def fail() -> None:
         with contextlib.suppress(asyncpg.DivisionByZeroError):

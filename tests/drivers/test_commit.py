@@ -17,5 +17,5 @@ def test_each_way_to_write_a_commit_is_one(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["COMMIT PREPARED 'a'", "SELECT 1; COMMIT", "-- COMMIT", "ENDS", "ROLLBACK"])
 def test_anything_else_is_none(text: str) -> None:
-    """Its answer says something else."""
+    """The answer to it is not that of a commit."""
     assert not is_commit(text)

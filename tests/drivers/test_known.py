@@ -6,11 +6,11 @@ from modern_di_replicas.drivers.known import SCHEMES, driver_of
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_driver_of_a_url_is_loaded_once(scheme: str) -> None:
-    """It is asked for at each connection."""
+    """It is looked up for each connection."""
     url = make_url(f"{scheme}://app@db-1/shop")
     assert driver_of(url) is driver_of(url)
 
 
 def test_each_scheme_has_a_driver_of_its_own() -> None:
-    """What differs between them is behind one protocol."""
+    """Their differences are behind one protocol."""
     assert len({id(driver_of(make_url(f"{scheme}://app@db-1/shop"))) for scheme in SCHEMES}) == len(SCHEMES)

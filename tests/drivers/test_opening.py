@@ -1,4 +1,4 @@
-"""Attempts to connect that are given up."""
+"""Attempts to connect that are abandoned."""
 
 import asyncio
 import typing
@@ -9,7 +9,7 @@ from modern_di_replicas.drivers.opening import Opening, TerminatedWhileOpeningEr
 
 
 async def test_an_attempt_can_be_given_up() -> None:
-    """It ends with an error of its own, which is no time limit."""
+    """It ends with an error that is distinct from a timeout."""
     opening = Opening()
 
     async def never() -> typing.NoReturn:
@@ -25,7 +25,7 @@ async def test_an_attempt_can_be_given_up() -> None:
 
 
 async def test_a_time_limit_of_the_driver_stays_one() -> None:
-    """The error says so."""
+    """The error is a timeout."""
 
     async def late() -> typing.NoReturn:
         raise TimeoutError
@@ -35,11 +35,11 @@ async def test_a_time_limit_of_the_driver_stays_one() -> None:
 
 
 async def test_an_attempt_that_has_ended_is_not_given_up() -> None:
-    """Not even when that happens at the same moment, in another thread."""
+    """Not even if both happen at the same moment in another thread."""
     opening = Opening()
 
     async def connect(result: int) -> int:
-        opening.give_up()  # takes effect in the loop's next round
+        opening.give_up()  # takes effect in the loop's next iteration
         return result
 
     assert await opening.watched(connect)(7) == 7

@@ -1,4 +1,4 @@
-"""A real pgbouncer in transaction mode in front of every server: three connections for everybody."""
+"""A real pgbouncer in transaction mode in front of every server, with three connections for all clients."""
 
 import asyncio
 import collections
@@ -48,10 +48,10 @@ async def pooled(cluster: LocalCluster, driver: str, **settings: typing.Any) -> 
 async def test_many_readers_and_writers_share_three_connections(
     disposable_shop: LocalCluster, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of 200 units that read 200 are served by a replica, of 50 that write none fails, and each sees what it wrote."""
+    """Of 200 reading units all are served by a replica, of 50 writing units none fails, and each sees its writes."""
     caplog.set_level(logging.INFO, "modern_di_replicas")
     where: collections.Counter[str] = collections.Counter()
-    started = asyncio.Semaphore(40)  # as many requests at a time as the pools can take
+    started = asyncio.Semaphore(40)  # as many concurrent requests as the pools can serve
 
     async def read(servers: Servers, number: int) -> None:
         async with started, servers.session() as session:
@@ -81,7 +81,7 @@ async def test_many_readers_and_writers_share_three_connections(
 
 @DRIVERS
 async def test_what_is_set_for_one_transaction_stays_in_it(disposable_shop: LocalCluster, driver: str) -> None:
-    """`SET LOCAL` and `schema_translate_map` need no session of their own on the server."""
+    """`SET LOCAL` and `schema_translate_map` need no session on the server."""
     async with pooled(disposable_shop, driver, read_isolation="READ COMMITTED") as servers:
         async with servers.session() as session:
             await session.execute(text("SET LOCAL search_path = tenant"))
@@ -96,7 +96,7 @@ async def test_what_is_set_for_one_transaction_stays_in_it(disposable_shop: Loca
 
 @DRIVERS
 async def test_row_level_security_holds_behind_a_pooler(disposable_shop: LocalCluster, driver: str) -> None:
-    """INVARIANT: the setting that a policy asks for ends with its transaction: it leaks to no other client."""
+    """INVARIANT: the setting that a policy reads ends with its transaction and does not leak to other clients."""
     disposable_shop.primary.execute(
         """
         CREATE TABLE note (tenant text, words text);
@@ -134,7 +134,7 @@ async def test_row_level_security_holds_behind_a_pooler(disposable_shop: LocalCl
 
 @DRIVERS
 async def test_writes_follow_a_promotion_behind_a_pooler(disposable_shop: LocalCluster, driver: str) -> None:
-    """INVARIANT: pgbouncer goes on to report `in_hot_standby = on`; the server is asked, and takes the writes."""
+    """INVARIANT: pgbouncer still reports `in_hot_standby = on`; the server is queried, and accepts the writes."""
     primary, first, _ = disposable_shop.servers
     async with pooled(disposable_shop, driver) as servers:
         name = servers.settings.servers[0].label
@@ -152,7 +152,7 @@ async def test_writes_follow_a_promotion_behind_a_pooler(disposable_shop: LocalC
 async def test_a_replica_that_freezes_behind_its_pooler_costs_no_read(
     disposable_shop: LocalCluster, driver: str
 ) -> None:
-    """The pooler accepts connections for it all the same; what waits there is run again elsewhere."""
+    """The pooler still accepts connections to it; waiting statements are run again on another server."""
     victim = disposable_shop.replicas[0]
     async with pooled(disposable_shop, driver) as servers:
         victim.freeze()
@@ -163,7 +163,7 @@ async def test_a_replica_that_freezes_behind_its_pooler_costs_no_read(
 
 
 async def test_the_monitor_may_ask_past_the_pooler(disposable_shop: LocalCluster) -> None:
-    """`probe_url`: the pooler's few connections are the application's; the database has another name there."""
+    """With `probe_url` the pooler's few connections are left to the application; the database name may differ."""
     primary, first, _ = disposable_shop.servers
     async with pooler(primary, database="of_pooler") as to_primary, pooler(first, database="of_pooler") as to_first:
         settings: dict[str, typing.Any] = {
@@ -182,7 +182,7 @@ async def test_the_monitor_may_ask_past_the_pooler(disposable_shop: LocalCluster
 async def test_a_pooler_that_is_not_declared_is_noticed_once(
     disposable_shop: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The warning names the setting; a statement that met the wrong connection is run again on the primary."""
+    """The warning names the setting; a statement on the wrong connection is run again on the primary."""
     first = disposable_shop.replicas[0]
 
     async def read(servers: Servers, number: int) -> None:

@@ -1,4 +1,4 @@
-"""psycopg: what is its own, and the outlines of routing, faults and tokens; `pytest --driver psycopg` runs it all."""
+"""psycopg's specifics, and the basics of routing, faults and tokens; `pytest --driver psycopg` runs the whole suite."""
 
 import asyncio
 import collections.abc
@@ -59,7 +59,7 @@ async def port_of(session: RoutedSession) -> int:
     ],
 )
 def test_an_argument_that_cannot_work_is_refused(name: str, value: object, hint: str) -> None:
-    """Libpq would say so at each attempt to connect, which looks like a server that is down."""
+    """Libpq would fail at each attempt to connect, as if the server were down."""
     remedy = Psycopg().argument_remedy(name, value)
 
     assert remedy is not None
@@ -94,7 +94,7 @@ def test_what_the_driver_takes_is_passed_on(name: str, value: object) -> None:
     ],
 )
 def test_a_parameter_of_a_url_is_libpqs(name: str, value: str | tuple[str, ...], hint: str | None) -> None:
-    """What the settings say is refused, and what libpq does not know."""
+    """Parameters that the settings own are refused, and those that libpq does not know."""
     remedy = Psycopg().parameter_remedy(name, value)
 
     assert (remedy is None) if hint is None else (hint in str(remedy))
@@ -121,7 +121,7 @@ async def test_why_a_server_refuses_is_read_from_its_message(
 
 
 async def test_a_connection_is_terminated_while_another_task_waits_on_it(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: psycopg lets only that task close it; it is woken, and not left to a server that is silent."""
+    """INVARIANT: psycopg allows only that task to close it; it is woken instead of waiting for a silent server."""
     driver = Psycopg()
     arguments = driver.connect_args({}, application_name="x", timeout=10, pooled=False)
     connection = await driver.connect(make_url(on_psycopg(replicated_cluster.primary.url)), arguments)
@@ -133,18 +133,18 @@ async def test_a_connection_is_terminated_while_another_task_waits_on_it(replica
     with pytest.raises(driver.lost_connection):
         await waiting
     assert driver.is_closed(connection)
-    driver.terminate(connection)  # once more does nothing
+    driver.terminate(connection)  # a second termination has no effect
     await driver.end_statement(connection)
 
 
 async def test_connecting_in_vain_leaves_no_connection_open() -> None:
-    """INVARIANT: the connection would stay open for as long as the error is referenced, as by a log record."""
+    """INVARIANT: otherwise it would stay open while its error is referenced, for example by a log record."""
     accepted, ended = asyncio.Event(), asyncio.Event()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         accepted.set()
-        await reader.read()  # to its end; nothing is answered
+        await reader.read()  # the end of the connection; nothing is answered
         ended.set()
         writer.close()
 
@@ -163,13 +163,13 @@ async def test_connecting_in_vain_leaves_no_connection_open() -> None:
 
 
 async def test_a_connection_whose_server_is_gone_is_terminated_twice(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: its socket is not connected any more, and the monitor must not fail at that."""
+    """INVARIANT: its socket is no longer connected, which must not fail the monitor."""
     driver = Psycopg()
     arguments = driver.connect_args({}, application_name="x", timeout=10, pooled=False)
     connection = await driver.connect(make_url(on_psycopg(replicated_cluster.primary.url)), arguments)
     waiting = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
     await until(connection.lock.locked)
-    # The event loop waits for it, so that the waiting task learns nothing yet.
+    # The event loop is blocked, so that the waiting task does not notice yet.
     replicated_cluster.primary.execute(f"SELECT pg_terminate_backend({connection.info.backend_pid}, 10000)")
 
     driver.terminate(connection)
@@ -202,11 +202,11 @@ async def test_a_question_begins_no_transaction(replicated_cluster: LocalCluster
     await driver.close(connection, within=1)
 
 
-# The outlines
+# The basics
 
 
 async def test_reads_go_to_a_replica_and_writes_to_the_primary(disposable_shop: LocalCluster) -> None:
-    """Foreseen, refused by the replica, flushed, streamed, and guarded against lost updates."""
+    """Foreseen writes, writes refused by the replica, flushes, streams, and the guard against lost updates."""
     primary = disposable_shop.primary.port
     async with served(disposable_shop) as servers:
         async with servers.session() as session:
@@ -230,7 +230,7 @@ async def test_reads_go_to_a_replica_and_writes_to_the_primary(disposable_shop: 
 
 
 async def test_a_client_reads_what_it_has_written(disposable_shop: LocalCluster) -> None:
-    """The token is asked for after the commit, and the replicas for what they have replayed."""
+    """The token is read after the commit, and the replicas are asked for their replayed position."""
     async with served(disposable_shop, catch_up_wait=5.0) as servers:
         client = Client(is_request=True)
         with request_of(client):
@@ -245,7 +245,7 @@ async def test_a_client_reads_what_it_has_written(disposable_shop: LocalCluster)
 
 @pytest.mark.parametrize("fault", ["freeze", "crash"])
 async def test_a_replica_that_fails_costs_no_read(disposable_shop: LocalCluster, fault: str) -> None:
-    """What waits on it is run again elsewhere."""
+    """Waiting statements are run again elsewhere."""
     async with served(disposable_shop, replicas=[on_psycopg(disposable_shop.replicas[0].url)]) as servers:
         victim = disposable_shop.replicas[0]
         async with servers.session() as session:
@@ -260,7 +260,7 @@ async def test_a_replica_that_fails_costs_no_read(disposable_shop: LocalCluster,
 
 
 async def test_writes_follow_a_promotion(disposable_shop: LocalCluster) -> None:
-    """Connections to the former primary end; the next go to the new one."""
+    """Connections to the former primary are closed; new ones lead to the new primary."""
     primary, first, _ = disposable_shop.servers
     async with served(disposable_shop) as servers:
         async with RoutedSession(servers.primary) as session:
@@ -275,7 +275,7 @@ async def test_writes_follow_a_promotion(disposable_shop: LocalCluster) -> None:
 
 
 async def test_a_migration_costs_no_read_in_autocommit(replicated_cluster: LocalCluster) -> None:
-    """Psycopg prepares what it has seen five times, and by itself would send the invalid plan again and again."""
+    """Psycopg prepares a statement at its fifth execution, and on its own would reuse the invalid plan."""
     replicated_cluster.primary.execute("CREATE TABLE migrated (n int); INSERT INTO migrated VALUES (1)")
     replicated_cluster.catch_up()
     async with served(replicated_cluster, replicas=[on_psycopg(replicated_cluster.replicas[0].url)]) as servers:

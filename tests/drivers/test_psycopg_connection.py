@@ -1,4 +1,4 @@
-"""What psycopg's connections report: all that an application may do on them past SQLAlchemy."""
+"""psycopg's connections report all direct use by an application, bypassing SQLAlchemy."""
 
 import collections.abc
 import contextlib
@@ -38,10 +38,10 @@ async def connected(cluster: LocalCluster) -> collections.abc.AsyncIterator[typi
 
 
 async def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> None:
-    """By each of psycopg's ways, and in each kind of text."""
+    """By each of psycopg's methods, and for each type of query text."""
     reported: list[str | None] = []
     async with connected(replicated_cluster) as connection:
-        await connection.execute("SELECT 0")  # before anybody listens
+        await connection.execute("SELECT 0")  # before a listener is set
         assert Psycopg().report(connection, reported.append)
         await connection.execute("CREATE TEMPORARY TABLE t (n int)")
         async with connection.cursor() as cursor:
@@ -65,7 +65,7 @@ async def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> 
 
 @pytest.mark.parametrize("way", ["commit()", "COMMIT", b"COMMIT", sql.SQL("COMMIT")], ids=repr)
 async def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: LocalCluster, way: typing.Any) -> None:
-    """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK; libpq calls that a success."""
+    """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK; libpq reports success."""
     async with connected(replicated_cluster) as connection:
         await connection.execute("BEGIN")
         with pytest.raises(psycopg.errors.DivisionByZero):
@@ -77,7 +77,7 @@ async def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: Loca
 
 
 async def test_a_commit_of_the_two_phase_methods_is_reported(replicated_cluster: LocalCluster) -> None:
-    """Also of a transaction that was not prepared; of one that has failed it is an error."""
+    """Also for a transaction that was not prepared; for a failed transaction it is an error."""
     reported: list[str | None] = []
     async with connected(replicated_cluster) as connection:
         await connection.set_autocommit(False)
@@ -95,9 +95,9 @@ async def test_a_commit_of_the_two_phase_methods_is_reported(replicated_cluster:
 
 
 async def test_a_failed_transaction_is_not_prepared(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: PostgreSQL answers PREPARE TRANSACTION with ROLLBACK there, and libpq calls that a success.
+    """INVARIANT: PostgreSQL answers PREPARE TRANSACTION with ROLLBACK there; libpq reports success.
 
-    Others are sent; this server refuses them, because its `max_prepared_transactions` is 0.
+    Other transactions are sent; this server refuses them, because its `max_prepared_transactions` is 0.
     """
     async with connected(replicated_cluster) as connection:
         await connection.set_autocommit(False)
@@ -113,7 +113,7 @@ async def test_a_failed_transaction_is_not_prepared(replicated_cluster: LocalClu
 
 
 async def test_a_session_learns_that_its_commit_was_a_rollback(replicated_cluster: LocalCluster) -> None:
-    """An error that was swallowed, without a savepoint: what was written before is lost."""
+    """An error was swallowed without a savepoint: the earlier writes are lost."""
     engine: PrimaryEngine = create_primary_engine(ReplicationSettings(primary=url_of(replicated_cluster)))
     async with AsyncSession(engine) as session:
         with contextlib.suppress(Exception):
@@ -126,7 +126,7 @@ async def test_a_session_learns_that_its_commit_was_a_rollback(replicated_cluste
 
 
 async def test_connections_of_the_applications_own_are_refused(replicated_cluster: LocalCluster) -> None:
-    """The library could not tell whether a commit on them was lost."""
+    """The library could not detect a lost commit on them."""
     engine = create_primary_engine(ReplicationSettings(primary=url_of(replicated_cluster)))
 
     @event.listens_for(engine.sync_engine, "do_connect")
@@ -139,7 +139,7 @@ async def test_connections_of_the_applications_own_are_refused(replicated_cluste
 
 
 def test_a_cursor_class_is_combined_once() -> None:
-    """The default needs nothing of its own."""
+    """The default class needs no combination."""
     assert reporting(psycopg.AsyncCursor) is ReportingCursor
     assert reporting(OwnCursor) is reporting(OwnCursor)
 
@@ -153,7 +153,7 @@ async def fail_in_a_transaction(connection: typing.Any) -> None:
 async def test_psycopgs_own_transaction_raises_where_its_commit_was_a_rollback(
     replicated_cluster: LocalCluster,
 ) -> None:
-    """An error that was caught inside leaves the outermost transaction failed; a savepoint is psycopg's own matter."""
+    """An error caught inside leaves the outermost transaction failed; psycopg handles savepoints itself."""
     async with connected(replicated_cluster) as connection:
         await connection.set_autocommit(True)
         async with connection.transaction(), connection.transaction():

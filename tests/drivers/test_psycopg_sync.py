@@ -1,4 +1,4 @@
-"""psycopg's synchronous connections: connecting in time, ending what waits, and what they report."""
+"""psycopg's synchronous connections: timeouts, termination, and reports of direct use."""
 
 import concurrent.futures
 import contextlib
@@ -26,13 +26,13 @@ from tests.waiting import wait_for
 
 
 def test_an_engine_has_the_driver_of_its_half() -> None:
-    """The same URL names both."""
+    """The same URL names both drivers."""
     assert isinstance(driver_of(create_engine("postgresql+psycopg://")), PsycopgSync)
     assert not isinstance(driver_of(make_url("postgresql+psycopg://")), PsycopgSync)
 
 
 def test_commits_past_sqlalchemy_are_noticed(replicated_cluster: LocalCluster) -> None:
-    """A write on the driver's connection has its token when the connection goes back."""
+    """A write on the driver's connection has its token when the connection is returned."""
     primary = create_primary_engine(settings_of(replicated_cluster))
     client = Client(is_request=True)
     with request_of(client), primary.connect() as connection:
@@ -51,7 +51,7 @@ def test_commits_past_sqlalchemy_are_noticed(replicated_cluster: LocalCluster) -
 
 
 def test_what_does_not_answer_is_given_up_in_time() -> None:
-    """psycopg counts whole seconds, from two on; a replica that hangs must not cost so much."""  # noqa: D403  # its name
+    """The driver counts whole seconds, at least two, which is too long for a replica that hangs."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         engine = create_engine(f"postgresql+psycopg://u@127.0.0.1:{port}/db", connect_args={"timeout": 0.2})
@@ -66,7 +66,7 @@ def test_what_does_not_answer_is_given_up_in_time() -> None:
 
 
 def test_an_attempt_to_connect_can_be_given_up() -> None:
-    """At a server that is declared down, it would wait for its whole time limit."""
+    """Otherwise it would wait for its full timeout at a server that is declared down."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         engine = create_engine(f"postgresql+psycopg://u@127.0.0.1:{silent.getsockname()[1]}/db")
         connections = OpenConnections(engine)
@@ -79,14 +79,14 @@ def test_an_attempt_to_connect_can_be_given_up() -> None:
             attempt = executor.submit(engine.connect)
             accepted, _ = silent.accept()
             connections.opening.give_up()
-            connections.opening.give_up()  # once more does nothing
+            connections.opening.give_up()  # a second call has no effect
             with pytest.raises(TerminatedWhileOpeningError):
                 attempt.result(10)
             accepted.close()
 
 
 def test_a_connection_that_comes_too_late_is_closed(replicated_cluster: LocalCluster) -> None:
-    """The caller that wanted it has given up."""
+    """Its caller has given up."""
     came, given_up = threading.Event(), threading.Event()
 
     def password() -> str | None:
@@ -109,7 +109,7 @@ def test_a_connection_that_comes_too_late_is_closed(replicated_cluster: LocalClu
 
 @pytest.mark.parametrize("is_async", [True, False])
 def test_a_password_is_asked_for_at_each_connection(replicated_cluster: LocalCluster, is_async: bool) -> None:
-    """By a function, or by a coroutine function."""
+    """By a function or a coroutine function."""
     asked: list[bool] = []
 
     def plain() -> str | None:
@@ -128,7 +128,7 @@ def test_a_password_is_asked_for_at_each_connection(replicated_cluster: LocalClu
 
 
 def test_a_password_that_cannot_be_had_is_an_error_where_it_is_wanted(replicated_cluster: LocalCluster) -> None:
-    """What the function raises is raised to who connects."""
+    """The function's error is raised in the caller that connects."""
 
     def fail() -> str:
         msg = "the vault is sealed"
@@ -140,7 +140,7 @@ def test_a_password_that_cannot_be_had_is_an_error_where_it_is_wanted(replicated
 
 
 def test_terminating_wakes_the_thread_that_waits(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: its socket is shut down, and not closed: the number could be another connection's at once."""
+    """INVARIANT: its socket is shut down but not closed, because its number could be reused at once."""
     driver = PsycopgSync()
     with connected(replicated_cluster) as connection:
         errors: list[Exception] = []
@@ -158,13 +158,13 @@ def test_terminating_wakes_the_thread_that_waits(replicated_cluster: LocalCluste
         thread.join(10)
         assert len(errors) == 1
         assert driver.is_closed(connection)
-        driver.terminate(connection)  # what is closed stays closed
+        driver.terminate(connection)  # a closed connection stays closed
         with connection.lock:
             driver.terminate(connection)
 
 
 def test_the_socket_of_a_connection_that_has_just_closed_is_left_alone() -> None:
-    """INVARIANT: between two calls its number may have become another connection's, which must not be shut down."""
+    """INVARIANT: between two calls its number may be reused by another connection, which must stay open."""
 
     class JustClosed:
         lock = threading.Lock()
@@ -174,7 +174,7 @@ def test_the_socket_of_a_connection_that_has_just_closed_is_left_alone() -> None
 
         def fileno(self) -> int:
             if not self._descriptors:
-                raise psycopg.OperationalError  # as psycopg says that it is closed
+                raise psycopg.OperationalError  # as psycopg reports that it is closed
             return self._descriptors.pop()
 
     ours, theirs = socket.socketpair()
@@ -185,7 +185,7 @@ def test_the_socket_of_a_connection_that_has_just_closed_is_left_alone() -> None
 
 
 def test_an_own_question_leaves_no_transaction_open(replicated_cluster: LocalCluster) -> None:
-    """Nor does it end one."""
+    """It does not end one either."""
     driver = PsycopgSync()
     idle = psycopg.pq.TransactionStatus.IDLE
     with connected(replicated_cluster) as connection:
@@ -203,7 +203,7 @@ def test_an_own_question_leaves_no_transaction_open(replicated_cluster: LocalClu
 
 
 def test_connections_that_do_not_report_are_refused(replicated_cluster: LocalCluster) -> None:
-    """A `do_connect` listener that makes its own connection would hide lost commits."""
+    """A `do_connect` listener that opens its own connection would hide lost commits."""
     primary = create_primary_engine(settings_of(replicated_cluster))
     url = make_url(replicated_cluster.primary.url).set(drivername="postgresql").render_as_string(hide_password=False)
     event.listen(primary, "do_connect", lambda *_: psycopg.connect(url))

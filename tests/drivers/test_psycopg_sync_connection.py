@@ -1,4 +1,4 @@
-"""What psycopg's synchronous connections report."""
+"""psycopg's synchronous connections report direct use by an application."""
 
 import contextlib
 import typing
@@ -21,7 +21,7 @@ class OwnCursor(psycopg.Cursor[typing.Any]):
 
 @contextlib.contextmanager
 def connected(cluster: LocalCluster, **options: typing.Any) -> typing.Iterator[typing.Any]:
-    """Give a connection as an engine of ours has it."""
+    """Yield a connection as one of our engines opens it."""
     driver = PsycopgSync()
     arguments = driver.connect_args(
         {"cursor_factory": OwnCursor, **options}, application_name="x", timeout=10, pooled=False
@@ -38,10 +38,10 @@ def connected(cluster: LocalCluster, **options: typing.Any) -> typing.Iterator[t
 
 
 def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> None:
-    """By each of psycopg's ways, and in each kind of text."""
+    """By each of psycopg's methods, and for each type of query text."""
     reported: list[str | None] = []
     with connected(replicated_cluster) as connection:
-        connection.execute("SELECT 0")  # before anybody listens
+        connection.execute("SELECT 0")  # before a listener is set
         assert PsycopgSync().report(connection, reported.append)
         connection.execute("CREATE TEMPORARY TABLE t (n int)")
         with connection.cursor() as cursor:
@@ -65,7 +65,7 @@ def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> None:
 
 
 def test_a_commit_of_the_two_phase_methods_is_reported(replicated_cluster: LocalCluster) -> None:
-    """Also of a transaction that was not prepared; of one that has failed it is an error."""
+    """Also for a transaction that was not prepared; for a failed transaction it is an error."""
     reported: list[str | None] = []
     with connected(replicated_cluster) as connection:
         connection.autocommit = False
@@ -83,9 +83,9 @@ def test_a_commit_of_the_two_phase_methods_is_reported(replicated_cluster: Local
 
 
 def test_a_failed_transaction_is_not_prepared(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: PostgreSQL answers PREPARE TRANSACTION with ROLLBACK there, and libpq calls that a success.
+    """INVARIANT: PostgreSQL answers PREPARE TRANSACTION with ROLLBACK there; libpq reports success.
 
-    Others are sent; this server refuses them, because its `max_prepared_transactions` is 0.
+    Other transactions are sent; this server refuses them, because its `max_prepared_transactions` is 0.
     """
     with connected(replicated_cluster) as connection:
         connection.autocommit = False
@@ -102,7 +102,7 @@ def test_a_failed_transaction_is_not_prepared(replicated_cluster: LocalCluster) 
 
 @pytest.mark.parametrize("way", ["commit()", "COMMIT", b"COMMIT", sql.SQL("COMMIT"), "transaction()"], ids=repr)
 def test_a_commit_that_was_a_rollback_is_an_error(replicated_cluster: LocalCluster, way: typing.Any) -> None:
-    """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK; libpq calls that a success."""
+    """INVARIANT: PostgreSQL answers COMMIT in a failed transaction with ROLLBACK; libpq reports success."""
 
     def fail(connection: typing.Any) -> None:
         with contextlib.suppress(psycopg.errors.DivisionByZero):

@@ -1,4 +1,4 @@
-"""The engine of a unit of work that asks for more than any replica is known to have."""
+"""The engine of a unit of work that requires a position no replica is known to have."""
 
 import typing
 
@@ -22,7 +22,7 @@ def catching_up(**options: typing.Any) -> tuple[CatchUpEngine, ReplicaEngine]:
 
 
 def test_until_a_replica_has_caught_up_it_is_the_primary() -> None:
-    """And says why."""
+    """The decision gives the reason."""
     engine, replica = catching_up()
     assert (engine.decision.server, engine.decision.cause) == ("primary", Cause.NOT_FRESH)
     assert "the last 1 s" in engine.decision.reason
@@ -30,7 +30,7 @@ def test_until_a_replica_has_caught_up_it_is_the_primary() -> None:
 
 
 async def test_when_none_has_in_time_the_hooks_are_told_of_the_primary() -> None:
-    """Without a monitor no server can be asked, so that is at once."""
+    """Without a monitor no server can be asked, so the primary is chosen at once."""
     recorder = Recorder()
     engine, _ = catching_up(hooks=[recorder])
     assert await engine.catch_up() is None
@@ -40,7 +40,7 @@ async def test_when_none_has_in_time_the_hooks_are_told_of_the_primary() -> None
 
 
 async def test_where_the_primary_is_not_to_read_it_is_an_error() -> None:
-    """At the first statement, or when the engine is used as it is."""
+    """At the first statement, or when the engine is used directly."""
     engine, _ = catching_up(primary_reads=False)
     with pytest.raises(NoReplicaAvailable):
         await engine.catch_up()
@@ -49,7 +49,7 @@ async def test_where_the_primary_is_not_to_read_it_is_an_error() -> None:
 
 
 async def test_a_name_that_leads_to_several_servers_is_not_asked() -> None:
-    """What one of them answers says nothing of the next connection: the session asks on its own."""
+    """The answer of one server says nothing about the next connection, so the session asks on its own connection."""
     recorder = Recorder()
     engine, replica = catching_up(hooks=[recorder])
     replica.topology.positions.several.add("db-2")
@@ -58,7 +58,7 @@ async def test_a_name_that_leads_to_several_servers_is_not_asked() -> None:
 
 
 def test_execution_options_go_along_to_the_replica() -> None:
-    """INVARIANT: whichever of the two serves, the options are those that were given."""
+    """INVARIANT: the options apply whichever server executes the statement."""
     engine, _ = catching_up()
     optioned = engine.execution_options(yield_per=5).execution_options(stream_results=True)
     for one in (optioned, optioned.candidate):

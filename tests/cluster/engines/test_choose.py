@@ -22,7 +22,7 @@ OTHER = create_engine("sqlite://")
     [(Intent.write(), "primary", Cause.WRITE), (Intent.read(), "db-2", Cause.REPLICA)],
 )
 def test_the_decision_is_carried_told_and_kept_for_the_request(intent: Intent, server: str, cause: Cause) -> None:
-    """By the engine, to the hooks, in the state of the request: the same one."""
+    """The engine, the hooks and the state of the request have the same decision."""
     recorder, state = Recorder(), dict[str, typing.Any]()
     primary, replica = engines("db-2", hooks=[recorder])
     with decisions_in(state):
@@ -33,13 +33,13 @@ def test_the_decision_is_carried_told_and_kept_for_the_request(intent: Intent, s
 
 
 def test_a_write_uses_the_engine_of_the_primary_itself() -> None:
-    """Not a copy of it: listeners and pool are those of the application."""
+    """Not a copy: the listeners and the pool are those of the application."""
     primary, replica = engines("db-2")
     assert choose(Intent.write(), primary, replica) is primary
 
 
 def test_what_a_test_puts_in_the_place_of_a_role_is_used_as_it_is() -> None:
-    """In place of the primary alone it also reads: the replicas have nothing that is written there."""
+    """An engine that replaces only the primary serves reads as well, because the replicas do not have its writes."""
     primary, replica = engines("db-2")
     assert choose(Intent.read(), primary, OTHER) is OTHER
     assert choose(Intent.write(), primary, OTHER) is primary
@@ -49,7 +49,7 @@ def test_what_a_test_puts_in_the_place_of_a_role_is_used_as_it_is() -> None:
 
 @pytest.mark.parametrize("intent", [Intent.read(), Intent.write()])
 def test_an_engine_for_each_unit_of_work_takes_the_place_of_both_roles(intent: Intent) -> None:
-    """As `rolled_back` makes them."""
+    """`rolled_back` creates such engines."""
     asked: list[Intent] = []
 
     class Own(PerUnitOfWork):

@@ -1,4 +1,4 @@
-"""What the settings say reaches every engine, every pool and the monitor."""
+"""The settings apply to every engine, every pool and the monitor."""
 
 import asyncio
 import decimal
@@ -37,7 +37,7 @@ async def shown(engine: AsyncEngine, setting: str) -> str:
 
 
 async def test_engine_options_reach_every_engine(replicated_cluster: LocalCluster) -> None:
-    """A codec that only the primary had would give other values on a replica."""
+    """A codec on the primary only would return different values on a replica."""
     options = {
         "json_deserializer": lambda value: json.loads(value, parse_float=decimal.Decimal),
         "pool_recycle": 600,
@@ -54,7 +54,7 @@ async def test_engine_options_reach_every_engine(replicated_cluster: LocalCluste
 
 @not_behind_a_pooler("it refuses settings of a connection")
 async def test_connect_args_reach_every_pool_and_the_monitor(replicated_cluster: LocalCluster) -> None:
-    """Those of a server are over those of the settings."""
+    """Those of a server override those of the settings."""
     primary, first, second = replicated_cluster.servers
     settings = {
         "primary": Primary(primary.url),
@@ -73,7 +73,7 @@ async def test_connect_args_reach_every_pool_and_the_monitor(replicated_cluster:
 
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_a_password_is_asked_for_at_each_new_connection(replicated_cluster: LocalCluster, is_async: bool) -> None:
-    """By the pools and the monitor alike; plain or async."""
+    """For the pools and the monitor; from a plain or an async callable."""
     server = replicated_cluster.primary
     asked: list[str] = []
 
@@ -98,7 +98,7 @@ async def test_a_password_is_asked_for_at_each_new_connection(replicated_cluster
 async def test_instrumentation_that_is_called_after_the_import_sees_every_engine(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenTelemetry's replaces `sqlalchemy.ext.asyncio.create_async_engine`, when an application has imported us."""
+    """OpenTelemetry replaces `sqlalchemy.ext.asyncio.create_async_engine`, possibly after this package was imported."""
     seen: list[Engine] = []
     original = sqlalchemy.ext.asyncio.create_async_engine
 
@@ -115,7 +115,7 @@ async def test_instrumentation_that_is_called_after_the_import_sees_every_engine
 async def test_a_pool_logs_as_sqlalchemys_own_do_with_the_name_of_its_server(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """INVARIANT: not under our logger, where each connection that ends would be a line at INFO."""
+    """INVARIANT: not under our logger, where each closed connection would log a line at INFO."""
     caplog.set_level(logging.INFO, "modern_di_replicas")
     primary, first, _ = replicated_cluster.servers
     for echo in (False, True):
@@ -135,7 +135,7 @@ async def test_a_pool_logs_as_sqlalchemys_own_do_with_the_name_of_its_server(
 
 
 def test_a_plugin_may_take_options_of_its_own() -> None:
-    """SQLAlchemy hands it all of them, before it looks at what is left."""
+    """SQLAlchemy passes all options to the plugin before it checks the rest."""
     url = "postgresql+asyncpg://app@db-1/shop"
     settings = ReplicationSettings(primary=url, engine_options={"plugins": [], "of_a_plugin": 1})
 
@@ -144,7 +144,7 @@ def test_a_plugin_may_take_options_of_its_own() -> None:
 
 
 def test_options_of_the_pools_are_not_given_to_the_engine_that_has_none() -> None:
-    """The engine of all replicas hands out the connections of their pools."""
+    """The engine of all replicas uses the connections of their pools."""
     url = "postgresql+asyncpg://app@db-1/shop"
     options = {"pool_recycle": 5, "pool_use_lifo": True, "echo_pool": True, "pool_events": [], "echo": True}
     settings = ReplicationSettings(primary=url, replicas=[url.replace("db-1", "db-2")], engine_options=options)

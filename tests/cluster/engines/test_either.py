@@ -1,4 +1,4 @@
-"""The engines and connections of both halves."""
+"""The engines and connections of the asynchronous and the synchronous half."""
 
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -9,7 +9,7 @@ from tests.unconnected import engines
 
 
 def test_a_session_is_bound_to_the_synchronous_engine_of_either_half() -> None:
-    """An asynchronous engine stands in front of one; a synchronous one is it."""
+    """An asynchronous engine wraps a synchronous one."""
     primary, _ = engines()
     plain = create_engine("sqlite://")
     assert sync_of(primary) is primary.sync_engine
@@ -17,7 +17,7 @@ def test_a_session_is_bound_to_the_synchronous_engine_of_either_half() -> None:
 
 
 def test_execution_options_are_those_of_a_copy() -> None:
-    """The engine of the application keeps its own."""
+    """The application's engine keeps its own options."""
     primary, _ = engines()
     optioned = sync_of(primary, stream_results=True)
     assert optioned.get_execution_options()["stream_results"]
@@ -26,7 +26,7 @@ def test_execution_options_are_those_of_a_copy() -> None:
 
 
 def test_a_connection_is_bound_as_it_is() -> None:
-    """A test has begun a transaction on it; options would be those of a copy."""
+    """A test has begun a transaction on it; a copy with other options would not be in it."""
     primary, _ = engines()
     with create_engine("sqlite://", poolclass=NullPool).connect() as connection:
         assert sync_of(connection, stream_results=True) is connection

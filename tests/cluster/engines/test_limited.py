@@ -1,4 +1,4 @@
-"""The limit on reads that use the primary for want of a replica."""
+"""The limit on reads that fall back to the primary."""
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -11,7 +11,7 @@ URL = "postgresql+asyncpg://app@db-1/shop"
 
 
 def test_an_engine_is_limited_once_whatever_its_execution_options_are() -> None:
-    """INVARIANT: a limited engine that was limited again would take two places for one read."""
+    """INVARIANT: an engine that is limited twice would count each read twice."""
     limit = FallbackLimit(1, timeout=1.0)
     limited = limit.applied_to(create_primary_engine(ReplicationSettings(primary=URL)).sync_engine)
     optioned = limited.execution_options(stream_results=True)
@@ -24,7 +24,7 @@ def test_an_engine_is_limited_once_whatever_its_execution_options_are() -> None:
 
 
 def test_an_engine_with_a_pool_of_its_own_is_not_limited() -> None:
-    """Such a pool does not say when a connection comes back, so the limit would never be released."""
+    """Such a pool does not report returned connections, so the limit would never be released."""
     engine = create_async_engine(URL).sync_engine
 
     assert FallbackLimit(1, timeout=1.0).applied_to(engine) is engine

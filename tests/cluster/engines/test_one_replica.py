@@ -12,7 +12,7 @@ from modern_di_replicas.cluster.names import Names
 
 
 async def test_a_replica_whose_name_is_not_found_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """INVARIANT: without the note on the error it would be the application's own, and the read would fail."""
+    """INVARIANT: without the note on the error it would count as the application's error, and the read would fail."""
 
     def look_up(*_: object, **__: object) -> typing.NoReturn:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -1,4 +1,4 @@
-"""Where the engine of the primary connects to."""
+"""The server to which the engine of the primary connects."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ from tests.waiting import until
 
 @not_behind_a_pooler("it has TLS of its own")
 async def test_nothing_of_the_former_primarys_url_sticks_to_the_next_one(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: `ssl=require` there and not here would fail every write while the monitor says "primary"."""
+    """INVARIANT: an inherited `ssl=require` would fail every write while the monitor reports a primary."""
     server = replicated_cluster.primary
     former = make_url(server.url).update_query_dict({TLS_LEVEL: "require"}).render_as_string(hide_password=False)
     engine: PrimaryEngine = create_primary_engine(ReplicationSettings(primary=former, application_name="follows"))
@@ -33,7 +33,7 @@ async def test_nothing_of_the_former_primarys_url_sticks_to_the_next_one(replica
 
 @not_behind_a_pooler("it refuses settings of a connection")
 async def test_a_promoted_server_is_reached_by_its_own_arguments(disposable_cluster: LocalCluster) -> None:
-    """Whatever its role is."""
+    """Independent of the server's role."""
     primary, first, second = disposable_cluster.servers
     given = [server_settings(work_mem=value) for value in ("3MB", "5MB", "7MB")]
     servers_of_settings = {

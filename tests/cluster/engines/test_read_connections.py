@@ -1,4 +1,4 @@
-"""The connections on which a replica is read."""
+"""The connections used for reads on a replica."""
 
 import types
 import typing
@@ -15,7 +15,7 @@ from tests.unconnected import URL, engines
 
 
 async def test_a_core_user_sees_that_a_rollback_failed(replicated_cluster: LocalCluster) -> None:
-    """Only a session's failed rollback is hidden, because it would hide why the session rolls back."""
+    """Only a session's failed rollback is suppressed, because it would hide the reason for the rollback."""
     async with serving(replicated_cluster, read_isolation="REPEATABLE READ") as servers:
         engine = next(iter(servers.replica.engines.values()))
         async with engine.connect() as connection:
@@ -28,7 +28,7 @@ async def test_a_core_user_sees_that_a_rollback_failed(replicated_cluster: Local
 
 
 def test_an_error_on_a_connection_that_was_given_up_is_not_classified_again() -> None:
-    """A listener may invalidate or close it while the error is handled; the driver's connection is gone then."""
+    """A listener may invalidate or close it while the error is handled, which removes the driver's connection."""
     _, replica = engines(Replica(URL.format("db-2"), "db-2"))
     one = next(server.engine for server in replica.topology.servers if server.name == "db-2")
     error = ConnectionResetError()

@@ -1,4 +1,4 @@
-"""A replica that lags, freezes, dies or is full leaves the rotation, and comes back; no read fails."""
+"""A replica that lags, freezes, crashes or is overloaded leaves the rotation and returns; no read fails."""
 
 import asyncio
 import collections
@@ -36,7 +36,7 @@ from tests.waiting import until
 
 
 CLIENTS, READS = 20, 5
-# It takes its time on the server: as many clients, but not as many statements as two processors can do.
+# Slow on the server: as many clients, but fewer statements than two processors can execute.
 WHERE = text("SELECT inet_server_port(), pg_is_in_recovery(), pg_sleep(0.1)")
 OPEN_FOR_READS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'app-replica'"
 OFF_WITHIN, BACK_WITHIN = 2.0, 5.0
@@ -54,7 +54,7 @@ def three_replicas() -> collections.abc.Iterator[LocalCluster]:
 
 
 class Load:
-    """Clients that read all the time, and what came of it."""
+    """Clients that read continuously, and their results."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
@@ -65,7 +65,7 @@ class Load:
         self.has_ended = False
 
     async def client(self) -> None:
-        # Not only until it is cancelled: on Python 3.11 a cancellation can get lost in SQLAlchemy's queue, up to
+        # Cancelled repeatedly: on Python 3.11 a cancellation can be lost in SQLAlchemy's queue, up to
         # 2.0.55 and 2.1.6 (its issue 13749, asyncio.wait_for).
         while not self.has_ended:
             began = time.monotonic()
@@ -80,7 +80,7 @@ class Load:
             self.total += 1
 
     async def until(self, condition: collections.abc.Callable[[], bool], *, within: float) -> None:
-        """Wait until the last reads meet a condition."""
+        """Wait until the last reads satisfy a condition."""
         self.recent.clear()
         await until(lambda: len(self.recent) >= CLIENTS and condition(), seconds=within * BUSY)
 
@@ -137,7 +137,7 @@ def thaw(server: LocalServer) -> None:
 async def test_a_replica_that_fails_leaves_the_rotation_and_returns(
     three_replicas: LocalCluster, fault: Fault, recovery: Fault, victims: int
 ) -> None:
-    """INVARIANT: no failed read, under twenty clients."""
+    """INVARIANT: no read fails, with twenty clients."""
     hit = three_replicas.replicas[:victims]
     ports = {server.port for server in hit}
     try:
@@ -157,7 +157,7 @@ async def test_a_replica_that_fails_leaves_the_rotation_and_returns(
 async def test_a_replica_behind_its_max_lag_leaves_the_rotation_and_returns(
     three_replicas: LocalCluster, victims: int
 ) -> None:
-    """Replay is paused while the primary goes on writing: the lag is measured, not guessed from silence."""
+    """Replay is paused while the primary continues to write: lag is measured, not inferred from silence."""
     hit = three_replicas.replicas[:victims]
     ports = {server.port for server in hit}
     three_replicas.primary.execute("CREATE TABLE IF NOT EXISTS busy (n int)")
@@ -183,7 +183,7 @@ async def test_a_replica_behind_its_max_lag_leaves_the_rotation_and_returns(
 async def test_a_replica_behind_a_network_that_drops_everything_is_like_a_frozen_one(
     three_replicas: LocalCluster,
 ) -> None:
-    """No answer and no refusal: only the monitor's time limit tells."""
+    """It neither answers nor refuses, so only the monitor's timeout detects it."""
     victim, *others = three_replicas.replicas
     async with Wire(victim.port) as wire:
         through_wire = victim.url.replace(f":{victim.port}/", f":{wire.port}/")
@@ -197,7 +197,7 @@ async def test_a_replica_behind_a_network_that_drops_everything_is_like_a_frozen
 
 @not_behind_a_pooler("it accepts clients while its server is down")
 async def test_a_replica_that_freezes_at_its_first_connection_delays_no_read(three_replicas: LocalCluster) -> None:
-    """INVARIANT: every connection ends with its server, also those that wait until the first has learnt its version."""
+    """INVARIANT: all connections to the server are closed, including those that wait for its version."""
     victim = three_replicas.replicas[0]
     async with Wire(victim.port) as wire:
         replicas = [victim.url.replace(f":{victim.port}/", f":{wire.port}/")]
@@ -228,7 +228,7 @@ async def test_a_replica_that_freezes_at_its_first_connection_delays_no_read(thr
 
 
 async def test_a_connection_that_is_being_opened_ends_with_the_others(three_replicas: LocalCluster) -> None:
-    """INVARIANT: no write on a former primary, also not by who was connecting to it when it was found out."""
+    """INVARIANT: nothing is written to a former primary, even on a connection that was being opened then."""
     async with Wire(three_replicas.primary.port) as wire:
         primary = three_replicas.primary.url.replace(f":{three_replicas.primary.port}/", f":{wire.port}/")
         async with serving(three_replicas, primary=primary) as servers:
@@ -237,7 +237,7 @@ async def test_a_connection_that_is_being_opened_ends_with_the_others(three_repl
             await until(lambda: wire.accepted > 0)
             servers.primary.follow(three_replicas.replicas[0].url)
             wire.is_open.set()
-            with pytest.raises(ConnectionRefusedError, match="standby"):  # it connects where the engine leads now
+            with pytest.raises(ConnectionRefusedError, match="standby"):  # it connects to the engine's current server
                 await connecting
 
 
@@ -245,7 +245,7 @@ async def test_a_connection_that_is_being_opened_ends_with_the_others(three_repl
 async def test_a_replica_that_was_down_between_reads_serves_the_next_ones(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, strike: Fault, heal: Fault
 ) -> None:
-    """The connections that its pool had kept are not given out: each would look like another failure."""
+    """Idle connections in its pool are not used: each would count as another failure."""
     victim = disposable_cluster.replicas[0]
     async with (
         serving(disposable_cluster, replicas=[victim.url], probe_interval=0.05, probe_timeout=0.5) as servers,
@@ -270,9 +270,9 @@ async def test_a_replica_that_was_down_between_reads_serves_the_next_ones(
 async def test_a_read_that_waits_for_a_connection_of_a_frozen_replica_is_served_elsewhere(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: detection bounds the worst read, of those as well that have no connection yet.
+    """INVARIANT: the detection time bounds the slowest read, including reads that have no connection yet.
 
-    Each of them would try to connect, and each attempt takes as long as a probe.
+    Each would otherwise try to connect, and each attempt takes as long as a probe.
     """
     victim = disposable_cluster.replicas[0]
     pools = {"replica_pool_size": 2, "replica_max_overflow": 0, "replica_pool_timeout": 60.0, "primary_pool_size": 40}
@@ -299,7 +299,7 @@ async def test_a_read_that_waits_for_a_connection_of_a_frozen_replica_is_served_
 async def test_an_application_ends_while_a_server_is_frozen(
     disposable_cluster: LocalCluster, which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The close of a connection that is not answered is given up in time; a rolling deployment would hang."""
+    """Closing a connection to a frozen server times out; otherwise a rolling deployment would hang."""
     monkeypatch.setattr(open_connections, "CLOSE_TIMEOUT", 0.1)
     victim = disposable_cluster.primary if which == "primary" else disposable_cluster.replicas[0]
     async with contextlib.AsyncExitStack() as stack:
@@ -319,19 +319,19 @@ async def test_an_application_ends_while_a_server_is_frozen(
 
 @not_behind_a_pooler("it accepts clients while its server is down")
 async def test_a_replica_without_free_connections_is_passed_over(three_replicas: LocalCluster) -> None:
-    """Others have taken them all: who gets none ejects the replica, reads elsewhere, and it comes back."""
+    """A session that gets no connection ejects the replica and reads elsewhere; later the replica returns."""
     victim, recorder = three_replicas.replicas[0], Recorder()
     name = f"127.0.0.1:{victim.port}"
 
     taken = contextlib.ExitStack()
 
     async def take_one_more() -> bool:
-        """Take a connection, if there is one, and return whether a session that got none has ejected the replica."""
+        """Take a connection if there is one; return whether a session that got none has ejected the replica."""
         with contextlib.suppress(asyncpg.TooManyConnectionsError):
             taken.callback((await asyncpg.connect(victim.dsn)).terminate)
         return Ejected(server=name, by="session") in recorder.events
 
-    # A pool that keeps few connections asks for new ones all the time.
+    # A pool that keeps few connections requests new ones all the time.
     options = {"replica_pool_size": 1, "replica_max_overflow": CLIENTS, "hooks": [recorder]}
     async with load(three_replicas, **options) as (_, running):
         with taken:
@@ -343,7 +343,7 @@ async def test_a_replica_without_free_connections_is_passed_over(three_replicas:
 
 
 async def test_an_idle_primary_makes_no_lag(three_replicas: LocalCluster) -> None:
-    """INVARIANT: nothing written means nothing missing, however long ago the last write was."""
+    """INVARIANT: without new writes there is no lag, however long ago the last write was."""
     limit, recorder = 0.3, Recorder()
     settings = {"probe_interval": 0.05, "max_lag": dt.timedelta(seconds=limit), "hooks": [recorder]}
     three_replicas.catch_up()
@@ -366,7 +366,7 @@ def is_over(moment: float) -> bool:
 async def test_with_the_primary_gone_the_replicas_go_on_and_say_since_when_they_do_not_know(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """An old answer is better than none; that it may be old is said."""
+    """A stale answer is better than none, and the snapshot says that it may be stale."""
     async with (
         serving(disposable_cluster, max_lag=dt.timedelta(seconds=0.2), probe_interval=0.05) as servers,
         Monitor(servers.replica),
@@ -388,7 +388,7 @@ async def test_with_the_primary_gone_the_replicas_go_on_and_say_since_when_they_
 async def test_with_all_replicas_out_the_primary_serves_unless_it_is_protected(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """Either answer may be right; the settings decide."""
+    """Both are valid; the settings decide."""
     for replica in disposable_cluster.replicas:
         replica.stop()
     async with serving(disposable_cluster) as servers, Monitor(servers.replica), servers.session() as session:
@@ -403,7 +403,7 @@ async def test_with_all_replicas_out_the_primary_serves_unless_it_is_protected(
 
 
 async def test_a_full_pool_fails_where_the_primary_is_protected(three_replicas: LocalCluster) -> None:
-    """Overload must not spill over to the primary when the settings say so."""
+    """Overload must not move to the primary if the settings forbid it."""
     settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.01}
     async with (
         serving(three_replicas, primary_reads=False, **settings) as servers,
@@ -418,7 +418,7 @@ async def test_a_full_pool_fails_where_the_primary_is_protected(three_replicas: 
 
 @not_behind_a_pooler("it accepts clients while its server is down")
 async def test_the_engine_of_all_replicas_gives_connections_to_healthy_ones(disposable_cluster: LocalCluster) -> None:
-    """For Core, reports and other libraries: a dead replica is passed over; with none left it is the primary."""
+    """For Core, reports and other libraries: a failed replica is skipped; without any, the primary is used."""
     async with serving(disposable_cluster) as servers:
 
         async def port() -> int:
@@ -439,7 +439,7 @@ async def test_the_engine_of_all_replicas_gives_connections_to_healthy_ones(disp
 
 
 async def test_restarts_are_not_noticed(three_replicas: LocalCluster) -> None:
-    """Down and up again between two probes: every pooled connection is dead, and no read fails."""
+    """Stopped and started between two probes: every pooled connection is closed, and no read fails."""
     async with load(three_replicas) as (_, running):
         for server in three_replicas.replicas:
             await asyncio.to_thread(server.restart)
@@ -450,7 +450,7 @@ async def test_restarts_are_not_noticed(three_replicas: LocalCluster) -> None:
 async def test_a_checkout_is_passed_on_from_full_pools_and_stops_at_errors_of_the_program(
     three_replicas: LocalCluster,
 ) -> None:
-    """The engine of all replicas: what another server could do better is tried there, what is wrong is raised."""
+    """An error that another server may not have leads to another attempt; an error of the program is raised."""
     settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.01}
     async with serving(three_replicas, **settings) as servers, contextlib.AsyncExitStack() as stack:
         ports = []
@@ -474,7 +474,7 @@ async def test_a_checkout_is_passed_on_from_full_pools_and_stops_at_errors_of_th
 
 
 async def test_affinity_keeps_a_client_on_its_replica_while_that_one_lives(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: reads of one client do not go back in time by changing the replica."""
+    """INVARIANT: the reads of one client do not go back in time by changing the replica."""
     async with serving(disposable_cluster) as servers:
         homes = {key: servers.replica.choose(affinity=key) for key in map(str, range(50))}
         assert len(set(homes.values())) == 2
@@ -482,7 +482,7 @@ async def test_affinity_keeps_a_client_on_its_replica_while_that_one_lives(dispo
 
 
 async def test_weights_are_shares(three_replicas: LocalCluster) -> None:
-    """9:1 declared is 9:1 served, one request after the other."""
+    """Weights of 9:1 serve exactly 9:1 of consecutive requests."""
     first, second, _ = three_replicas.replicas
     replicas = [Replica(first.url, "heavy", weight=9), Replica(second.url, "light", weight=1)]
     for balancing in ("least-in-use", "round-robin"):
@@ -492,7 +492,7 @@ async def test_weights_are_shares(three_replicas: LocalCluster) -> None:
 
 
 async def test_a_full_pool_is_passed_over_while_another_has_room(three_replicas: LocalCluster) -> None:
-    """A read does not wait for one replica while another is idle, whatever the turn says."""
+    """A read does not wait for a full replica while another has free connections."""
     settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "balancing": "round-robin"}
     async with serving(three_replicas, **settings) as servers, contextlib.AsyncExitStack() as stack:
         ports = set()
@@ -503,7 +503,7 @@ async def test_a_full_pool_is_passed_over_while_another_has_room(three_replicas:
 
 
 def test_execution_options_go_along_to_the_primary() -> None:
-    """A read that no replica may serve has them as well."""
+    """A read that no replica may serve has the same options."""
     url = "postgresql+asyncpg://app@db-{}/shop"
     settings = ReplicationSettings(primary=url.format(1), replicas=[url.format(2)])
     replica = create_replica_engine(settings, create_primary_engine(settings)).execution_options(label="report")

@@ -1,4 +1,4 @@
-"""Where reads go while replicas are not rolled out to all of them."""
+"""The routing of reads while replicas are rolled out gradually."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ IN_RECOVERY = text("SELECT pg_is_in_recovery()")
 
 @pytest.fixture
 def disposable_shop(disposable_cluster: LocalCluster) -> LocalCluster:
-    """Give a cluster with the shop in it, to break."""
+    """Yield a cluster with the shop schema, for tests that break servers."""
     asyncio.run(create_shop(disposable_cluster))
     return disposable_cluster
 
@@ -29,7 +29,7 @@ async def reads_on_replica(servers: Servers, intent: Intent | None = None) -> bo
 
 
 async def test_disabled_everything_is_on_the_primary(replicated_cluster: LocalCluster) -> None:
-    """Core on the engine of all replicas included, and `primary_reads=False` notwithstanding."""
+    """Includes Core on the engine of all replicas, and applies even with `primary_reads=False`."""
     async with serving(replicated_cluster, enabled=False, primary_reads=False) as servers:
         assert not await reads_on_replica(servers)
         assert servers.replica.choose().decision.cause is Cause.DISABLED  # type: ignore[attr-defined]  # ours has one
@@ -38,14 +38,14 @@ async def test_disabled_everything_is_on_the_primary(replicated_cluster: LocalCl
 
 
 async def test_a_group_that_is_unknown_is_an_error_whatever_the_rollout(replicated_cluster: LocalCluster) -> None:
-    """Otherwise the first share above zero would find it."""
+    """Otherwise it would be noticed only once the share is above zero."""
     async with serving(replicated_cluster, enabled=False) as servers:
         with pytest.raises(UnknownGroupError):
             servers.replica.choose("nowhere")
 
 
 async def test_the_share_changes_while_the_application_runs(replicated_cluster: LocalCluster) -> None:
-    """Each choice asks for it."""
+    """Each choice reads the current share."""
     share = 0.0
     async with serving(replicated_cluster, replica_share=lambda: share) as servers:
         assert not await reads_on_replica(servers)
@@ -54,7 +54,7 @@ async def test_the_share_changes_while_the_application_runs(replicated_cluster: 
 
 
 async def test_keys_are_on_the_same_side_each_time(replicated_cluster: LocalCluster) -> None:
-    """Some on the replicas, some on the primary."""
+    """Some keys use the replicas, the others the primary."""
     async with serving(replicated_cluster, replica_share=0.5) as servers:
         intents = [Intent.read(affinity=str(number)) for number in range(20)]
         sides = [await reads_on_replica(servers, intent) for intent in intents]
@@ -65,7 +65,7 @@ async def test_keys_are_on_the_same_side_each_time(replicated_cluster: LocalClus
 async def test_in_shadow_mode_choices_are_told_and_everything_is_on_the_primary(
     disposable_shop: LocalCluster,
 ) -> None:
-    """What would have gone to a replica, would have been stale, and would have been written."""
+    """Counts reads that a replica would have served, stale reads, and writes in reads."""
     recorder = Recorder()
     (replica,) = disposable_shop.replicas[:1]
     async with (
@@ -98,7 +98,7 @@ async def test_in_shadow_mode_choices_are_told_and_everything_is_on_the_primary(
 
 
 async def test_shadow_mode_without_hooks_works(replicated_cluster: LocalCluster) -> None:
-    """It only counts nothing."""
+    """It only counts, and without hooks nothing is counted."""
     async with serving(replicated_cluster, shadow=True) as servers:
         assert not await reads_on_replica(servers)
 

@@ -1,4 +1,4 @@
-"""A migration while the application runs: statements that were prepared before it."""
+"""A schema migration while the application runs: statements prepared before it."""
 
 import collections.abc
 
@@ -20,7 +20,7 @@ READ = text("SELECT * FROM migrated")
 
 @pytest.fixture
 def migrated(replicated_cluster: LocalCluster) -> collections.abc.Iterator[collections.abc.Callable[[], None]]:
-    """Give what changes the type of a column."""
+    """Yield a function that changes the type of a column."""
     replicated_cluster.primary.execute("CREATE TABLE migrated (n int); INSERT INTO migrated VALUES (1)")
     replicated_cluster.catch_up()
 
@@ -33,19 +33,19 @@ def migrated(replicated_cluster: LocalCluster) -> collections.abc.Iterator[colle
 
 
 async def prepare(servers: Servers) -> None:
-    """Have every pooled connection prepare the statement."""
+    """Prepare the statement on every pooled connection."""
     for engine in (servers.primary, *servers.replica.engines.values()):
         async with RoutedSession(engine) as session:
-            for _ in range(7):  # psycopg prepares a statement when it has seen it five times
+            for _ in range(7):  # psycopg prepares a statement at its fifth execution
                 assert await session.scalar(READ) == 1
-                await session.commit()  # after a rollback, psycopg forgets
+                await session.commit()  # after a rollback, psycopg discards its prepared statements
 
 
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
 async def test_a_read_whose_plan_is_stale_on_every_server_has_its_result(
     replicated_cluster: LocalCluster, migrated: collections.abc.Callable[[], None], isolation: str
 ) -> None:
-    """INVARIANT: on the replica and, should it fail there, on the primary: no user sees a migration."""
+    """INVARIANT: on the replica and, if it fails there, on the primary, so that users do not notice a migration."""
     async with serving(
         replicated_cluster, read_isolation=isolation, replicas=[replicated_cluster.replicas[0].url]
     ) as servers:
@@ -61,7 +61,7 @@ async def test_a_read_whose_plan_is_stale_on_every_server_has_its_result(
 async def test_only_the_first_statement_of_a_transaction_is_run_again(
     replicated_cluster: LocalCluster, migrated: collections.abc.Callable[[], None]
 ) -> None:
-    """INVARIANT: what the transaction has done before would be lost."""
+    """INVARIANT: earlier statements of the transaction would be lost."""
     async with serving(replicated_cluster) as servers:
         await prepare(servers)
         migrated()
@@ -74,7 +74,7 @@ async def test_only_the_first_statement_of_a_transaction_is_run_again(
 
 
 async def test_another_error_is_not_taken_for_a_stale_plan(replicated_cluster: LocalCluster) -> None:
-    """It is raised, once."""
+    """It is raised once."""
     async with serving(replicated_cluster) as servers, RoutedSession(servers.primary) as session:
         with pytest.raises(sqlalchemy.exc.ProgrammingError):
             await session.execute(text("SELECT no_such_column"))
@@ -83,7 +83,7 @@ async def test_another_error_is_not_taken_for_a_stale_plan(replicated_cluster: L
 async def test_a_stale_plan_on_the_primary_in_autocommit_is_prepared_anew(
     replicated_cluster: LocalCluster, migrated: collections.abc.Callable[[], None]
 ) -> None:
-    """INVARIANT: psycopg forgets a plan at a rollback only; in autocommit the statement would fail forever."""
+    """INVARIANT: psycopg discards a plan only at a rollback; in autocommit the statement would fail permanently."""
     async with serving(replicated_cluster) as servers:
         in_autocommit = servers.primary.execution_options(isolation_level="AUTOCOMMIT")
         async with in_autocommit.connect() as connection:

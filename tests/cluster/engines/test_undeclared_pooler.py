@@ -1,4 +1,4 @@
-"""Noticing a transaction pooler that the settings do not know of."""
+"""Detection of a transaction pooler that is not declared in the settings."""
 
 import pytest
 import sqlalchemy.exc
@@ -12,7 +12,7 @@ from modern_di_replicas.testing import LocalCluster
 async def test_a_prepared_statement_that_is_not_there_is_one_warning(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Any other error is none; the server is named once, and with it what to declare."""
+    """Other errors cause no warning; each server is named once, with the setting to declare."""
     engine = create_async_engine(replicated_cluster.primary.url)
     warn_of_undeclared_pooler(engine.sync_engine, "db-1")
     for statement in ("SELECT no_such_column", "EXECUTE no_such_statement", "EXECUTE no_such_statement"):

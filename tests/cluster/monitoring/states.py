@@ -1,4 +1,4 @@
-"""What the monitor knows of a cluster's servers, for the tests of this folder."""
+"""States of a cluster's servers as the monitor records them, for the tests in this folder."""
 
 import collections.abc
 import contextlib

@@ -1,4 +1,4 @@
-"""What an answer of a server, or its absence, changes."""
+"""The effect of a server's answer, or of a missing answer."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ async def test_a_wrong_password_or_database_of_the_primary_is_an_error_at_the_st
 async def test_a_replica_that_refuses_the_application_does_not_stop_it(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    """INVARIANT: one replica's configuration is no reason to stop; it is logged once, with the server's reason."""
+    """INVARIANT: the configuration of one replica must not stop the application; it is logged once."""
     refusing, other = disposable_cluster.replicas
     url = make_url(refusing.url)
     if what == "pg_hba.conf":
@@ -61,7 +61,7 @@ async def test_a_replica_that_refuses_the_application_does_not_stop_it(
             async with servers.session() as session:
                 assert await session.scalar(text("SELECT inet_server_port()")) == other.port
         refused = refusing.log().count("FATAL")
-        await until(lambda: refusing.log().count("FATAL") >= refused + 3)  # it is tried again, and not logged again
+        await until(lambda: refusing.log().count("FATAL") >= refused + 3)  # it is retried, and not logged again
         (error,) = errors_of(caplog)
         assert name(refusing) in error
         assert expected in error
@@ -77,7 +77,7 @@ async def test_a_replica_that_refuses_the_application_does_not_stop_it(
 async def test_a_password_that_changes_while_it_runs_is_reported(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It would stay unnoticed behind the fallback."""
+    """Otherwise the fallback to the primary would hide it."""
     async with watched(disposable_cluster) as servers:
         await asyncio.to_thread(disposable_cluster.primary.execute, "ALTER ROLE postgres PASSWORD 'another'")
         await asyncio.to_thread(disposable_cluster.primary.stop, "immediate")
@@ -89,7 +89,7 @@ async def test_a_password_that_changes_while_it_runs_is_reported(
 
 
 async def test_a_replica_that_is_down_does_not_stop_the_start(disposable_cluster: LocalCluster) -> None:
-    """It is left out, and found when it comes."""
+    """It is excluded, and used once it is available."""
     replica = disposable_cluster.replicas[0]
     await asyncio.to_thread(replica.stop)
     async with watched(disposable_cluster) as servers:
@@ -101,7 +101,7 @@ async def test_a_replica_that_is_down_does_not_stop_the_start(disposable_cluster
 async def test_an_error_while_the_monitor_concludes_is_logged_and_it_goes_on(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """INVARIANT: what is known never becomes stale silently: logged, then unknown, then known again."""
+    """INVARIANT: states do not become stale silently: the error is logged, and the states become unknown."""
     settings: dict[str, typing.Any] = {"probe_interval": 0.05, "probe_timeout": 10.0}
     async with serving(replicated_cluster, **settings) as servers, Monitor(servers.replica) as monitor:
 

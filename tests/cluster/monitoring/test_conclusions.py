@@ -1,4 +1,4 @@
-"""What the answers of all servers together mean; the answers are made up."""
+"""Conclusions from the answers of all servers; the answers are synthetic."""
 
 import logging
 import types
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Drawn(Conclusions):
-    """Draws conclusions from answers that a test gives."""
+    """Draws conclusions from synthetic answers."""
 
     def __init__(self, primary: PrimaryEngine, replica: ReplicaEngine, clock: Clock) -> None:
         super().__init__(replica.topology, replica.settings)
@@ -42,7 +42,7 @@ class Drawn(Conclusions):
         self.asked += 1
 
     def hear(self, **answers: dict[str, typing.Any]) -> dict[str, Role]:
-        """Take the answers of all servers that are up, by their names, and return the role of each."""
+        """Process the answers of all servers that are up, by name, and return the role of each."""
         names = {"db_1": PRIMARY, "db_2": "db-2", "db_3": "db-3"}
         self._observed = {names[name]: self._observation(**answer) for name, answer in answers.items()}
         self._conclude()
@@ -66,7 +66,7 @@ FOLLOWS: dict[str, typing.Any] = {"in_recovery": True}
 
 
 def test_the_server_that_accepts_writes_is_the_primary(clock: Clock) -> None:
-    """The others are its standbys; one that does not answer is not known."""
+    """The others are its standbys; a server that does not answer is unknown."""
     monitor = drawn(clock)
     roles = monitor.hear(db_1=LEADS, db_2=FOLLOWS)
     assert roles == {PRIMARY: Role.PRIMARY, "db-2": Role.STANDBY, "db-3": Role.UNKNOWN}
@@ -76,7 +76,7 @@ def test_the_server_that_accepts_writes_is_the_primary(clock: Clock) -> None:
 
 
 def test_writes_follow_a_promotion(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """The former primary, when it comes back as one, is fenced: it is on an older timeline."""
+    """When the former primary returns as a primary, it is fenced, because it is on an older timeline."""
     monitor = drawn(clock)
     monitor.hear(db_1=LEADS, db_2=FOLLOWS, db_3=FOLLOWS)
     monitor.hear(db_2=FOLLOWS, db_3=FOLLOWS)
@@ -89,9 +89,9 @@ def test_writes_follow_a_promotion(clock: Clock, caplog: pytest.LogCaptureFixtur
 
 
 def test_a_primary_that_others_have_left_is_fenced_at_once(clock: Clock) -> None:
-    """INVARIANT: nothing is written to it from the moment a newer timeline is seen, though its successor is not known.
+    """INVARIANT: once a newer timeline is seen, nothing is written to the old primary.
 
-    Everybody is asked then, so that it soon is.
+    This holds even if its successor is unknown. All servers are then probed at once to find it.
     """
     monitor = drawn(clock)
     monitor.hear(db_1=LEADS, db_2=FOLLOWS, db_3=FOLLOWS)
@@ -105,7 +105,7 @@ def test_a_primary_that_others_have_left_is_fenced_at_once(clock: Clock) -> None
 
 
 def test_a_server_that_is_not_promotable_is_not_followed(clock: Clock) -> None:
-    """Its timeline does not count either."""
+    """Its timeline is ignored as well."""
     monitor = drawn(clock, Replica(URL.format("db-2"), "db-2", promotable=False))
     monitor.hear(db_1=LEADS, db_2=FOLLOWS)
     roles = monitor.hear(db_1=LEADS, db_2={**LEADS, "timeline": 2})
@@ -117,7 +117,7 @@ def test_a_server_that_is_not_promotable_is_not_followed(clock: Clock) -> None:
 def test_another_cluster_at_the_same_addresses_is_accepted_after_a_while(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not before: a primary that restarts is silent too. What was known of the former one is forgotten."""
+    """Only after a delay, because a restarting primary is silent too. The state of the former cluster is discarded."""
     monitor = drawn(clock)
     monitor.hear(db_1=LEADS, db_2=FOLLOWS)
     monitor.hear(db_2=FOLLOWS)
@@ -137,7 +137,7 @@ def test_another_cluster_at_the_same_addresses_is_accepted_after_a_while(
 def test_a_backup_that_is_restored_on_the_same_timeline_leaves_its_standbys_behind(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They have rows that it has not, until they are rebuilt."""
+    """They have rows that the primary does not have, until they are rebuilt."""
     caplog.set_level(logging.WARNING)
     monitor = drawn(clock)
     monitor.hear(db_1=LEADS, db_2=FOLLOWS, db_3=FOLLOWS)

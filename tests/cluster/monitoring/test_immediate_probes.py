@@ -12,9 +12,9 @@ from tests.session.conftest import serving
 
 
 async def test_all_servers_are_asked_at_once_when_a_newer_timeline_is_seen(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: what else is known is from before the switchover; to wait for the next probes would fail requests.
+    """INVARIANT: the other states are from before the switchover; waiting for the next probes would fail requests.
 
-    The probes are minutes apart; the one look is that of a read which has to include a write.
+    The regular probes are minutes apart here; the single probe is that of a read that must include a write.
     """
     former, promoted, standby = disposable_cluster.servers
     async with serving(disposable_cluster, probe_interval=120) as servers, Monitor(servers.replica) as monitor:
@@ -37,7 +37,7 @@ async def test_all_servers_are_asked_at_once_when_a_newer_timeline_is_seen(dispo
 async def test_an_error_in_an_immediate_probe_is_logged_as_well(
     disposable_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is a task of its own, whose error would be shown when it is collected, if at all."""
+    """It runs as a separate task, whose error would otherwise appear only when the task is collected, if at all."""
     async with serving(disposable_cluster, probe_interval=120) as servers, Monitor(servers.replica) as monitor:
         await asyncio.to_thread(disposable_cluster.replicas[0].promote)
         monkeypatch.setattr("modern_di_replicas.cluster.monitoring.conclusions.assemble", None)

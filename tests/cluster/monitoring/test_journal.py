@@ -1,4 +1,4 @@
-"""The log of the monitor: the reason, once for each change, and a reminder a minute."""
+"""The monitor's log: the reason, one line per change, and one reminder per minute."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list
 
 
 def test_a_trouble_is_logged_once_and_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    """However often it is noted; when it is over, the next one is news."""
+    """However often it is noted; once it is resolved, the next occurrence is logged again."""
     clock = Clock()
     journal = Journal(clock=clock)
     for _ in range(int(REMINDER * 2)):
@@ -43,7 +43,7 @@ def test_a_trouble_is_logged_once_and_once_a_minute(caplog: pytest.LogCaptureFix
 
 
 def test_a_trouble_that_changes_to_and_fro_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Refused, silent, refused: a line in ten seconds; an error beside a warning is said at once."""
+    """Refused, silent, refused: at most one line in ten seconds; an error after a warning is logged at once."""
     clock = Clock()
     journal = Journal(clock=clock)
     for number in range(int(CHANGES * 2)):
@@ -55,7 +55,7 @@ def test_a_trouble_that_changes_to_and_fro_does_not_fill_the_log(caplog: pytest.
 
 
 def test_what_a_failover_causes_for_a_moment_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Each standby is left behind until it follows; for a minute that is no news."""
+    """Each standby is on the old timeline until it follows; this is not logged for the first minute."""
     clock = Clock()
     journal = Journal(clock=clock)
     left = Snapshot(servers={"a": ServerState(name="a", up=True, role=Role.LEFT_BEHIND)})
@@ -70,7 +70,7 @@ def test_what_a_failover_causes_for_a_moment_is_not_logged(caplog: pytest.LogCap
 
 
 def test_an_old_primary_is_reported_when_it_lives_on(caplog: pytest.LogCaptureFixture) -> None:
-    """INVARIANT: what a stopped server said last does not make it a second primary; one that runs on is reported."""
+    """INVARIANT: the last answer of a stopped server does not make it a second primary; a running one is reported."""
     clock = Clock()
     journal = Journal(settling=2.0, clock=clock)
 
@@ -85,14 +85,14 @@ def test_an_old_primary_is_reported_when_it_lives_on(caplog: pytest.LogCaptureFi
     for _ in range(4):
         clock.now += 1.0
         note(Role.FENCED)
-    note(Role.UNKNOWN)  # one missed answer does not make it news again
+    note(Role.UNKNOWN)  # a single missed answer does not cause another log line
     note(Role.FENCED)
     assert len(said(caplog)) == 1
     assert "a is not used: it runs as a primary" in said(caplog)[0]
 
 
 def test_a_promoted_clone_is_not_called_a_former_primary(caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is wrong with the servers of other timelines, and none has to be stopped."""
+    """Servers of other timelines work correctly, and none of them has to be stopped."""
     clone = Snapshot(servers={"a": ServerState(name="a", up=True, role=Role.FENCED)})
     Journal().roles(clone, not_promotable={"a"})
     assert "a is not used: it was promoted, and is declared with promotable=False" in said(caplog)[0]
@@ -109,14 +109,14 @@ def test_a_promoted_clone_is_not_called_a_former_primary(caplog: pytest.LogCaptu
     ],
 )
 def test_the_reason_is_what_the_system_says(error: Exception, reason: str) -> None:
-    """Not the name of a class, and not the statement with its parameters."""
+    """Neither a class name nor the statement with its parameters."""
     assert reason in reason_of(error)
     assert "secret" not in reason_of(error)
     assert "second" not in reason_of(error)
 
 
 def test_the_reason_of_a_wrapped_error_is_the_innermost() -> None:
-    """The dialect wraps the driver's error, and SQLAlchemy that one."""
+    """The dialect wraps the driver's error, and SQLAlchemy wraps the dialect's error."""
     dialect = RuntimeError("<class 'Inner'>: it broke")
     dialect.__cause__ = ValueError("it broke")
     assert reason_of(sqlalchemy.exc.DBAPIError("SELECT 1", {}, dialect)) == "it broke"
@@ -125,7 +125,7 @@ def test_the_reason_of_a_wrapped_error_is_the_innermost() -> None:
 async def test_the_start_says_what_the_servers_are(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line: role, version and lag of each."""
+    """One line with the role, version and lag of each server."""
     caplog.set_level(logging.INFO, "modern_di_replicas")
     async with serving(replicated_cluster) as servers, Monitor(servers.replica):
         pass
@@ -141,7 +141,7 @@ async def test_the_start_says_what_the_servers_are(
 async def test_the_start_says_what_is_not_as_it_is_declared(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A primary that is a standby, with its primary listed or not, and a replica that is the primary."""
+    """A declared primary that is a standby, with its primary declared or not, and a replica that is the primary."""
     caplog.set_level(logging.INFO, "modern_di_replicas")
     primary, first, second = disposable_cluster.servers
     alias = make_url(primary.url).set(host="localhost").render_as_string(hide_password=False)
@@ -167,7 +167,7 @@ async def test_the_start_says_what_is_not_as_it_is_declared(
 async def test_a_server_without_a_connection_for_the_monitor_is_not_down(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """INVARIANT: an application that takes every connection must not have them ended for it."""
+    """INVARIANT: an application that uses all connections must not lose them because the monitor cannot connect."""
     primary, replica, _ = disposable_cluster.servers
     primary.execute("CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 1")
     disposable_cluster.catch_up()

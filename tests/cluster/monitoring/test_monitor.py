@@ -1,4 +1,4 @@
-"""The monitor: what it finds at the start, what it follows, what it leaves behind."""
+"""The monitor: the state at the start, changes it follows, and its cleanup."""
 
 import asyncio
 import datetime as dt
@@ -29,7 +29,7 @@ from tests.waiting import until
 
 
 async def test_the_first_snapshot_is_there_at_the_start(disposable_cluster: LocalCluster) -> None:
-    """The first request decides on facts already."""
+    """The first request is routed by known states."""
     async with watched(disposable_cluster) as servers:
         assert snapshot(servers).primary == name(disposable_cluster.primary)
         assert state(servers, disposable_cluster.primary).role is Role.PRIMARY
@@ -41,7 +41,7 @@ async def test_the_first_snapshot_is_there_at_the_start(disposable_cluster: Loca
 async def test_writes_follow_a_switchover_and_reads_go_to_the_standbys(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """The old primary is stopped, a replica promoted, the old one rejoins: no restart, no new configuration."""
+    """The old primary is stopped, a replica is promoted, the old primary rejoins: without a restart."""
     primary, first, second = disposable_cluster.servers
     async with watched(disposable_cluster) as servers:
         assert await write(servers) == primary.port
@@ -58,7 +58,7 @@ async def test_writes_follow_a_switchover_and_reads_go_to_the_standbys(
         await until(lambda: all(state(servers, s).lag_seconds is not None for s in (primary, second)))
         ports: set[int | None] = set()
 
-        async def both_have_served() -> bool:  # the primary may serve until both are trusted again
+        async def both_have_served() -> bool:  # the primary may serve until both replicas are known to be fresh
             async with servers.session() as session:
                 ports.add(await session.scalar(text("SELECT inet_server_port()")))
             return {primary.port, second.port} <= ports
@@ -67,7 +67,7 @@ async def test_writes_follow_a_switchover_and_reads_go_to_the_standbys(
 
 
 async def test_a_write_that_was_reported_as_successful_survives_a_failover() -> None:
-    """INVARIANT: with synchronous replication, what was committed before the crash is on the new primary."""
+    """INVARIANT: with synchronous replication, writes committed before the crash are on the new primary."""
     with LocalCluster(replicas=2, synchronous=True) as cluster:
         primary, first, second = cluster.servers
         async with watched(cluster) as servers:
@@ -107,7 +107,7 @@ async def test_a_write_that_was_reported_as_successful_survives_a_failover() -> 
 async def test_of_two_that_claim_to_be_the_primary_the_older_timeline_is_fenced(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """INVARIANT: the old primary lives on and knows nothing; not one row is written to it, and it is reported."""
+    """INVARIANT: the old primary does not know of the promotion; no row is written to it, and it is reported."""
     primary, first, _ = disposable_cluster.servers
     async with watched(disposable_cluster) as servers:
         await write(servers)
@@ -123,7 +123,7 @@ async def test_of_two_that_claim_to_be_the_primary_the_older_timeline_is_fenced(
         assert {await write(servers) for _ in range(10)} == {first.port}
         assert primary.execute("SELECT count(*) FROM written") == before
 
-        # The new primary goes too: even then nothing is written to the old one.
+        # The new primary stops too: still nothing is written to the old one.
         await asyncio.to_thread(first.stop, "immediate")
         await until(lambda: not state(servers, first).up)
         with pytest.raises((sqlalchemy.exc.DBAPIError, OSError)):
@@ -136,7 +136,7 @@ async def test_of_two_that_claim_to_be_the_primary_the_older_timeline_is_fenced(
 
 
 async def test_a_fenced_primary_gets_no_write_while_no_other_is_known(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: the new primary is in no settings, the former one lives on: an error is better than a lost write."""
+    """INVARIANT: the new primary is not declared, the former one still runs: an error is better than a lost write."""
     former, unlisted, standby = disposable_cluster.servers
     former.execute("CREATE TABLE written (n serial PRIMARY KEY)")
     disposable_cluster.catch_up()
@@ -160,7 +160,7 @@ async def test_a_fenced_primary_gets_no_write_while_no_other_is_known(disposable
 async def test_a_standby_that_followed_a_promotion_serves_when_its_new_primary_is_gone(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: without a receiver it tells the timeline of its control file, which may be the one before."""
+    """INVARIANT: without a receiver it reports the timeline of its control file, which may be the previous one."""
     promoted, standby = disposable_cluster.replicas
     async with watched(disposable_cluster) as servers:
         await asyncio.to_thread(disposable_cluster.primary.stop, "fast")
@@ -185,7 +185,7 @@ async def test_a_standby_that_followed_a_promotion_serves_when_its_new_primary_i
 
 
 async def test_checkouts_wait_at_a_fence_until_a_primary_is_known(replicated_cluster: LocalCluster) -> None:
-    """They take no place in the pool meanwhile, which has but one here; after a while checkouts fail at once."""
+    """They take no place in the pool, whose size is one here; after the timeout, checkouts fail at once."""
     primary = replicated_cluster.primary
     pool_size = {"primary_pool_size": 1, "primary_max_overflow": 0}
     async with serving(replicated_cluster, **pool_size) as servers:
@@ -218,7 +218,7 @@ async def test_checkouts_wait_at_a_fence_until_a_primary_is_known(replicated_clu
 
 
 async def test_an_engine_with_a_pool_of_its_own_is_fenced_as_well(replicated_cluster: LocalCluster) -> None:
-    """It refuses at once: a pool that knows no fence cannot hold checkouts."""
+    """It refuses at once: a foreign pool has no fence, so checkouts cannot wait."""
     engine = PrimaryEngine(create_async_engine(replicated_cluster.primary.url, poolclass=NullPool).sync_engine)
     engine.fence(timeout=60)
     with pytest.raises(ConnectionRefusedError, match="older timeline"):
@@ -229,7 +229,7 @@ async def test_an_engine_with_a_pool_of_its_own_is_fenced_as_well(replicated_clu
 
 
 async def test_the_next_monitor_takes_down_the_fence_of_the_last_one(replicated_cluster: LocalCluster) -> None:
-    """It knows who leads; the last one ended before it did."""
+    """It knows the primary; the last monitor ended before it did."""
     async with serving(replicated_cluster) as servers:
         servers.primary.fence(timeout=0)
         async with Monitor(servers.replica):
@@ -257,7 +257,7 @@ async def test_a_standby_that_follows_a_former_primary_serves_nothing(disposable
 
 
 async def test_a_connection_to_a_primary_that_became_a_standby_is_replaced(disposable_cluster: LocalCluster) -> None:
-    """Behind a proxy that follows the primary, the address stays and the open connections do not: 25006 ends them."""
+    """Behind a proxy that follows the primary, open connections do not move: SQLSTATE 25006 closes them."""
     async with serving(disposable_cluster) as servers:
         async with RoutedSession(servers.primary) as session:
             await session.execute(text("SELECT 1"))
@@ -278,7 +278,7 @@ async def test_a_connection_to_a_primary_that_became_a_standby_is_replaced(dispo
 async def test_nothing_is_known_of_a_server_whose_watch_was_ended_by_others(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """INVARIANT: a state that nothing will ever correct is worse than none; without the primary's, lag has no limit."""
+    """INVARIANT: a state that is never updated is worse than none; without the primary's position, lag has no limit."""
     before = asyncio.all_tasks()
     async with serving(replicated_cluster, probe_interval=0.05) as servers, Monitor(servers.replica):
         primary, first, second = replicated_cluster.servers
@@ -315,7 +315,7 @@ async def test_a_server_of_another_cluster_is_not_used(
 
 
 async def test_the_primary_by_another_name_serves_where_no_standby_does(replicated_cluster: LocalCluster) -> None:
-    """One database for both, as in development: it was declared to be read from."""
+    """One database for both roles, as in development: it was declared as a replica."""
     url = replicated_cluster.primary.url
     async with (
         serving(replicated_cluster, replicas=[url]) as servers,
@@ -328,7 +328,7 @@ async def test_the_primary_by_another_name_serves_where_no_standby_does(replicat
 
 @not_behind_a_pooler("the connection to the server is the pooler's")
 async def test_the_monitor_leaves_nothing_behind(replicated_cluster: LocalCluster) -> None:
-    """No task, no connection; afterwards passive knowledge is all there is."""
+    """Neither tasks nor connections; afterwards only failures seen by sessions are known."""
     async with serving(replicated_cluster, application_name="leaves-nothing") as servers:
         tasks = len(asyncio.all_tasks())
         async with Monitor(servers.replica):
@@ -341,7 +341,7 @@ async def test_the_monitor_leaves_nothing_behind(replicated_cluster: LocalCluste
 
 
 async def test_a_primary_engine_of_the_application_is_not_moved(disposable_cluster: LocalCluster) -> None:
-    """An application that makes its own primary engine follows a failover itself; the reads do all the same."""
+    """An application with its own primary engine handles failover itself; reads follow all the same."""
     settings = ReplicationSettings(
         primary=disposable_cluster.primary.url,
         replicas=[server.url for server in disposable_cluster.replicas],
@@ -390,7 +390,7 @@ async def test_a_clone_of_a_server_that_is_not_promotable_is_not_followed(dispos
 async def test_after_a_deploy_a_replica_that_is_behind_serves_from_the_first_second(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """The monitor has run for less time than it lags; it says itself when what it has was committed."""
+    """The monitor's samples are younger than the lag; the replica reports the commit time of its last transaction."""
     disposable_cluster.primary.execute("CREATE TABLE written (n serial PRIMARY KEY)")
     disposable_cluster.catch_up()
     for replica in disposable_cluster.replicas:

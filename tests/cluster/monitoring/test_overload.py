@@ -1,4 +1,4 @@
-"""An overloaded application is not a dead server: nothing that is well is ejected, and it recovers at once."""
+"""Overload is not a server failure: no healthy server is ejected, and the application recovers at once."""
 
 import asyncio
 import collections.abc
@@ -38,16 +38,16 @@ OVERLOADED = 3 * SETTINGS["probe_timeout"]
 
 
 async def block_the_loop() -> None:
-    """Compute something, or call a blocking client, in a coroutine."""
+    """Compute something, or call a blocking client, inside a coroutine."""
     await asyncio.sleep(0)
     time.sleep(OVERLOADED)  # noqa: ASYNC251  # that is the fault
 
 
 async def burn_processors() -> None:
-    """Let other processes take every processor."""
+    """Keep every processor busy with other processes."""
     burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]  # noqa: ASYNC220
     try:
-        await asyncio.sleep(OVERLOADED)  # the fault takes so long
+        await asyncio.sleep(OVERLOADED)  # duration of the fault
     finally:
         for burner in burners:
             burner.kill()
@@ -55,7 +55,7 @@ async def burn_processors() -> None:
 
 
 async def nothing() -> None:
-    """Only the clients: ten times as many as there are connections."""
+    """Add no fault: the load is ten times as many clients as connections."""
     await asyncio.sleep(OVERLOADED)  # the clients are the load
 
 
@@ -79,7 +79,7 @@ async def seconds_for_reads(servers: Servers) -> float:
 
 @contextlib.asynccontextmanager
 async def clients(servers: Servers, count: int) -> collections.abc.AsyncIterator[None]:
-    """Let clients read one after the other, and raise what they meet."""
+    """Let clients read one after the other, and raise their errors."""
     stopped = asyncio.Event()
 
     async def client() -> None:
@@ -102,9 +102,9 @@ def test_no_healthy_server_is_ejected_by_overload(
     loop: collections.abc.Callable[[], asyncio.AbstractEventLoop],
     overload: collections.abc.Callable[[], collections.abc.Awaitable[None]],
 ) -> None:
-    """INVARIANT: silence is disbelieved while our own event loop was late; reads go on from replicas, and recover.
+    """INVARIANT: silence is ignored while the event loop is late; reads continue on replicas, and throughput recovers.
 
-    Goodput afterwards is compared with that of engines that were not overloaded: the machine may be busy.
+    The throughput afterwards is compared with that of engines that were not overloaded, as the machine may be busy.
     """
     recorder = Recorder()
 
@@ -120,9 +120,9 @@ def test_no_healthy_server_is_ejected_by_overload(
             async with clients(servers, 60):
                 await overload()
             before = len(recorder.of(SnapshotPublished))
-            await until(lambda: len(recorder.of(SnapshotPublished)) > before + 6)  # each server was probed since
+            await until(lambda: len(recorder.of(SnapshotPublished)) > before + 6)  # each server has been probed since
             spent, control = [await seconds_for_reads(servers)], [await seconds_for_reads(rested)]
-            while min(spent) >= 2 * min(control) and len(spent) < 50:  # other processes come in between
+            while min(spent) >= 2 * min(control) and len(spent) < 50:  # other processes interfere
                 spent.append(await seconds_for_reads(servers))
                 control.append(await seconds_for_reads(rested))
             assert min(spent) < 2 * min(control)
@@ -139,7 +139,7 @@ def test_no_healthy_server_is_ejected_by_overload(
 
 
 async def test_a_silent_server_is_found_though_the_loop_is_often_late(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: lateness buys a server time, but not for ever."""
+    """INVARIANT: a late loop extends the timeout of a server, but not without limit."""
     replica = disposable_cluster.replicas[0]
     settings = {**SETTINGS, "probe_timeout": 0.2}
     async with serving(disposable_cluster, **settings) as servers, Monitor(servers.replica):
@@ -154,7 +154,7 @@ async def test_a_silent_server_is_found_though_the_loop_is_often_late(disposable
 
 
 async def test_all_silent_servers_are_down_when_the_loop_is_on_time(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: that they fall silent together is no excuse: perhaps the network is gone."""
+    """INVARIANT: simultaneous silence of all servers still counts: the network may have failed."""
     async with serving(disposable_cluster, **SETTINGS) as servers, Monitor(servers.replica):
         await asyncio.gather(*(asyncio.to_thread(server.freeze) for server in disposable_cluster.servers))
 
@@ -169,7 +169,7 @@ async def test_all_silent_servers_are_down_when_the_loop_is_on_time(disposable_c
 
 
 async def test_reads_beyond_the_limit_wait_and_are_refused(disposable_cluster: LocalCluster) -> None:
-    """`primary_fallback_limit`: the primary has to bear the writes, also while every replica is gone."""
+    """`primary_fallback_limit`: the primary has to handle the writes, even if every replica is gone."""
     recorder = Recorder()
     settings = {**SETTINGS, "primary_fallback_limit": 2, "replica_pool_timeout": 0.2, "hooks": [recorder]}
     for replica in disposable_cluster.replicas:
@@ -187,18 +187,18 @@ async def test_reads_beyond_the_limit_wait_and_are_refused(disposable_cluster: L
             async with RoutedSession(servers.primary) as writer:
                 await writer.execute(text("SELECT 1"))  # writes have no limit
             assert await read_as_core(servers) == disposable_cluster.primary.port
-        for _ in range(5):  # what was given back can be had again
+        for _ in range(5):  # released places are available again
             await read(servers)
 
 
 async def read_as_core(servers: Servers) -> object:
-    """Read past the limit, on an engine whose pool is not ours to count."""
+    """Read past the limit, on an engine whose pool the library cannot count."""
     async with servers.primary.connect() as connection:
         return await connection.scalar(text("SELECT inet_server_port()"))
 
 
 async def test_a_read_that_its_replica_fails_counts_as_well(disposable_cluster: LocalCluster) -> None:
-    """It began on a replica; its escalation is for want of one."""
+    """It began on a replica; its escalation is caused by a missing replica."""
     settings = {"primary_fallback_limit": 1, "replica_pool_timeout": 0.2}
     async with serving(disposable_cluster, **settings) as servers:
         first, second = servers.session(), servers.session()
@@ -217,7 +217,7 @@ async def test_a_read_that_its_replica_fails_counts_as_well(disposable_cluster: 
 
 @not_behind_a_pooler("the error is the pooler's")
 async def test_a_place_is_given_back_when_the_primary_cannot_be_reached(disposable_cluster: LocalCluster) -> None:
-    """Otherwise the limit would be used up by reads that never had a connection."""
+    """Otherwise reads that never had a connection would use up the limit."""
     settings = {"primary_fallback_limit": 1, "replica_pool_timeout": 0.2}
     for server in disposable_cluster.servers:
         await asyncio.to_thread(server.stop)

@@ -42,7 +42,7 @@ async def test_a_probe_tells_what_a_server_says_of_itself(replicated_cluster: Lo
 async def test_a_connection_that_was_closed_meanwhile_says_nothing_of_the_server(
     replicated_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: a terminated idle connection is not a dead server; the probe asks again on a new one."""
+    """INVARIANT: a terminated idle connection is not a failed server; the probe asks again on a new one."""
     server = replicated_cluster.primary
     probe = probe_of(server, timeout=10)
     await probe.ask()
@@ -55,7 +55,7 @@ async def test_a_connection_that_was_closed_meanwhile_says_nothing_of_the_server
 
 @only_on("asyncpg", "psycopg lets a second question wait")
 async def test_a_connection_that_is_replaced_is_ended(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: one connection for each probe: a server has few, and half-open ones pile up."""
+    """INVARIANT: one connection per probe: servers have few, and half-open ones accumulate."""
     server = replicated_cluster.primary
     probe = probe_of(server, timeout=10)
     await probe.ask()
@@ -70,7 +70,7 @@ async def test_a_connection_that_is_replaced_is_ended(replicated_cluster: LocalC
 
 
 async def test_a_brief_answer_is_as_full_as_the_others(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: what is left out was said on this very connection; a new one may lead somewhere else."""
+    """INVARIANT: omitted facts were reported on the same connection; a new connection may lead to another server."""
     server = replicated_cluster.primary
     probe = probe_of(server, timeout=10)
     full, brief = await probe.ask(briefly=True), await probe.ask(briefly=True)
@@ -88,7 +88,7 @@ async def test_a_brief_answer_is_as_full_as_the_others(replicated_cluster: Local
 async def test_an_answer_that_was_slow_counts_when_no_other_is_there_first(
     replicated_cluster: LocalCluster, refused: bool
 ) -> None:
-    """The new connection, which is tried meanwhile, is refused, or gets no answer either."""
+    """Meanwhile a new connection is tried, which is refused or gets no answer either."""
     tried = asyncio.Event()
     silent: list[asyncio.StreamWriter] = []
 
@@ -118,7 +118,7 @@ async def test_an_answer_that_was_slow_counts_when_no_other_is_there_first(
 
 
 async def test_a_new_connection_whose_question_is_not_answered_is_ended(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: otherwise each probe would leave one behind."""
+    """INVARIANT: otherwise each probe would leave a connection open."""
     server = replicated_cluster.primary
     left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probe'"
     async with Proxy(server.port) as proxy:
@@ -137,7 +137,7 @@ async def test_a_new_connection_whose_question_is_not_answered_is_ended(replicat
 async def test_a_frozen_server_is_given_up_within_the_time_limit(
     disposable_cluster: LocalCluster, connected: bool
 ) -> None:
-    """With a connection, and without: then it accepts one, in the kernel, and never says a word on it."""
+    """With and without an open connection: a frozen server's kernel accepts connections, but nothing answers."""
     probe = probe_of(disposable_cluster.primary)
     if connected:
         probe.timeout = 10
@@ -157,7 +157,7 @@ async def test_a_frozen_server_is_given_up_within_the_time_limit(
 async def test_a_connection_whose_question_was_given_up_is_closed_with_the_probe(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """It cannot be closed while a question is in flight, even one without a waiting caller."""
+    """It cannot be closed while a question is in flight, even if no caller waits for it."""
     probe = probe_of(disposable_cluster.primary, timeout=10)
     await probe.ask()
     asked, probe.timeout = probe._kept, 0.1  # noqa: SLF001  # as below
@@ -170,7 +170,7 @@ async def test_a_connection_whose_question_was_given_up_is_closed_with_the_probe
 
 
 async def test_a_probe_can_be_cancelled_and_closed_while_its_server_is_frozen(disposable_cluster: LocalCluster) -> None:
-    """The application stops; a frozen server must not hold it up."""
+    """A frozen server must not delay the end of the application."""
     waiting, idle = (probe_of(disposable_cluster.primary, timeout=10) for _ in range(2))
     for probe in (waiting, idle):
         await probe.ask()

@@ -1,4 +1,4 @@
-"""One name for several replicas: a proxy, or the reader endpoint of a managed service."""
+"""One host name for several replicas: a proxy, or the reader endpoint of a managed service."""
 
 import asyncio
 import collections.abc
@@ -36,7 +36,7 @@ async def read_after_write(servers: Servers) -> object:
 async def test_a_client_sees_its_write_behind_a_reader_endpoint(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, at_the_start: bool
 ) -> None:
-    """INVARIANT: that one of the servers behind a name has the write says nothing of the next connection."""
+    """INVARIANT: if one server behind a name has the write, the next connection may still lead to another one."""
     primary, first, second = disposable_cluster.servers
     primary.execute("CREATE TABLE written (n serial PRIMARY KEY)")
     disposable_cluster.catch_up()
@@ -62,7 +62,7 @@ async def test_a_client_sees_its_write_behind_a_reader_endpoint(
             await asyncio.to_thread(first.pause_replay)
             for _ in range(10):
                 assert await read_after_write(servers) == "primary"
-            async with servers.session() as session:  # what need not be fresh is read there
+            async with servers.session() as session:  # reads without a freshness requirement are served there
                 await session.execute(text("SELECT 1"))
                 assert session.decision.server != "primary"
     assert caplog.text.count("leads to several servers") == 1
@@ -72,7 +72,7 @@ async def test_a_client_sees_its_write_behind_a_reader_endpoint(
 async def endpoint(
     cluster: LocalCluster, *targets: int, **settings: typing.Any
 ) -> collections.abc.AsyncIterator[tuple[SilentProxy, Servers]]:
-    """Give the servers behind a name that leads to several, and its proxy, which has these targets then."""
+    """Yield the servers behind a shared host name, and its proxy."""
     primary, _, second = cluster.servers
     primary.execute("CREATE TABLE IF NOT EXISTS written (n serial PRIMARY KEY)")
     cluster.catch_up()
@@ -88,7 +88,7 @@ async def endpoint(
 
 @not_behind_a_pooler("it keeps its connections through the endpoint")
 async def test_a_connection_that_leads_to_a_fresh_server_is_used(disposable_cluster: LocalCluster) -> None:
-    """Each session asks on its own: behind the one name, one server has the write and the other has not."""
+    """Each session asks on its own connection: behind the name, one server has the write and the other does not."""
     _, first, second = disposable_cluster.servers
     async with endpoint(disposable_cluster, second.port) as (proxy, servers):
         await asyncio.to_thread(first.pause_replay)
@@ -97,7 +97,7 @@ async def test_a_connection_that_leads_to_a_fresh_server_is_used(disposable_clus
         async def is_served() -> bool:
             return await read_after_write(servers) == label
 
-        await until(is_served)  # a replica has the write a moment after it
+        await until(is_served)  # a replica receives the write shortly after it
         proxy.targets = [first.port]
         proxy.forget()
         await servers.replica.engines[label].dispose()
@@ -106,7 +106,7 @@ async def test_a_connection_that_leads_to_a_fresh_server_is_used(disposable_clus
 
 @not_behind_a_pooler("it keeps its connections through the endpoint")
 async def test_siblings_of_a_unit_of_work_ask_for_the_same(disposable_cluster: LocalCluster) -> None:
-    """Each has a connection of its own."""
+    """Each session has its own connection."""
     _, first, second = disposable_cluster.servers
     async with endpoint(disposable_cluster, second.port) as (proxy, servers):
         await asyncio.to_thread(first.pause_replay)
@@ -122,7 +122,7 @@ async def test_siblings_of_a_unit_of_work_ask_for_the_same(disposable_cluster: L
                 await session.scalar(text("SELECT 1"))
                 if session.decision.server != label:
                     return "not yet"
-                proxy.targets = [first.port]  # where the next connection leads
+                proxy.targets = [first.port]  # the target of the next connection
                 async with sessions() as sibling:
                     await sibling.scalar(text("SELECT 1"))
                     return sibling.decision.server
@@ -140,7 +140,7 @@ async def test_siblings_of_a_unit_of_work_ask_for_the_same(disposable_cluster: L
 async def test_a_server_that_cannot_say_how_far_it_is_is_not_fresh(
     disposable_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be a managed one, or lost: the primary reads, and no error is seen."""
+    """It may be a managed server, or lost: the primary reads, and no error is raised."""
     *_, second = disposable_cluster.servers
     async with endpoint(disposable_cluster, second.port) as (_, servers):
         question = "modern_di_replicas.cluster.engines.read_connections.about_server"
@@ -150,7 +150,7 @@ async def test_a_server_that_cannot_say_how_far_it_is_is_not_fresh(
 
 @not_behind_a_pooler("it keeps its connections through the endpoint")
 async def test_a_unit_of_work_that_has_read_is_not_set_back(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: it has lost its connection, and the next one may lead to an older server."""
+    """INVARIANT: after a lost connection, the next one may lead to an older server."""
     _, first, second = disposable_cluster.servers
     async with endpoint(disposable_cluster, second.port) as (proxy, servers):
         await asyncio.to_thread(first.pause_replay)
@@ -178,7 +178,7 @@ async def test_a_connection_that_is_behind_is_refused_where_the_primary_is_not_t
 async def test_a_name_of_one_server_is_no_reader_endpoint(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Most names are."""
+    """Most names lead to one server."""
     url = make_url(replicated_cluster.replicas[0].url).set(host="localhost").render_as_string(hide_password=False)
     async with serving(replicated_cluster, replicas=[url]) as servers, Monitor(servers.replica):
         assert servers.replica.topology.positions.reached
@@ -186,7 +186,7 @@ async def test_a_name_of_one_server_is_no_reader_endpoint(
 
 
 async def test_a_name_that_does_not_answer_is_not_looked_behind(replicated_cluster: LocalCluster) -> None:
-    """It is down, and that is all that is known."""
+    """It is down; nothing else is known."""
     url = make_url(replicated_cluster.replicas[0].url).set(host="localhost", port=1)
     replicas = [url.render_as_string(hide_password=False)]
     async with serving(replicated_cluster, replicas=replicas) as servers, Monitor(servers.replica):

@@ -1,4 +1,4 @@
-"""Servers and connections that say nothing: what waits for them fails soon, and what is well is not touched."""
+"""Silent servers and connections: whatever waits for them fails soon, and healthy ones are not affected."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ async def port_of_primary(servers: Servers) -> int:
 async def started(servers: Servers, statement: str) -> None:
     query = f"SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '{statement}%'"  # noqa: S608
 
-    async def has_started() -> bool:  # in threads: this loop has to go on
+    async def has_started() -> bool:  # in threads: this loop must keep running
         answers = await asyncio.gather(*(asyncio.to_thread(one.execute, query) for one in servers.cluster.servers))
         return "t" in answers
 
@@ -41,7 +41,7 @@ async def started(servers: Servers, statement: str) -> None:
 async def test_when_a_connection_to_the_primary_is_silent_and_a_new_one_works_all_are_made_anew(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """INVARIANT: a NAT or proxy that lost its state says nothing; a write in flight would wait for TCP, minutes."""
+    """INVARIANT: a NAT or proxy that lost its state drops packets; a write in flight would wait minutes for TCP."""
     primary = replicated_cluster.primary
     async with SilentProxy.before(primary.port) as proxy:
         settings: dict[str, typing.Any] = {"primary": proxy.url(primary.url), **SOON}
@@ -65,7 +65,7 @@ async def test_when_a_connection_to_the_primary_is_silent_and_a_new_one_works_al
 
 @not_behind_a_pooler("the connection to the server is the pooler's")
 async def test_a_read_on_a_silent_connection_to_a_replica_is_run_again(replicated_cluster: LocalCluster) -> None:
-    """The replica is well and its connections are not: the read is run again, and the replica serves on."""
+    """The replica is healthy and its connections are not: the read is run again, and the replica stays in use."""
     replica = replicated_cluster.replicas[0]
     async with SilentProxy.before(replica.port) as proxy:
         settings: dict[str, typing.Any] = {"replicas": [proxy.url(replica.url)], **SOON}
@@ -73,7 +73,7 @@ async def test_a_read_on_a_silent_connection_to_a_replica_is_run_again(replicate
             async with servers.session() as session:
                 held = asyncio.ensure_future(session.scalar(TAKES_A_WHILE))
                 await started(servers, "SELECT 7 FROM pg_sleep")
-                proxy.forget()  # the answer never comes through
+                proxy.forget()  # the answer never arrives
                 async with asyncio.timeout(30):
                     assert await held == 7
 
@@ -85,7 +85,7 @@ async def test_a_read_on_a_silent_connection_to_a_replica_is_run_again(replicate
 
 
 async def test_a_frozen_primary_holds_writers_only_until_it_is_down(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: a clear error soon, for what is under way and for what comes; readers do not notice."""
+    """INVARIANT: current and new writers soon get a clear error; readers are not affected."""
     settings: dict[str, typing.Any] = {**SOON, "primary_pool_timeout": 60, "connect_timeout": 60}
     async with serving(disposable_cluster, **settings) as servers, Monitor(servers.replica):
         primary = disposable_cluster.primary
@@ -94,7 +94,7 @@ async def test_a_frozen_primary_holds_writers_only_until_it_is_down(disposable_c
             await session.execute(text("SELECT 1"))
         await asyncio.to_thread(primary.freeze)
         async with asyncio.timeout(30):
-            opening = asyncio.ensure_future(port_of_primary(servers))  # a connection, for up to `connect_timeout`
+            opening = asyncio.ensure_future(port_of_primary(servers))  # connecting takes up to `connect_timeout`
             under_way = [asyncio.ensure_future(session.execute(text("SELECT 2"))) for session in sessions]
             for statement in under_way:
                 with pytest.raises(sqlalchemy.exc.DBAPIError):
@@ -119,7 +119,7 @@ async def test_a_frozen_primary_holds_writers_only_until_it_is_down(disposable_c
 
 
 async def test_a_primary_that_answers_an_application_is_not_refused(replicated_cluster: LocalCluster) -> None:
-    """The monitor may be wrong, as with a `probe_url` that leads nowhere: a live connection counts."""
+    """The monitor may be wrong, for example with a wrong `probe_url`: a live connection counts."""
     async with serving(replicated_cluster) as servers:
         servers.primary.declare_down(timeout=60)
         first = await asyncio.gather(*(port_of_primary(servers) for _ in range(2)), return_exceptions=True)
@@ -128,7 +128,7 @@ async def test_a_primary_that_answers_an_application_is_not_refused(replicated_c
 
 
 async def test_what_connects_to_a_silent_address_is_told_why_it_fails(replicated_cluster: LocalCluster) -> None:
-    """Nothing answers there, and the monitor knows: the error has a page."""
+    """Nothing answers there, and the monitor knows: the error links to its page."""
     async with SilentProxy.before(replicated_cluster.primary.port) as proxy:
         proxy.cut()
         settings: dict[str, typing.Any] = {"primary": proxy.url(replicated_cluster.primary.url)}

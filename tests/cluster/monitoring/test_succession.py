@@ -1,4 +1,4 @@
-"""Another cluster or a restored backup at the same addresses: the monitor follows, without a restart."""
+"""Another cluster or a restored backup at the same addresses is followed without a restart."""
 
 import asyncio
 import collections.abc
@@ -23,7 +23,7 @@ ROLE = "app"
 
 
 def url_of(server: LocalServer) -> str:
-    """Return the URL of an account that every cluster has."""
+    """Return the URL of an account that exists in every cluster."""
     return make_url(server.url).set(username=ROLE, password=ROLE).render_as_string(hide_password=False)
 
 
@@ -36,7 +36,7 @@ def prepare(cluster: LocalCluster) -> None:
 
 @contextlib.asynccontextmanager
 async def watched(cluster: LocalCluster) -> collections.abc.AsyncIterator[Servers]:
-    """Watch a cluster through an account that others at its addresses will have as well."""
+    """Monitor a cluster with an account that its replacements will have as well."""
     prepare(cluster)
     settings: dict[str, typing.Any] = {
         "primary": url_of(cluster.primary),
@@ -49,7 +49,7 @@ async def watched(cluster: LocalCluster) -> collections.abc.AsyncIterator[Server
 
 
 async def replace(old: LocalServer, new: LocalServer) -> None:
-    """Put a server in the place of another one, at the same address."""
+    """Replace a server by another one at the same address."""
     await asyncio.to_thread(old.stop, "immediate")
     await asyncio.to_thread(new.stop)
     new.port = old.port
@@ -69,7 +69,7 @@ def system_of(server: LocalServer) -> int:
 
 
 async def until_written(servers: Servers, system: int) -> None:
-    """Wait until writes reach a cluster; on the way there they may be refused."""
+    """Wait until writes reach a cluster; until then they may be refused."""
 
     async def arrives() -> bool:
         with contextlib.suppress(Exception):
@@ -86,14 +86,14 @@ def role(servers: Servers, server: LocalServer) -> Role:
 
 @pytest.mark.parametrize("replicas", [0, 1])
 async def test_another_cluster_at_the_same_addresses_is_used(replicas: int, caplog: pytest.LogCaptureFixture) -> None:
-    """An upgrade, blue and green, a restored dump: writes and reads go there, and old tokens count no more."""
+    """After an upgrade or a restored dump, reads and writes go to the new cluster, and old tokens are ignored."""
     with LocalCluster(replicas=replicas) as old, LocalCluster(replicas=replicas) as new:
         prepare(new)
         system = system_of(new.primary)
         async with watched(old) as servers:
             topology = servers.replica.topology
             await write(servers)
-            token = topology.own_write  # not needed where there are no replicas
+            token = topology.own_write  # not needed without replicas
             assert (token is not None) == (replicas > 0)
             for before, after in zip(old.servers, new.servers, strict=True):
                 await replace(before, after)
@@ -102,7 +102,7 @@ async def test_another_cluster_at_the_same_addresses_is_used(replicas: int, capl
                         f"ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port={new.primary.port} "
                         f"user={ROLE} password={ROLE}'; SELECT pg_reload_conf()"
                     )
-            # At first, writes may arrive unnoticed; and a replica may already say that it "belongs to another" one.
+            # At first, writes may succeed unnoticed, and a replica may be reported as "belongs to another" cluster.
             await until(lambda: "has another PostgreSQL cluster" in caplog.text)
             await until_written(servers, system)
             if token is not None:
@@ -114,7 +114,7 @@ async def test_another_cluster_at_the_same_addresses_is_used(replicas: int, capl
 
 
 async def test_only_the_primary_is_replaced(disposable_cluster: LocalCluster) -> None:
-    """The replicas of the old cluster live on: they serve nothing any more, and writes go to the new one."""
+    """The replicas of the old cluster still run: they serve nothing, and writes go to the new one."""
     with LocalCluster(replicas=0) as new:
         prepare(new)
         system = system_of(new.primary)
@@ -155,9 +155,9 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
 async def test_a_backup_restored_on_the_same_timeline_serves_its_replicas_again(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """INVARIANT: positions of before are forgotten, or replicas would be refused until they are as far as they were.
+    """INVARIANT: earlier positions are discarded; otherwise replicas would be refused until they reach them again.
 
-    A replica that is not restored yet has rows that were never written as far as the primary knows: it serves nothing.
+    A replica that is not restored yet has rows that the primary never wrote: it serves nothing.
     """
     primary, first, second = disposable_cluster.servers
     async with watched(disposable_cluster) as servers:
@@ -191,7 +191,7 @@ async def test_a_backup_restored_on_the_same_timeline_serves_its_replicas_again(
 
 
 async def test_a_backup_restored_to_an_older_timeline_is_used(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: servers that were on the newest timeline have gone back; a former primary never was on it."""
+    """INVARIANT: servers that were on the newest timeline have gone back; a former primary was never on it."""
     primary, first, second = disposable_cluster.servers
     async with watched(disposable_cluster) as servers:
         backup = await asyncio.to_thread(Backup, disposable_cluster.servers)

@@ -1,4 +1,4 @@
-"""Four switchovers there and back, under load."""
+"""Four switchovers under load."""
 
 import asyncio
 import typing
@@ -17,8 +17,8 @@ from tests.waiting import until
 
 
 async def switch_over(here: LocalServer, there: LocalServer, standby: LocalServer) -> None:
-    """Make another server the primary, without losing anything, and let the others follow it."""
-    await asyncio.to_thread(here.stop)  # in order: the standbys receive everything before it ends
+    """Make another server the primary without data loss, and let the others follow it."""
+    await asyncio.to_thread(here.stop)  # an orderly stop: the standbys receive all WAL before it ends
     await asyncio.to_thread(there.promote)
     await asyncio.to_thread(standby.follow, there)
     await asyncio.to_thread(here.follow, there)
@@ -48,7 +48,7 @@ async def test_four_switchovers_lose_no_acknowledged_write_and_show_no_error_in_
                         await session.execute(text("INSERT INTO written VALUES (:n)"), {"n": number})
                         await session.commit()
                 except (sqlalchemy.exc.DBAPIError, PrimaryUnavailable, OSError):
-                    await asyncio.sleep(0.05)  # a client tries again after a while
+                    await asyncio.sleep(0.05)  # a client retries after a while
                     continue
                 acknowledged.append(number)
                 await asyncio.sleep(0.01)  # the pace of a client
@@ -91,12 +91,12 @@ async def test_four_switchovers_lose_no_acknowledged_write_and_show_no_error_in_
 async def test_a_write_that_meets_a_primary_which_shuts_down_waits_for_the_next_one(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """PostgreSQL refuses it with SQLSTATE 57P03; nothing was sent, so nothing is lost by another attempt."""
+    """PostgreSQL refuses it with SQLSTATE 57P03; nothing was sent, so a retry is safe."""
     disposable_cluster.primary.execute("CREATE TABLE written (n bigint PRIMARY KEY)")
     disposable_cluster.catch_up()
     primary, first, second = disposable_cluster.servers
     async with serving(disposable_cluster, probe_interval=0.1, probe_timeout=20) as servers, Monitor(servers.replica):
-        second.freeze()  # which holds up the shutdown: the primary waits for it to receive everything
+        second.freeze()  # which delays the shutdown: the primary waits until it has received everything
         stopping = asyncio.create_task(asyncio.to_thread(primary.stop))
 
         def is_refused() -> bool:

@@ -12,7 +12,7 @@ from tests.session.conftest import serving
 
 
 async def test_a_connection_that_is_lost_while_it_is_made_is_made_again(replicated_cluster: LocalCluster) -> None:
-    """Like any other, it says nothing of its server, which stays in use."""
+    """As for any connection, the loss says nothing about the server, which stays in use."""
     replica = replicated_cluster.replicas[0]
     async with serving(replicated_cluster, replicas=[replica.url]) as servers:
         engine = servers.replica.engines[f"127.0.0.1:{replica.port}"].sync_engine
@@ -35,7 +35,7 @@ async def test_a_connection_that_is_lost_while_it_is_made_is_made_again(replicat
 async def test_the_synchronous_engine_disposes_the_pools_of_all_replicas(
     replicated_cluster: LocalCluster, *, close: bool
 ) -> None:
-    """INVARIANT: SQLAlchemy's documentation disposes it without closing after a fork; libraries do it as well."""
+    """INVARIANT: SQLAlchemy documents `dispose(close=False)` on it for a forked process; libraries call it too."""
     async with serving(replicated_cluster) as servers:
 
         async def processes() -> set[object]:
@@ -57,5 +57,5 @@ async def test_the_synchronous_engine_disposes_the_pools_of_all_replicas(
         assert disposed.count(servers.replica.sync_engine) == 1
         left = list(opened)
         assert await processes() & before == set()
-        for connection in left:  # in a forked process they would be the parent's
+        for connection in left:  # in a forked process these would be the parent's
             await greenlet_spawn(connection.close)

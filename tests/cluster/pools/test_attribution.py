@@ -1,4 +1,4 @@
-"""What the errors of a checkout are noted as; `tests/session/test_listeners.py` shows what follows from it."""
+"""The attribution of errors during a checkout; `tests/session/test_listeners.py` tests the consequences."""
 
 import typing
 
@@ -19,7 +19,7 @@ def attributing(url: str) -> AsyncEngine:
 
 
 async def test_an_error_of_connecting_is_the_servers(replicated_cluster: LocalCluster) -> None:
-    """No server listens there: it is refused, and another server may accept."""
+    """No server listens there: the connection is refused, and another server may accept it."""
     port = replicated_cluster.primary.port
     engine = attributing(replicated_cluster.primary.url.replace(f":{port}/", ":1/"))
     with pytest.raises(UNREACHABLE) as caught:
@@ -31,7 +31,7 @@ async def test_an_error_of_connecting_is_the_servers(replicated_cluster: LocalCl
 async def test_an_error_in_a_checkout_is_the_servers_if_the_connection_is_gone(
     replicated_cluster: LocalCluster, ends: bool, meaning: Failure
 ) -> None:
-    """Whatever its type: a listener may wrap what the driver raises."""
+    """Independent of its type: a listener may wrap the driver's error."""
     engine = attributing(replicated_cluster.primary.url)
 
     @event.listens_for(engine.sync_engine, "checkout")

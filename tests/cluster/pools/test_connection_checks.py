@@ -1,4 +1,4 @@
-"""New connections show whether the server still has the role it is used for."""
+"""Checks of new connections: the server must still have its expected role."""
 
 import collections.abc
 import contextlib
@@ -28,7 +28,7 @@ async def answers(engine: AsyncEngine) -> bool:
 
 @pytest.mark.parametrize("always_ask", [False, True])
 async def test_a_standby_is_refused_as_a_primary(replicated_cluster: LocalCluster, always_ask: bool) -> None:
-    """By what it reports, which it is asked about then; or asked anyway, where a pooler may repeat an old report."""
+    """By its reported role, which is then verified; or by a query, because a pooler may repeat an old report."""
     async with engine_of(replicated_cluster.primary) as primary, engine_of(replicated_cluster.replicas[0]) as standby:
         for engine in (primary, standby):
             refuse_standbys(engine.sync_engine, always_ask=always_ask)
@@ -39,14 +39,14 @@ async def test_a_standby_is_refused_as_a_primary(replicated_cluster: LocalCluste
 
 @pytest.mark.parametrize("furthest", [0, 1])
 async def test_a_standby_that_has_what_it_had_is_accepted(replicated_cluster: LocalCluster, furthest: int) -> None:
-    """Where nothing is known, it is not even asked."""
+    """Without a known position it is not queried."""
     async with engine_of(replicated_cluster.replicas[0]) as engine:
         refuse_setbacks(engine.sync_engine, lambda: furthest)
         assert await answers(engine)
 
 
 async def test_a_standby_that_has_less_than_it_had_is_down(replicated_cluster: LocalCluster) -> None:
-    """It has crashed, and lets readers in before it has replayed again what it had shown."""
+    """After a crash it accepts readers before it has replayed its former position again."""
     async with engine_of(replicated_cluster.replicas[0]) as engine:
         refuse_setbacks(engine.sync_engine, lambda: math.inf)
         with pytest.raises(ConnectionResetError, match="restarted") as caught:
@@ -55,7 +55,7 @@ async def test_a_standby_that_has_less_than_it_had_is_down(replicated_cluster: L
 
 
 async def test_a_primary_has_replayed_nothing_and_is_accepted_as_a_replica(replicated_cluster: LocalCluster) -> None:
-    """As right after a promotion; the monitor finds out."""
+    """For example right after a promotion; the monitor detects it."""
     async with engine_of(replicated_cluster.primary) as engine:
         refuse_setbacks(engine.sync_engine, lambda: math.inf)
         assert await answers(engine)

@@ -1,4 +1,4 @@
-"""The fence before a former primary; with real servers in `monitoring/test_monitor.py` and `sync/test_engines.py`."""
+"""The fence for a former primary; `monitoring/test_monitor.py` and `sync/test_engines.py` use real servers."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from modern_di_replicas.errors import PrimaryUnavailable
 
 
 async def test_a_raised_fence_holds_checkouts_until_it_is_lifted() -> None:
-    """All that wait continue when the new primary is known."""
+    """All waiting checkouts continue when the new primary is known."""
     fence = Fence()
     fence.check()
     fence.raise_fence(60.0)

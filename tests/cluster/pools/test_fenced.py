@@ -13,7 +13,7 @@ from modern_di_replicas.cluster.pools.outage import Outage
 
 
 async def test_a_checkout_connects_again_after_a_change_but_not_for_ever() -> None:
-    """INVARIANT: a primary that comes and goes holds no checkout; after `RETRIES` changes the error is raised."""
+    """INVARIANT: a primary that changes repeatedly holds no checkout; after `RETRIES` changes the error is raised."""
     attempts: list[int] = []
 
     def fail() -> typing.NoReturn:

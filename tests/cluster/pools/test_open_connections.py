@@ -1,4 +1,4 @@
-"""The open connections of an engine can be ended without asking their server."""
+"""An engine's open connections can be closed without a message to their server."""
 
 import asyncio
 import collections.abc
@@ -31,7 +31,7 @@ async def engine(replicated_cluster: LocalCluster) -> collections.abc.AsyncItera
 
 
 async def test_connections_in_use_and_idle_ones_are_ended(engine: AsyncEngine) -> None:
-    """A statement on one that is in use fails, and the next checkout gets a new one."""
+    """Statements on connections in use fail, and the next checkout gets a new connection."""
     connections = OpenConnections(engine.sync_engine)
     backend = text("SELECT pg_backend_pid()")
     async with engine.connect() as taken, engine.connect() as other:
@@ -45,7 +45,7 @@ async def test_connections_in_use_and_idle_ones_are_ended(engine: AsyncEngine) -
 
 
 async def test_a_connection_that_was_being_opened_meanwhile_is_not_given_out(engine: AsyncEngine) -> None:
-    """INVARIANT: it may lead to the server whose connections were ended."""
+    """INVARIANT: it may lead to the server whose connections were terminated."""
     connections = OpenConnections(engine.sync_engine)
 
     @event.listens_for(engine.sync_engine, "do_connect")
@@ -57,7 +57,7 @@ async def test_a_connection_that_was_being_opened_meanwhile_is_not_given_out(eng
 
 
 def test_connections_to_a_silent_server_are_ended_a_few_times_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each time, all have to be made anew: that must not become the load that makes the server silent."""
+    """Each time, all connections have to be opened again; that load must not keep the server silent."""
     now, ended = 100.0, []
     monkeypatch.setattr(open_connections, "time", types.SimpleNamespace(monotonic=lambda: now))
     primary, _ = engines()
@@ -73,7 +73,7 @@ def test_connections_to_a_silent_server_are_ended_a_few_times_in_a_row(monkeypat
 
 
 async def test_a_pool_that_does_not_close_in_time_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its server is frozen: it never says goodbye."""
+    """A frozen server does not answer the closing message."""
     monkeypatch.setattr(open_connections, "CLOSE_TIMEOUT", 0.01)
     primary, _ = engines()
     connections = OpenConnections(primary.sync_engine)
@@ -91,7 +91,7 @@ async def test_a_pool_that_does_not_close_in_time_is_ended(monkeypatch: pytest.M
 
 
 async def test_a_forked_process_cannot_use_those_of_its_parent(engine: AsyncEngine) -> None:
-    """They are forgotten, and what still holds one is detached from its socket; new ones are its own."""
+    """They are discarded, and those in use are detached from their sockets; new ones belong to the child."""
     connections = OpenConnections(engine.sync_engine)
     async with engine.connect() as connection:
         pool = engine.pool

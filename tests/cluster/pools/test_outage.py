@@ -1,4 +1,4 @@
-"""An outage of the primary, as checkouts and the monitor see it."""
+"""An outage of the primary, as seen by checkouts and the monitor."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ def test_a_primary_that_is_down_lets_one_attempt_through_at_a_time() -> None:
 
 
 async def test_a_checkout_that_has_waited_for_a_silent_primary_does_not_wait_again() -> None:
-    """INVARIANT: a writer gets its error as soon after it came as any other; what refuses it is waited for."""
+    """INVARIANT: a writer gets its error after one timeout; a refusal of connections is waited for."""
     outage = Outage()
     outage.timeout = 60.0
     long_ago = time.monotonic() - outage.timeout
@@ -48,7 +48,7 @@ async def test_a_checkout_that_has_waited_for_a_silent_primary_does_not_wait_aga
 
 
 async def test_without_a_monitor_a_lost_primary_is_not_waited_for() -> None:
-    """Nothing would announce its end."""
+    """No monitor would report the end of the outage."""
     assert not await Outage().ended(since=time.monotonic())
 
 

@@ -1,4 +1,4 @@
-"""Permits of a pool: their order, their limit, and what becomes of those that wait."""
+"""Permits of a pool: order, limit, and waiting checkouts."""
 
 import asyncio
 import collections.abc
@@ -23,7 +23,7 @@ async def acquire(permits: AsyncPermits, timeout: float = 60.0) -> bool:  # noqa
 
 
 async def waiting(permits: AsyncPermits, count: int) -> list[asyncio.Task[bool]]:
-    """Return tasks that wait, in their order."""
+    """Return tasks that wait, in order."""
     tasks = []
     for number in range(count):
         tasks.append(asyncio.create_task(acquire(permits)))
@@ -33,13 +33,13 @@ async def waiting(permits: AsyncPermits, count: int) -> list[asyncio.Task[bool]]
 
 @pytest.fixture
 def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No checkout may be overtaken, not even briefly."""
+    """Let no checkout be overtaken, not even briefly."""
     monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", -1.0)
 
 
 @pytest.mark.usefixtures("in_turn")
 async def test_a_permit_passes_to_the_first_that_has_waited_for_long() -> None:
-    """INVARIANT: a later request does not get it, not even before the waiting one has run."""
+    """INVARIANT: a later request does not get it, even before the waiting task has run."""
     permits = AsyncPermits(1)
     assert await acquire(permits)
     first, second = await waiting(permits, 2)
@@ -55,7 +55,7 @@ async def test_a_permit_passes_to_the_first_that_has_waited_for_long() -> None:
 
 
 async def test_one_that_was_overtaken_stays_the_first() -> None:
-    """INVARIANT: for a moment a task that runs may take what comes back; those that wait keep their order."""
+    """INVARIANT: a running task may briefly take a returned permit; waiting tasks keep their order."""
     permits = AsyncPermits(1)
     assert await acquire(permits)
     first, second = await waiting(permits, 2)
@@ -75,7 +75,7 @@ async def test_one_that_was_overtaken_stays_the_first() -> None:
 
 @pytest.mark.parametrize("waits", ["for a moment", "for long"])
 async def test_one_that_gives_up_leaves_its_place_to_the_next(monkeypatch: pytest.MonkeyPatch, waits: str) -> None:
-    """Cancelled while it waits, or in the moment between its permit and its turn to run."""
+    """By a cancellation while it waits, or between its permit and its next step."""
     if waits == "for long":
         monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", -1.0)
     permits = AsyncPermits(1)
@@ -94,7 +94,7 @@ async def test_one_that_gives_up_leaves_its_place_to_the_next(monkeypatch: pytes
 
 
 async def test_one_that_is_cancelled_with_the_permit_passes_over_the_cancelled() -> None:
-    """Those whose tasks were cancelled, and have not run since, still stand in the queue."""
+    """Tasks that were cancelled but have not run since are still in the queue."""
     permits = AsyncPermits(1)
     assert await acquire(permits)
     tasks = await waiting(permits, 3)
@@ -109,7 +109,7 @@ async def test_one_that_is_cancelled_with_the_permit_passes_over_the_cancelled()
 
 @pytest.mark.usefixtures("in_turn")
 async def test_a_permit_that_comes_with_the_timeout_is_kept() -> None:
-    """The timer fires before the task that waits has run."""
+    """The timer fires before the waiting task has run."""
     permits = AsyncPermits(1)
     assert await acquire(permits)
     task = asyncio.create_task(acquire(permits, 0.0))
@@ -121,7 +121,7 @@ async def test_a_permit_that_comes_with_the_timeout_is_kept() -> None:
 
 
 async def test_those_that_wait_for_a_replaced_pool_are_dismissed() -> None:
-    """They go on to its successor; one that is cancelled just then has no permit to give back."""
+    """They continue with its successor; a task that is cancelled meanwhile has no permit to return."""
     permits = AsyncPermits(1)
     assert await acquire(permits)
     first, second = await waiting(permits, 2)
@@ -135,7 +135,7 @@ async def test_those_that_wait_for_a_replaced_pool_are_dismissed() -> None:
 
 
 def test_a_loop_that_has_ended_holds_no_permit() -> None:
-    """A task that was never cancelled nor awaited: a permit would go to it and never come back."""
+    """A permit granted to a task that was neither cancelled nor awaited would never be returned."""
     permits = AsyncPermits(1)
     loop = asyncio.new_event_loop()
     assert loop.run_until_complete(acquire(permits))
@@ -150,7 +150,7 @@ def test_a_loop_that_has_ended_holds_no_permit() -> None:
 
 
 class Threads:
-    """Waiting threads in their order, and the outcome of each."""
+    """Waiting threads in order, and the outcome of each."""
 
     def __init__(self, permits: ThreadedPermits, count: int, *, timeout: float = 60.0) -> None:
         self.permits = permits
@@ -174,7 +174,7 @@ class Threads:
 
 @pytest.mark.usefixtures("in_turn")
 def test_threads_get_their_permits_in_order() -> None:
-    """And no other thread takes one that has just come back."""
+    """No other thread takes a permit that has just been returned."""
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
     threads = Threads(permits, 3)
@@ -189,7 +189,7 @@ def test_threads_get_their_permits_in_order() -> None:
 
 
 def test_a_thread_that_was_overtaken_stays_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """INVARIANT: for a moment a thread that runs may take what comes back; those that wait keep their order."""
+    """INVARIANT: a running thread may briefly take a returned permit; waiting threads keep their order."""
     monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", 60.0)
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
@@ -207,7 +207,7 @@ def test_a_thread_that_was_overtaken_stays_the_first(monkeypatch: pytest.MonkeyP
 
 
 def test_several_permits_that_come_back_together_wake_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the first is woken for each; it passes on what it does not need."""
+    """Only the first thread is woken each time; it wakes the next one for permits that it does not need."""
     monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", 60.0)
     permits = ThreadedPermits(2)
     assert permits.acquire(0)
@@ -221,7 +221,7 @@ def test_several_permits_that_come_back_together_wake_several_threads(monkeypatc
 
 
 def test_threads_are_dismissed_or_late() -> None:
-    """A pool that stays full lets them go after their timeout; a pool that is replaced dismisses them."""
+    """With a full pool they time out; with a replaced pool they are dismissed."""
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
     assert Threads(permits, 1, timeout=0.01).join() == {0: "late"}
@@ -232,7 +232,7 @@ def test_threads_are_dismissed_or_late() -> None:
 
 
 def test_a_thread_that_comes_after_the_dismissal_does_not_wait() -> None:
-    """INVARIANT: it looked for the successor of its pool just before; nothing would dismiss it later."""
+    """INVARIANT: it has just looked up the pool; nothing would dismiss it later."""
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
     permits.dismiss()
@@ -243,7 +243,7 @@ def test_a_thread_that_comes_after_the_dismissal_does_not_wait() -> None:
 @pytest.mark.parametrize("comes", [True, False])
 @pytest.mark.usefixtures("in_turn")
 def test_a_thread_that_is_interrupted_keeps_no_permit(monkeypatch: pytest.MonkeyPatch, comes: bool) -> None:
-    """By a signal in the main thread, with a permit that has just come or without."""
+    """By a signal in the main thread, with or without a permit that was just returned."""
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
 
@@ -259,7 +259,7 @@ def test_a_thread_that_is_interrupted_keeps_no_permit(monkeypatch: pytest.Monkey
 
 
 def test_a_thread_that_is_interrupted_when_it_is_woken_wakes_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """INVARIANT: the permit it was woken for is free, and nothing else would wake the next one for it."""
+    """INVARIANT: the permit that woke it is free, and nothing else would wake the next thread for it."""
     monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", 60.0)
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
@@ -283,7 +283,7 @@ def test_a_thread_that_is_interrupted_when_it_is_woken_wakes_the_next(monkeypatc
 
 
 def collects_at(moment: int) -> bool:
-    """Release a permit at one of the moments of a thread that waits for it; return whether it has so many."""
+    """Release a permit at one of the steps of a waiting thread; return whether there are that many steps."""
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
     left, outcomes = moment, []
@@ -315,9 +315,9 @@ def collects_at(moment: int) -> bool:
 def test_a_connection_may_be_collected_at_any_moment_of_a_wait(
     monkeypatch: pytest.MonkeyPatch, overtaken: float
 ) -> None:
-    """INVARIANT: also by the thread that waits, within each function that it calls for that.
+    """INVARIANT: also in the waiting thread, within each function that the wait calls.
 
-    Within those of a `threading.Event` it would wait for itself.
+    Inside those of a `threading.Event` it would deadlock.
     """
     monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", overtaken)
     assert collects_at(1)
@@ -326,7 +326,7 @@ def test_a_connection_may_be_collected_at_any_moment_of_a_wait(
 
 
 def test_a_permit_that_comes_at_the_timeout_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the end of the wait and the look at the queue."""
+    """It is returned between the end of the wait and the check of the queue."""
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
     monkeypatch.setattr(_Thread, "wait", lambda *_: permits.release())
@@ -336,7 +336,7 @@ def test_a_permit_that_comes_at_the_timeout_is_taken(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("make", [AsyncPermits, ThreadedPermits])
 def test_without_a_limit_no_checkout_waits(make: collections.abc.Callable[[float], Permits[typing.Any]]) -> None:
-    """As `max_overflow=-1` has it."""
+    """For example with `max_overflow=-1`."""
     permits = make(float("inf"))
     began = time.monotonic()
     assert all(permits.acquire(0) for _ in range(1000))
@@ -345,9 +345,9 @@ def test_without_a_limit_no_checkout_waits(make: collections.abc.Callable[[float
 
 
 class Checkouts(RuleBasedStateMachine):
-    """Tasks that ask for permits, keep them, give them back and are cancelled, in any order.
+    """Tasks that request, hold and return permits and are cancelled, in any order.
 
-    The loop runs between two steps only where a rule says so: what is granted may not have arrived yet.
+    The loop runs between two steps only where a rule says so, so a granted permit may not have arrived yet.
     """
 
     LIMIT = 2
@@ -402,7 +402,7 @@ class Checkouts(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        """Let the loop run until nothing happens any more: the first have got the permits, and none is lost."""
+        """Run the loop until it is idle: the first tasks hold the permits, and no permit is lost."""
         for _ in range(5):
             self.loop.run_until_complete(asyncio.sleep(0))
         while self.waiting and self.waiting[0].done():
@@ -427,5 +427,5 @@ class Checkouts(RuleBasedStateMachine):
 
 
 test_permits_in_any_order = Checkouts.TestCase
-# With the usual number of examples, a permit that a cancelled task loses is often not found.
+# With the usual number of examples, a lost permit of a cancelled task is often not found.
 test_permits_in_any_order.settings = hypothesis.settings(max_examples=200)

@@ -1,4 +1,4 @@
-"""Pooled connections at their checkout: ended, forgotten by a proxy, or healthy with something to read."""
+"""Pooled connections at checkout: closed, dropped by a proxy, or healthy with unread data."""
 
 import asyncio
 import contextlib
@@ -55,9 +55,10 @@ async def behind_proxy(
 async def test_a_connection_that_a_proxy_has_forgotten_does_not_hold_a_statement(
     replicated_cluster: LocalCluster, role: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """INVARIANT: the ping is bounded; without it a statement waits for TCP, minutes, and no monitor sees it.
+    """INVARIANT: the ping has a timeout.
 
-    Its own error, which arrives after the wait has ended, is not in the log.
+    Without it a statement would wait minutes for TCP, which no monitor detects. The ping's own error, which arrives
+    after the timeout, is not logged.
     """
     async with behind_proxy(replicated_cluster, role) as (servers, proxy):
         before = await pid_of(servers, role)
@@ -73,7 +74,7 @@ async def test_a_connection_that_a_proxy_has_forgotten_does_not_hold_a_statement
 async def test_a_checkout_that_is_cancelled_while_it_is_validated_leaves_nothing_behind(
     replicated_cluster: LocalCluster,
 ) -> None:
-    """The client has gone; its place in the pool is free again, and the connection is not used any more."""
+    """Its place in the pool is free again, and the connection is not reused."""
     async with behind_proxy(replicated_cluster, "primary", primary_pool_size=1, primary_max_overflow=0) as (
         servers,
         proxy,
@@ -91,10 +92,10 @@ async def test_a_checkout_that_is_cancelled_while_it_is_validated_leaves_nothing
 
 @pytest.mark.usefixtures("always_ping")
 async def test_a_backend_that_ends_while_it_is_pinged_is_replaced(replicated_cluster: LocalCluster) -> None:
-    """The ping's own error, not its silence."""
+    """The ping fails with an error instead of a timeout."""
     async with serving(replicated_cluster) as servers:
         before = await pid_of(servers, "primary")
-        # After the look at the socket, and before the ping: as an administrator may.
+        # After the check of the socket and before the ping, as an administrator may do.
         pool = servers.primary.sync_engine.pool
 
         def end(connection: object, *_: object) -> None:  # noqa: ARG001  # the event's signature
@@ -102,7 +103,7 @@ async def test_a_backend_that_ends_while_it_is_pinged_is_replaced(replicated_clu
 
         event.listen(pool, "checkout", end, insert=True)
         try:
-            # The loop has not run since, so the driver does not know yet.
+            # The loop has not run since, so the driver has not noticed.
             assert await pid_of(servers, "primary") != before
         finally:
             event.remove(pool, "checkout", end)
@@ -111,7 +112,7 @@ async def test_a_backend_that_ends_while_it_is_pinged_is_replaced(replicated_clu
 @not_behind_a_pooler("the connection to the server is the pooler's")
 @pytest.mark.parametrize("role", ["primary", "replica"])
 async def test_connections_are_recycled_at_their_age(replicated_cluster: LocalCluster, role: str) -> None:
-    """`pool_recycle` works on every pool, for a load balancer that ends old connections."""
+    """`pool_recycle` applies to every pool, for load balancers that close old connections."""
     async with serving(replicated_cluster, engine_options={"pool_recycle": 0}) as servers:
         first, second = [await pid_of(servers, role) for _ in range(2)]
         assert first != second
@@ -122,7 +123,7 @@ async def test_connections_are_recycled_at_their_age(replicated_cluster: LocalCl
 async def test_a_connection_that_ended_while_it_was_held_is_replaced(
     replicated_cluster: LocalCluster, role: str
 ) -> None:
-    """INVARIANT: where no transaction is open its return sends nothing, so the next checkout has to notice."""
+    """INVARIANT: without an open transaction its return sends nothing, so the next checkout has to detect it."""
     async with serving(replicated_cluster) as servers:
         is_primary = role == "primary"
         server = replicated_cluster.primary if is_primary else replicated_cluster.replicas[0]
@@ -132,7 +133,7 @@ async def test_a_connection_that_ended_while_it_was_held_is_replaced(
             pid = await connection.scalar(PID)
             taken = time.monotonic()
             server.execute(f"SELECT pg_terminate_backend({pid}, 20000)")
-            wait_for(lambda: time.monotonic() - taken > MOMENT)  # the loop does not see the end either
+            wait_for(lambda: time.monotonic() - taken > MOMENT)  # the loop does not notice the end either
         async with engine.connect() as connection:
             assert await connection.scalar(PID) != pid
 
@@ -141,7 +142,7 @@ async def test_a_connection_that_ended_while_it_was_held_is_replaced(
 async def test_a_socket_is_not_looked_at_again_for_a_moment(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, moment: float, looks: int
 ) -> None:
-    """Each look is a system call, which a busy pool would make at each checkout; what the driver knows is free."""
+    """Each check is a system call, which a busy pool would make at every checkout; the driver's state costs nothing."""
     looked: list[IdleSocket] = []
     look = IdleSocket.look
 
@@ -164,7 +165,7 @@ async def test_a_socket_is_not_looked_at_again_for_a_moment(
 
 
 def test_a_socket_tells_what_has_arrived() -> None:
-    """A notification is no end, and an end is no notification."""
+    """A notification is not a closed connection, and vice versa."""
     here, there = socket.socketpair()
     with here, there:
         assert IdleSocket(here.fileno()).look() is Idle.QUIET
@@ -178,7 +179,7 @@ def test_a_socket_tells_what_has_arrived() -> None:
 
 
 def test_an_error_of_a_socket_is_its_end() -> None:
-    """A connection that was reset has nothing more to say."""
+    """A connection that was reset delivers no more data."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as here:
         there, _ = server.accept()
         there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close() resets
@@ -187,7 +188,7 @@ def test_an_error_of_a_socket_is_its_end() -> None:
 
 
 async def test_the_operating_system_ends_a_connection_whose_peer_is_gone(replicated_cluster: LocalCluster) -> None:
-    """A statement that was sent into the void gets an error after `connect_timeout`, where the system can do that."""
+    """A statement gets an error after `connect_timeout`, where the operating system supports it."""
     async with serving(replicated_cluster, connect_timeout=3.0) as servers, servers.primary.connect() as connection:
         raw = await connection.get_raw_connection()
         found: typing.Any = servers.settings.driver.descriptor(raw.driver_connection)
@@ -197,11 +198,11 @@ async def test_the_operating_system_ends_a_connection_whose_peer_is_gone(replica
                 assert duplicate.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
     one, other = socket.socketpair()
     with one, other:
-        limit_silence(one.fileno(), seconds=1.0)  # a Unix socket cannot, and need not
+        limit_silence(one.fileno(), seconds=1.0)  # a Unix socket cannot and need not do this
 
 
 async def test_a_connection_that_is_closed_has_no_socket(replicated_cluster: LocalCluster) -> None:
-    """Both drivers say so; and an open one has."""
+    """Both drivers report it; an open connection has a socket."""
     async with serving(replicated_cluster) as servers, servers.primary.connect() as connection:
         raw = await connection.get_raw_connection()
         driver, opened = servers.settings.driver, raw.driver_connection
@@ -214,7 +215,7 @@ async def test_a_connection_that_is_closed_has_no_socket(replicated_cluster: Loc
 async def test_a_connection_whose_socket_is_gone_when_it_is_made_is_not_limited(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may end in that moment; its user gets that error, not a timeout."""
+    """The connection may be lost at that moment; its user gets that error instead of a timeout."""
     async with serving(replicated_cluster) as servers:
         monkeypatch.setattr(type(servers.settings.driver), "descriptor", lambda *_: None)
         assert await pid_of(servers, "primary") == await pid_of(servers, "primary")

@@ -1,4 +1,4 @@
-"""A pool serves checkouts in their order; one that is replaced makes no connection any more."""
+"""A pool serves checkouts in order; a replaced pool opens no more connections."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ async def count_opened(servers: Servers, began: str) -> int:
 
 
 async def come(servers: Servers, began: str) -> list[asyncio.Task[int]]:
-    """Begin to ask for connections; each client waits for one, or for its server, when this returns."""
+    """Start checkouts; when this returns, each waits for a connection or for its server."""
     clients = [asyncio.create_task(count_opened(servers, began)) for _ in range(CLIENTS)]
     for _ in range(10):
         await asyncio.sleep(0)
@@ -48,9 +48,9 @@ async def come(servers: Servers, began: str) -> list[asyncio.Task[int]]:
 async def test_a_checkout_that_waits_for_a_pool_that_is_replaced_waits_for_the_next_one(
     replicated_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: the limit holds for both together, and no connection is lost.
+    """INVARIANT: the limit applies to both pools together, and no connection is lost.
 
-    A failover under load would otherwise bring twice as many to the new primary.
+    Otherwise a failover under load would open twice as many connections to the new primary.
     """
     async with serving(replicated_cluster, **POOL) as servers:
         held = [await servers.primary.connect() for _ in range(LIMIT)]
@@ -67,7 +67,7 @@ async def test_a_checkout_that_waits_for_a_pool_that_is_replaced_waits_for_the_n
 
 @not_behind_a_pooler("the connection to the server is the pooler's")
 async def test_an_engine_that_is_disposed_of_under_load_keeps_its_limit(replicated_cluster: LocalCluster) -> None:
-    """A connection that comes back late ends, and who waited for it comes to the new pool."""
+    """A connection that is returned late is closed, and waiting checkouts continue in the new pool."""
     async with serving(replicated_cluster, **POOL) as servers:
         began = replicated_cluster.primary.execute("SELECT clock_timestamp()")
         held = [await servers.primary.connect() for _ in range(LIMIT)]
@@ -82,7 +82,7 @@ async def test_an_engine_that_is_disposed_of_under_load_keeps_its_limit(replicat
 async def test_a_connection_that_is_made_while_the_pool_is_replaced_is_made_again(
     replicated_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: it belongs to the pool of before, whose limit counts no more."""
+    """INVARIANT: it belongs to the replaced pool, whose limit no longer counts."""
     async with serving(replicated_cluster, **POOL) as servers:
         connects, goes_on = asyncio.Event(), asyncio.Event()
 
@@ -115,12 +115,12 @@ async def test_a_pool_that_was_replaced_connects_to_the_current_one(replicated_c
 async def test_checkouts_are_served_in_their_order(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """INVARIANT: a client that comes again at once takes no connection from one that has waited for long.
+    """INVARIANT: a client that returns at once takes no connection from one that has waited longer.
 
-    Under load SQLAlchemy's own pool leaves some waiting until their timeout, and their reads would go to the primary.
+    Under load SQLAlchemy's own pool lets some wait until their timeout, and their reads would go to the primary.
     """
     monkeypatch.setattr(permits, "OVERTAKEN", -1.0)
-    # With one connection: of two, one may be pinged, and the next one be served before that has answered.
+    # With one connection: of two, one may be pinged, and the next checkout served before the ping is answered.
     async with serving(replicated_cluster, **{**POOL, "primary_pool_size": 1}) as servers:
         served: list[int] = []
 
@@ -137,7 +137,7 @@ async def test_checkouts_are_served_in_their_order(
 
 
 async def test_a_checkout_that_waits_too_long_gets_sqlalchemys_error(replicated_cluster: LocalCluster) -> None:
-    """With its code, which leads to SQLAlchemy's page on it; and its place in the queue is free."""
+    """With its code, which links to SQLAlchemy's page; its place in the queue is free."""
     async with serving(replicated_cluster, **{**POOL, "primary_pool_timeout": 0.01}) as servers:
         held = [await servers.primary.connect() for _ in range(LIMIT)]
         with pytest.raises(PoolTimeoutError, match=r"size 2 overflow 0 reached, connection timed out, timeout 0\.01"):
@@ -153,7 +153,7 @@ async def test_checkouts_that_wait_are_woken_when_a_connection_cannot_be_made(re
 
     def fail_at_first(*_: object) -> None:
         if failures:
-            await_only(asyncio.sleep(0))  # meanwhile the other checkouts begin to wait
+            await_only(asyncio.sleep(0))  # meanwhile the other checkouts start to wait
             raise failures.pop()
 
     async with serving(replicated_cluster, **POOL) as servers:
@@ -171,7 +171,7 @@ async def test_checkouts_that_wait_are_woken_when_a_connection_cannot_be_made(re
 async def test_a_connection_that_is_collected_in_another_thread_wakes_the_loop(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, overtaken: float
 ) -> None:
-    """INVARIANT: a checkout that waits for it goes on at once, though nothing else happens in its loop."""
+    """INVARIANT: a checkout that waits for it continues at once, even if the loop is otherwise idle."""
     monkeypatch.setattr(permits, "OVERTAKEN", overtaken)
     async with serving(replicated_cluster, **{**POOL, "primary_pool_size": 1}) as servers:
         held = [await servers.primary.connect()]
@@ -192,7 +192,7 @@ async def test_a_connection_that_is_collected_in_another_thread_wakes_the_loop(
 
 
 async def test_checkouts_that_are_cancelled_together_leave_the_pool_empty(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: a waiting checkout that was woken and cancelled leaves nothing that counts as an idle connection."""
+    """INVARIANT: a checkout that is woken and then cancelled leaves nothing that counts as an idle connection."""
     async with serving(replicated_cluster, **POOL) as servers:
 
         @event.listens_for(servers.primary.sync_engine, "do_connect")
@@ -211,7 +211,7 @@ async def test_checkouts_that_are_cancelled_together_leave_the_pool_empty(replic
 async def test_a_checkout_that_is_cancelled_while_it_connects_takes_no_idle_connection(
     replicated_cluster: LocalCluster, idle: bool
 ) -> None:
-    """Only what wakes checkouts is removed."""
+    """Only the entry that wakes checkouts is removed."""
     async with serving(replicated_cluster, **POOL) as servers:
         held = await servers.primary.connect()
 

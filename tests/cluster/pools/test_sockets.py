@@ -1,4 +1,4 @@
-"""What the operating system knows of a connection."""
+"""The operating system's state of a connection."""
 
 import select
 import socket
@@ -9,11 +9,11 @@ from modern_di_replicas.cluster.pools.sockets import Idle, IdleSocket, leave_to_
 
 
 def test_bytes_that_were_read_in_the_meantime_are_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """INVARIANT: between the two calls the event loop of another thread may read what has arrived."""
+    """INVARIANT: between the two calls another thread's event loop may read the received bytes."""
 
     class Poll:
         def register(self, *_: object) -> None:
-            """Take any descriptor."""
+            """Accept any descriptor."""
 
         def poll(self, _: int) -> list[tuple[int, int]]:
             return [(0, select.POLLIN)]
@@ -26,7 +26,7 @@ def test_bytes_that_were_read_in_the_meantime_are_no_end(monkeypatch: pytest.Mon
 
 
 def test_what_the_operating_system_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some systems have no TCP_USER_TIMEOUT; the rest is set all the same."""
+    """Some systems have no TCP_USER_TIMEOUT; the other options are still set."""
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as here:
         limit_silence(here.fileno(), seconds=3.0)
@@ -35,7 +35,7 @@ def test_what_the_operating_system_lacks_is_left_out(monkeypatch: pytest.MonkeyP
 
 
 def test_an_inherited_socket_is_replaced_by_one_that_has_ended() -> None:
-    """INVARIANT: nothing that a child sends reaches the server of its parent, and reading does not wait for it."""
+    """INVARIANT: nothing that a child sends reaches the server of its parent, and reads return at once."""
     here, there = socket.socketpair()
     with here, there:
         parents = here.dup()

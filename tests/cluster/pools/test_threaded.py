@@ -61,7 +61,7 @@ def test_an_idle_connection_is_not_given_out_after_all_were_terminated(replicate
 
 
 def test_threads_that_wait_are_told_when_no_connection_can_be_made() -> None:
-    """One that fails to connect frees its place, and wakes another that waits for it."""
+    """A failed attempt to connect frees its place and wakes another waiting thread."""
     engine = create_engine(
         "postgresql+psycopg://", poolclass=ThreadedPool, pool_size=1, max_overflow=0, pool_timeout=30
     )
@@ -93,7 +93,7 @@ def test_threads_that_wait_are_told_when_no_connection_can_be_made() -> None:
 
 
 def test_an_idle_connection_is_pinged_and_kept_or_replaced(replicated_cluster: LocalCluster) -> None:
-    """One that answers is used again; one that does not is ended in the background thread, and another is made."""
+    """A connection that answers is reused; otherwise it is closed in the background thread and replaced."""
     with serving(replicated_cluster) as servers:
         engine = servers.replica.choose()
 
@@ -115,7 +115,7 @@ def test_an_idle_connection_is_pinged_and_kept_or_replaced(replicated_cluster: L
             patch.setattr(pre_ping, "_QUESTION", "SELECT nonsense")
             info[VALIDATED] -= 10
             assert checked_out()[0] is not replaced
-    # Their servers do not notice, and would hold up the replay for other tests.
+    # Their servers do not notice, and would delay the replay for other tests.
     ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%'"
     for replica in replicated_cluster.replicas:
         replica.execute(ends)

@@ -1,4 +1,4 @@
-"""The page of the demo, its events and its buttons, over HTTP."""
+"""The demo's page, events and buttons, over HTTP."""
 
 import collections.abc
 import contextlib
@@ -43,7 +43,7 @@ async def pictures(client: httpx.AsyncClient) -> collections.abc.AsyncGenerator[
 async def picture(
     client: httpx.AsyncClient, condition: collections.abc.Callable[[dict[str, dict[str, typing.Any]]], bool]
 ) -> dict[str, typing.Any]:
-    """Return the first picture whose servers, by name, meet a condition."""
+    """Return the first picture in which the servers, by name, satisfy a condition."""
     async with contextlib.aclosing(pictures(client)) as stream:
         async for seen in stream:
             if condition({server["name"]: server for server in seen["servers"]}):
@@ -54,7 +54,7 @@ async def picture(
 async def test_the_events_show_what_the_application_knows_and_the_buttons_break_servers(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """Names and ports are those of the cluster; a frozen server is shown as down, and as up after it thaws."""
+    """Names and ports are those of the cluster; a frozen server is shown as down, and as up once it thaws."""
     async with live_demo(disposable_cluster) as (client, _):
         user_id = (await client.post("/users", json=ADA)).json()["id"]
         await client.get(f"/users/{user_id}")
@@ -112,7 +112,7 @@ async def test_the_streams_end_when_the_demo_ends(replicated_cluster: LocalClust
 
 
 async def test_the_page_needs_nothing_from_elsewhere(replicated_cluster: LocalCluster) -> None:
-    """One file, without a network: the browser is told to load nothing else."""
+    """One file that needs no network: its policy forbids the browser to load anything else."""
     async with live_demo(replicated_cluster) as (client, _):
         response = await client.get("/")
     assert response.headers["content-type"] == "text/html; charset=utf-8"
@@ -122,7 +122,7 @@ async def test_the_page_needs_nothing_from_elsewhere(replicated_cluster: LocalCl
 
 
 async def test_before_any_answer_every_server_is_unknown(replicated_cluster: LocalCluster) -> None:
-    """Nothing is made up: while no monitor runs, no server is shown as up."""
+    """Without a monitor, no server is shown as up."""
     live = Live(create_application(settings_for(replicated_cluster)), Faults(replicated_cluster))
     servers = live.picture.servers()
     assert {(server.role, server.up, server.lag_bytes) for server in servers} == {("unknown", False, None)}

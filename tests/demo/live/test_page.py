@@ -10,7 +10,7 @@ from tests.chromium import Page, chromium
 from tests.demo.live.test_endpoints import live_demo
 
 
-# One browser serves all of them: it takes as long to start as a cluster.
+# All tests share one browser: it takes as long to start as a cluster.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -39,7 +39,7 @@ async def test_a_server_is_frozen_and_thawed_with_the_buttons_of_the_page(
         assert names == ["primary", "replica-1", "replica-2"]
         assert await page.evaluate(text("primary", "role")) == "primary"
         assert await page.evaluate(text("replica-1", "role")) == "standby"
-        for width in (1000, 390):  # of a phone
+        for width in (1000, 390):  # the size of a phone
             await page.send(
                 "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 1000
             )
@@ -56,7 +56,7 @@ async def test_a_server_is_frozen_and_thawed_with_the_buttons_of_the_page(
 
 
 async def test_the_page_connects_again_by_itself(replicated_cluster: LocalCluster, page: Page) -> None:
-    """It says that what it shows is old, and goes on when the events do."""
+    """It says that its picture is outdated, and continues when events arrive again."""
     connection = "document.querySelector('#connection')?.textContent"
     async with live_demo(replicated_cluster) as (client, _):
         url = client.base_url

@@ -1,4 +1,4 @@
-"""One picture of the topology; the servers are stand-ins, and the snapshot is made up."""
+"""One picture of the topology; the servers are stand-ins, and the snapshot is synthetic."""
 
 import types
 import typing
@@ -14,7 +14,7 @@ PRIMARY = "db-1.invalid:5432"
 
 
 class Broken:
-    """Has a primary and a replica, and the replica is frozen."""
+    """A primary and a replica, which is frozen."""
 
     doing = "thaw replica-1"
 
@@ -42,7 +42,7 @@ def picture(snapshot: Snapshot | None) -> Picture:
 
 
 def test_it_joins_what_was_done_what_is_known_and_what_was_answered() -> None:
-    """The primary is declared without a name: it is known by its address."""
+    """The primary is declared without a name, so its address is shown."""
     states = {
         PRIMARY: ServerState(name=PRIMARY, up=True, role=Role.PRIMARY, lsn=9),
         "replica-1": ServerState(name="replica-1", up=True, role=Role.STANDBY, lsn=2, lag_seconds=0.5, lag_bytes=7),
@@ -60,7 +60,7 @@ def test_it_joins_what_was_done_what_is_known_and_what_was_answered() -> None:
 
 
 def test_without_a_snapshot_nothing_is_known_of_the_servers() -> None:
-    """As before the first probe; the declared replicas serve."""
+    """As before the first probe; the declared replicas serve reads."""
     primary, replica = picture(None).servers()
     assert (primary.role, primary.up, primary.in_use) == ("unknown", False, 0)
     assert (replica.role, replica.serves_reads) == ("unknown", True)

@@ -1,4 +1,4 @@
-"""What became of the requests of the demo."""
+"""The outcome of the demo's requests."""
 
 import collections.abc
 import typing
@@ -54,7 +54,7 @@ def app(counted: Requests) -> fastapi.FastAPI:
 async def test_requests_are_counted_by_the_server_that_answered_and_failures_by_intent(
     app: fastapi.FastAPI, counted: Requests
 ) -> None:
-    """A 404 is an answer; what used no database is neither answered nor failed."""
+    """A 404 is an answer; a request that used no database is neither answered nor failed."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for method, path in (
@@ -78,7 +78,7 @@ async def test_requests_are_counted_by_the_server_that_answered_and_failures_by_
 
 
 async def test_what_is_not_http_passes(counted: Requests) -> None:
-    """A lifespan has no status."""
+    """A lifespan event has no status."""
     seen: list[str] = []
 
     async def app(scope: collections.abc.MutableMapping[str, object], *_: object) -> None:
@@ -90,7 +90,7 @@ async def test_what_is_not_http_passes(counted: Requests) -> None:
 
 
 def test_the_same_decision_is_one_line_until_it_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a pause it is news again, at the top; only the last lines are kept."""
+    """After a pause it is a new line at the top; only the last lines are kept."""
     now = [0.0]
     monkeypatch.setattr(requests, "ONE_AFTER_THE_OTHER", 5.0)
     counted = Requests(NAMES, clock=lambda: now[0])

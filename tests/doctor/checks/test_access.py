@@ -9,7 +9,7 @@ from tests.doctor.made_up import GOOD, examination, primary, replica
 
 
 def test_a_server_that_is_unreachable_or_silent_on_a_question_is_found() -> None:
-    """A managed server may refuse its slots; that alone is no finding."""
+    """A managed server may hide its slots, which is not a finding."""
     servers = [
         replica(name="gone", unreachable="refused"),
         replica(name="shy", errors={"wal": "42501", "slots": "42501"}),
@@ -23,7 +23,7 @@ def test_a_server_that_is_unreachable_or_silent_on_a_question_is_found() -> None
     ("value", "in_recovery", "found"), [("on", False, ["read-only"]), ("off", False, []), ("on", True, [])]
 )
 def test_a_primary_that_refuses_writes_is_found(value: str, in_recovery: bool, found: list[str]) -> None:
-    """A standby refuses them anyway, and has a finding of its own."""
+    """A standby refuses writes in any case, and has a separate finding."""
     server = primary(in_recovery=in_recovery, settings={"default_transaction_read_only": value})
     assert [finding.kind for finding in access.check_read_only(examination(server))] == found
 
@@ -45,7 +45,7 @@ def test_a_primary_that_refuses_writes_is_found(value: str, in_recovery: bool, f
     ],
 )
 def test_what_a_server_lets_the_application_do(facts: dict[str, typing.Any], found: list[str]) -> None:
-    """What it did not say is not held against it."""
+    """A missing answer is not a finding."""
     checks = (access.check_privileges, access.check_tls, access.check_clock, access.check_budget)
     examined = examination(primary(), replica(**facts))
     assert [finding.kind for check in checks for finding in check(examined)] == found

@@ -1,4 +1,4 @@
-"""Whether each server is what it is declared to be."""
+"""Whether each server matches its declaration."""
 
 import pytest
 
@@ -19,13 +19,13 @@ from tests.doctor.made_up import examination, primary, replica
     ids=["as declared", "a standby as primary", "a primary as replica", "not known", "one server by two names"],
 )
 def test_a_role_that_is_not_the_declared_one_is_found(servers: tuple[Facts, ...], found: list[str]) -> None:
-    """Of one server by two names, the finding of the shared endpoint says all."""
+    """For one server with two names, only the shared endpoint is reported."""
     assert [finding.server for finding in identity.check_role(examination(*servers))] == found
 
 
 @pytest.mark.parametrize(("system", "found"), [(7, []), (8, ["db-2"]), (None, [])])
 def test_a_replica_of_another_cluster_is_found(system: int | None, found: list[str]) -> None:
-    """One that did not say so is not accused."""
+    """A server with an unknown identifier is not reported."""
     findings = identity.check_system(examination(primary(), replica(system=system)))
     assert [finding.server for finding in findings] == found
 
@@ -50,7 +50,7 @@ def test_a_standby_on_an_older_timeline_is_found(
 
 
 def test_servers_that_started_at_the_same_moment_are_one() -> None:
-    """A system has one identifier on all its servers; together with the start it tells them apart."""
+    """All servers of a cluster share one identifier; with the start time they can be distinguished."""
     alike = [replica(name="db-2"), replica(name="db-3"), replica(name="db-4", started="night")]
     (finding,) = identity.check_shared_endpoint(examination(primary(), *alike))
     assert finding.server == "db-2, db-3"
@@ -62,6 +62,6 @@ def test_servers_that_started_at_the_same_moment_are_one() -> None:
     ("reported", "words"), [(None, []), (True, []), (False, ["in_hot_standby = off, and pg_is_in_recovery() is true"])]
 )
 def test_a_start_up_parameter_that_contradicts_the_server_is_found(reported: bool | None, words: list[str]) -> None:
-    """A pooler repeats what it heard before a promotion."""
+    """A pooler repeats the parameter from before a promotion."""
     findings = identity.check_in_hot_standby(examination(primary(), replica(reports_standby=reported)))
     assert [finding.message.partition("with ")[2] for finding in findings] == words

@@ -1,4 +1,4 @@
-"""What stands between the application and a server."""
+"""Poolers between the application and a server."""
 
 import typing
 

@@ -1,4 +1,4 @@
-"""Whether the replicas follow, and go on following."""
+"""Whether the replicas follow, and can continue to follow."""
 
 import typing
 
@@ -23,14 +23,14 @@ DELAYED = {"recovery_min_apply_delay": "2000"}
     ],
 )
 def test_a_replica_that_does_not_follow_is_found(facts: dict[str, typing.Any], kinds: list[str]) -> None:
-    """With the reason, where it is known: a pause, or a delay on purpose, which has a finding of its own."""
+    """With the reason, if known: a pause, or an intended delay, which has a separate finding."""
     findings = replication.check_lag(examination(primary(), replica(**facts)))
     assert [finding.kind for finding in findings] == kinds
 
 
 @pytest.mark.parametrize(("max_lag", "never"), [(None, False), (10.0, False), (2.0, True)])
 def test_a_delay_on_purpose_is_held_against_the_limit(max_lag: float | None, never: bool) -> None:
-    """A delay that reaches the limit keeps the replica from serving at all."""
+    """A delay at the limit excludes the replica from all reads."""
     (finding,) = replication.check_apply_delay(examination(primary(), replica(settings=DELAYED, max_lag=max_lag)))
     assert "is 2 s late on purpose" in finding.message
     assert ("it never serves" in finding.message) is never
@@ -50,7 +50,7 @@ def test_a_delay_on_purpose_is_held_against_the_limit(max_lag: float | None, nev
 def test_a_slot_that_keeps_wal_for_no_replica_is_found(
     active: bool, status: str, in_recovery: bool, words: list[str]
 ) -> None:
-    """On a standby it may wait for a promotion, so there only what is lost counts."""
+    """A slot on a standby may be kept for a promotion, so there only a lost slot is reported."""
     slot = Slot(name="s", active=active, wal_status=status, retained=3 * 2**20)
     server = primary(in_recovery=in_recovery, slots=[slot])
     findings = replication.check_slots(examination(server, replica()))
@@ -59,7 +59,7 @@ def test_a_slot_that_keeps_wal_for_no_replica_is_found(
 
 @pytest.mark.parametrize(("kept", "found"), [("64", ["no-slot"]), (str(replication.KEPT_WAL), [])])
 def test_a_replica_without_a_slot_is_found_unless_much_wal_is_kept(kept: str, found: list[str]) -> None:
-    """The primary may remove WAL that it still needs."""
+    """The primary may remove WAL that the replica still needs."""
     without = replica(uses_slot=False, settings={"wal_keep_size": kept})
     findings = replication.check_slots(examination(primary(), without))
     assert [finding.kind for finding in findings] == found
@@ -79,13 +79,13 @@ def test_a_replica_without_a_slot_is_found_unless_much_wal_is_kept(kept: str, fo
 def test_queries_that_hold_up_the_replay_are_found(
     feedback: str, delay: str, max_lag: float | None, found: list[tuple[str, str]]
 ) -> None:
-    """Without limit it is a problem; longer than max_lag, advice, unless there are hardly any conflicts."""
+    """Without a limit it is a problem; above max_lag, advice, unless there are few conflicts."""
     settings = {"hot_standby_feedback": feedback, "max_standby_streaming_delay": delay}
     findings = replication.check_conflicts(examination(primary(), replica(settings=settings, max_lag=max_lag)))
     assert [(finding.kind, finding.severity) for finding in findings] == found
 
 
 def test_a_server_that_told_no_settings_is_not_judged_by_them() -> None:
-    """Nor one that is no standby."""
+    """Nor is a server that is not a standby."""
     for server in (replica(settings={}), replica(in_recovery=False, settings={"hot_standby_feedback": "off"})):
         assert list(replication.check_conflicts(examination(primary(), server))) == []
