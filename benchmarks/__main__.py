@@ -19,7 +19,7 @@ from benchmarks.workers import ROOT
 FOLDER = ROOT / "benchmarks"
 RESULTS = FOLDER / "results.json"
 WATCHED = 3.0
-"""Seconds for which the machine has to be quiet before a run."""
+"""Seconds for which the machine has to be idle before a run."""
 
 
 def main(arguments: collections.abc.Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from benchmarks.results import Sample
 
 
 LEAD_IN: typing.Final = 0.2
-"""Share of a round before the counting, in which idle connections are used again and processes wake up."""
+"""Share of a round before counting starts, in which idle connections are used again and processes wake up."""
 
 Operation = collections.abc.Callable[[int], collections.abc.Awaitable[bool]]
 

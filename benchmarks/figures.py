@@ -13,7 +13,7 @@ from benchmarks.results import Results
 
 
 INK: typing.Final = "#7d8590"
-"""A grey that is readable on white and on black."""
+"""A grey that is readable on a white and on a black background."""
 OURS_COLOUR: typing.Final = "#2f81f7"
 THEIRS_COLOUR: typing.Final = "#8b949e"
 BAD_COLOUR: typing.Final = "#e5534b"

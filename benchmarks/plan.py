@@ -16,7 +16,7 @@ ROUTING: typing.Final = Cell("one replica", "core_read")
 BUSY_GET: typing.Final = Cell("fastapi", "orm_read", 100)
 TOKEN_READ: typing.Final = Cell("tokens", "orm_read")
 TOKEN_WRITE: typing.Final = Cell("tokens", "write")
-"""The cost of tokens, through FastAPI, by clients that have written before."""
+"""The cost of tokens through FastAPI, for clients that have written before."""
 OTHER_DRIVERS: typing.Final = Cell("drivers", "orm_read")
 """psycopg, and both drivers behind a pooler."""
 SURFACES: typing.Final = {"session": "the session alone", "fastapi": "FastAPI"}

@@ -34,7 +34,7 @@ ROUNDS: typing.Final = 40
 WARM_UP: typing.Final = 100
 READS: typing.Final = 100
 LIMIT: typing.Final = 0.65
-"""Our time of a read on a session, of that of the `get_bind()`."""
+"""Limit of our time for a read on a session, as a share of that of the `get_bind()`."""
 CLIENTS: typing.Final = 16
 SECONDS: typing.Final = 3.0
 GUNICORN_ROUNDS: typing.Final = 3

@@ -23,7 +23,7 @@ class Wire:
     def __init__(self, server_port: int) -> None:
         self.round_trips = 0
         self.is_open = asyncio.Event()
-        """Cleared, it drops into silence: nothing arrives, nothing is refused."""
+        """Cleared, no traffic passes, and nothing is refused."""
         self.is_open.set()
         self._server_port = server_port
         self._tasks: set[asyncio.Task[None]] = set()

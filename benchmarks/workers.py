@@ -17,7 +17,7 @@ from benchmarks.servers import Servers
 
 ROOT: typing.Final = pathlib.Path(__file__).parent.parent
 TIMEOUT: typing.Final = 30.0
-"""Seconds a contender has to answer an order."""
+"""Seconds in which a contender has to answer a command."""
 
 
 class ContenderFailedError(Exception):
@@ -30,7 +30,7 @@ class Worker:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.port = 0
-        """Where its HTTP server listens, once that is open."""
+        """The port of its HTTP server, once it is open."""
         self.pid = 0
         self.connected = asyncio.Event()
         self._orders: asyncio.StreamWriter

@@ -31,7 +31,7 @@ WRITE = text("UPDATE stock SET amount = amount + 1 WHERE id = 1")
 Result = typing.TypeVar("Result")
 
 PRIMARY, REPLICA = False, True
-"""What `pg_is_in_recovery()` says."""
+"""The results of `pg_is_in_recovery()`."""
 
 
 def settings_of(cluster: LocalCluster, **options: typing.Any) -> ReplicationSettings:
@@ -100,7 +100,7 @@ async def in_own_task(job: collections.abc.Coroutine[typing.Any, typing.Any, Res
 
 
 Queue = collections.abc.Callable[[str], collections.abc.Awaitable[tuple[int, bool]]]
-"""Queues a job by its name, and gives what it has read."""
+"""Queues a job by its name, and returns what the job has read."""
 
 
 @contextlib.asynccontextmanager

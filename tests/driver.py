@@ -12,11 +12,11 @@ from modern_di_replicas.testing.cluster import DRIVER_VARIABLE
 DRIVER: typing.Final = os.environ.get(DRIVER_VARIABLE, "asyncpg")
 
 UNREACHABLE: typing.Final = (OSError, sqlalchemy.exc.OperationalError)
-"""What a session raises where its server does not accept connections: SQLAlchemy wraps psycopg's errors."""
+"""The errors of a session whose server does not accept connections: SQLAlchemy wraps psycopg's errors."""
 
 
 TLS_LEVEL: typing.Final = "ssl" if DRIVER == "asyncpg" else "sslmode"
-"""What the driver calls the parameter that says whether connections are encrypted."""
+"""The driver's parameter for encrypted connections."""
 
 
 def server_settings(**values: str) -> dict[str, typing.Any]:

@@ -1,4 +1,4 @@
-"""A real pgbouncer in transaction mode in front of a server; tests are skipped where it is not installed."""
+"""A real pgbouncer in transaction mode in front of a server; tests are skipped if it is not installed."""
 
 import asyncio
 import collections.abc
@@ -38,7 +38,7 @@ SETTINGS: typing.Final = {
 
 
 POOLER_VARIABLE: typing.Final = "MODERN_DI_REPLICAS_TEST_POOLER"
-"""Set by `pytest --pooler`: what `serving()` and the applications of `tests/asgi` use is reached through poolers."""
+"""Set by `pytest --pooler`: `serving()` and the applications of `tests/asgi` then connect through poolers."""
 
 Server = typing.TypeVar("Server", Primary, Replica)
 
@@ -57,26 +57,26 @@ def not_behind_a_pooler(reason: str, *, driver: str | None = None) -> pytest.Mar
         driver: the one with which it is; default: with each.
 
     """
-    # `tests.driver` must not be imported before pytest has read its options.
+    # `tests.driver` must not be imported before pytest has parsed its options.
     is_different = is_behind_poolers() and driver in (None, os.environ.get(DRIVER_VARIABLE))
     return pytest.mark.skipif(is_different, reason=f"not behind a pooler: {reason}")
 
 
 AUTOCOMMIT: typing.Final = "asyncpg cannot autocommit there"
-"""What is different with asyncpg."""
+"""The difference with asyncpg."""
 
 
 def through_pooler(url: str) -> str:
-    """Return the URL of a server through a pooler that runs until the tests end."""
+    """Return the URL of a server through a pooler that runs until the end of the tests."""
     server = str(make_url(url).set(database=None, query={}))
     if server not in _shared:
-        # Some tests hold several transactions open. And a pooler accepts the clients of a server that is stopped.
+        # Some tests need several transactions at once. And a pooler accepts clients while its server is stopped.
         _shared[server] = Pooler(url, "*", default_pool_size="20", query_wait_timeout="2")
     return _shared[server].url(url)
 
 
 def behind_poolers(settings: dict[str, typing.Any]) -> dict[str, typing.Any]:
-    """Return the arguments of settings, with a pooler before each server where the tests run so."""
+    """Return arguments of settings, with a pooler in front of each server if the suite runs that way."""
     if not is_behind_poolers() or "pooled" in settings:
         return settings
     declared = ReplicationSettings(**settings)
@@ -85,7 +85,7 @@ def behind_poolers(settings: dict[str, typing.Any]) -> dict[str, typing.Any]:
 
 
 def _through(server: Server) -> Server:
-    """Return a declared server behind a pooler, under the name it has without one."""
+    """Return a declared server behind a pooler, under its original name."""
     url = server.url
     return dataclasses.replace(server, url=through_pooler(url), name=server.label)
 
@@ -96,12 +96,12 @@ def end_poolers() -> None:
 
 
 class Pooler:
-    """A pgbouncer that runs.
+    """A running pgbouncer.
 
     Args:
-        url: of the server.
-        name: what the pooler calls its database; `*` for all by their own names.
-        settings: of pgbouncer.
+        url: that of the server.
+        name: the pooler's name of the database; `*` for the same names.
+        settings: additional settings of pgbouncer.
 
     """
 
@@ -116,7 +116,7 @@ class Pooler:
         file = pathlib.Path(self._folder.name) / "pgbouncer.ini"
         lines = ["[databases]", f"{name} = {target}", "[pgbouncer]", *(f"{k} = {v}" for k, v in options.items())]
         file.write_text("\n".join(lines))
-        if os.geteuid() == 0:  # which pgbouncer refuses to run as
+        if os.geteuid() == 0:  # pgbouncer refuses to run as root
             file.parent.chmod(0o755)  # so that it can read the file
         self._command = [PROGRAM, str(file)]
         self._log = file.with_name("log")
@@ -131,7 +131,7 @@ class Pooler:
         assert self._process.poll() is None, self._log.read_text()
 
     def restart(self) -> None:
-        """End every connection, and read all files again."""
+        """Close every connection, and reload all files."""
         self._process.kill()
         self._process.wait()
         self._start()
@@ -159,7 +159,7 @@ class Pooler:
 async def pooler(
     server: LocalServer, database: str | None = None, **settings: str
 ) -> collections.abc.AsyncIterator[str]:
-    """Give the URL that leads to a server through a pooler, where its database may have another name."""
+    """Yield the URL of a server through a pooler, where its database may have another name."""
     name = database or str(make_url(server.url).database)
     running = await asyncio.to_thread(Pooler, server.url, name, **settings)
     try:
@@ -169,7 +169,7 @@ async def pooler(
 
 
 async def accepts(port: int) -> bool:
-    """Return whether something listens."""
+    """Return whether something listens on the port."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

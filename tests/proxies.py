@@ -1,4 +1,4 @@
-"""A TCP proxy that can forget its connections, as a NAT, a firewall or a load balancer does."""
+"""A TCP proxy that can drop the state of its connections, as a NAT, a firewall or a load balancer does."""
 
 import asyncio
 import collections.abc
@@ -9,25 +9,25 @@ from sqlalchemy import make_url
 
 
 class SilentProxy:
-    """Forwards to a server until it is told to forget: then the connections stay open, and nothing comes through."""
+    """Forwards to a server until it drops its state: connections then stay open without any traffic."""
 
     def __init__(self, port: int) -> None:
         self.port = 0
         self.accepted = 0
-        """How many connections it has accepted."""
+        """Number of accepted connections."""
         self.targets = [port]
-        """Where its connections lead, in turn: with several, it is a reader endpoint."""
+        """The targets of its connections, in turn: with several, it is a reader endpoint."""
         self._pumps: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
         self._is_cut = False
 
     def forget(self) -> None:
-        """Forward nothing any more on the connections there are; new ones work."""
+        """Forward nothing on existing connections; new ones work."""
         for pump in self._pumps:
             pump.cancel()
 
     def cut(self) -> None:
-        """Forward nothing at all, on new connections neither."""
+        """Forward nothing, also on new connections."""
         self._is_cut = True
         self.forget()
 
@@ -65,7 +65,7 @@ class SilentProxy:
     @classmethod
     @contextlib.asynccontextmanager
     async def before(cls, port: int) -> collections.abc.AsyncIterator[typing.Self]:
-        """Start a proxy before a server on this machine."""
+        """Start a proxy in front of a server on this machine."""
         proxy = cls(port)
         server = await asyncio.start_server(proxy._accept, "127.0.0.1", 0)
         proxy.port = server.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""A TCP proxy before a server, which holds a connection at a chosen message and can cut it there."""
+"""A TCP proxy in front of a server that can hold a connection at a chosen message and close it there."""
 
 import asyncio
 import contextlib
@@ -28,17 +28,17 @@ class Proxy:
         self._server: asyncio.Server
 
     def hold(self, marker: bytes, *, answer: bool = False) -> None:
-        """Hold the next connection whose client sends a marker: before the message is passed on, or its answer is."""
+        """Hold the next connection whose client sends a marker: before that message, or before its answer."""
         self.reached.clear()
         self._released.clear()
         self._marker, self._holds_answer = marker, answer
 
     def release(self) -> None:
-        """Pass on what was held."""
+        """Forward the held messages."""
         self._released.set()
 
     def cut(self) -> None:
-        """Close the connection that is held, to both sides; what was held is lost."""
+        """Close the held connection on both sides; its held messages are lost."""
         assert self._held is not None
         for writer in self._held:
             writer.transport.abort()

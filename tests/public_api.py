@@ -1,7 +1,7 @@
 """Describes the public API as text: `python -m tests.public_api` writes it to tests/public_api.txt.
 
-Names, parameters and members, without annotations and defaults: they look different from one Python to the next, and
-the type checkers look after them.
+It contains names, parameters and members, without annotations and defaults: their text depends on the Python version,
+and the type checkers verify them.
 """
 
 import collections.abc
@@ -45,7 +45,7 @@ def _module(module: types.ModuleType) -> collections.abc.Iterator[str]:
 
 
 def _own(module: types.ModuleType) -> list[str]:
-    """Return the names that a module without `__all__` defines."""
+    """Return the names defined by a module without `__all__`."""
     return [
         name
         for name, value in vars(module).items()
@@ -64,7 +64,7 @@ def _value(name: str, value: typing.Any, *, indent: str) -> collections.abc.Iter
 
 
 def _is_made_by_us(cls: type) -> bool:
-    """Whether calling a class is defined here, and not by an enum, a protocol or SQLAlchemy."""
+    """Return whether a class's call is defined here, not by an enum, a protocol or SQLAlchemy."""
     if issubclass(cls, enum.Enum) or getattr(cls, "_is_protocol", False):
         return False
     return dataclasses.is_dataclass(cls) or getattr(cls.__init__, "__module__", "").startswith("modern_di_replicas")
@@ -77,7 +77,7 @@ def _bases(cls: type) -> str:
 
 
 def _is_role(cls: type) -> bool:
-    """Whether it is a part that the engines of both halves are made of, whose members are theirs."""
+    """Return whether it is a base of the engines of both halves, whose members are listed there."""
     return cls.__name__.endswith(("Role", "_Itself"))
 
 

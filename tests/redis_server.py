@@ -1,4 +1,4 @@
-"""A real Redis for queues; tests are skipped where it is not installed."""
+"""A real Redis for queues; tests are skipped if it is not installed."""
 
 import asyncio
 import collections.abc
@@ -20,7 +20,7 @@ PROGRAM: typing.Final = shutil.which("redis-server")
 
 @contextlib.contextmanager
 def redis_server() -> collections.abc.Iterator[str]:
-    """Give the URL of a Redis that keeps nothing."""
+    """Yield the URL of a Redis without persistence."""
     if PROGRAM is None:
         pytest.skip("redis-server is not installed")
     port = free_port()

@@ -1,4 +1,4 @@
-"""A resolver with names that hang, and names that do not exist."""
+"""A resolver with host names that hang and host names that do not exist."""
 
 import collections
 import socket
@@ -9,9 +9,10 @@ import pytest
 
 
 class Resolver:
-    """Stands in for the system's: names that begin with `slow` hang, those that begin with `no` do not exist.
+    """Replaces the system's resolver.
 
-    What hangs does not exist either, but for those that end with `.test`: they are this machine's.
+    Names that begin with `slow` hang, those that begin with `no` do not exist. Names that hang do not exist either,
+    except for those that end with `.test`, which are this machine.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Waiting until a server runs a statement, so that what a test does next meets it in the middle."""
+"""Waits until a server runs a statement, so that a test can interrupt it."""
 
 import asyncio
 
@@ -7,13 +7,13 @@ from tests.waiting import until
 
 
 async def until_running(server: LocalServer, part: str) -> None:
-    """Wait until a server runs a statement that has this text in it."""
+    """Wait until a server runs a statement that contains this text."""
     question = (
         "SELECT count(*) > 0 FROM pg_stat_activity "  # noqa: S608  # of ours
         f"WHERE state = 'active' AND pid <> pg_backend_pid() AND strpos(query, '{part}') > 0"
     )
 
-    async def is_running() -> bool:  # in a thread: this loop has to go on
+    async def is_running() -> bool:  # in a thread: this loop must keep running
         return await asyncio.to_thread(server.execute, question) == "t"
 
     await until(is_running)

@@ -1,4 +1,4 @@
-"""Celery: tasks read what was written by what has queued them."""
+"""Celery: a task reads the writes of the code that queued it."""
 
 import asyncio
 import collections.abc
@@ -43,7 +43,7 @@ def read(session: Session) -> tuple[int, bool]:
 
 
 class Reads(DITask):
-    """A task that is a class."""
+    """A task defined as a class."""
 
     name = "reads_as_a_class"
 
@@ -53,7 +53,7 @@ class Reads(DITask):
 
 
 def create_app(cluster: LocalCluster, url: str = "memory://", **options: typing.Any) -> celery.Celery:
-    """Return an application of Celery with its tasks, as the worker and what queues them both have it."""
+    """Return a Celery application with its tasks, used by the worker and by the code that queues them."""
     app = celery.Celery(uuid.uuid4().hex, broker=url, backend=url if url.startswith("redis") else None)
     app.conf.task_default_queue = app.main
     app.conf.worker_hijack_root_logger = False
@@ -101,7 +101,7 @@ def create_app(cluster: LocalCluster, url: str = "memory://", **options: typing.
 
 @contextlib.contextmanager
 def eager(cluster: LocalCluster, **options: typing.Any) -> collections.abc.Iterator[celery.Celery]:
-    """Give an application whose tasks run where they are called."""
+    """Yield an application that runs its tasks in the calling process."""
     app = create_app(cluster, **options)
     app.conf.task_always_eager = True
     app.conf.task_eager_propagates = True
@@ -130,7 +130,7 @@ def app(stock: LocalCluster) -> collections.abc.Iterator[celery.Celery]:
 
 
 def in_own_thread(function: collections.abc.Callable[[], typing.Any]) -> typing.Any:
-    """Run it as a client of its own, which has written nothing."""
+    """Run a function as a separate client without writes."""
     results: list[typing.Any] = []
     thread = threading.Thread(target=lambda: results.append(function()))
     thread.start()
@@ -151,7 +151,7 @@ async def test_a_task_in_a_worker_shows_what_its_request_has_written(stock: Loca
 
 
 def test_a_task_whose_token_says_nothing_reads_the_primary(stock: LocalCluster, redis_url: str) -> None:
-    """Forged or not committed yet: it runs. Delivered twice, as after a worker was killed, it does the same twice."""
+    """With a forged or not yet committed token it still runs. A redelivered message has the same effect twice."""
     app = create_app(stock, redis_url, token_secret="a secret")
     with working(app):
         for carried in ("forged", "unknown", 7):
@@ -166,7 +166,7 @@ def test_a_task_whose_token_says_nothing_reads_the_primary(stock: LocalCluster, 
 
 @contextlib.contextmanager
 def forking(cluster: LocalCluster, redis_url: str, *, queue: str, processes: int) -> collections.abc.Iterator[int]:
-    """Run a worker that forks, in a process of its own; give its process id, and end it as an operator does."""
+    """Run a worker that forks, in a separate process; yield its process id, and stop it as an operator does."""
     settings = settings_of(cluster)
     environment = {
         **os.environ,
@@ -189,7 +189,7 @@ def forking(cluster: LocalCluster, redis_url: str, *, queue: str, processes: int
 
 
 def queued(redis_url: str, queue: str) -> celery.Celery:
-    """Return what queues tasks for a worker that forks."""
+    """Return an application that queues tasks for a worker that forks."""
     app = celery.Celery("forked", broker=redis_url, backend=redis_url)
     app.conf.task_default_queue = queue
     container = Container(
@@ -204,7 +204,7 @@ def queued(redis_url: str, queue: str) -> celery.Celery:
 def test_a_task_whose_worker_was_killed_in_the_middle_is_done_by_another(
     stock: LocalCluster, redis_url: str, tmp_path: pathlib.Path
 ) -> None:
-    """In a forked process, of a worker in a process of its own: its message comes again, with what it carries."""
+    """In a forked process of a separate worker: its message is redelivered with its token."""
     mark = tmp_path / "killed"
     app = queued(redis_url, "dies")
     with forking(stock, redis_url, queue="dies", processes=1), replay_paused(stock):
@@ -217,7 +217,7 @@ def test_a_task_whose_worker_was_killed_in_the_middle_is_done_by_another(
 async def test_the_processes_of_a_worker_have_connections_and_monitors_of_their_own(
     stock: LocalCluster, redis_url: str, tmp_path: pathlib.Path
 ) -> None:
-    """Forked after the engines were used. One that is killed is replaced, and at the end no connection is left."""
+    """It forks after the engines were used. A killed process is replaced, and at the end no connection is left."""
 
     def connections(like: str) -> int:
         count = f"SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '{like}'"  # noqa: S608  # ours
@@ -250,7 +250,7 @@ async def test_the_processes_of_a_worker_have_connections_and_monitors_of_their_
 
 
 def test_an_eager_task_reads_what_was_written_before_it(stock: LocalCluster, app: celery.Celery) -> None:
-    """It has no message, and runs where it is called; it leaves nothing there, whether it succeeds or fails."""
+    """It has no message, and runs in its caller; it leaves nothing behind there, whether it succeeds or fails."""
 
     def run() -> list[typing.Any]:
         seen = [app.tasks["reads"].delay().get()]
@@ -272,17 +272,17 @@ def test_an_eager_task_reads_what_was_written_before_it(stock: LocalCluster, app
 
 
 def test_the_next_task_of_a_chain_reads_what_the_one_before_it_has_written(stock: LocalCluster, redis_url: str) -> None:
-    """It is queued by the worker, when the task before it has ended."""
+    """The worker queues it when the task before it has ended."""
     app = create_app(stock, redis_url)
     with working(app):
-        app.tasks["reads"].delay().get(30)  # the servers are watched from here on
+        app.tasks["reads"].delay().get(30)  # the monitor runs from here on
         with replay_paused(stock):
             chain = celery.chain(app.tasks["writes"].si(), app.tasks["reads"].si())
             assert chain.delay().get(30) == [1, PRIMARY]
 
 
 def test_tasks_wait_for_a_replica_as_long_as_the_application_says(stock: LocalCluster) -> None:
-    """Where their marker does not."""
+    """Unless their marker says otherwise."""
     with eager(stock, wait=LONG) as app:
         container = fetch_di_container(app)
         seen: list[typing.Any] = []
@@ -304,7 +304,7 @@ def test_tasks_wait_for_a_replica_as_long_as_the_application_says(stock: LocalCl
 
 
 def test_a_container_without_our_providers_is_refused() -> None:
-    """The framework-neutral ones know no tasks."""
+    """The framework-neutral providers do not know tasks."""
     given: list[list[type[Group]]] = [[], [modern_di_replicas.sync.Dependencies]]
     for groups in given:
         with pytest.raises(ConfigurationError, match=r"modern_di_replicas\.celery\.Dependencies"):
@@ -312,7 +312,7 @@ def test_a_container_without_our_providers_is_refused() -> None:
 
 
 def test_an_application_that_was_not_set_up_is_left_alone() -> None:
-    """The signals of Celery are for all applications of a process."""
+    """Celery's signals are global to all applications of a process."""
     app = celery.Celery(set_as_current=False)
     app.conf.task_always_eager = True
 

@@ -34,7 +34,7 @@ SETTINGS = ReplicationSettings(
     ids=lambda group: group.__module__,
 )
 def test_without_a_framework_the_context_declares_the_intent(group: type[Dependencies]) -> None:
-    """Jobs and command-line tools: the primary when nothing is said, in each of the groups."""
+    """For jobs and command-line tools: by default the primary, in each of the groups."""
     container = Container(groups=[group], context={ReplicationSettings: SETTINGS})
 
     def engine(context: dict[type, Intent]) -> AsyncEngine:
@@ -50,7 +50,7 @@ def test_without_a_framework_the_context_declares_the_intent(group: type[Depende
 
 @pytest.mark.parametrize("group", [modern_di_replicas.fastapi.Dependencies, modern_di_replicas.litestar.Dependencies])
 def test_a_session_scope_of_the_application_is_no_websocket(group: type[Dependencies]) -> None:
-    """The scope between application and request belongs to websockets and to other uses of it."""
+    """The scope between application and request has uses other than websockets."""
     container = Container(groups=[group], context={ReplicationSettings: SETTINGS})
     if group is modern_di_replicas.fastapi.Dependencies:
         modern_di_replicas.fastapi.setup_replicas(fastapi.FastAPI(), container)
@@ -62,7 +62,7 @@ def test_a_session_scope_of_the_application_is_no_websocket(group: type[Dependen
 
 
 async def test_an_unknown_group_of_a_marker_is_an_error_at_the_start_in_fastapi() -> None:
-    """In an included router and in a mounted application too: not at the first request, weeks later."""
+    """Also in an included router or a mounted application: not at the first request, weeks later."""
     for where in ("app", "router", "sub"):
         container = Container(groups=[modern_di_replicas.fastapi.Dependencies], context={ReplicationSettings: SETTINGS})
         app, router, sub = fastapi.FastAPI(), fastapi.APIRouter(), fastapi.FastAPI()
@@ -100,7 +100,7 @@ async def test_an_unknown_group_of_a_marker_is_an_error_at_the_start_in_litestar
 
 
 async def test_an_opt_that_is_no_intent_is_an_error_at_the_start() -> None:
-    """A text looks right, and would say nothing."""
+    """A text looks right, but would have no effect."""
 
     @litestar.get("/x", opt={"intent": "read"})
     async def handler() -> None: ...
@@ -122,7 +122,7 @@ async def test_an_opt_that_is_no_intent_is_an_error_at_the_start() -> None:
     ids=lambda group: group.__module__,
 )
 def test_the_session_is_resolved_as_either_type(group: type[Dependencies]) -> None:
-    """One session in a unit of work, whatever its users are annotated with; replaced and overridden for both."""
+    """One session per unit of work for either annotation; a replacement or an override applies to both."""
 
     class OwnSession(RoutedSession): ...
 
@@ -174,7 +174,7 @@ def test_the_session_is_resolved_as_either_type(group: type[Dependencies]) -> No
 
 
 def test_a_session_of_another_type_is_left_alone() -> None:
-    """Existing code injects it by that type."""
+    """Existing code may inject it by that type."""
 
     class OwnSession(RoutedSession): ...
 
@@ -200,7 +200,7 @@ def test_reads_follow_what_a_test_puts_in_the_place_of_the_primary() -> None:
 
 @pytest.mark.parametrize("intent", [Intent.read(), Intent.write()])
 async def test_a_synchronous_tool_can_close_its_container_after_the_session(intent: Intent) -> None:
-    """As modern-di-typer does: nothing of a closed session has to be awaited, nor of its closed factory."""
+    """As modern-di-typer does: neither a closed session nor its closed factory has anything to await."""
     container = Container(groups=[Dependencies], context={ReplicationSettings: SETTINGS})
     unit = container.build_child_container(scope=Scope.REQUEST, context={Intent: intent})
     await unit.resolve(AsyncSession).close()

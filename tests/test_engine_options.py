@@ -1,4 +1,4 @@
-"""Which options of `create_async_engine` an operator may set."""
+"""The options of `create_async_engine` that an operator may set."""
 
 import inspect
 
@@ -14,7 +14,7 @@ URL = make_url("postgresql+asyncpg://app@db-1/shop")
 
 @pytest.mark.parametrize("name", sorted(OWNED_OPTIONS))
 def test_what_the_library_owns_is_refused_with_what_to_do_instead(name: str) -> None:
-    """INVARIANT: no option is honoured on the primary and dropped on a replica."""
+    """INVARIANT: no option applies on the primary and is dropped on a replica."""
     with pytest.raises(ConfigurationError) as caught:
         check_engine_options("engine_options", {name: "s3cret"}, URL)
     assert caught.value.field == f"engine_options[{name!r}]"
@@ -24,12 +24,12 @@ def test_what_the_library_owns_is_refused_with_what_to_do_instead(name: str) -> 
 
 @pytest.mark.parametrize("name", ["echo", "json_serializer", "query_cache_size", "plugins", *sorted(POOL_OPTIONS)])
 def test_other_options_of_the_engine_the_dialect_and_the_pool_are_accepted(name: str) -> None:
-    """Their values are SQLAlchemy's to check."""
+    """SQLAlchemy checks their values."""
     check_engine_options("engine_options", {name: None}, URL)
 
 
 def test_what_no_one_takes_is_refused_unless_a_plugin_may() -> None:
-    """A typing error would be ignored otherwise."""
+    """Otherwise a typing error would be ignored."""
     with pytest.raises(ConfigurationError, match="no such option"):
         check_engine_options("engine_options", {"ecoh": True}, URL)
     check_engine_options("engine_options", {"ecoh": True, "plugins": ["geo"]}, URL)
@@ -38,7 +38,7 @@ def test_what_no_one_takes_is_refused_unless_a_plugin_may() -> None:
 
 
 def test_an_option_that_the_library_owns_is_one_of_sqlalchemys() -> None:
-    """The page that explains them is theirs; `async_creator` is of `create_async_engine` alone."""
+    """SQLAlchemy's documentation explains them; only `create_async_engine` has `async_creator`."""
     documented = inspect.getdoc(create_engine) or ""
     of_the_engine = set(OWNED_OPTIONS) - {"async_creator", "dialect", "dbapi", "url"}
     assert {name for name in of_the_engine if name not in documented} == set()

@@ -1,4 +1,4 @@
-"""`ReplicationSettings.from_env`: every field but what only code can hold, with the variable's name in each error."""
+"""`ReplicationSettings.from_env`: every field except those that need code, with the variable's name in each error."""
 
 import dataclasses
 import datetime as dt
@@ -62,7 +62,7 @@ def read(**variables: str) -> ReplicationSettings:
     ],
 )
 def test_each_kind_of_value_is_read(variable: str, text: str, value: object) -> None:
-    """Durations are seconds, levels have any case, and an empty variable counts as unset."""
+    """Durations are seconds, levels are case-insensitive, and an empty variable counts as unset."""
     settings = read(**{variable: text})
     assert getattr(settings, variable.lower().removeprefix("shop_")) == value
 
@@ -82,18 +82,18 @@ def test_each_kind_of_value_is_read(variable: str, text: str, value: object) -> 
     ],
 )
 def test_replicas_are_urls_or_json(text: str, replicas: list[str | Replica]) -> None:
-    """One, several with commas between them, or a list of URLs and objects."""
+    """One URL, several separated by commas, or a list of URLs and objects."""
     assert read(SHOP_REPLICAS=text).replicas == tuple(replicas)
 
 
 def test_a_comma_between_hosts_separates_no_replicas() -> None:
-    """A URL may name several hosts."""
+    """A URL may contain several hosts."""
     with pytest.raises(ConfigurationError, match=r"SHOP_REPLICAS\[1\]\.url .* ports are required"):
         read(SHOP_REPLICAS=f"{REPLICAS[0]},{SEVERAL_HOSTS}")
 
 
 def test_the_primary_may_be_json_as_well() -> None:
-    """A name, for instance, is an argument of `Primary`."""
+    """A name, for example, is an argument of `Primary`."""
     settings = read(SHOP_PRIMARY=f'{{"url": "{PRIMARY}", "name": "main"}}')
     assert settings.primary == Primary(PRIMARY, "main")
 
@@ -118,7 +118,7 @@ def test_the_primary_may_be_json_as_well() -> None:
     ],
 )
 def test_an_error_names_the_variable(variables: dict[str, str], field: str, hint: str) -> None:
-    """INVARIANT: it says which variable is wrong and what to write, and no secret."""
+    """INVARIANT: the error names the variable and a valid value, and shows no secret."""
     with pytest.raises(ConfigurationError) as caught:
         read(**variables)
     assert caught.value.field == field
@@ -127,12 +127,12 @@ def test_an_error_names_the_variable(variables: dict[str, str], field: str, hint
 
 
 def test_what_has_another_name_is_for_others() -> None:
-    """A prefix may be shared with other programs."""
+    """Other programs may use the same prefix."""
     assert read(SHOP_TITLE="The shop", OTHER_MAX_LAG="x").max_lag == dt.timedelta(seconds=10)
 
 
 def test_code_may_add_and_replace_fields() -> None:
-    """What only code can hold, such as hooks, is given beside the variables; an error in it names the field."""
+    """Fields that need code, such as hooks, are arguments; an error in them names the field."""
     hook = LoggingHook()
     environment = {"DB_PRIMARY": PRIMARY, "DB_MAX_LAG": "1"}
     settings = ReplicationSettings.from_env(environment=environment, hooks=[hook], max_lag=None)
@@ -159,7 +159,7 @@ class Model(pydantic.BaseModel):
 
 
 def test_urls_may_be_objects_of_pydantic_or_of_sqlalchemy() -> None:
-    """A `PostgresDsn`, a `SecretStr` and SQLAlchemy's `URL` are taken as the text they stand for."""
+    """A `PostgresDsn`, a `SecretStr` and SQLAlchemy's `URL` are converted to their text."""
     model = Model.model_validate({"primary": PRIMARY, "replica": REPLICAS[0]})
     primary: typing.Any = model.primary
     replicas: list[typing.Any] = [model.replica, make_url(REPLICAS[1])]
@@ -182,7 +182,7 @@ def test_environment():
 
 
 def test_the_report_of_a_failed_test_shows_no_password(tmp_path: pathlib.Path) -> None:
-    """Pytest prints arguments and, when asked, local variables of the frames of an error."""
+    """Pytest prints arguments and, optionally, local variables of an error's frames."""
     (tmp_path / "test_failing.py").write_text(FAILING)
     environment = {**os.environ, "A_URL": PRIMARY, "A_PRIMARY": f"{PRIMARY}?nope=1", "PYTHONPATH": ""}
     run = subprocess.run(  # noqa: S603  # pytest, on a file of ours

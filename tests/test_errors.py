@@ -9,7 +9,7 @@ from modern_di_replicas import errors
 ROOT = pathlib.Path(__file__).parent.parent
 
 ERRORS_OF_OTHERS = {"missing-greenlet", "read-only-transaction", "scope-not-initialized-error"}
-"""Pages about errors of SQLAlchemy, PostgreSQL and modern-di, which applications of this library meet."""
+"""Pages about errors of SQLAlchemy, PostgreSQL and modern-di that users of this library see."""
 
 
 def all_errors(error: type[errors.ReplicasError] = errors.ReplicasError) -> typing.Iterator[type[errors.ReplicasError]]:
@@ -19,20 +19,20 @@ def all_errors(error: type[errors.ReplicasError] = errors.ReplicasError) -> typi
 
 
 def test_every_error_has_a_troubleshooting_page_and_every_page_an_error() -> None:
-    """A message ends with a link; the page it names exists, and no page is left behind."""
+    """A message ends with a link; its page exists, and no page is obsolete."""
     slugs = {error.slug for error in all_errors()} | ERRORS_OF_OTHERS
 
     assert {page.stem for page in (ROOT / "docs/troubleshooting").glob("*.md")} == slugs
 
 
 def test_the_tree_in_the_docstring_names_every_error() -> None:
-    """The drawing is what a reader trusts."""
+    """Readers rely on the tree."""
     assert errors.__doc__ is not None
     assert all(error.__name__ in errors.__doc__ for error in all_errors())
 
 
 def test_a_message_ends_with_the_page_that_helps() -> None:
-    """The link is where a reader of a traceback looks next."""
+    """Readers of a traceback find the link at its end."""
     error = errors.ConfigurationError(field="primary", value=1, remedy="x")
 
     assert str(error).endswith("/troubleshooting/configuration-error/")
@@ -40,7 +40,7 @@ def test_a_message_ends_with_the_page_that_helps() -> None:
 
 
 def test_all_is_sorted_and_complete() -> None:
-    """What the package exports is what it says it exports; constants first, as the linter sorts them."""
+    """The exports match `__all__`; constants come first, as the linter sorts them."""
     exported = {
         name
         for name, value in vars(modern_di_replicas).items()
@@ -51,7 +51,7 @@ def test_all_is_sorted_and_complete() -> None:
 
 
 def test_every_message_says_what_to_do() -> None:
-    """The facts of the raise site are in it, and a remedy."""
+    """It contains the facts of the raise site, and a remedy."""
     unknown = errors.UnknownGroupError(group="analytics", known=("default",))
     assert "'analytics'" in str(unknown)
     assert "default" in str(unknown)

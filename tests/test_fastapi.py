@@ -1,4 +1,4 @@
-"""Markers in a FastAPI application: on routers, on dependencies, on what they cannot stand on."""
+"""Markers in a FastAPI application: on routers, on dependencies, and in places where they are refused."""
 
 import typing
 
@@ -30,7 +30,7 @@ async def start(app: fastapi.FastAPI) -> None:
 
 
 def test_all_routes_of_a_router_can_be_marked_at_once() -> None:
-    """Those of an included router too; an endpoint's own marker stays."""
+    """Routes of an included router too; an endpoint's own marker takes precedence."""
     outer, inner = fastapi.APIRouter(), fastapi.APIRouter()
 
     @outer.get("/a")
@@ -75,7 +75,7 @@ def of_a_router(marked: typing.Any) -> fastapi.APIRouter:
 
 @pytest.mark.parametrize("build", [of_a_parameter, of_a_router])
 async def test_a_marked_dependency_is_refused_when_the_application_starts(build: typing.Any) -> None:
-    """It would say nothing about the unit of work, which is that of the endpoint."""
+    """It would have no effect on the unit of work, whose intent is that of the endpoint."""
 
     @write_intent
     def marked() -> int:
@@ -87,7 +87,7 @@ async def test_a_marked_dependency_is_refused_when_the_application_starts(build:
 
 
 async def test_dependencies_without_a_marker_are_accepted() -> None:
-    """Functions, classes and what `FromDI` makes of a type."""
+    """Functions, classes and the result of `FromDI`."""
 
     def plain() -> int:
         return 1

@@ -1,4 +1,4 @@
-"""FastStream: subscribers read what was written by what has sent their message."""
+"""FastStream: a subscriber reads the writes of its message's sender."""
 
 import asyncio
 import collections
@@ -49,7 +49,7 @@ LONG = dt.timedelta(seconds=30)
 
 
 class Worker:
-    """Subscribers that note what they have read, by the text of the message."""
+    """Subscribers that record their reads by the text of the message."""
 
     def __init__(self, broker: faststream.redis.RedisBroker, prefix: str) -> None:
         self.seen: dict[str, asyncio.Queue[typing.Any]] = collections.defaultdict(asyncio.Queue)
@@ -88,7 +88,7 @@ class Worker:
 
     async def send(self, broker: typing.Any, name: str, **options: typing.Any) -> typing.Any:
         """Publish a message, and return what its subscriber has read."""
-        text = f"text {uuid.uuid4()}"  # which is no JSON of anything else
+        text = f"text {uuid.uuid4()}"  # not the JSON of another type
         await broker.publish(text, f"{self.prefix}{name}", **options)
         return await asyncio.wait_for(self.seen[text].get(), 30)
 
@@ -118,13 +118,13 @@ def stock(disposable_cluster: LocalCluster) -> LocalCluster:
 
 @pytest.mark.parametrize("secret", [None, "a secret"], ids=["unsigned", "signed"])
 async def test_a_subscriber_shows_what_the_request_has_written(stock: LocalCluster, secret: str | None) -> None:
-    """With the broker in memory: the header carries it all the same."""
+    """With the in-memory broker, the header carries the token as well."""
     async with in_memory(settings_of(stock, token_secret=secret)) as (worker, _):
         await check_jobs(stock, lambda name: worker.send(worker.broker, name), token_secret=secret)
 
 
 async def test_a_subscriber_in_a_worker_shows_what_the_request_has_written(stock: LocalCluster, redis_url: str) -> None:
-    """Through a real Redis; what publishes has only the middleware."""
+    """Through a real Redis; the publisher has only the middleware."""
     settings = settings_of(stock)
     broker = faststream.redis.RedisBroker(redis_url)
     worker = Worker(broker, uuid.uuid4().hex)
@@ -141,7 +141,7 @@ async def test_a_subscriber_in_a_worker_shows_what_the_request_has_written(stock
 
 
 async def test_a_message_whose_token_says_nothing_is_read_on_the_primary(stock: LocalCluster) -> None:
-    """Forged or not committed yet: its subscriber runs. Delivered twice, it does the same twice."""
+    """With a forged or not yet committed token the subscriber still runs. A redelivered message has the same effect."""
     async with in_memory(settings_of(stock, token_secret="a secret")) as (worker, _):
         for carried in ("forged", "unknown"):
             for _ in range(2):
@@ -151,7 +151,7 @@ async def test_a_message_whose_token_says_nothing_is_read_on_the_primary(stock: 
 
 
 async def test_what_a_subscriber_publishes_carries_what_it_has_written(stock: LocalCluster) -> None:
-    """An answer is published after the unit of work has ended; the headers that the sender gave stay as they are."""
+    """A reply is published after the end of the unit of work; the headers of the sender are kept."""
     async with in_memory(settings_of(stock)) as (worker, container):
         headers = {"a": "b"}
         carried = await in_own_task(worker.send(worker.broker, "writes", headers=headers))
@@ -163,7 +163,7 @@ async def test_what_a_subscriber_publishes_carries_what_it_has_written(stock: Lo
 
 
 async def test_a_batch_reads_what_all_its_senders_have_written(stock: LocalCluster) -> None:
-    """The latest of their positions counts, and one that is unknown."""
+    """The latest position counts, and an unknown one."""
     async with in_memory(settings_of(stock)) as (worker, container):
 
         async def publish(*texts: str) -> None:
@@ -184,7 +184,7 @@ async def test_a_batch_reads_what_all_its_senders_have_written(stock: LocalClust
 
 
 async def test_subscribers_wait_for_a_replica_as_long_as_the_application_says(stock: LocalCluster) -> None:
-    """Where their marker does not."""
+    """Unless their marker says otherwise."""
     async with in_memory(settings_of(stock), wait=LONG) as (worker, container):
 
         async def write_and_send() -> typing.Any:
@@ -198,7 +198,7 @@ async def test_subscribers_wait_for_a_replica_as_long_as_the_application_says(st
 
 
 async def test_a_subscriber_leaves_nothing_in_the_context_it_was_run_in(stock: LocalCluster) -> None:
-    """Whether it succeeds or fails; a broker in memory runs it in that of the sender."""
+    """Whether it succeeds or fails; an in-memory broker runs it in the context of the sender."""
     async with in_memory(settings_of(stock)) as (worker, _):
         before = known_client()
         await worker.send(worker.broker, "reads")
@@ -208,7 +208,7 @@ async def test_a_subscriber_leaves_nothing_in_the_context_it_was_run_in(stock: L
 
 
 async def test_an_application_may_start_again(stock: LocalCluster) -> None:
-    """Its messages are taken once, and its servers are watched again."""
+    """Its messages are handled once, and the monitor runs again."""
     broker = faststream.redis.RedisBroker()
     worker = Worker(broker, "")
     app = faststream.FastStream(broker)
@@ -219,7 +219,7 @@ async def test_an_application_may_start_again(stock: LocalCluster) -> None:
 
 
 def test_a_marker_above_a_subscriber_is_refused() -> None:
-    """What FastStream makes of a function can hold no marker; the function below it can."""
+    """FastStream's wrapper cannot hold a marker; the function inside it can."""
     broker = faststream.redis.RedisBroker()
 
     @broker.subscriber("a")
@@ -230,7 +230,7 @@ def test_a_marker_above_a_subscriber_is_refused() -> None:
 
 
 async def test_an_application_does_not_start_with_a_group_that_is_not_declared(database: ReplicationSettings) -> None:
-    """As a web application does not."""
+    """As for a web application."""
     broker = faststream.redis.RedisBroker()
 
     @broker.subscriber("a")
@@ -245,7 +245,7 @@ async def test_an_application_does_not_start_with_a_group_that_is_not_declared(d
 
 
 def test_a_container_without_our_providers_is_refused(database: ReplicationSettings) -> None:
-    """The framework-neutral ones know no messages."""
+    """The framework-neutral providers do not know messages."""
     given: list[list[type[Group]]] = [[], [modern_di_replicas.Dependencies]]
     for groups in given:
         container = Container(groups=groups, context={ReplicationSettings: database})

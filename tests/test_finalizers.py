@@ -54,7 +54,7 @@ async def until_closed(cluster: LocalCluster, application_name: str) -> None:
 
 
 async def outcome(client: httpx.AsyncClient, kind: str, method: str) -> str:
-    """Send one request; a cancelled one is cancelled in the middle of its statement."""
+    """Send one request; cancel it during its statement if it is to be cancelled."""
     path = {"ok": "/", "fail": "/fail", "cancel": "/dawdle", "timeout": "/timeout"}[kind]
     request = asyncio.ensure_future(client.request(method, path))
     if kind == "cancel":
@@ -70,7 +70,7 @@ async def outcome(client: httpx.AsyncClient, kind: str, method: str) -> str:
 async def test_no_connection_stays_checked_out_after_any_outcome_of_the_requests(
     application: Application, replicated_cluster: LocalCluster, worker_application_name: str, requests: int
 ) -> None:
-    """Mixed requests, a tenth failing, a tenth cancelled, some timing out: every connection comes back."""
+    """Mixed requests, a tenth failing, a tenth cancelled, some timing out: every connection is returned."""
     kinds = ["ok"] * 75 + ["fail"] * 10 + ["cancel"] * 10 + ["timeout"] * 5
     jobs = iter([(kinds[index % 100], "GET" if index % 3 else "POST") for index in range(requests)])
     outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -99,7 +99,7 @@ async def test_no_connection_stays_checked_out_after_any_outcome_of_the_requests
 async def test_each_role_is_told_apart_in_pg_stat_activity(
     application: Application, replicated_cluster: LocalCluster, worker_application_name: str
 ) -> None:
-    """An operator sees whose connections they are."""
+    """An operator can see the purpose of each connection."""
     async with application.running() as client:
         for method in ("GET", "GET", "POST"):
             (await client.request(method, "/")).raise_for_status()
@@ -119,7 +119,7 @@ async def test_each_role_is_told_apart_in_pg_stat_activity(
 
 
 async def test_an_application_can_be_started_again_after_it_was_stopped(application: Application) -> None:
-    """Test suites do it all the time: the second lifespan gets new engines."""
+    """Test suites do this: the second lifespan gets new engines."""
     for _ in range(2):
         async with application.running() as client:
             (await client.get("/")).raise_for_status()

@@ -1,4 +1,4 @@
-"""A Flask application over real replication, through the public contract."""
+"""A Flask application with real replication, through the public contract."""
 
 import asyncio
 import atexit
@@ -256,20 +256,20 @@ def read(client: typing.Any, path: str = "/read") -> dict[str, typing.Any]:  # F
     ],
 )
 def test_the_method_and_the_marker_choose_the_server(app: flask.Flask, method: str, path: str, replica: bool) -> None:
-    """A view's marker, or that of a method of a class, wins over the HTTP method."""
+    """A view's marker, or that of a class's method, takes precedence over the HTTP method."""
     response = getattr(app.test_client(), method)(path)
     assert response.json["replica"] is replica
 
 
 def test_a_head_request_is_served_as_a_get(app: flask.Flask) -> None:
-    """Of a class-based view as well."""
+    """Also for a class-based view."""
     for path in ("/read", "/class"):
         assert app.test_client().head(path).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/write", "/undeclared", "/fails", "/stream", "/at-teardown"])
 def test_a_client_sees_what_it_has_written(app: flask.Flask, cluster: LocalCluster, path: str) -> None:
-    """INVARIANT: no replica has it yet, so the primary reads; a client that wrote nothing is served by a replica."""
+    """INVARIANT: while no replica has the write, the primary serves its client; replicas serve other clients."""
     writer, other = app.test_client(), app.test_client()
     before = read(other)["count"]
     app.config["PROPAGATE_EXCEPTIONS"] = False
@@ -277,7 +277,7 @@ def test_a_client_sees_what_it_has_written(app: flask.Flask, cluster: LocalClust
         response = writer.get(path) if path == "/undeclared" else writer.post(path)
         assert response.headers["Set-Cookie"].startswith(f"{NAME}=1.")
         assert response.headers["Cache-Control"] == "no-store"
-        response.close()  # as a server does; a streamed one holds its connection until then
+        response.close()  # as a server does; a streamed response holds its connection until then
         own, of_others = read(writer), read(other)
         assert (own["count"], own["replica"]) == (before + 1, False)
         assert (of_others["count"], of_others["replica"]) == (before, True)
@@ -290,7 +290,7 @@ def until_sync(condition: collections.abc.Callable[[], object]) -> None:
 
 
 def test_the_token_may_be_a_header(cluster: LocalCluster) -> None:
-    """For clients that are no browsers."""
+    """For clients that are not browsers."""
     with running(cluster, token_carrier="header", token_secret="a secret") as app, paused(cluster):
         client = app.test_client()
         token = client.post("/write").headers[NAME]
@@ -301,7 +301,7 @@ def test_the_token_may_be_a_header(cluster: LocalCluster) -> None:
 
 
 def test_without_a_carrier_there_are_no_tokens(cluster: LocalCluster) -> None:
-    """As the settings say."""
+    """No carrier is configured."""
     with running(cluster, token_carrier=None, server_timing=True) as app:
         response = app.test_client().post("/write")
         assert "Set-Cookie" not in response.headers
@@ -309,7 +309,7 @@ def test_without_a_carrier_there_are_no_tokens(cluster: LocalCluster) -> None:
 
 
 def test_a_write_after_the_response_has_begun_is_counted(app: flask.Flask) -> None:
-    """Its client cannot be told any more."""
+    """The client can no longer be informed."""
     client = app.test_client()
     response = client.post("/late")
     assert response.get_data() == b"firstlast"
@@ -320,26 +320,26 @@ def test_a_write_after_the_response_has_begun_is_counted(app: flask.Flask) -> No
 
 
 def test_a_command_is_a_unit_of_work(app: flask.Flask) -> None:
-    """It writes, unless it says that it reads."""
+    """It writes, unless it is declared as a read."""
     runner = app.test_cli_runner()
     assert runner.invoke(args=["count"]).output == "False False\n"
     assert runner.invoke(args=["report"]).output == "True\n"
 
 
 def test_what_is_injected_in_a_stream_is_of_the_request(app: flask.Flask) -> None:
-    """Flask pushes the application context again for it, which is no other unit of work."""
+    """Flask pushes the application context again for it, without a new unit of work."""
     with app.test_client().get("/streamed-helper") as response:
         assert response.get_data(as_text=True) == "True True True True "
 
 
 def test_a_command_may_be_marked(app: flask.Flask) -> None:
-    """As a view is."""
+    """Like a view."""
     result = app.test_cli_runner().invoke(args=["marked"])
     assert result.output == "True\n"
 
 
 def test_requests_in_a_pushed_application_context_have_units_of_work_of_their_own(app: flask.Flask) -> None:
-    """Flask shares the context of a test with them; each gives its connection back, and the test keeps its session."""
+    """Flask shares the context of a test with them; each returns its connection, and the test keeps its session."""
     primary = app.extensions["modern_di_container"].resolve(PrimaryEngine)
 
     @inject
@@ -358,7 +358,7 @@ def test_requests_in_a_pushed_application_context_have_units_of_work_of_their_ow
 
 
 def test_an_application_context_has_a_session(app: flask.Flask) -> None:
-    """`flask shell` runs in one."""
+    """`flask shell` runs in an application context."""
 
     @inject
     def in_shell(session: Injected) -> object:
@@ -372,7 +372,7 @@ def test_an_application_context_has_a_session(app: flask.Flask) -> None:
 def test_an_application_context_inside_a_request_is_of_the_request(
     app: flask.Flask, method: str, standby: bool
 ) -> None:
-    """A helper that pushes one for itself reads where the request does."""
+    """A helper that pushes a context reads where the request does."""
 
     @inject
     def in_helper(session: Injected) -> object:
@@ -383,7 +383,7 @@ def test_an_application_context_inside_a_request_is_of_the_request(
 
 
 def test_the_container_is_closed_when_the_process_exits(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the application has closed it, or is gone."""
+    """Unless the application has closed it, or has been collected."""
     at_exit: list[collections.abc.Callable[[], None]] = []
     monkeypatch.setattr(atexit, "register", lambda *call: at_exit.append(functools.partial(*call)))
     container = Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)})
@@ -399,7 +399,7 @@ def test_the_container_is_closed_when_the_process_exits(cluster: LocalCluster, m
 
 
 def test_the_monitor_starts_with_the_first_request_and_ends_with_the_container(cluster: LocalCluster) -> None:
-    """Loading the application connects nothing."""
+    """Loading the application opens no connection."""
     container = Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)})
     app = create_app(container)
     topology = container.resolve(ReplicaEngine).topology
@@ -417,7 +417,7 @@ def test_the_monitor_starts_with_the_first_request_and_ends_with_the_container(c
 
 
 def test_a_container_without_our_providers_is_refused(cluster: LocalCluster) -> None:
-    """With the framework-neutral ones everything would go to the primary."""
+    """With the framework-neutral providers everything would use the primary."""
     groups: list[list[type[Group]]] = [[], [sync.Dependencies]]
     for given in groups:
         container = Container(groups=given, context={ReplicationSettings: settings_of(cluster)})
@@ -426,7 +426,7 @@ def test_a_container_without_our_providers_is_refused(cluster: LocalCluster) -> 
 
 
 def test_a_marker_with_an_unknown_group_is_refused_at_the_first_request(cluster: LocalCluster) -> None:
-    """Views are added after the set-up, so it cannot be earlier."""
+    """Views are added after the set-up, so it cannot be checked earlier."""
     with Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)}) as container:
         app = flask.Flask(__name__)
         setup_replicas(app, container)
@@ -436,7 +436,7 @@ def test_a_marker_with_an_unknown_group_is_refused_at_the_first_request(cluster:
 
 
 def test_without_replicas_nothing_is_watched(cluster: LocalCluster) -> None:
-    """Development on one database."""
+    """As in development with one database."""
     with running(cluster, replicas=[]) as app:
         assert not read(app.test_client())["replica"]
         assert "Set-Cookie" not in app.test_client().post("/write").headers
@@ -444,7 +444,7 @@ def test_without_replicas_nothing_is_watched(cluster: LocalCluster) -> None:
 
 
 def test_a_test_may_put_a_connection_in_the_place_of_the_engines(cluster: LocalCluster) -> None:
-    """Everything of a test in one transaction that is rolled back."""
+    """Everything in a test is in one transaction that is rolled back."""
     with Container(groups=[Dependencies], context={ReplicationSettings: settings_of(cluster)}) as container:
         app = create_app(container)
         engine = container.resolve(PrimaryEngine)
@@ -461,7 +461,7 @@ def test_a_test_may_put_a_connection_in_the_place_of_the_engines(cluster: LocalC
 
 
 def test_a_listener_sees_statements_of_requests(app: flask.Flask) -> None:
-    """On the engine of all replicas, as anywhere in SQLAlchemy."""
+    """On the engine of all replicas, as on any engine of SQLAlchemy."""
     engine = app.extensions["modern_di_container"].resolve(ReplicaEngine)
     seen: list[str] = []
 

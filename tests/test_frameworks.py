@@ -1,4 +1,4 @@
-"""What both frameworks promise, asked of the servers themselves."""
+"""Guarantees in both frameworks, verified by asking the servers."""
 
 import asyncio
 import collections
@@ -49,7 +49,7 @@ def settings(replicated_cluster: LocalCluster) -> ReplicationSettings:
     return ReplicationSettings(
         primary=replicated_cluster.primary.url,
         replicas=[Replica(first.url, "first", groups={"default"}), Replica(second.url, "second", groups={"analytics"})],
-        probe_timeout=30.0,  # a hundred connections at once take their time on a machine that is busy
+        probe_timeout=30.0,  # a hundred concurrent connections are slow on a busy machine
     )
 
 
@@ -60,7 +60,7 @@ def application(framework: str, settings: ReplicationSettings) -> Application:
 
 @pytest.fixture
 async def client(application: Application) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
-    # In a task of its own: Litestar's lifespan has to be left in the task that entered it.
+    # In a separate task: Litestar's lifespan has to be left in the task that entered it.
     started: asyncio.Future[httpx.AsyncClient] = asyncio.Future()
     done = asyncio.Event()
 
@@ -100,12 +100,12 @@ async def test_a_marker_wins_over_the_method(client: httpx.AsyncClient, method: 
 
 @pytest.mark.parametrize("path", ["/marked-sync-below", "/marked-sync-above"])
 async def test_a_marker_works_on_a_handler_that_is_not_async(client: httpx.AsyncClient, path: str) -> None:
-    """Frameworks wrap a `def` handler to run it in a thread; the marker is found all the same."""
+    """Frameworks run a `def` handler in a thread, through a wrapper; the marker is still found."""
     assert "first" in (await client.post(path)).text
 
 
 async def test_a_group_reads_from_its_own_replicas(client: httpx.AsyncClient, replicated_cluster: LocalCluster) -> None:
-    """A replica that declares another group does not serve the reads without one, and the other way round."""
+    """A replica that declares another group does not serve reads without a group, and vice versa."""
     first, second = replicated_cluster.replicas
 
     assert (where(await client.post("/router/search")))["port"] == second.port
@@ -115,7 +115,7 @@ async def test_a_group_reads_from_its_own_replicas(client: httpx.AsyncClient, re
 async def test_a_hundred_concurrent_requests_are_each_answered_by_the_right_server(
     client: httpx.AsyncClient,
 ) -> None:
-    """INVARIANT: the choice belongs to the request; ambient state would leak from one task to another."""
+    """INVARIANT: the choice belongs to the request; global state would leak between tasks."""
     methods = [METHODS[index % len(METHODS)] for index in range(100)]
 
     responses = await asyncio.gather(*(client.request(method, "/") for method in methods))
@@ -125,7 +125,7 @@ async def test_a_hundred_concurrent_requests_are_each_answered_by_the_right_serv
 
 
 async def test_requests_are_spread_evenly_over_equal_replicas(framework: str, replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: one turn for each unit of work, whatever it resolves; otherwise two replicas become one."""
+    """INVARIANT: one turn per unit of work, however many objects it resolves; otherwise two replicas become one."""
     settings = ReplicationSettings(
         primary=replicated_cluster.primary.url,
         replicas=[Replica(server.url, groups={"default", "analytics"}) for server in replicated_cluster.replicas],
@@ -140,7 +140,7 @@ async def test_requests_are_spread_evenly_over_equal_replicas(framework: str, re
 async def test_without_replicas_everything_goes_to_the_primary(
     framework: str, replicated_cluster: LocalCluster
 ) -> None:
-    """One database is a valid topology: development, and the first day."""
+    """A single database is a valid topology: in development, and before replicas exist."""
     settings = ReplicationSettings(primary=replicated_cluster.primary.url)
 
     async with BUILDERS[framework](settings).running() as client:
@@ -152,12 +152,12 @@ async def test_without_replicas_everything_goes_to_the_primary(
 
 
 async def test_a_request_resolves_the_engine_that_was_chosen(client: httpx.AsyncClient) -> None:
-    """Handlers that want the engine itself get the real type."""
+    """Handlers that use the engine itself get the real type."""
     assert (await client.get("/types")).json() == ["OneReplicaEngine", "RoutedSession"]
 
 
 async def test_a_websocket_uses_the_primary_unless_declared(application: Application) -> None:
-    """Declared by the context of a unit of work, or by the marker of the endpoint."""
+    """Declared by the context of a unit of work, or by the endpoint's marker."""
     async with application.running():
         undeclared, declared = await application.received("/ws")
         [marked] = await application.received("/ws-marked")
@@ -166,7 +166,7 @@ async def test_a_websocket_uses_the_primary_unless_declared(application: Applica
 
 
 async def test_the_container_validates_after_the_set_up(application: Application) -> None:
-    """modern-di checks the graph only when asked; it has to be right as set up."""
+    """modern-di validates the graph only on request; it has to be valid after the set-up."""
     application.container.validate()
 
 
@@ -176,7 +176,7 @@ async def test_the_container_validates_after_the_set_up(application: Application
 async def test_outside_a_request_the_context_declares_the_intent(
     application: Application, declared: dict[type, Intent], expected: type[AsyncEngine]
 ) -> None:
-    """A background job shares the application's container, and uses the primary when it says nothing."""
+    """A background job shares the application's container, and uses the primary by default."""
     async with (
         application.container as container,
         container.build_child_container(scope=Scope.REQUEST, context=declared) as unit_of_work,
@@ -186,7 +186,7 @@ async def test_outside_a_request_the_context_declares_the_intent(
 
 @pytest.mark.parametrize("groups", [[], [modern_di_replicas.Dependencies]], ids=["no group", "the neutral group"])
 def test_a_container_without_the_dependencies_is_refused(framework: str, groups: list[type[Group]]) -> None:
-    """The framework-neutral group knows no request: it would quietly send every request to the primary."""
+    """The framework-neutral group would silently send every request to the primary."""
     container = Container(groups=groups)
 
     def set_up() -> None:
@@ -237,7 +237,7 @@ async def test_a_subclass_that_redefines_engine_is_honoured(framework: str, sett
 async def test_a_subclass_that_redefines_primary_is_honoured_by_the_replicas_too(
     framework: str, replicated_cluster: LocalCluster
 ) -> None:
-    """With no replicas, reads come from the primary: from the one that was put in its place."""
+    """Without replicas, reads use the replaced primary."""
     created = []
 
     def my_primary() -> AsyncEngine:
@@ -267,7 +267,7 @@ async def test_a_subclass_that_redefines_primary_is_honoured_by_the_replicas_too
 
 
 async def test_a_subclass_that_redefines_session_is_honoured(framework: str, settings: ReplicationSettings) -> None:
-    """Repositories take whatever stands for `AsyncSession`."""
+    """Repositories use whatever is provided for `AsyncSession`."""
 
     class MySession(RoutedSession):
         pass
@@ -297,7 +297,7 @@ async def test_a_subclass_that_redefines_session_is_honoured(framework: str, set
 async def test_an_override_puts_every_request_into_one_rolled_back_transaction(
     framework: str, settings: ReplicationSettings, replicated_cluster: LocalCluster
 ) -> None:
-    """The house's own templates test like this: writes of one request are seen by the next, and nowhere else."""
+    """modern-di's templates test like this: the next request sees the writes, and nothing else does."""
     application = BUILDERS[framework](settings)
     engine = create_async_engine(replicated_cluster.primary.url)
     async with application.running() as client, engine.connect() as connection:
@@ -319,14 +319,14 @@ async def test_an_override_puts_every_request_into_one_rolled_back_transaction(
 async def test_an_override_of_one_role_is_used(
     framework: str, settings: ReplicationSettings, replicated_cluster: LocalCluster, role: str
 ) -> None:
-    """Any engine or connection may stand in for either role."""
+    """Any engine or connection may replace either role."""
     application = BUILDERS[framework](settings)
     engine = create_async_engine(replicated_cluster.primary.url)
     async with application.running() as client, engine.connect() as connection:
         provider = getattr(GROUPS[framework], role)
         own = await own_backend(connection)
         with application.container.override(provider, connection):
-            # Reads follow what stands in for the primary; writes do not follow what stands in for the replicas.
+            # Reads follow a replacement of the primary; writes do not follow a replacement of the replicas.
             assert (where(await client.get("/")))["port"] == own
             written = where(await client.post("/"))
             assert written["port"] == (own if role == "primary" else replicated_cluster.primary.port)

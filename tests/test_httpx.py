@@ -1,4 +1,4 @@
-"""Services that call each other: each reads what the other has written for the same client."""
+"""Services that call each other: each reads the writes of the other for the same client."""
 
 import collections.abc
 import contextlib
@@ -45,7 +45,7 @@ Session = typing.Annotated[AsyncSession, FromDI(AsyncSession)]
 
 @contextlib.asynccontextmanager
 async def called(settings: ReplicationSettings) -> collections.abc.AsyncIterator[tuple[fastapi.FastAPI, Container]]:
-    """Run the service that is called: it reads, and it writes."""
+    """Run the called service, which reads and writes."""
     app = fastapi.FastAPI()
 
     @app.get("/")
@@ -66,7 +66,7 @@ async def called(settings: ReplicationSettings) -> collections.abc.AsyncIterator
 async def calling(
     settings: ReplicationSettings, service: fastapi.FastAPI
 ) -> collections.abc.AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
-    """Run the service that calls, and give a client of it, and the one that it calls with."""
+    """Run the calling service; yield its client, and the client with which it calls."""
     app = fastapi.FastAPI()
 
     @app.post("/write-and-ask")
@@ -122,7 +122,7 @@ def stock(disposable_cluster: LocalCluster) -> LocalCluster:
 async def test_services_read_what_the_others_have_written_for_a_client(
     stock: LocalCluster, options: dict[str, typing.Any]
 ) -> None:
-    """In the same request, and in the next one of the same client; another client is not kept off the replicas."""
+    """In the same request, and in the client's next one; other clients still use the replicas."""
     settings = settings_of(stock, **options)
     async with called(settings) as (service, _), calling(settings, service) as (client, inner):
         with replay_paused(stock):
@@ -142,7 +142,7 @@ async def test_services_read_what_the_others_have_written_for_a_client(
 
 
 async def test_a_token_of_another_database_is_ignored(stock: LocalCluster, replicated_cluster: LocalCluster) -> None:
-    """In both directions: what is written there is not here."""
+    """In both directions: it says nothing about this database."""
     theirs, ours = settings_of(stock), create_database(replicated_cluster, "services")
     async with called(theirs) as (service, called_container), calling(ours, service) as (client, _):
         async with watched(ours) as container, container.resolve(PrimaryEngine).begin() as connection:
@@ -159,7 +159,7 @@ async def test_a_token_of_another_database_is_ignored(stock: LocalCluster, repli
 
 
 async def test_an_unknown_position_asks_for_the_primary(stock: LocalCluster) -> None:
-    """A job whose sender had not committed calls a service."""
+    """The sender of a job has not committed, and the job calls a service."""
     settings = settings_of(stock, token_secret="a secret")
     async with called(settings) as (service, _), calling(settings, service) as (_, inner):
 
@@ -172,7 +172,7 @@ async def test_an_unknown_position_asks_for_the_primary(stock: LocalCluster) -> 
 
 @dataclasses.dataclass
 class Recorder:
-    """A service that notes the headers it gets, and answers with these."""
+    """A service that records request headers, and responds with given ones."""
 
     answer: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     seen: list[httpx.Headers] = dataclasses.field(default_factory=list)
@@ -186,7 +186,7 @@ class Recorder:
 async def test_a_synchronous_client_carries_tokens_as_well(
     database: ReplicationSettings, carrier: typing.Literal["cookie", "header"] | None
 ) -> None:
-    """Its other headers and cookies stay as they are; without a carrier, nothing is sent nor taken."""
+    """Other headers and cookies are unchanged; without a carrier, no token is sent or accepted."""
 
     async def run() -> None:
         async with watched(dataclasses.replace(database, token_carrier=carrier)) as container:
@@ -198,7 +198,7 @@ async def test_a_synchronous_client_carries_tokens_as_well(
 
 
 def call_often(container: Container, token: ConsistencyToken, carrier: str | None) -> None:
-    """Call a service for clients that have written something there, or nothing."""
+    """Call a service for clients with and without writes there."""
     text = container.resolve(Tokens).encode(token)
     in_cookies = [("set-cookie", "a=b; Path=/"), ("set-cookie", f"consistency-token={text}; Path=/")]
     service = Recorder(answer=in_cookies if carrier == "cookie" else [("consistency-token", text)])

@@ -1,4 +1,4 @@
-"""What the integrations of frameworks share."""
+"""Code shared by the integrations of frameworks."""
 
 import types
 import typing
@@ -34,7 +34,7 @@ def test_a_container_has_to_hold_the_providers_of_the_framework(framework: types
 
 
 def test_what_a_unit_of_work_declares_is_none_unless_its_context_says_so() -> None:
-    """A framework looks at the request then."""
+    """A framework then uses the request."""
 
     class Declared(Group):
         seen = providers.Factory(

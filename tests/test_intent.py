@@ -16,7 +16,7 @@ from modern_di_replicas.intent import marked_intent, resolve_intent
     + [(method, True) for method in ("POST", "PUT", "PATCH", "DELETE", "TRACE", "PURGE", "get")],
 )
 def test_the_method_decides_when_nothing_else_does(method: str, is_write: bool) -> None:
-    """Only the safe methods read; an unknown one writes."""
+    """Only safe methods read; an unknown method writes."""
     intent = resolve_intent(declared=None, method=method)
 
     assert intent.is_write is is_write
@@ -24,7 +24,7 @@ def test_the_method_decides_when_nothing_else_does(method: str, is_write: bool) 
 
 
 def test_a_marker_wins_over_the_method_and_the_context_over_the_marker() -> None:
-    """The more specific declaration wins."""
+    """The more specific declaration takes precedence."""
     read, write = Intent.read(group="a"), Intent.write()
 
     assert resolve_intent(declared=None, marked=write, method="GET") is write
@@ -33,7 +33,7 @@ def test_a_marker_wins_over_the_method_and_the_context_over_the_marker() -> None
 
 
 def test_markers_work_with_and_without_parentheses() -> None:
-    """Both spellings mark the function and return it unchanged."""
+    """Both forms mark the function and return it unchanged."""
 
     def handler() -> None: ...
 
@@ -47,7 +47,7 @@ def test_markers_work_with_and_without_parentheses() -> None:
 
 
 def test_a_marker_is_found_behind_a_partial_and_a_wrapper() -> None:
-    """Frameworks and decorators wrap handlers in both."""
+    """Frameworks and decorators wrap handlers in both ways."""
 
     @read_intent
     def handler() -> None: ...
@@ -61,7 +61,7 @@ def test_a_marker_is_found_behind_a_partial_and_a_wrapper() -> None:
 
 
 def test_a_marker_is_found_on_what_a_class_makes_of_a_function() -> None:
-    """Above `@staticmethod` and `@classmethod`, and on an object that is called."""
+    """Above `@staticmethod` and `@classmethod`, and on a callable object."""
 
     class Handlers:
         @write_intent
@@ -92,21 +92,21 @@ def test_a_marker_is_found_on_what_a_class_makes_of_a_function() -> None:
     ],
 )
 def test_a_marker_on_what_is_no_function_is_refused(misplaced: typing.Any) -> None:
-    """`@read_intent("analytics")` would have marked a text, and not the handler."""
+    """`@read_intent("analytics")` would have marked a string instead of the handler."""
     with pytest.raises(ConfigurationError, match="group="):
         read_intent(misplaced)
 
 
 @pytest.mark.parametrize(("field", "value"), [("group", 5), ("affinity", 5), ("after", 5)])
 def test_what_an_intent_cannot_be_given_is_named(field: str, value: typing.Any) -> None:
-    """Before a request, and not in the middle of one."""
+    """Before a request instead of during one."""
     with pytest.raises(ConfigurationError) as caught:
         Intent.read(**{field: value})
     assert (caught.value.field, caught.value.value) == (field, value)
 
 
 def test_two_different_markers_on_one_handler_are_refused() -> None:
-    """The later one would silently change the route of the earlier one."""
+    """The later one would silently override the earlier one."""
 
     @read_intent
     def handler() -> None: ...
@@ -119,14 +119,14 @@ def test_two_different_markers_on_one_handler_are_refused() -> None:
 
 
 def test_intents_are_equal_if_what_they_declare_is_equal() -> None:
-    """The reason is for people."""
+    """The reason is only for people."""
     assert Intent.read(reason="GET") == Intent.read(reason="@read_intent")
     assert Intent.read() != Intent.write()
     assert Intent.read(group="a") != Intent.read()
 
 
 def test_the_intent_of_an_endpoint_and_a_method_is_made_once() -> None:
-    """Every request asks for it; each names its own endpoint and its own reason."""
+    """Every request needs one; it names its endpoint and its reason."""
 
     def show() -> None: ...
 
@@ -152,7 +152,7 @@ def test_the_intent_of_an_endpoint_and_a_method_is_made_once() -> None:
     ],
 )
 def test_an_isolation_or_a_wait_that_cannot_be_is_an_error(field: str, value: object) -> None:
-    """A standby refuses SERIALIZABLE; and what cannot be used is said where it is written."""
+    """A standby refuses SERIALIZABLE; an unusable value is reported where it is declared."""
     for declare in (Intent.read, read_intent):
         with pytest.raises(ConfigurationError) as caught:
             typing.cast(typing.Any, declare)(**{field: value})
@@ -160,7 +160,7 @@ def test_an_isolation_or_a_wait_that_cannot_be_is_an_error(field: str, value: ob
 
 
 def test_a_marker_declares_isolation_and_wait() -> None:
-    """As `Intent.read` does."""
+    """Like `Intent.read`."""
 
     @read_intent(isolation="REPEATABLE READ", wait=dt.timedelta(seconds=1))
     def report() -> None: ...

@@ -48,7 +48,7 @@ async def write_in_unit(container: Container, **options: typing.Any) -> None:
 
 
 async def test_a_unit_of_work_reads_what_those_before_it_in_the_same_task_have_written(stock: LocalCluster) -> None:
-    """A script is one client, however it commits; the replicas stand still, and then serve it again."""
+    """A script is one client, however it commits; the paused replicas serve it again later."""
     async with watched(settings_of(stock)) as container:
         assert await read_in_unit(container) == (0, REPLICA)
         with replay_paused(stock):
@@ -61,7 +61,7 @@ async def test_a_unit_of_work_reads_what_those_before_it_in_the_same_task_have_w
 
 
 async def test_each_task_has_a_client_of_its_own(stock: LocalCluster) -> None:
-    """What one job writes keeps no other job off the replicas."""
+    """The writes of one job do not keep another job off the replicas."""
     async with watched(settings_of(stock)) as container:
         with replay_paused(stock):
             await in_own_task(write_in_unit(container))
@@ -70,7 +70,7 @@ async def test_each_task_has_a_client_of_its_own(stock: LocalCluster) -> None:
 
 
 async def test_a_unit_of_work_reads_what_its_message_says(stock: LocalCluster) -> None:
-    """The message carries a text from one process to the other; the container of the worker is another one."""
+    """The message carries a text between processes; the worker has another container."""
     settings = settings_of(stock, token_secret="a secret")
 
     async def send() -> str | None:
@@ -89,7 +89,7 @@ async def test_a_unit_of_work_reads_what_its_message_says(stock: LocalCluster) -
 
 
 async def test_a_unit_of_work_in_a_request_is_the_requests(stock: LocalCluster) -> None:
-    """What it writes, the client is told of; a background task that begins later reads it, without a token."""
+    """The client is informed of its writes; a background task that begins later reads them without a token."""
     app = fastapi.FastAPI()
     seen = []
 
@@ -120,7 +120,7 @@ async def test_a_unit_of_work_in_a_request_is_the_requests(stock: LocalCluster) 
 
 
 async def test_a_token_inside_of_a_request_adds_to_what_the_request_has_written(stock: LocalCluster) -> None:
-    """Both are known, and the later one counts."""
+    """Both are known, and the later position counts."""
     async with watched(settings_of(stock)) as container, unit_of_work(container) as unit:
         await write(unit.resolve(AsyncSession))
         early = current_token()
@@ -149,7 +149,7 @@ async def generated(container: Container) -> collections.abc.AsyncGenerator[Asyn
 
 
 async def test_a_unit_of_work_may_end_in_another_task_than_it_began_in(stock: LocalCluster) -> None:
-    """As that of a fixture, or of a generator that is finalized by the event loop; nothing of it stays behind."""
+    """For example that of a fixture, or of a generator finalized by the event loop; no state remains."""
     async with watched(settings_of(stock)) as container:
         sessions = generated(container)
         await write(await asyncio.create_task(anext(sessions)))

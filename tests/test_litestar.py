@@ -28,7 +28,7 @@ def intent_of(handler: litestar.handlers.HTTPRouteHandler, *, method: str = "GET
 
 
 def test_the_closest_marker_wins() -> None:
-    """That of the handler over those of the controller, the router and the application."""
+    """The handler's takes precedence over the controller's, the router's and the application's."""
 
     class Reports(litestar.Controller):
         opt = OF_GROUP
@@ -66,14 +66,14 @@ def test_without_a_marker_the_method_decides(method: str, is_write: bool) -> Non
 
 
 def test_outside_a_request_a_unit_of_work_writes_unless_declared() -> None:
-    """What its context declares comes first."""
+    """The declaration in its context takes precedence."""
     with container_of() as container:
         assert request_intent(container, None).is_write
         assert request_intent(container, Intent.read()) == Intent.read()
 
 
 async def test_an_opt_that_is_no_intent_is_an_error_at_the_start() -> None:
-    """Before any request; so is a group that no replica declares."""
+    """Before any request, as for a group that no replica declares."""
 
     @litestar.get("/", opt={"intent": "read"})
     async def wrong() -> None: ...
@@ -84,7 +84,7 @@ async def test_an_opt_that_is_no_intent_is_an_error_at_the_start() -> None:
     replicas = ["postgresql+asyncpg://app@127.0.0.2:9/shop"]
     for handler, error in ((wrong, ConfigurationError), (unknown, UnknownGroupError)):
         app = litestar.Litestar([handler], plugins=[ReplicasPlugin(container_of(replicas=replicas))])
-        # Litestar starts in a task group, whose errors it raises as a group.
+        # Litestar starts in a task group, which raises its errors as an exception group.
         with pytest.raises((error, ExceptionGroup)) as caught:
             async with app.lifespan():
                 pass

@@ -14,7 +14,7 @@ from modern_di_replicas.demo import command
 def test_a_command_that_does_not_exist_is_answered_with_those_that_do(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The status is that of wrong usage."""
+    """The status is that of a usage error."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
@@ -68,7 +68,7 @@ def test_without_its_extra_the_demo_says_how_to_install_it(
 
 
 def test_the_remedy_is_the_same_for_what_is_missing_deep_inside() -> None:
-    """A fresh interpreter without psutil, which the cluster needs, prints the remedy and no traceback."""
+    """A new interpreter without psutil, which the cluster needs, prints the remedy and no traceback."""
     script = (
         "import sys; sys.modules['psutil'] = None; from modern_di_replicas.__main__ import main; "
         "sys.exit(main(['demo']))"
@@ -79,7 +79,7 @@ def test_the_remedy_is_the_same_for_what_is_missing_deep_inside() -> None:
 
 
 def test_a_missing_module_that_is_not_of_the_extra_is_an_ordinary_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The remedy would be a wrong one, and would hide a mistake of ours."""
+    """The remedy would not apply, and would hide a bug."""
     monkeypatch.delattr(demo, "command")
     monkeypatch.setitem(sys.modules, "modern_di_replicas.demo.command", None)
     with pytest.raises(ModuleNotFoundError, match="demo"):

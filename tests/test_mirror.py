@@ -1,4 +1,4 @@
-"""Each module of the package has a test file of its name, at the mirrored place."""
+"""Each module of the package has a test file of the same name in the same place."""
 
 import pathlib
 import typing
@@ -11,16 +11,16 @@ WITHOUT: typing.Final = {
     "drivers/driver.py": "a protocol, which mypy checks; the tests of each driver hold it to it",
     "observability/hook.py": "a protocol and an empty base class",
 }
-"""Modules without anything to run, and why. A package's `__init__.py` has only re-exports and its description."""
+"""Modules without code to run, and the reason. A package's `__init__.py` has only re-exports and its description."""
 
 
 def file_of(module: pathlib.Path) -> pathlib.Path:
-    """Return where the tests of a module are."""
+    """Return the path of a module's tests."""
     return TESTS / module.parent / f"test_{module.stem.strip('_')}.py"
 
 
 def test_every_module_has_a_test_file_of_its_name() -> None:
-    """The tests of a file are found without a search; an exception that is not needed any more has to go."""
+    """The tests of a module are found without a search; obsolete exceptions have to be removed."""
     modules = [path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if path.name != "__init__.py"]
     assert len(modules) > 100
     without = {module.as_posix() for module in modules if not file_of(module).exists()}

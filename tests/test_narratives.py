@@ -1,4 +1,4 @@
-"""The two packages that tell how the library works name real files and functions."""
+"""The two packages that describe how the library works name real files and functions."""
 
 import functools
 import importlib
@@ -16,7 +16,7 @@ LINE = re.compile(r"^(\d+)\. `([\w/]+)\.py` `([\w.]+)`: ", re.MULTILINE)
 
 @pytest.mark.parametrize("package", [modern_di_replicas.session, modern_di_replicas.cluster])
 def test_every_name_in_the_life_of_a_statement_and_of_a_server_exists(package: object) -> None:
-    """A newcomer follows them; a name that is gone, or that the file only imports or inherits, leads nowhere."""
+    """Contributors follow these names; a name must be defined in its file, not only imported or inherited."""
     steps = LINE.findall(package.__doc__ or "")
     assert [int(number) for number, _, _ in steps] == list(range(1, 11))
     for _, path, name in steps:

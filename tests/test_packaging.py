@@ -1,4 +1,4 @@
-"""What an index shows of the package; `make release-check` checks the built one."""
+"""The package's presentation on an index; `make release-check` checks the built one."""
 
 import pathlib
 import re
@@ -17,7 +17,7 @@ IN_REPOSITORY = re.compile(rf"(?:{REPOSITORY}/(?:blob|tree)|https://raw\.githubu
 
 @pytest.mark.parametrize("link", LINKS)
 def test_the_links_of_the_readme_are_absolute(link: str) -> None:
-    """An index shows the README without the files around it."""
+    """An index shows the README without the repository."""
     assert link.startswith("https://")
 
 
@@ -35,7 +35,7 @@ def test_the_version_has_a_dated_section_in_the_changelog() -> None:
 
 
 def test_the_suite_runs_on_each_python_that_the_classifiers_promise() -> None:
-    """`make test-all` is what a classifier relies on."""
+    """A classifier relies on `make test-all`."""
     promised = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["classifiers"]))
     assert f"set -- {' '.join(promised)} lowest" in (ROOT / ".ci" / "test-all").read_text()
 
@@ -44,13 +44,13 @@ PATHS = re.findall(r"`([a-z_./{},]+/[a-z_./{},]*|[a-z_]+\.(?:md|py|json))`", (RO
 
 
 def expand(path: str) -> list[str]:
-    """Return the paths that a shell would make of braces."""
+    """Expand braces in paths as a shell does."""
     found = re.fullmatch(r"(.*)\{(.*)\}(.*)", path)
     return [found[1] + each + found[3] for each in found[2].split(",")] if found else [path]
 
 
 @pytest.mark.parametrize("path", sorted({each for path in PATHS for each in expand(path)}))
 def test_the_files_that_a_contributor_is_told_of_exist(path: str) -> None:
-    """The tree moves, and a guide to the old one is worse than none."""
+    """The tree changes, and an outdated guide is worse than none."""
     folders = (ROOT, ROOT / "src" / "modern_di_replicas", ROOT / "benchmarks")
     assert any((folder / path).exists() for folder in folders)

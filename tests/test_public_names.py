@@ -1,4 +1,4 @@
-"""What users import."""
+"""The names that users import."""
 
 import pathlib
 import re
@@ -24,13 +24,13 @@ PUBLIC = (
     ".taskiq",
     *(".testing", ".testing.fixtures"),
 )
-# Assertions in blocks that are invisible where Markdown is rendered; users do not copy them.
+# Assertions in blocks that are invisible in rendered Markdown; users do not copy them.
 INVISIBLE = re.compile(r"<!-- invisible-code-block.*?-->", re.DOTALL)
 IMPORTED = re.compile(r"(?:from|import) modern_di_replicas((?:\.\w+)*)")
 
 
 def test_recipes_and_docs_import_public_modules_only() -> None:
-    """What they import privately, users copy; then it can never change."""
+    """Users copy these imports, so private ones could never change."""
     pages = [*ROOT.glob("recipes/**/*.py"), *ROOT.glob("docs/**/*.md"), ROOT / "README.md"]
     imported = {
         (page.name, module) for page in pages for module in IMPORTED.findall(INVISIBLE.sub("", page.read_text()))
@@ -40,15 +40,15 @@ def test_recipes_and_docs_import_public_modules_only() -> None:
 
 
 def test_all_names_what_the_package_exports() -> None:
-    """A name that is imported and not listed would be public by accident."""
+    """A name that is imported but not listed would be public by accident."""
     modules = {name for name, value in vars(modern_di_replicas).items() if isinstance(value, types.ModuleType)}
     exported = {name for name in vars(modern_di_replicas) if not name.startswith("_")} - modules
     assert sorted(modern_di_replicas.__all__) == sorted(exported)
 
 
 def test_the_public_api_is_as_written_down() -> None:
-    """INVARIANT: a change of the public API is deliberate: `python -m tests.public_api` writes it down.
+    """INVARIANT: changes of the public API are deliberate: `python -m tests.public_api` records it.
 
-    What is removed, renamed or gets another parameter breaks applications.
+    Removing or renaming a name or parameter breaks applications.
     """
     assert describe() == FILE.read_text(), "see tests/public_api.py"

@@ -1,4 +1,4 @@
-"""Checks of the servers that the operator declares."""
+"""Checks of the declared servers."""
 
 import typing
 
@@ -26,7 +26,7 @@ PRIMARY = Primary(URL.format("db-1"))
     ],
 )
 def test_a_url_that_cannot_work_is_refused_with_what_to_write(value: object, remedy: str) -> None:
-    """INVARIANT: without the password, also where it is not where a parser looks for it."""
+    """INVARIANT: without the password, even if it is where a parser does not expect it."""
     with pytest.raises(ConfigurationError) as caught:
         check_url("primary", value)
     assert remedy in caught.value.remedy
@@ -35,7 +35,7 @@ def test_a_url_that_cannot_work_is_refused_with_what_to_write(value: object, rem
 
 
 def test_the_parsed_url_of_the_primary_is_returned() -> None:
-    """What is checked is what is used."""
+    """The checked value is the one that is used."""
     assert check_primary(PRIMARY) == make_url(PRIMARY.url)
 
 
@@ -49,7 +49,7 @@ def test_the_parsed_url_of_the_primary_is_returned() -> None:
     ],
 )
 def test_what_is_declared_of_one_server_is_checked(server: Primary, field: str) -> None:
-    """Before anything connects."""
+    """Before any connection is opened."""
     with pytest.raises(ConfigurationError) as caught:
         check_primary(server)
     assert caught.value.field == field

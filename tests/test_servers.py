@@ -11,7 +11,7 @@ REPLICA = "postgresql+asyncpg://app:s3cret@db-2:5433/shop"
 
 
 def test_urls_become_replicas_named_by_their_address() -> None:
-    """A URL is enough: name, weight and group have defaults."""
+    """A URL suffices: name, weight and group have defaults."""
     settings = ReplicationSettings(primary=PRIMARY, replicas=[REPLICA, "postgresql+asyncpg://app@db-3/shop"])
 
     assert [replica.label for replica in settings.servers] == ["db-2:5433", "db-3:5432"]
@@ -20,7 +20,7 @@ def test_urls_become_replicas_named_by_their_address() -> None:
 
 
 def test_a_url_with_several_hosts_is_named_by_all_of_them() -> None:
-    """Asyncpg takes several hosts in the query; the name shows them."""
+    """Asyncpg accepts several hosts in the query; the name contains them."""
     url = "postgresql+asyncpg://app:s3cret@/shop?host=db-2:5432&host=db-3:5432"
 
     assert ReplicationSettings(primary=PRIMARY, replicas=[url]).servers[0].label == "db-2:5432,db-3:5432"
@@ -29,7 +29,7 @@ def test_a_url_with_several_hosts_is_named_by_all_of_them() -> None:
 
 
 def test_servers_in_one_socket_directory_are_told_apart_by_their_ports() -> None:
-    """The directory is the host, and the port is part of the name of the socket in it."""
+    """The directory is the host, and the port is part of the socket's file name."""
     urls = [f"postgresql+asyncpg://app@/shop?host=/run/postgresql&port={port}" for port in (5432, 5433)]
     shared = "postgresql+asyncpg://app@:5434/shop?host=/run/postgresql"
     names = [one.label for one in ReplicationSettings(primary=PRIMARY, replicas=[*urls, shared]).servers]
@@ -37,12 +37,12 @@ def test_servers_in_one_socket_directory_are_told_apart_by_their_ports() -> None
 
 
 def test_a_database_that_is_not_named_is_the_one_of_the_user() -> None:
-    """As in libpq: no database in the URL means the database named like the user."""
+    """As in libpq: without a database in the URL, its name is that of the user."""
     ReplicationSettings(primary="postgresql+asyncpg://shop@db-1", replicas=["postgresql+asyncpg://shop@db-2/shop"])
 
 
 def test_a_password_in_the_query_of_a_url_is_masked_too() -> None:
-    """Asyncpg takes the password as a parameter as well."""
+    """Asyncpg also accepts the password as a query parameter."""
     with pytest.raises(ConfigurationError) as caught:
         ReplicationSettings(primary="postgresql://db-1/shop?password=s3cret&user=app")
 
@@ -51,7 +51,7 @@ def test_a_password_in_the_query_of_a_url_is_masked_too() -> None:
 
 
 def test_a_repr_shows_the_hosts_and_nothing_secret() -> None:
-    """Settings end up in logs and tracebacks."""
+    """Settings appear in logs and tracebacks."""
     settings = ReplicationSettings(
         primary=PRIMARY,
         replicas=[REPLICA, Replica(REPLICA, name="other", weight=2, connect_args={"password": "s3cret"})],

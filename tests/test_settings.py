@@ -171,7 +171,7 @@ REPLICA = "postgresql+asyncpg://app:s3cret@db-2:5433/shop"
 def test_a_bad_value_is_refused_with_its_field_and_a_remedy(
     field: str, given: dict[str, typing.Any], hint: str
 ) -> None:
-    """INVARIANT: no password in any error, nor in what it is chained to; a parser's message would break it."""
+    """INVARIANT: no password in an error or its cause; a parser's message would contain it."""
     with pytest.raises(ConfigurationError) as caught:
         ReplicationSettings(**{"primary": PRIMARY, "replicas": [REPLICA], **given})
 
@@ -195,13 +195,13 @@ def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_url_may_have_what_the_driver_takes() -> None:
-    """As text: these reach it as the URL has them."""
+    """As text: the driver gets these values as the URL has them."""
     query = "ssl=require&target_session_attrs=any&command_timeout=30&prepared_statement_cache_size=0"
     assert ReplicationSettings(primary=f"{PRIMARY}?{query}").declared_primary.url.endswith(query)
 
 
 def test_settings_are_plain_data_that_pydantic_can_fill() -> None:
-    """A pydantic-settings model may have the settings as a field, filled from the environment as JSON."""
+    """A pydantic-settings model may have a field of this type, filled from the environment as JSON."""
     given = (
         f'{{"primary": "{PRIMARY}", "replicas": ["{REPLICA}", '
         '{"url": "postgresql+asyncpg://db-3/shop", "weight": 9, "groups": ["analytics"]}], "replica_pool_size": 7}'
@@ -215,7 +215,7 @@ def test_settings_are_plain_data_that_pydantic_can_fill() -> None:
 
 
 def test_a_bad_value_from_pydantic_shows_no_password() -> None:
-    """INVARIANT: our error is no ValueError; pydantic would wrap one, and quote the whole input with it."""
+    """INVARIANT: our error is not a ValueError, which pydantic would wrap and quote with the whole input."""
     with pytest.raises(ConfigurationError) as caught:
         pydantic.TypeAdapter(ReplicationSettings).validate_python({"primary": PRIMARY, "primary_pool_size": -1})
 
@@ -223,7 +223,7 @@ def test_a_bad_value_from_pydantic_shows_no_password() -> None:
 
 
 def test_settings_are_frozen() -> None:
-    """What was checked cannot change afterwards."""
+    """Checked values cannot change afterwards."""
     settings = ReplicationSettings(primary=PRIMARY)
 
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -231,7 +231,7 @@ def test_settings_are_frozen() -> None:
 
 
 def test_an_error_survives_pickling_with_its_attributes() -> None:
-    """Errors cross process boundaries in task queues."""
+    """Task queues send errors between processes."""
     error = ConfigurationError(field="primary", value="x", remedy="y")
 
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes

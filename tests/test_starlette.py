@@ -1,4 +1,4 @@
-"""What only a Starlette application has: endpoints that are classes."""
+"""Class-based endpoints, which only a Starlette application has."""
 
 import typing
 
@@ -60,7 +60,7 @@ def create_app(settings: ReplicationSettings, *routes: Route | Mount) -> Starlet
 async def test_each_method_of_an_endpoint_that_is_a_class_has_a_marker_of_its_own(
     database: ReplicationSettings,
 ) -> None:
-    """One without a marker does as its HTTP method says; and what serves GET serves HEAD."""
+    """Without a marker the HTTP method decides; the method for GET also serves HEAD."""
     app = create_app(database, Route("/", Book))
     async with (
         app.router.lifespan_context(app),
@@ -73,7 +73,7 @@ async def test_each_method_of_an_endpoint_that_is_a_class_has_a_marker_of_its_ow
 
 
 def test_all_routes_of_a_router_can_be_marked_at_once() -> None:
-    """Each method of a class; what is marked already stays."""
+    """Each method of a class; existing markers take precedence."""
 
     async def first(request: Request) -> None: ...
 
@@ -91,7 +91,7 @@ def test_all_routes_of_a_router_can_be_marked_at_once() -> None:
 
 
 async def test_an_application_does_not_start_with_a_group_that_is_not_declared(database: ReplicationSettings) -> None:
-    """Wherever the marker stands."""
+    """Wherever the marker is."""
 
     class Report(HTTPEndpoint):
         @read_intent(group="analytics")
@@ -104,7 +104,7 @@ async def test_an_application_does_not_start_with_a_group_that_is_not_declared(d
 
 
 async def test_an_application_that_has_started_is_not_set_up(database: ReplicationSettings) -> None:
-    """Its middleware is built by then."""
+    """Its middleware stack is already built."""
     app = Starlette()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         await client.get("/")

@@ -1,4 +1,4 @@
-"""What the commands of the Makefile rely on in the suite itself."""
+"""Properties of the suite that the Makefile's commands rely on."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def disposable_cluster() -> None:
-    """Stand for the real one, which would only take time here."""
+    """Replace the real one, which would only take time here."""
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_a_test_that_breaks_servers_is_left_out_of_the_quick_suite(request: pyte
 
 
 def test_any_other_test_is_in_the_quick_suite(request: pytest.FixtureRequest) -> None:
-    """A mark on everything would empty the quick suite."""
+    """A mark on every test would empty the quick suite."""
     assert marks(request) == set()
 
 
@@ -34,7 +34,7 @@ SLEEP = re.compile(r"\b(?:asyncio|time)\.sleep\((?!0\)|0,)")
 
 
 def test_a_test_that_sleeps_says_why() -> None:
-    """Tests wait for conditions, with `tests.waiting`; only work, or a client's pace, is simulated by a sleep."""
+    """Tests wait for conditions with `tests.waiting`; a sleep only simulates work or a client's rate."""
     files = [path for path in pathlib.Path(__file__).parent.rglob("test_*.py") if path != pathlib.Path(__file__)]
     assert len(files) > 150
     lines = [(path.name, line.strip()) for path in files for line in path.read_text().splitlines()]

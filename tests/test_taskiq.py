@@ -1,4 +1,4 @@
-"""Taskiq: tasks read what was written by what has queued them."""
+"""Taskiq: a task reads the writes of the code that queued it."""
 
 import asyncio
 import collections.abc
@@ -45,7 +45,7 @@ LONG = dt.timedelta(seconds=30)
 
 
 def declare(broker: taskiq.AsyncBroker) -> None:
-    """Declare the tasks; the worker and what queues them import the same module in a real program."""
+    """Declare the tasks; in a real program, the worker and the client import the same module."""
 
     @broker.task(task_name="reads")
     @read_intent
@@ -90,7 +90,7 @@ async def result_of(broker: taskiq.AsyncBroker, name: str, **labels: typing.Any)
 async def in_memory(
     settings: ReplicationSettings, **options: typing.Any
 ) -> collections.abc.AsyncIterator[taskiq.InMemoryBroker]:
-    """Run a broker that is its own worker."""
+    """Run a broker that executes its tasks itself."""
     broker = taskiq.InMemoryBroker()
     declare(broker)
     modern_di_replicas.taskiq.setup_replicas(broker, create_container(settings), **options)
@@ -109,7 +109,7 @@ def stock(disposable_cluster: LocalCluster) -> LocalCluster:
 
 @pytest.mark.parametrize("secret", [None, "a secret"], ids=["unsigned", "signed"])
 async def test_a_task_shows_what_its_request_has_written(stock: LocalCluster, secret: str | None) -> None:
-    """With the broker in memory: the label carries it all the same."""
+    """With the in-memory broker, the label carries the token as well."""
     async with in_memory(settings_of(stock, token_secret=secret)) as broker:
         await check_jobs(stock, lambda name: result_of(broker, name), token_secret=secret)
 
@@ -139,7 +139,7 @@ async def test_a_task_in_a_worker_shows_what_its_request_has_written(stock: Loca
 
 
 async def test_a_task_whose_token_says_nothing_reads_the_primary(stock: LocalCluster) -> None:
-    """Forged or not committed yet: it runs. Delivered twice, it does the same twice."""
+    """With a forged or not yet committed token it still runs. A redelivered message has the same effect twice."""
     async with in_memory(settings_of(stock, token_secret="a secret")) as broker:
         for carried in ("forged", "unknown", 7):
             for _ in range(2):
@@ -149,19 +149,19 @@ async def test_a_task_whose_token_says_nothing_reads_the_primary(stock: LocalClu
 
 
 async def test_a_marker_may_stand_above_the_task(stock: LocalCluster) -> None:
-    """As with the routes of the frameworks."""
+    """As with the routes of frameworks."""
     async with in_memory(settings_of(stock)) as broker:
         assert (await in_own_task(result_of(broker, "marked_above"))).startswith("@read_intent")
 
 
 async def test_only_the_unit_of_work_of_a_task_is_what_its_marker_says(stock: LocalCluster) -> None:
-    """Another one that the task opens says itself what it does."""
+    """Other units of work in the task declare their own intent."""
     async with in_memory(settings_of(stock)) as broker:
         assert await in_own_task(result_of(broker, "another_unit")) is True
 
 
 async def test_tasks_wait_for_a_replica_as_long_as_the_broker_says(stock: LocalCluster) -> None:
-    """Where their marker does not."""
+    """Unless their marker says otherwise."""
     async with in_memory(settings_of(stock), wait=LONG) as broker:
 
         async def write_and_queue() -> typing.Any:
@@ -176,7 +176,7 @@ async def test_tasks_wait_for_a_replica_as_long_as_the_broker_says(stock: LocalC
 
 
 async def test_a_task_leaves_nothing_in_the_context_it_was_run_in(stock: LocalCluster) -> None:
-    """Whether it succeeds or fails; a broker in memory may run it in that of the request."""
+    """Whether it succeeds or fails; an in-memory broker may run it in the context of the request."""
     async with in_memory(settings_of(stock)) as broker:
         broker.await_inplace = True
         before = known_client()
@@ -186,7 +186,7 @@ async def test_a_task_leaves_nothing_in_the_context_it_was_run_in(stock: LocalCl
 
 
 async def test_a_worker_does_not_start_with_a_group_that_is_not_declared(database: ReplicationSettings) -> None:
-    """As an application does not."""
+    """As for an application."""
     broker = taskiq.InMemoryBroker()
 
     @broker.task
@@ -201,7 +201,7 @@ async def test_a_worker_does_not_start_with_a_group_that_is_not_declared(databas
 
 
 def test_a_container_without_our_providers_is_refused(database: ReplicationSettings) -> None:
-    """The framework-neutral ones know no tasks."""
+    """The framework-neutral providers do not know tasks."""
     given: list[list[type[Group]]] = [[], [modern_di_replicas.Dependencies]]
     for groups in given:
         container = Container(groups=groups, context={ReplicationSettings: database})
@@ -210,7 +210,7 @@ def test_a_container_without_our_providers_is_refused(database: ReplicationSetti
 
 
 async def test_a_worker_in_the_process_of_its_application_watches_no_server_twice(stock: LocalCluster) -> None:
-    """One monitor is enough for both."""
+    """One monitor suffices for both."""
     async with in_memory(settings_of(stock)) as broker:
         container = fetch_di_container(broker)
         topology = container.resolve(ReplicaEngine).topology

@@ -1,4 +1,4 @@
-"""Engines of servers that do not exist: what is decided before anything connects needs no cluster."""
+"""Engines of servers that do not exist, for decisions that need no connection."""
 
 import typing
 
@@ -11,7 +11,7 @@ URL: typing.Final = f"postgresql+{DRIVER}://app@{{}}.invalid/shop"
 
 
 def engines(*replicas: str | Replica, **options: typing.Any) -> tuple[PrimaryEngine, ReplicaEngine]:
-    """Return the engines of a primary `db-1` and of replicas, given by their names."""
+    """Return the engines of a primary `db-1` and of replicas with the given names."""
     declared = [Replica(URL.format(one), one) if isinstance(one, str) else one for one in replicas]
     settings = ReplicationSettings(**{"primary": URL.format("db-1"), "replicas": declared, **options})
     primary = create_primary_engine(settings)

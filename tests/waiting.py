@@ -1,4 +1,4 @@
-"""How tests wait: for a condition, with a bound; in a coroutine, or in a thread."""
+"""Waiting in tests: for a condition, with a timeout, in a coroutine or in a thread."""
 
 import asyncio
 import collections.abc
@@ -11,7 +11,7 @@ Condition = collections.abc.Callable[[], bool | collections.abc.Awaitable[bool]]
 
 
 async def until(condition: Condition, *, seconds: float = 30.0) -> None:
-    """Wait until a condition holds, which another process or task makes true; it may be asynchronous.
+    """Wait until a condition holds that another process or task fulfils; it may be asynchronous.
 
     Raises:
         TimeoutError: it does not hold in time.
@@ -28,7 +28,7 @@ async def _holds(condition: Condition) -> bool:
 
 
 def wait_for(condition: collections.abc.Callable[[], bool], *, seconds: float = 30.0) -> None:
-    """Wait until a condition holds, which another process or thread makes true; this thread waits, and nothing else.
+    """Wait in a blocking thread until a condition holds that another process or thread fulfils.
 
     Raises:
         TimeoutError: it does not hold in time.

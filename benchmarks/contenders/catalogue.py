@@ -19,7 +19,7 @@ class Entry:
     """Module and class."""
     environment: str = NEWEST
     rival_of: str = "ours"
-    """Our own measurement that it is compared with: the one in the same environment."""
+    """Our own measurement in the same environment, with which it is compared."""
 
     def load(self) -> type[typing.Any]:
         module, _, name = self.target.partition(":")

@@ -7,7 +7,7 @@ import typing
 
 Answer = dict[str, typing.Any]
 Run = collections.abc.Callable[[typing.Any, int], collections.abc.Awaitable[Answer]]
-"""Does the work for one key in a session, or on a connection, and returns what a handler would answer."""
+"""Performs the operation for one key in a session, or on a connection, and returns the handler's result."""
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -24,6 +24,6 @@ OPERATIONS: typing.Final = (
     Operation(name="write", title="write", writes=True),
 )
 WITNESS: typing.Final = Operation(name="witness", title="read by key, and which server answered")
-"""For the faults only."""
+"""Used only in the fault runs."""
 
 BY_NAME: typing.Final = {operation.name: operation for operation in (*OPERATIONS, WITNESS)}

@@ -29,7 +29,7 @@ from modern_di_replicas.fastapi import Dependencies, setup_replicas
 
 
 LIFETIME = 15 * 60.0
-"""Seconds for which a password is valid; those of AWS's IAM are."""
+"""Seconds for which a password is valid, as in AWS IAM."""
 
 router = fastapi.APIRouter()
 

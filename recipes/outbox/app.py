@@ -60,7 +60,7 @@ class Event:
 
     order_id: int
     token: str
-    """What the reads of its handler have to include."""
+    """The position that the reads of its handler have to include."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

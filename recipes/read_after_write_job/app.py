@@ -89,7 +89,7 @@ class Job:
 
     order_id: int
     after: str | None
-    """What `carried_token` has returned: what the job's reads have to include."""
+    """The result of `carried_token`: the position that the job's reads have to include."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

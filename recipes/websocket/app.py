@@ -63,7 +63,7 @@ class Repositories(Group):
 class Message(typing.TypedDict):
     article: str
     delivered: int
-    """0 to ask only."""
+    """0 for a read only."""
 
 
 async def answer(connection: Container, message: Message) -> int:

@@ -13,7 +13,7 @@ TIMES = {
     (ROUTING, AUTOCOMMIT): 190.0,
     (BUSY_GET, RECIPE): 300.0,
 }
-"""µs of one operation, of whom it is not 200."""
+"""µs of one operation, if not 200."""
 
 
 def samples(*microseconds: float) -> list[Sample]:

@@ -6,7 +6,7 @@ from modern_di_replicas.testing import LocalCluster
 
 
 GOOD = {"hot_standby_feedback": "on", "max_standby_streaming_delay": "5s", "listen_addresses": "127.0.0.1,127.0.0.2"}
-"""What a well configured cluster has beyond PostgreSQL's defaults; the second address is that of another machine."""
+"""Settings of a well configured cluster beyond PostgreSQL's defaults; the second address simulates another machine."""
 
 
 @pytest.fixture(scope="package")

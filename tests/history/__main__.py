@@ -1,4 +1,4 @@
-"""`make history`: the long run, with every fault; then what others do, in the same harness.
+"""`make history`: the long run with every fault, then the alternatives in the same harness.
 
 `python -m tests.history [operations] [seconds] [variants ...]`; see `application.VARIANTS`.
 """
@@ -27,14 +27,14 @@ OPERATIONS: typing.Final = 100_000
 FLASK_OPERATIONS: typing.Final = 50_000
 RIVAL_OPERATIONS: typing.Final = 3_000
 SECONDS: typing.Final = 460.0
-"""After which no further round of faults begins."""
+"""No further round of faults begins after this time."""
 KINDS: typing.Final = ("read-your-writes", "monotonic reads", "bounded staleness", "failed reads")
 SHOWN: typing.Final = 5
-"""Violations of a kind that are told in detail."""
+"""Number of violations of each kind that are printed in detail."""
 
 
 def wanted_of(variant: str, operations: int) -> int:
-    """Return how many operations of a variant there are to be, of so many of the first."""
+    """Return the number of operations of a variant, for a given number of the first one."""
     return min(operations, {"ours": operations, FLASK: FLASK_OPERATIONS}.get(variant, RIVAL_OPERATIONS))
 
 

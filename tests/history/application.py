@@ -31,32 +31,32 @@ from tests.history.recipe import Recipe
 
 
 FLASK: typing.Final = "flask"
-"""Ours in synchronous code: see `threaded`."""
+"""This library in synchronous code: see `threaded`."""
 OURS: typing.Final = ("ours", FLASK)
 VARIANTS: typing.Final = (*OURS, "naive", "pin")
 FORGETFUL: typing.Final = "forgetful"
-"""Ours with a planted bug: a commit that raised an error counts as one that did not happen."""
+"""This library with an injected bug: a commit that raised an error does not count as a write."""
 
 WRITE: typing.Final = text(
     "UPDATE registers SET value = value + 1 WHERE key = :key RETURNING value, inet_server_port(), pg_is_in_recovery()"
 )
 READ: typing.Final = text("SELECT value, inet_server_port(), pg_is_in_recovery() FROM registers WHERE key = :key")
-"""One statement each, so that it is the same server that has the value and says who it is."""
+"""One statement each, so that the value and the port are from the same server."""
 
 Answer = tuple[int, int, bool]
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class WorkerSettings:
-    """What a worker has to know."""
+    """The settings of a worker."""
 
     variant: str
     primary: str
     replicas: list[str]
     lag: float
-    """How old a bounded read may be, in seconds."""
+    """Maximum age of a bounded read, in seconds."""
     pin: float
-    """How long a client reads from the primary after a write, in seconds, with the variant `pin`."""
+    """Seconds for which a client reads from the primary after a write, with the variant `pin`."""
 
 
 async def _execute(session: AsyncSession | AsyncConnection, statement: typing.Any, key: str) -> Answer:
@@ -65,7 +65,7 @@ async def _execute(session: AsyncSession | AsyncConnection, statement: typing.An
 
 
 def affine_intent(container: Container, declared: Intent | None, request: fastapi.Request | None = None) -> Intent:
-    """Return the intent built in, with the client's own replica."""
+    """Return the built-in intent, with an affinity per client."""
     intent = request_intent(container, declared, request)
     return intent if request is None else dataclasses.replace(intent, affinity=request.headers.get("x-client"))
 
@@ -75,19 +75,19 @@ class AffineDependencies(Dependencies):
 
 
 def build_ours(settings: WorkerSettings) -> fastapi.FastAPI:
-    """Return the application over this library: nothing in a handler knows of replicas."""
+    """Return the application that uses this library; its handlers contain no routing code."""
     replication = ReplicationSettings(
         primary=settings.primary,
         replicas=[Replica(url) for url in settings.replicas],
         max_lag=dt.timedelta(seconds=2),
-        probe_timeout=2.0,  # on a machine that is busy with everything at once, a second may pass by itself
+        probe_timeout=2.0,  # on a busy machine, the lag may exceed a second without a fault
         primary_pool_size=20,
         primary_pool_timeout=5.0,
         replica_pool_size=20,
         connect_args=interrupt_commits(settings.primary),
     )
     container = Container(groups=[AffineDependencies], context={ReplicationSettings: replication})
-    app = fastapi.FastAPI(debug=True)  # answers an error with its traceback
+    app = fastapi.FastAPI(debug=True)  # responds to an error with its traceback
     sessions = Annotated[AsyncSession, FromDI(AsyncSession)]
 
     @app.post("/registers/{key}")
@@ -111,7 +111,7 @@ def build_ours(settings: WorkerSettings) -> fastapi.FastAPI:
 
 
 def build_recipe(settings: WorkerSettings) -> fastapi.FastAPI:
-    """Return the same application over a recipe that is written by hand."""
+    """Return the same application with a hand-written recipe."""
     recipe = Recipe(
         settings.primary, settings.replicas, pin=settings.pin if settings.variant == "pin" else 0.0, pool_size=20
     )
@@ -134,14 +134,14 @@ def build_recipe(settings: WorkerSettings) -> fastapi.FastAPI:
 
 
 async def serve(app: fastapi.FastAPI) -> None:
-    """Serve an application until the standard input ends."""
+    """Serve an application until standard input ends."""
     config = uvicorn.Config(
         app,
         ws="none",
         access_log=False,
         log_config=None,
         lifespan="on",
-        timeout_keep_alive=600,  # a client that finds its connection closed would take it for a failure
+        timeout_keep_alive=600,  # a client would count a closed connection as a failure
         timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
@@ -156,10 +156,10 @@ async def serve(app: fastapi.FastAPI) -> None:
 
 
 def forget_commits_without_answer() -> None:
-    """Plant a bug: only a commit that succeeded counts as a write."""
+    """Inject a bug: only a successful commit counts as a write."""
 
     def begin_write(client: Client) -> Write:
-        return Write(client)  # and nothing is noted of it
+        return Write(client)  # it is not recorded
 
     def known(write: Write, token: ConsistencyToken) -> None:
         write.client._open.add(write)  # noqa: SLF001  # the bug

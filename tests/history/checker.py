@@ -1,7 +1,7 @@
-"""Finds in a history what should not have happened. Pure: a history in, violations out.
+"""Finds violations of the guarantees in a history. Pure: a history in, violations out.
 
-Each check takes only what a client could know for sure. A write counts from the moment its client was told that it
-succeeded; one that failed may have happened or not, and is taken for neither.
+Each check uses only facts that a client can be sure of. A write counts from the time its client was told that it
+succeeded; a failed write may or may not have happened, and counts as neither.
 """
 
 import bisect
@@ -16,14 +16,14 @@ from tests.history.events import Disturbance, Event, History, Operation
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Violation:
-    """A promise that was not kept."""
+    """A violated guarantee."""
 
     kind: str
     read: Event
     at_least: int | None
-    """What the read should have returned; None for a read that should not have failed."""
+    """The value the read should have returned; None for a read that should not have failed."""
     because: Event | None
-    """The write or the earlier read that shows it."""
+    """The write or the earlier read that proves it."""
 
     def __str__(self) -> str:
         read, cause = self.read, self.because
@@ -39,12 +39,12 @@ def _times(event: Event) -> str:
 
 
 class _Acknowledged:
-    """The greatest value that was acknowledged before a moment."""
+    """The greatest value acknowledged before a given time."""
 
     def __init__(self, writes: collections.abc.Iterable[Event]) -> None:
         self._writes: list[Event] = []
         for write in sorted(writes, key=lambda write: write.ended):
-            # Of two in flight at once, the one with the lesser value may be acknowledged later.
+            # Of two concurrent writes, the lesser value may be acknowledged later.
             if not self._writes or _value(write) > _value(self._writes[-1]):
                 self._writes.append(write)
         self._times = [write.ended for write in self._writes]
@@ -69,7 +69,7 @@ def _acknowledged(
 
 
 def read_your_writes(history: History) -> list[Violation]:
-    """Find the reads that miss what their own client had written: of SESSION, whichever worker and server answers.
+    """Find the reads of SESSION that miss a write of their own client, on any worker and server.
 
     A read that began after a write of its client had succeeded returns that write or a later one.
     """
@@ -83,9 +83,9 @@ def read_your_writes(history: History) -> list[Violation]:
 
 
 def bounded_staleness(history: History, *, lag: float) -> list[Violation]:
-    """Find the bounded reads that are older than they may be, regardless of the writing client.
+    """Find the bounded reads that are too old, whichever client wrote.
 
-    A read that began at t includes everything that was acknowledged to anybody before t - lag.
+    A read that began at t includes every write acknowledged to any client before t - lag.
     """
     written = _acknowledged(history.events, lambda event: event.key)
     return _misses(
@@ -115,19 +115,19 @@ def _misses(
 def monotonic_reads(history: History, *, grace: float) -> list[Violation]:
     """Find the reads that go back behind an earlier read of the same client and register, with affinity.
 
-    What affinity promises is that a client's reads stay on one replica, which itself never goes back. So compared are
-    the SESSION reads that replicas answered, each with the one before it, and going back is a violation if
+    Affinity guarantees that a client's reads stay on one replica, which itself never goes back. Therefore the SESSION
+    reads that replicas answered are compared, each with the previous one. Going back is a violation
 
-    - the same replica answered both: always;
-    - two replicas did: when the client has never written, and neither replica was disturbed meanwhile.
+    - always, if the same replica answered both;
+    - if two replicas did, the client has never written, and neither replica was disturbed meanwhile.
 
-    Not promised, and so not counted: that a client who leaves its replica finds everything elsewhere that *others*
-    wrote and it has already seen there. It leaves when its replica does not serve, and for what its own token
-    demands and its replica does not have yet: then another replica answers, or the primary, which is ahead of all.
+    A client that leaves its replica may miss writes of *other* clients that it has already seen there. This is not
+    guaranteed, and not counted. A client leaves when its replica does not serve, or does not have the position of the
+    client's token yet: then another replica answers, or the primary, which is ahead of all.
 
     Args:
-        history: what happened.
-        grace: seconds after a disturbance until everybody has noticed that it is over.
+        history: the events of a run.
+        grace: seconds after a disturbance until all workers have noticed its end.
 
     """
     writers = {event.client for event in history.events if event.operation is Operation.WRITE}
@@ -159,8 +159,8 @@ def _is_disturbed(
 def reads_answered(history: History, *, grace: float) -> list[Violation]:
     """Find the reads that failed although a server could have answered.
 
-    While there is no primary, a read may fail that is bounded, or whose client has written: no replica may be known
-    to be fresh enough. Any other is answered by the replicas, whatever happens.
+    While there is no primary, a bounded read may fail, and a read of a client that has written: possibly no replica is
+    known to be fresh enough. The replicas serve all other reads, whatever happens.
     """
     first_writes: dict[str, float] = {}
     for event in history.events:
@@ -177,12 +177,12 @@ def reads_answered(history: History, *, grace: float) -> list[Violation]:
 
 
 def check(history: History, *, lag: float, grace: float) -> list[Violation]:
-    """Return everything in a history that should not have happened.
+    """Return all violations in a history.
 
     Args:
-        history: what happened.
+        history: the events of a run.
         lag: how old a bounded read may be, in seconds.
-        grace: seconds after a disturbance until everybody has noticed that it is over.
+        grace: seconds after a disturbance until all workers have noticed its end.
 
     """
     return [
@@ -194,7 +194,7 @@ def check(history: History, *, lag: float, grace: float) -> list[Violation]:
 
 
 def report(violations: collections.abc.Iterable[Violation], history: History, *, grace: float) -> str:
-    """Return each violation, with the disturbances of its time and the traceback of the application."""
+    """Return each violation, with the concurrent disturbances and the application's traceback."""
     return "\n".join(line for violation in violations for line in _told(violation, history, grace=grace))
 
 

@@ -1,4 +1,4 @@
-"""Many clients that write and read at once, each in its own way, and what each of them saw."""
+"""Many concurrent clients that write and read, each with its own behaviour, and the results they get."""
 
 import asyncio
 import collections.abc
@@ -14,7 +14,7 @@ from tests.history.visitor import Visitor
 
 
 SHARED: typing.Final = "shared"
-"""The register that some clients write, and all read."""
+"""The register that some clients write and all clients read."""
 
 WRITERS: typing.Final = 16
 READERS: typing.Final = 8
@@ -22,28 +22,28 @@ STEADY_WRITERS: typing.Final = 2
 
 SELDOM: typing.Final = 0.02
 OFTEN: typing.Final = 0.14
-"""Shares of writes in what a client does: some write seldom, so that a pin is over before they read, some often."""
+"""Shares of writes among a client's operations: some clients write rarely, so that a pin ends before they read."""
 
 STEADY_PAUSE: typing.Final = 0.1
 FAILURE_PAUSE: typing.Final = 0.05
 TIMEOUT: typing.Final = 20.0
-"""Seconds a client waits for an answer."""
+"""Seconds for which a client waits for a response."""
 
 INTERRUPTED: typing.Final = 0.5
-"""Share of the commits that are interrupted, while they are."""
+"""Share of the commits that are interrupted, while interruptions are on."""
 
 Look = collections.abc.Callable[[str], collections.abc.Awaitable[int | None]]
 Step = tuple[Operation, str]
 
 
 class Clients:
-    """Works until it is told to stop. Each client does one thing after another, each at a worker taken at random.
+    """Runs operations until it is stopped. Each client runs one at a time, each on a random worker.
 
     Args:
-        history: knows the workers, and takes what happened.
-        look: returns what is in a register of the primary, past the application.
-        pause: seconds between two operations of a client; none keeps the processors busy.
-        seed: makes the choices the same in each run.
+        history: contains the workers, and records the events.
+        look: returns the content of a register of the primary, read directly.
+        pause: seconds between two operations of a client; 0 keeps the processors busy.
+        seed: makes the choices reproducible.
 
     """
 
@@ -56,7 +56,7 @@ class Clients:
 
     @staticmethod
     def registers() -> list[str]:
-        """Return the names of all registers: a shared one, and one that only its own client writes for each writer."""
+        """Return the names of all registers: one shared, and one per writer that only this client writes."""
         return [SHARED, *(f"writer-{number}" for number in range(WRITERS))]
 
     def stop(self) -> None:
@@ -86,7 +86,7 @@ class Clients:
                     await asyncio.sleep(STEADY_PAUSE)
 
     async def _find(self, write: Event) -> None:
-        """After a write that failed, look into the table, past the application: what is there, its client must see."""
+        """Read the table directly after a failed write: its client must see the row if it is there."""
         found = await self._look(write.key)
         if found is not None:
             now = time.monotonic()

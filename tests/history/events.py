@@ -1,4 +1,4 @@
-"""What a client did and saw, and what was done to the servers meanwhile: all that the checker knows."""
+"""The operations and results of clients, and the faults of the servers: the input of the checker."""
 
 import dataclasses
 import enum
@@ -6,7 +6,7 @@ import enum
 
 class Operation(enum.Enum):
     WRITE = "write"
-    """Adds one to a register, and returns what it is then."""
+    """Adds one to a register, and returns the new value."""
     READ = "read"
     """Reads a register with the level SESSION and the client's affinity."""
     BOUNDED = "bounded"
@@ -15,7 +15,7 @@ class Operation(enum.Enum):
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Event:
-    """One operation of one client. All times are of the one clock of the process that runs the clients."""
+    """One operation of a client. All times are from the clock of the process that runs the clients."""
 
     client: str
     operation: Operation
@@ -23,15 +23,15 @@ class Event:
     began: float
     ended: float
     value: int | None
-    """What was written or read; None when it failed: whether a write happened is unknown then."""
+    """The value written or read; None for a failure, after which it is unknown whether a write happened."""
     worker: int = 0
-    """The worker that was asked."""
+    """The worker that received the request."""
     port: int | None = None
-    """The server that answered."""
+    """The port of the server that answered."""
     by_replica: bool | None = None
     failure: str = ""
     traceback: str = ""
-    """What the application raised."""
+    """The application's traceback."""
 
     @property
     def is_read(self) -> bool:
@@ -40,30 +40,30 @@ class Event:
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Disturbance:
-    """A time in which servers did not do what they usually do."""
+    """A period in which servers behaved unusually."""
 
     name: str
     ports: frozenset[int]
-    """The servers it was done to."""
+    """The affected servers."""
     began: float
     ended: float
     without_primary: bool = False
-    """Whether there was no primary meanwhile: then writes fail, and reads that need one."""
+    """Whether there was no primary: then writes fail, and reads that need one."""
 
     def overlaps(self, began: float, ended: float, *, grace: float) -> bool:
-        """Whether something of it, or of a time after it, lies between two moments."""
+        """Return whether the period, extended by a grace period, overlaps an interval."""
         return self.began <= ended and self.ended + grace >= began
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class History:
-    """Everything that happened in one run."""
+    """All events of a run."""
 
     ports: list[int] = dataclasses.field(default_factory=list)
-    """Where requests are sent to: at one port, all workers of a server may listen."""
+    """Ports for requests; all workers of a server may listen on one port."""
     workers: list[int] = dataclasses.field(default_factory=list)
-    """What tells the workers apart: their ports, or their process ids."""
+    """The identifiers of the workers: their ports, or their process ids."""
     events: list[Event] = dataclasses.field(default_factory=list)
     disturbances: list[Disturbance] = dataclasses.field(default_factory=list)
     interruption: str = ""
-    """What happens to some of the commits now; see `interrupted`."""
+    """How some of the commits are interrupted now; see `interrupted`."""

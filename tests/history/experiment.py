@@ -1,4 +1,4 @@
-"""One history: a variant of the application, its clients, and what is done to its servers meanwhile."""
+"""One history: a variant of the application, its clients, and the faults of its servers meanwhile."""
 
 import asyncio
 import collections.abc
@@ -15,12 +15,14 @@ from tests.history.workers import working
 WORKERS: typing.Final = 2
 
 LAG: typing.Final = 0.5
-"""How old a bounded read may be, in seconds."""
+"""Maximum age of a bounded read, in seconds."""
 PIN: typing.Final = 2.0
-"""Seconds for which the variant `pin` keeps a client that wrote on the primary."""
+"""Seconds for which the variant `pin` reads from the primary after a write."""
 GRACE: typing.Final = 5.0
-"""Seconds after a disturbance until every worker has noticed that it is over: a server that was down is probed every
-two seconds, and has to answer twice."""
+"""Seconds after a disturbance until every worker has noticed its end.
+
+A server that was down is probed every two seconds, and has to answer twice.
+"""
 
 
 async def record(  # noqa: PLR0913  # each is one fact, by its name
@@ -34,17 +36,17 @@ async def record(  # noqa: PLR0913  # each is one fact, by its name
     pause: float = 0.0,
     progress: collections.abc.Callable[[int], None] = lambda _: None,
 ) -> History:
-    """Return what happened.
+    """Run one experiment and return its history.
 
     Args:
-        variant: which application.
-        faults: the servers, and what can be done to them.
-        schedule: what is done to them; again and again until there are enough operations.
-        log: takes what the workers print.
-        operations: how many there are to be at the least.
+        variant: the application.
+        faults: the servers and their faults.
+        schedule: the faults of one round; repeated until there are enough operations.
+        log: receives the output of the workers.
+        operations: the minimum number.
         pause: seconds between two operations of a client.
-        seconds: after which time no further round of the schedule is begun.
-        progress: is called with the number of operations so far, now and then.
+        seconds: no further round begins after this time.
+        progress: is called regularly with the number of operations so far.
 
     """
     history = faults.history = History()
@@ -84,7 +86,7 @@ def _create_registers(faults: Faults) -> None:
     written = faults.primary.execute("SELECT pg_current_wal_flush_lsn()")
     question = f"DO $$ BEGIN WHILE pg_last_wal_replay_lsn() < '{written}' LOOP PERFORM pg_sleep(0.01); END LOOP; END $$"
     for replica in faults.replicas:
-        # And a crash takes it back to here at the most: its readers find the registers, if not what is in them.
+        # A crash takes a replica back to this point at most, so its readers always find the registers.
         replica.execute(f"{question}; CHECKPOINT;")
 
 

@@ -1,4 +1,4 @@
-"""What is done to the servers while the clients work."""
+"""Faults of the servers while the clients work."""
 
 import asyncio
 import collections.abc
@@ -18,19 +18,19 @@ from tests.waiting import until
 
 
 class Faults:
-    """Does to the servers what may happen to them, one thing after another, and notes when.
+    """Injects faults into the servers, one at a time, and records their times.
 
     Args:
-        cluster: the servers. Commits wait for a replica, so that nothing that was acknowledged is lost with a primary.
-        history: takes the times.
-        seed: makes the choices the same in each run.
+        cluster: the servers. Commits wait for a replica, so that a failover loses no acknowledged write.
+        history: records the times.
+        seed: makes the choices reproducible.
 
     """
 
     def __init__(self, cluster: LocalCluster, *, seed: int = 0) -> None:
         self.history = History()
         self.primary = cluster.primary
-        """Who is the primary now."""
+        """The current primary."""
         self.replicas = list(cluster.replicas)
         self._random = random.Random(seed)  # noqa: S311  # for variety
 
@@ -39,7 +39,7 @@ class Faults:
 
     @contextlib.asynccontextmanager
     async def lagging(self, replica: LocalServer, *, milliseconds: int) -> collections.abc.AsyncIterator[None]:
-        """Keep a replica behind by a constant time. It serves as usual, so this is no disturbance."""
+        """Keep a replica behind by a constant time. It serves as usual, so this is not a disturbance."""
         await _configure(replica, f"SET recovery_min_apply_delay = {milliseconds}")
         try:
             yield
@@ -48,7 +48,7 @@ class Faults:
 
     @contextlib.asynccontextmanager
     async def paused(self, *replicas: LocalServer) -> collections.abc.AsyncIterator[None]:
-        """Hold the replay of replicas."""
+        """Pause the replay of replicas."""
         with self._disturbing("pause", *replicas):
             for replica in replicas:
                 await asyncio.to_thread(replica.pause_replay)
@@ -59,7 +59,7 @@ class Faults:
                     await asyncio.to_thread(replica.resume_replay)
 
     async def pause(self, *replicas: LocalServer, seconds: float) -> None:
-        """Hold the replay of replicas for a while."""
+        """Pause the replay of replicas for a while."""
         async with self.paused(*replicas):
             await asyncio.sleep(seconds)
 
@@ -68,17 +68,17 @@ class Faults:
             await asyncio.to_thread(replica.restart)
 
     async def crash(self, replica: LocalServer, *, seconds: float = 0.0) -> None:
-        """Crash a replica, and start it again after a while."""
+        """Crash a replica, and restart it after a while."""
         with self._disturbing("crash", replica):
             await asyncio.to_thread(replica.stop, "immediate")
             await asyncio.sleep(seconds)
             await asyncio.to_thread(replica.start)
 
     async def fall_back(self, replica: LocalServer, *, seconds: float) -> None:
-        """Crash a replica that then, for a while, is older than it was before.
+        """Crash a replica so that its data is older for a while than before the crash.
 
-        After a crash a standby lets readers in at the point where its files are consistent, and replays from there
-        what it had shown before. Here the rest of that replay is held back, as if there were a lot of it.
+        After a crash a standby accepts readers as soon as its files are consistent, and then replays up to its former
+        position. Here the rest of that replay is delayed, as if it were long.
         """
         with self._disturbing("fall back", replica):
             await asyncio.to_thread(
@@ -96,7 +96,7 @@ class Faults:
             await asyncio.to_thread(replica.thaw)
 
     async def interrupt_commits(self, interruption: Interruption, *, seconds: float) -> None:
-        """Lose the answers of some commits for a while, or cancel their requests; replicas are paused meanwhile."""
+        """Lose the responses of some commits for a while, or cancel their requests; replicas are paused meanwhile."""
         with self._disturbing({"lost": "answer lost", "cancelled": "cancelled"}[interruption], self.primary):
             self.history.interruption = interruption
             try:
@@ -105,7 +105,7 @@ class Faults:
                 self.history.interruption = ""
 
     async def look(self, key: str) -> int | None:
-        """Return what is in a register of the primary, past the application; None when that cannot be known."""
+        """Return the content of a register of the primary, read directly; None if it cannot be known."""
         try:
             connection = await asyncpg.connect(self.primary.dsn, timeout=5)
             try:
@@ -116,24 +116,24 @@ class Faults:
             return None
 
     async def switch_over(self) -> None:
-        """Crash the primary, promote the replica that has received most, and let the others follow it."""
+        """Crash the primary, promote the replica that has received most, and make the others follow it."""
         former, everybody = self.primary, [self.primary, *self.replicas]
         with self._disturbing("switchover", *everybody):
             with self._disturbing("without a primary", *everybody, without_primary=True):
                 await asyncio.to_thread(former.stop, "immediate")
                 received = {replica: await _received(replica) for replica in self.replicas}
                 chosen = max(self.replicas, key=lambda replica: received[replica])
-                # No standby follows it yet for which a commit could wait.
+                # No standby follows it yet that a commit could wait for.
                 await _configure(chosen, "SET synchronous_standby_names = ''")
                 await asyncio.to_thread(chosen.promote)
                 await self._until_written()
             self.primary, self.replicas = chosen, [server for server in everybody if server is not chosen]
-            for replica in reversed(self.replicas):  # the former primary last: it does not serve anyway
+            for replica in reversed(self.replicas):  # the former primary last, because it does not serve anyway
                 await asyncio.to_thread(replica.follow, chosen)
             await _configure(chosen, "RESET synchronous_standby_names")
 
     async def _until_written(self) -> None:
-        """Wait until every worker has written again: until then, the replicas are all that it has."""
+        """Wait until every worker has written again; until then, only the replicas can serve it."""
         since = time.monotonic()
 
         def have_written() -> bool:
@@ -165,7 +165,7 @@ class Faults:
 
 
 Schedule = collections.abc.Callable[[Faults], collections.abc.Awaitable[None]]
-"""What is done to the servers, in its order."""
+"""The faults of one round, in order."""
 
 
 async def _configure(server: LocalServer, setting: str) -> None:
@@ -177,20 +177,20 @@ async def _received(server: LocalServer) -> int:
 
 
 LATE: typing.Final = 300
-"""Milliseconds by which one replica is behind all the time; less than a bounded read allows."""
+"""Milliseconds by which one replica is always behind; less than a bounded read allows."""
 CALM: typing.Final = 1.0
-"""Seconds between two faults, in which everybody recovers."""
+"""Seconds between two faults, in which the servers recover."""
 
 
 async def interrupted_while_paused(faults: Faults, interruption: Interruption, *replicas: LocalServer) -> None:
-    """Interrupt commits while no replica has what they wrote."""
+    """Interrupt commits while no replica has their writes."""
     async with faults.paused(*replicas):
         await faults.interrupt_commits(interruption, seconds=1.5)
         await asyncio.sleep(1.0)
 
 
 async def everything(faults: Faults) -> None:
-    """One round of everything, with one replica a little behind all the time."""
+    """One round of all faults, with one replica slightly behind all the time."""
     late, other = faults.shuffled_replicas()
     async with faults.lagging(late, milliseconds=LATE):
         for fault in (
@@ -212,7 +212,7 @@ async def everything(faults: Faults) -> None:
 
 
 async def lag_and_pause(faults: Faults) -> None:
-    """Do what happens on any day: one replica is a little behind, and once both are for a few seconds."""
+    """Run ordinary events: one replica is slightly behind, and once both are for a few seconds."""
     late, other = faults.shuffled_replicas()
     async with faults.lagging(late, milliseconds=LATE):
         await asyncio.sleep(CALM)

@@ -1,4 +1,4 @@
-"""Commits that are interrupted, in a worker: their answer is lost, or the request is cancelled as they are sent."""
+"""Interrupted commits in a worker: their response is lost, or the request is cancelled while they are sent."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ _interruption: contextvars.ContextVar[tuple[Interruption, asyncio.Timeout] | Non
 
 @contextlib.asynccontextmanager
 async def interrupted(interruption: Interruption) -> typing.AsyncIterator[None]:
-    """Interrupt the commit in this block, if that is asked for."""
+    """Interrupt the commit in this block if the request asks for it."""
     async with asyncio.timeout(None) as limit:
         token = _interruption.set((interruption, limit) if interruption else None)
         try:
@@ -62,7 +62,7 @@ def _cancel_soon(interruption: Interruption, limit: asyncio.Timeout) -> None:
 
 
 def interrupt_commits(url: str) -> dict[str, typing.Any]:
-    """Return `connect_args` whose connections can be interrupted; psycopg takes no class, so its own is changed."""
+    """Return `connect_args` with interruptible connections; psycopg accepts no class, so its own is changed."""
     if "asyncpg" in url:
         return {"connection_class": InterruptedAsyncpg}
     psycopg.AsyncConnection.commit = _commit_interrupted  # type: ignore[assignment,method-assign]  # in a process of its own

@@ -1,4 +1,4 @@
-"""What people write by hand: replicas in turns for what reads; and at best, the primary for a while after a write."""
+"""Hand-written routing: replicas in turn for reads and, at best, the primary for a while after a write."""
 
 import collections.abc
 import contextlib
@@ -19,7 +19,7 @@ class Recipe:
     Args:
         primary: the URL of the primary.
         replicas: the URLs of the replicas.
-        pin: how many seconds a client that wrote reads from the primary; 0 for not at all.
+        pin: seconds for which a client reads from the primary after its write; 0 for none.
         pool_size: connections to each server.
 
     """
@@ -31,12 +31,12 @@ class Recipe:
         self._pin = pin
 
     def engine(self, request: fastapi.Request) -> AsyncEngine:
-        """Return the primary's engine for a write, and while its client is pinned; else that of the next replica."""
+        """Return the primary's engine for a write and while its client is pinned; else that of the next replica."""
         is_pinned = time.time() < float(request.cookies.get(COOKIE, 0))
         return self._primary if request.method == "POST" or is_pinned else next(self._turns)
 
     def wrote(self, response: fastapi.Response) -> None:
-        """Pin the client that wrote."""
+        """Pin the client of a write."""
         if self._pin:
             response.set_cookie(COOKIE, str(time.time() + self._pin))
 

@@ -1,4 +1,4 @@
-"""The checker finds what was planted, and nothing in histories that are as they should be."""
+"""The checker finds injected violations, and none in correct histories."""
 
 import dataclasses
 import typing
@@ -65,7 +65,7 @@ def disturbance(*ports: int, began: float, ended: float, without_primary: bool =
 
 
 def test_a_client_that_misses_its_own_write_is_found() -> None:
-    """The violation says what was read and which write shows it."""
+    """The violation names the value that was read and the write that contradicts it."""
     wrote, missed = write("a", 7, at=1), read("a", 6, at=2)
 
     (violation,) = read_your_writes(history(wrote, missed))
@@ -90,12 +90,12 @@ def test_a_client_that_misses_its_own_write_is_found() -> None:
     ids=["same", "newer", "another's", "elsewhere", "in-flight", "failed", "failed-and-done", "bounded", "no-answer"],
 )
 def test_what_a_client_could_not_know_is_no_violation(events: list[Event]) -> None:
-    """A write counts once its client was told that it succeeded, and for that client and register."""
+    """A write counts for its client and register, once the client was told that it succeeded."""
     assert read_your_writes(history(*events)) == []
 
 
 def test_a_write_that_is_acknowledged_late_does_not_hide_a_greater_one() -> None:
-    """Two writers overlap: the lesser value may be acknowledged last."""
+    """With two overlapping writers, the lesser value may be acknowledged last."""
     events = [write("a", 8, at=1, ended=2), write("b", 7, at=1, ended=3)]
 
     (violation,) = bounded_staleness(history(*events, read("c", 7, at=9, operation=Operation.BOUNDED)), lag=LAG)
@@ -105,14 +105,14 @@ def test_a_write_that_is_acknowledged_late_does_not_hide_a_greater_one() -> None
 
 @pytest.mark.parametrize(("age", "found"), [(LAG + 0.1, 1), (LAG - 0.1, 0)])
 def test_a_bounded_read_may_miss_only_what_is_younger(age: float, found: int) -> None:
-    """The writing client does not matter."""
+    """For a write of any client."""
     events = [write("a", 7, at=1), read("b", 6, at=1 + age, operation=Operation.BOUNDED)]
 
     assert len(bounded_staleness(history(*events), lag=LAG)) == found
 
 
 def test_a_replica_that_goes_back_is_found_whatever_was_done_to_it() -> None:
-    """Also after a crash: that a replica comes back older than it was is for the library to notice."""
+    """Also after a crash: the library must detect that a replica has returned with older data."""
     events = [read("a", 7, at=1), read("a", 6, at=2)]
 
     assert len(monotonic_reads(history(*events), grace=GRACE)) == 1
@@ -120,7 +120,7 @@ def test_a_replica_that_goes_back_is_found_whatever_was_done_to_it() -> None:
 
 
 def test_a_reader_that_leaves_its_replica_without_need_and_goes_back_is_found() -> None:
-    """Round robin over replicas that are not equally far."""
+    """Round robin over replicas with different lag."""
     events = [read("a", 7, at=1), read("a", 6, at=2, port=SECOND)]
 
     assert len(monotonic_reads(history(*events), grace=GRACE)) == 1
@@ -130,7 +130,7 @@ def test_a_reader_that_leaves_its_replica_without_need_and_goes_back_is_found() 
 
 @pytest.mark.parametrize("began", [0.0, 1.5])
 def test_a_reader_may_leave_a_replica_that_is_disturbed(began: float) -> None:
-    """Just now, or so shortly before that not everybody has noticed that it is over."""
+    """Now, or so recently that not every worker has noticed the end."""
     events = [read("a", 7, at=1), read("a", 6, at=2, port=SECOND)]
 
     disturbed = disturbance(SECOND, began=began, ended=began + 0.1)
@@ -138,7 +138,7 @@ def test_a_reader_may_leave_a_replica_that_is_disturbed(began: float) -> None:
 
 
 def test_what_affinity_does_not_promise_is_not_counted() -> None:
-    """A client's own token may send it elsewhere; and what the primary answered is no replica's."""
+    """A client's own token may send it elsewhere; answers of the primary are not those of a replica."""
     moved = [read("a", 7, at=1), read("a", 6, at=2, port=SECOND), write("a", 1, at=3, key="own")]
     over_primary = [read("a", 5, at=1), read("a", 7, at=2, port=PRIMARY), read("a", 6, at=3)]
 
@@ -147,7 +147,7 @@ def test_what_affinity_does_not_promise_is_not_counted() -> None:
 
 
 def test_a_failed_read_is_a_violation_unless_only_a_primary_could_have_answered() -> None:
-    """While there is none, clients without a token still read from the replicas."""
+    """Without a primary, clients without a token still read from the replicas."""
     window = disturbance(PRIMARY, began=5, ended=6, without_primary=True)
     wrote = write("a", 7, at=1)
 
@@ -161,7 +161,7 @@ def test_a_failed_read_is_a_violation_unless_only_a_primary_could_have_answered(
 
 @dataclasses.dataclass
 class Model:
-    """A primary and two replicas, and a router that is careful or not; it knows what it does wrong."""
+    """A primary, two replicas, and a correct or incorrect router; the model records its errors."""
 
     careful: bool
     now: float = 0.0
@@ -231,7 +231,7 @@ def test_a_careful_router_passes_whatever_its_clients_do(steps: list[tuple[typin
 def test_of_a_careless_router_exactly_the_reads_that_miss_something_are_found(
     steps: list[tuple[typing.Any, ...]],
 ) -> None:
-    """INVARIANT: nothing more and nothing less; a checker that cannot fail proves nothing."""
+    """INVARIANT: no more and no fewer; a checker that cannot fail proves nothing."""
     model = Model(careful=False)
     for step in steps:
         model.step(*step)

@@ -1,4 +1,4 @@
-"""A short run of what `make history` does at length: what clients see while replicas lag and the primary moves."""
+"""A short version of `make history`: the results of clients while replicas lag and the primary changes."""
 
 import collections
 import collections.abc
@@ -22,7 +22,7 @@ INTERRUPTIONS: tuple[Interruption, ...] = ("lost", "cancelled")
 
 @pytest.fixture(scope="module")
 def faults() -> collections.abc.Iterator[Faults]:
-    """Give servers of which a commit waits for one replica, so that nothing is lost when the primary goes."""
+    """Yield servers whose commits wait for one replica, so that a failover loses nothing."""
     with LocalCluster(replicas=2, synchronous=True) as cluster:
         yield Faults(cluster)
 
@@ -33,7 +33,7 @@ async def recorded(variant: str, faults: Faults, schedule: Schedule, folder: pat
 
 
 def answered(history: History, operations: int) -> collections.abc.Callable[[], bool]:
-    """Return whether so many operations were answered since."""
+    """Return whether a number of operations has completed since."""
     wanted = len(history.events) + operations
     return lambda: len(history.events) >= wanted
 
@@ -59,7 +59,7 @@ async def something_of_everything(faults: Faults) -> None:
 async def test_clients_of_ours_see_what_they_were_promised(
     faults: Faults, tmp_path: pathlib.Path, variant: str
 ) -> None:
-    """INVARIANT: two workers, a replica that lags, a pause, a crash and a primary that moves: not one wrong answer."""
+    """INVARIANT: with two workers, a lagging replica, a pause, a crash and a failover, no answer is wrong."""
     history = await recorded(variant, faults, something_of_everything, tmp_path)
 
     violations = check(history, lag=LAG, grace=GRACE)
@@ -81,7 +81,7 @@ async def dropped_until_it_shows(faults: Faults) -> None:
 async def test_a_failed_read_is_reported_with_the_traceback_of_the_application(
     faults: Faults, tmp_path: pathlib.Path, variant: str
 ) -> None:
-    """Otherwise a failure that happens once in a hundred runs, on a busy machine, stays of unknown cause."""
+    """Otherwise a failure that occurs once in a hundred runs, on a busy machine, could not be explained."""
     history = await recorded(variant, faults, dropped_until_it_shows, tmp_path)
 
     reported = report(reads_answered(history, grace=GRACE), history, grace=GRACE)
@@ -106,7 +106,7 @@ async def interrupted_until_it_shows(faults: Faults) -> None:
 async def test_a_commit_whose_answer_was_lost_is_missed_if_it_is_not_counted_as_a_write(
     faults: Faults, tmp_path: pathlib.Path
 ) -> None:
-    """The harness finds this bug when it is planted: the row is in the table, and its client reads a replica."""
+    """The harness detects this injected bug: the row is committed, and its client reads a replica."""
     assert read_your_writes(await recorded(FORGETFUL, faults, interrupted_until_it_shows, tmp_path))
 
 
@@ -114,7 +114,10 @@ async def test_a_commit_whose_answer_was_lost_is_missed_if_it_is_not_counted_as_
 async def test_clients_of_what_people_write_by_hand_do_not(
     faults: Faults, tmp_path: pathlib.Path, variant: str
 ) -> None:
-    """The same clients at the same harness: it can fail. A pin of two seconds is over before a longer pause is."""
+    """The same clients in the same harness, which can therefore fail.
+
+    A pin of two seconds ends before a longer pause does.
+    """
     history = await recorded(variant, faults, paused_until_it_shows, tmp_path)
 
     assert read_your_writes(history)

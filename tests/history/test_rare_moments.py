@@ -1,4 +1,4 @@
-"""Moments that a random history meets once in a long while, brought about on purpose."""
+"""States that a random history reaches rarely, produced deliberately."""
 
 import asyncio
 import collections.abc
@@ -23,14 +23,14 @@ from modern_di_replicas.testing import LocalCluster
 
 
 class Worker:
-    """One process of an application, as far as its facts go: it looks at the servers only when it is told to."""
+    """The state of one process of an application; it probes the servers only on demand."""
 
     def __init__(self, cluster: LocalCluster) -> None:
         settings = ReplicationSettings(
             primary=cluster.primary.url,
             replicas=[replica.url for replica in cluster.replicas],
             probe_interval=dt.timedelta(hours=1).total_seconds(),
-            # How long is waited for a primary that is gone.
+            # How long to wait for a primary that is gone.
             connect_timeout=1.0,
         )
         self.container = Container(groups=[Dependencies], context={ReplicationSettings: settings})
@@ -76,13 +76,13 @@ class Worker:
                 transport=httpx.ASGITransport(self.app, raise_app_exceptions=False), base_url="http://test"
             ) as client,
         ):
-            client.cookies.jar = cookies.jar  # one browser, whichever worker answers
+            client.cookies.jar = cookies.jar  # one browser, whichever worker responds
             yield client
 
 
 @pytest.fixture
 def register_cluster() -> collections.abc.Iterator[LocalCluster]:
-    """Give servers with a register, whose files have it wherever a crash takes them back to."""
+    """Yield servers with a register that exists after any crash."""
     with LocalCluster(replicas=1) as cluster:
         cluster.primary.execute("CREATE TABLE register AS SELECT 0 AS value; CHECKPOINT;")
         cluster.catch_up()
@@ -93,14 +93,14 @@ def register_cluster() -> collections.abc.Iterator[LocalCluster]:
 async def test_a_replica_that_comes_back_older_than_it_was_does_not_hide_a_write(
     register_cluster: LocalCluster,
 ) -> None:
-    """After a crash a standby lets readers in before it has replayed again what it had shown before."""
+    """After a crash a standby accepts readers before it has replayed its former position again."""
     worker, (replica,) = Worker(register_cluster), register_cluster.replicas
     worker.may_answer.set()
     async with worker.visited_by(httpx.Cookies()) as client:
         await client.post("/")
         register_cluster.catch_up()
-        await worker.probe_now()  # now it is known that the replica has the write
-        replica.execute("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")  # the replay takes its time
+        await worker.probe_now()  # now the replica is known to have the write
+        replica.execute("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")  # a slow replay
         replica.stop("immediate")
         replica.start()
 
@@ -109,7 +109,7 @@ async def test_a_replica_that_comes_back_older_than_it_was_does_not_hide_a_write
 
 @pytest.mark.xfail(strict=True, reason="the token of a response is as old as its commit")
 async def test_a_slow_answer_does_not_take_back_the_token_of_a_later_one(register_cluster: LocalCluster) -> None:
-    """Two requests of one browser overlap, at two workers; the one that wrote first is answered last."""
+    """Two requests of one browser overlap at two workers; the earlier write is answered last."""
     slow, quick, cookies = Worker(register_cluster), Worker(register_cluster), httpx.Cookies()
     quick.may_answer.set()
     async with slow.visited_by(cookies) as at_slow, quick.visited_by(cookies) as at_quick:
@@ -128,7 +128,7 @@ async def test_a_slow_answer_does_not_take_back_the_token_of_a_later_one(registe
 async def test_a_former_primary_that_is_a_standby_now_does_not_answer_for_the_primary(
     register_cluster: LocalCluster,
 ) -> None:
-    """It has restarted between two probes, as the standby of another one. No answer is better than a wrong one."""
+    """It has restarted between two probes as the standby of another one. No answer is better than a wrong one."""
     primary, promoted = register_cluster.servers
     worker = Worker(register_cluster)
     async with worker.visited_by(httpx.Cookies()) as client:
@@ -139,14 +139,14 @@ async def test_a_former_primary_that_is_a_standby_now_does_not_answer_for_the_pr
         primary.pause_replay()
         promoted.execute("UPDATE register SET value = 1")
 
-        answers = [await client.get("/strong") for _ in range(3)]  # the first may meet a connection that is gone
+        answers = [await client.get("/strong") for _ in range(3)]  # the first may use a closed connection
         assert all(not answer.is_success or answer.json() == 1 for answer in answers)
 
 
 async def test_a_write_whose_primary_dies_right_after_its_commit_is_not_hidden(
     register_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client is told that it succeeded, and it did: the replica has received it, and will show it in a while."""
+    """The write has succeeded: the replica has received it, and will show it soon."""
     worker, (replica,) = Worker(register_cluster), register_cluster.replicas
     worker.may_answer.set()
     async with worker.visited_by(httpx.Cookies()) as client:

@@ -1,4 +1,4 @@
-"""The Flask application of the histories: what it does to a commit, and what it says of an error."""
+"""The Flask application of the histories: interrupted commits, and reports of errors."""
 
 import contextlib
 import random
@@ -17,7 +17,7 @@ from tests.history import threaded
 def test_a_commit_that_is_cut_off_has_lost_its_connection_when_it_returns(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """INVARIANT: nothing is cut off later: on a busy machine, another request would have the connection by then."""
+    """INVARIANT: the connection is not closed later: on a busy machine, another request would have it by then."""
     monkeypatch.setattr(ReportingConnection, "commit", ReportingConnection.commit)  # restored at the end
     monkeypatch.setattr(threaded, "LATEST", 0.2)
     monkeypatch.setattr(random, "random", lambda: 1.0)
@@ -25,14 +25,14 @@ def test_a_commit_that_is_cut_off_has_lost_its_connection_when_it_returns(
     with contextlib.closing(ReportingConnection.connect(replicated_cluster.primary.dsn)) as connection:
         connection.execute("SELECT 1")
         monkeypatch.setattr(threaded._commits, "interruption", "cancelled", raising=False)  # noqa: SLF001  # as a request does
-        with contextlib.suppress(psycopg.OperationalError):  # the commit may take as long
+        with contextlib.suppress(psycopg.OperationalError):  # the maximum duration of the commit
             connection.commit()
 
         assert connection.closed
 
 
 def test_an_error_outside_of_the_views_is_answered_with_its_traceback() -> None:
-    """At the end of a unit of work, for instance: Flask answers no such error."""
+    """For example at the end of a unit of work: Flask does not handle such an error."""
 
     def fails(environ: WSGIEnvironment, start_response: StartResponse) -> typing.NoReturn:  # noqa: ARG001  # as PEP 3333 has it
         msg = "its session was not closed"

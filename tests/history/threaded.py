@@ -41,14 +41,14 @@ logger = logging.getLogger(__name__)
 
 THREADS: typing.Final = 16
 LATEST: typing.Final = 0.002
-"""Seconds after which a commit that is cut off has lost its connection: some are done by then, some are not."""
+"""Seconds until an interrupted commit loses its connection: some are complete by then, some are not."""
 
 _commits: typing.Final = threading.local()
-"""What is done to the commits of this thread."""
+"""The interruption of this thread's commits."""
 
 
 def affine_intent(declared: Intent | None, watch: Watch, request: flask.Request | None = None) -> Intent:
-    """Return the intent built in, with the client's own replica."""
+    """Return the built-in intent, with an affinity per client."""
     intent = request_intent(declared, watch, request)
     return intent if request is None else dataclasses.replace(intent, affinity=request.headers.get("x-client"))
 
@@ -120,7 +120,7 @@ def told(error: BaseException) -> str:
 
 
 def telling(app: WSGIApplication) -> WSGIApplication:
-    """Return an application that answers with the traceback of an error outside of its views, too."""
+    """Return an application that also responds with the traceback of an error outside its views."""
 
     def tell(environ: WSGIEnvironment, start_response: StartResponse) -> collections.abc.Iterable[bytes]:
         try:
@@ -137,18 +137,18 @@ def telling(app: WSGIApplication) -> WSGIApplication:
 
 @contextlib.contextmanager
 def cut_off(connection: ReportingConnection) -> collections.abc.Iterator[None]:
-    """Lose a connection while a commit is sent, or right after it: a thread is not cancelled."""
+    """Close a connection while a commit is sent, or right after it: a thread cannot be cancelled."""
     delay = random.random() * LATEST  # noqa: S311  # for variety
     cutting = threading.Timer(delay, driver.terminate, (connection,))
     cutting.start()
     try:
         yield
     finally:
-        cutting.join()  # on a busy machine it is late: by then another request would have the connection
+        cutting.join()  # on a busy machine this runs late, when another request may have the connection
 
 
 def interrupt_commits() -> None:
-    """Lose the answers of commits, or cut their connections off, where a request asks for it."""
+    """Lose the responses of commits, or close their connections, if a request asks for it."""
     commit = ReportingConnection.commit
 
     def interrupted(connection: ReportingConnection) -> None:
@@ -178,7 +178,7 @@ class Served(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "worker_class": "gthread",
             "threads": THREADS,
             "preload_app": True,
-            "keepalive": 0,  # so that a client meets all workers
+            "keepalive": 0,  # so that a client reaches all workers
             "graceful_timeout": 2,
             "backlog": 1024,
             "loglevel": "warning",
@@ -194,7 +194,7 @@ class Served(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
 
 def announce(arbiter: typing.Any) -> None:
-    """Print the port, and end the server when the standard input does."""
+    """Print the port, and stop the server when standard input ends."""
     print(arbiter.LISTENERS[0].sock.getsockname()[1], flush=True)  # noqa: T201  # for the parent process
 
     def end() -> None:

@@ -1,4 +1,4 @@
-"""A client of the application: a connection to each worker that is kept alive, and one cookie jar for all."""
+"""A client of the application with a keep-alive connection to each worker and one cookie jar."""
 
 import asyncio
 import http
@@ -6,17 +6,17 @@ import typing
 
 
 class Visitor:
-    """Sends requests, one at a time. A general client would take more time than the servers.
+    """Sends requests, one at a time. A general HTTP client would take more time than the servers.
 
     Args:
-        name: who it is.
+        name: the name of the client.
 
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.worker = 0
-        """Who was asked last: what the answer says, or its port."""
+        """The worker of the last response: the number in the response, or its port."""
         self._cookies: dict[str, str] = {}
         self._connections: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
 
@@ -32,7 +32,7 @@ class Visitor:
         try:
             return await self._exchange(port, method, path)
         except BaseException:
-            self._close(port)  # an answer that comes too late must not be taken for the next one
+            self._close(port)  # a late response must not be taken for the next one
             raise
 
     async def _exchange(self, port: int, method: str, path: str) -> tuple[int, bytes]:
@@ -54,7 +54,7 @@ class Visitor:
                 self.worker = int(value)
         status = int(head[0].split(" ")[1])
         if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or ("connection", "close") in headers:
-            self._close(port)  # as uvicorn does, after an unhandled error
+            self._close(port)  # as uvicorn does after an unhandled error
         return status, body
 
     def _keep(self, cookie: str) -> None:

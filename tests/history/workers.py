@@ -1,4 +1,4 @@
-"""The worker processes, as the experiment sees them."""
+"""The worker processes, from the view of the experiment."""
 
 import asyncio
 import asyncio.subprocess
@@ -24,12 +24,12 @@ END_SECONDS: typing.Final = 15.0
 async def working(
     settings: WorkerSettings, *, count: int, log: typing.IO[bytes]
 ) -> collections.abc.AsyncIterator[tuple[list[int], list[int]]]:
-    """Start workers and give their ports, and what tells them apart; leaving the block ends them.
+    """Start workers and yield their ports and the number that identifies each; the end of the block stops them.
 
     Args:
-        settings: what each of them has to know.
+        settings: those of each worker.
         count: how many.
-        log: takes what they print on their standard error.
+        log: receives their standard error.
 
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -44,7 +44,7 @@ async def working(
 
 
 async def _forked(port: int, count: int) -> list[int]:
-    """Return the process ids of all workers that listen at a port."""
+    """Return the process ids of all workers that listen on a port."""
     found: set[int] = set()
 
     async def have_answered() -> bool:

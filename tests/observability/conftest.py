@@ -9,7 +9,7 @@ from tests.session.conftest import create_shop
 
 @pytest.fixture(scope="package")
 def shop_cluster() -> collections.abc.Iterator[LocalCluster]:
-    """Give a cluster with the shop in it; tests leave its rows and servers as they found them."""
+    """Yield a cluster with the shop schema; tests restore its rows and servers."""
     with LocalCluster() as cluster:
         asyncio.run(create_shop(cluster))
         yield cluster
@@ -17,6 +17,6 @@ def shop_cluster() -> collections.abc.Iterator[LocalCluster]:
 
 @pytest.fixture
 def disposable_shop(disposable_cluster: LocalCluster) -> LocalCluster:
-    """Give a cluster with the shop in it, to break."""
+    """Yield a cluster with the shop schema, for tests that break servers."""
     asyncio.run(create_shop(disposable_cluster))
     return disposable_cluster

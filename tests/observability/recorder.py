@@ -1,4 +1,4 @@
-"""A hook that keeps what it is told."""
+"""A hook that records its events."""
 
 import typing
 
@@ -9,7 +9,7 @@ Kind = typing.TypeVar("Kind", bound=Event)
 
 
 class Recorder:
-    """Keeps every event."""
+    """Records every event."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []

@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules that come with the package ask for metrics that there are."""
+"""The packaged dashboard and alert rules use existing metrics."""
 
 import collections.abc
 import importlib.resources
@@ -20,7 +20,7 @@ METRIC = re.compile(r"\bdb_\w+")
 
 
 def known() -> set[str]:
-    """Return the names that Prometheus stores for the metrics of the hook."""
+    """Return the names under which Prometheus stores the hook's metrics."""
     registry = CollectorRegistry()
     PrometheusHook(registry=registry)
     names = set()
@@ -38,7 +38,7 @@ def expressions() -> collections.abc.Iterator[str]:
 
 
 def test_the_dashboard_shows_every_metric_and_no_other() -> None:
-    """A metric that is renamed is renamed there."""
+    """A renamed metric has to be renamed in the dashboard."""
     shown = {name for expression in expressions() for name in METRIC.findall(expression)}
     assert shown == known()
 
@@ -52,7 +52,7 @@ def test_the_alerts_ask_for_metrics_that_there_are() -> None:
 
 
 def test_no_two_panels_overlap() -> None:
-    """Grafana would move them."""
+    """Grafana would move overlapping panels."""
     cells: set[tuple[int, int]] = set()
     for panel in json.loads((ASSETS / "dashboard.json").read_text())["panels"]:
         place = panel["gridPos"]
@@ -75,14 +75,14 @@ def test_no_two_panels_overlap() -> None:
     ],
 )
 def test_promtool_accepts_the_rules_and_each_alert_fires_when_it_should(command: list[str]) -> None:
-    """For each alert there is a series that fires it."""
+    """For each alert there is a series that triggers it."""
     run = subprocess.run([str(PROMTOOL), *command], capture_output=True, text=True, check=False)  # noqa: S603
     assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed; Debian's package `prometheus` has it")
 def test_promtool_accepts_every_expression_of_the_dashboard(tmp_path: pathlib.Path) -> None:
-    """As recording rules, because that is what it checks."""
+    """As recording rules, because promtool checks those."""
     rules = [
         {"record": f"panel:{number}", "expr": expression.replace("$__rate_interval", "5m")}
         for number, expression in enumerate(expressions())

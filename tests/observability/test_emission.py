@@ -1,4 +1,4 @@
-"""Every event is emitted where it happens, and hooks harm nothing."""
+"""Every event is emitted when it happens, and hooks cannot break anything."""
 
 import asyncio
 import collections.abc
@@ -46,7 +46,7 @@ def name(server: typing.Any) -> str:
 
 
 async def test_each_read_and_each_write_is_one_decision(shop_cluster: LocalCluster) -> None:
-    """The event has the decision and the endpoint of the unit of work."""
+    """The event contains the decision and the endpoint of the unit of work."""
     recorder = Recorder()
     async with serving(shop_cluster, hooks=[recorder]) as servers:
         port = await read(servers)
@@ -73,7 +73,7 @@ async def test_a_write_in_a_read_is_an_escalation_and_no_rerun(shop_cluster: Loc
 
 @pytest.mark.parametrize(("statement", "succeeded"), [("SELECT add_up()", True), ("SELECT spend_all()", False)])
 async def test_what_a_replica_refuses_is_a_rerun(shop_cluster: LocalCluster, statement: str, succeeded: bool) -> None:
-    """The event says whether the primary could do it, and how long it took."""
+    """The event says whether the primary succeeded, and how long it took."""
     recorder = Recorder()
     shop_cluster.primary.execute(
         "CREATE OR REPLACE FUNCTION add_up() RETURNS int LANGUAGE sql AS "
@@ -96,7 +96,7 @@ async def test_what_a_replica_refuses_is_a_rerun(shop_cluster: LocalCluster, sta
 
 
 async def test_a_crash_is_an_ejection_a_rerun_and_a_return(disposable_shop: LocalCluster) -> None:
-    """Without a monitor the server is back when its time is over, which a choice finds."""
+    """Without a monitor the server returns at the end of its ejection, which the next choice detects."""
     recorder = Recorder()
     async with serving(disposable_shop, hooks=[recorder], replicas=[disposable_shop.replicas[0].url]) as servers:
         await read(servers)
@@ -106,7 +106,7 @@ async def test_a_crash_is_an_ejection_a_rerun_and_a_return(disposable_shop: Loca
         assert [(one.server, one.by) for one in recorder.of(Ejected)] == [(name(crashed), "session")]
         reruns = recorder.of(ReRun)
         assert {(one.server, one.cause) for one in reruns} == {(name(crashed), Cause.REPLICA_FAILED)}
-        # On new connections to the same server first, as many as its driver had lost.
+        # First on new connections to the same server, as many as the driver had lost.
         *lost, last = [(one.again_on, one.succeeded) for one in reruns]
         assert set(lost) <= {(name(crashed), False)}
         assert last == ("primary", True)
@@ -124,7 +124,7 @@ async def test_a_crash_is_an_ejection_a_rerun_and_a_return(disposable_shop: Loca
 async def test_the_monitor_tells_of_ejections_returns_and_changes_of_the_primary(
     disposable_shop: LocalCluster,
 ) -> None:
-    """An operator's dashboard is made of these, and of the snapshots."""
+    """An operator's dashboard consists of these events and the snapshots."""
     recorder = Recorder()
     primary, first, second = disposable_shop.servers
     async with serving(disposable_shop, hooks=[recorder], probe_interval=0.05) as servers, Monitor(servers.replica):
@@ -149,7 +149,7 @@ async def test_the_monitor_tells_of_ejections_returns_and_changes_of_the_primary
 
 
 async def test_a_wait_for_a_replica_and_its_decision_are_told_when_it_ends(disposable_shop: LocalCluster) -> None:
-    """One decision for each unit of work, whether a replica has caught up or the primary serves."""
+    """One decision per unit of work, whether a replica has caught up or the primary serves."""
     recorder = Recorder()
     (replica,) = disposable_shop.replicas[:1]
     async with (
@@ -207,7 +207,7 @@ class Broken:
 async def test_a_hook_that_fails_is_logged_once_and_harms_nothing(
     shop_cluster: LocalCluster, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
-    """The other hooks get every event, and the reads are served; so it is when a hook asks a cancelled future."""
+    """Other hooks get every event, and reads succeed; also when a hook awaits a cancelled future."""
     recorder = Recorder()
     async with serving(shop_cluster, hooks=[Broken(error), recorder]) as servers:
         with caplog.at_level(logging.ERROR, "modern_di_replicas"):
@@ -220,7 +220,7 @@ async def test_a_hook_that_fails_is_logged_once_and_harms_nothing(
 
 
 def test_a_hook_that_exits_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
-    """The monitor's thread would end, and the servers would not be watched."""
+    """Otherwise the monitor's thread would end, and the servers would no longer be watched."""
     outcomes: list[str] = []
 
     def emit() -> None:
@@ -235,7 +235,7 @@ def test_a_hook_that_exits_ends_no_thread(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_a_signal_that_comes_while_a_hook_runs_ends_the_process(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: the handler of SIGTERM usually calls `sys.exit()`, and runs within whatever the main thread runs."""
+    """INVARIANT: a SIGTERM handler usually calls `sys.exit()`, and interrupts any code of the main thread."""
     signals = [signal.SIGTERM]
 
     class Slow:
@@ -255,7 +255,7 @@ def test_a_signal_that_comes_while_a_hook_runs_ends_the_process(replicated_clust
 
 
 def test_events_are_frozen_values_that_hooks_compare() -> None:
-    """A hook may keep them."""
+    """A hook may store them."""
     event = Returned(server="a")
     assert event == Returned(server="a")
     with pytest.raises(AttributeError):
@@ -263,7 +263,7 @@ def test_events_are_frozen_values_that_hooks_compare() -> None:
 
 
 async def test_without_hooks_no_event_is_made(shop_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """INVARIANT: emission is behind a check for hooks, so that it costs nothing without them."""
+    """INVARIANT: events are created only if there are hooks, so emission costs nothing without them."""
 
     def made(*_: object, **__: object) -> collections.abc.Iterator[None]:
         pytest.fail("an event was made")

@@ -19,7 +19,7 @@ def test_a_record_has_the_fields_of_its_event(caplog: pytest.LogCaptureFixture) 
 
 
 def test_changes_of_servers_are_warnings_and_units_of_work_are_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
-    """At the usual level a log has what an operator acts on."""
+    """At the default level the log contains what an operator acts on."""
     logger = logging.getLogger("somewhere")
     hook = LoggingHook(logger)
     with caplog.at_level(logging.INFO, "somewhere"):
@@ -33,7 +33,7 @@ def test_changes_of_servers_are_warnings_and_units_of_work_are_for_debugging(cap
 
 
 def test_snapshots_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """There are several in a second, and they hardly differ."""
+    """There are several per second with few differences."""
     with caplog.at_level(logging.DEBUG, "modern_di_replicas.events"):
         LoggingHook().on_event(SnapshotPublished(snapshot=None))
     assert caplog.records == []

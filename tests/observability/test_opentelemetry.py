@@ -23,7 +23,7 @@ DECIDED = Decided(decision=Decision(server="a", cause=Cause.REPLICA, reason="GET
 
 
 def test_the_current_span_says_where_a_unit_of_work_runs_and_why() -> None:
-    """The last word is that of an escalation, which is an event as well."""
+    """An escalation overwrites the attributes and adds an event."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -51,7 +51,7 @@ def test_the_current_span_says_where_a_unit_of_work_runs_and_why() -> None:
 
 @pytest.mark.parametrize(("succeeded", "status"), [(True, StatusCode.UNSET), (False, StatusCode.ERROR)])
 def test_a_rerun_is_a_span_of_its_own(succeeded: bool, status: StatusCode) -> None:
-    """As long as it took, below the span of the request."""
+    """It has the duration of the re-run, as a child of the request's span."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -76,12 +76,12 @@ def test_a_rerun_is_a_span_of_its_own(succeeded: bool, status: StatusCode) -> No
 
 
 def test_without_a_span_nothing_happens() -> None:
-    """As in a job that is not traced."""
+    """For example in a job without tracing."""
     OpenTelemetryHook().on_event(DECIDED)
 
 
 def test_without_its_extra_the_hook_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it is made, not at the first event."""
+    """At its construction, not at the first event."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(ConfigurationError) as caught:
         OpenTelemetryHook()

@@ -1,4 +1,4 @@
-"""Each metric moves as documented while real servers fail, and no label grows without bound."""
+"""Each metric changes as documented while real servers fail, and no label grows without bound."""
 
 import asyncio
 import collections.abc
@@ -39,7 +39,7 @@ from tests.waiting import until
 
 
 def values(registry: CollectorRegistry, metric: str) -> dict[tuple[str, ...], float]:
-    """Return the samples of a metric, by the values of their labels."""
+    """Return the samples of a metric by the values of their labels."""
     return {
         tuple(sample.labels.values()): sample.value
         for family in registry.collect()
@@ -58,7 +58,7 @@ def name(server: typing.Any) -> str:
 
 
 async def test_each_metric_moves_as_documented_while_servers_fail(disposable_shop: LocalCluster) -> None:
-    """One story: reads, an escalation, a lagging replica, a crash, a wait, a failover."""
+    """One scenario: reads, an escalation, a lagging replica, a crash, a wait, a failover."""
     registry = CollectorRegistry()
     primary, first, second = disposable_shop.servers
 
@@ -136,7 +136,7 @@ async def test_a_crash_that_a_session_meets_is_a_rerun_and_a_read_that_fell_back
 
 
 async def test_labels_stay_bounded_under_random_paths(disposable_cluster: LocalCluster) -> None:
-    """An endpoint is the name of its handler, whatever path a client asks for."""
+    """An endpoint is the name of its handler, whatever path a client requests."""
     registry = CollectorRegistry()
     create_stock(disposable_cluster)
     application = BUILDERS["fastapi"](settings_of(disposable_cluster, hooks=[PrometheusHook(registry=registry)]), {})
@@ -163,7 +163,7 @@ async def test_labels_stay_bounded_under_random_paths(disposable_cluster: LocalC
 
 
 def test_what_happens_seldom_is_counted_too() -> None:
-    """Tokens and shadow mode; a failed re-run; a refused read."""
+    """Tokens, shadow mode, a failed re-run and a refused read."""
     registry = CollectorRegistry()
     hook = PrometheusHook(registry=registry)
     for event in (
@@ -189,7 +189,7 @@ def test_what_happens_seldom_is_counted_too() -> None:
 
 
 def test_an_event_that_is_not_counted_changes_nothing() -> None:
-    """A return is in the gauges."""
+    """A server's return is visible in the gauges."""
     registry = CollectorRegistry()
     before = {family.name: len(family.samples) for family in registry.collect()}
     PrometheusHook(registry=registry).on_event(Returned(server="a"))
@@ -208,7 +208,7 @@ def test_with_several_processes_an_unknown_lag_is_nan(monkeypatch: pytest.Monkey
 
 
 def test_hooks_of_one_registry_share_their_metrics() -> None:
-    """Several settings in one process, as with several tenants, and an application that is made anew."""
+    """For several settings in one process, for example one per tenant, and for a recreated application."""
     registry = CollectorRegistry()
     for _ in range(2):
         PrometheusHook(registry=registry).on_event(TokenReceived(outcome="accepted"))
@@ -216,13 +216,13 @@ def test_hooks_of_one_registry_share_their_metrics() -> None:
 
 
 def test_the_registry_of_the_client_is_the_default() -> None:
-    """That is what most applications expose."""
+    """Most applications expose it."""
     PrometheusHook()
     assert "db_failover" in {family.name for family in prometheus_client.REGISTRY.collect()}
 
 
 def test_without_its_extra_the_hook_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it is made, not at the first event."""
+    """At its construction, not at the first event."""
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(ConfigurationError) as caught:
         PrometheusHook()
@@ -257,7 +257,7 @@ WORKER = textwrap.dedent(
 
 
 def test_several_processes_are_one_target(shop_cluster: LocalCluster, tmp_path: pathlib.Path) -> None:
-    """Counters add up, up is the lowest and lag the highest of all, pools add up; a stopped one says nothing."""
+    """Counters are summed, up is the minimum and lag the maximum, pools are summed; stopped processes are left out."""
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
 
     def scraped() -> collections.abc.Sequence[str]:

@@ -14,7 +14,7 @@ FIRST, LAST = on_replica("db-2", "GET"), on_primary(Cause.WROTE, "INSERT")
 
 
 def test_the_last_decision_of_a_request_stays_in_its_state() -> None:
-    """An engine that carries none leaves it alone."""
+    """An engine without a decision does not change it."""
     state: dict[str, typing.Any] = {}
     with request.decisions_in(state):
         for decision in (FIRST, LAST, None):
@@ -23,7 +23,7 @@ def test_the_last_decision_of_a_request_stays_in_its_state() -> None:
 
 
 def test_requests_inside_each_other_keep_their_own() -> None:
-    """As of an application that calls itself; outside of any, nothing is kept."""
+    """For example an application that calls itself; outside a request nothing is stored."""
     outer: dict[str, typing.Any] = {}
     inner: dict[str, typing.Any] = {}
     request.note_decision(LAST)
@@ -38,7 +38,7 @@ def test_requests_inside_each_other_keep_their_own() -> None:
 
 
 def test_a_state_for_the_rest_of_a_context_ends_with_it() -> None:
-    """WSGI servers read the body later, in the same context."""
+    """WSGI servers iterate over the body later in the same context."""
     state: dict[str, typing.Any] = {}
     context = contextvars.copy_context()
     context.run(request.keep_decisions_in, state)
@@ -57,5 +57,5 @@ def test_a_state_for_the_rest_of_a_context_ends_with_it() -> None:
     ],
 )
 def test_a_name_cannot_break_the_header(server: str, value: str) -> None:
-    """A quote would end the text, and what is not Latin-1 the response."""
+    """A quote would end the text, and characters outside Latin-1 would break the response."""
     assert request.timing_of(on_replica(server, "GET")) == value

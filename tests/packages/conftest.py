@@ -1,4 +1,4 @@
-"""An application with words in its database, for packages that are given our sessions and engines."""
+"""An application with a small database, for packages that use our sessions and engines."""
 
 import collections.abc
 import contextlib
@@ -45,7 +45,7 @@ class Words:
 
     @contextlib.asynccontextmanager
     async def serving(self, app: fastapi.FastAPI) -> collections.abc.AsyncIterator[httpx.AsyncClient]:
-        """Start an application with the container, and give a client."""
+        """Start an application with the container, and yield a client."""
         setup_replicas(app, self.container)
         transport = httpx.ASGITransport(app)
         async with (
@@ -57,13 +57,13 @@ class Words:
 
     @contextlib.asynccontextmanager
     async def monitored(self) -> collections.abc.AsyncIterator[None]:
-        """Watch the servers, as an application does."""
+        """Run the monitor, as an application does."""
         async with self.container, Monitor(self.replicas):
             self.log.clear()
             yield
 
     def servers(self) -> set[str]:
-        """Return where the statements since the last call were run, and wait for the replicas to catch up."""
+        """Return the servers of the statements since the last call, and wait for the replicas to catch up."""
         servers = {"a replica" if visit.is_replica else "the primary" for visit in self.log.visits}
         self.cluster.catch_up()
         self.log.clear()

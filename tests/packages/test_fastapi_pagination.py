@@ -21,7 +21,7 @@ class WordModel(BaseModel):
 
 
 async def test_a_page_and_its_count_are_read_from_one_server(words: Words) -> None:
-    """On a replica in a `GET`, on the primary in a `POST`, with the same answer."""
+    """On a replica in a `GET`, on the primary in a `POST`, with the same result."""
     app = fastapi.FastAPI()
 
     @app.api_route("/words", methods=["GET", "POST"])

@@ -53,7 +53,7 @@ def create_app() -> fastapi.FastAPI:
 
 
 async def test_users_register_and_log_in_on_the_primary_and_are_read_from_replicas(words: Words) -> None:
-    """The routers of the package, by their methods; a user is changed on the primary."""
+    """By the methods of the package's routers; users are changed on the primary."""
     user = {"email": "ada@example.org", "password": "analytical"}
     async with words.serving(create_app()) as client:
         assert (await client.post("/register", json=user)).status_code == 201

@@ -1,4 +1,4 @@
-"""Pandas, which reads and writes through a synchronous connection."""
+"""Pandas, which uses a synchronous connection."""
 
 import pytest
 from sqlalchemy import select, text

@@ -12,7 +12,7 @@ class WordAdmin(sqladmin.ModelView, model=Word):
 
 
 async def test_an_admin_reads_and_writes_on_the_primary(words: Words) -> None:
-    """It shows what it edits, so all of it is on the primary."""
+    """It edits the rows that it shows, so everything is on the primary."""
     app = fastapi.FastAPI()
     admin = sqladmin.Admin(app, session_maker=async_sessionmaker(words.primary, expire_on_commit=False))
     admin.add_view(WordAdmin)

@@ -1,4 +1,4 @@
-"""Strawberry's resolvers, which run concurrently, with `SessionFactory` in the context."""
+"""Strawberry's concurrent resolvers, with `SessionFactory` in the context."""
 
 import typing
 
@@ -45,10 +45,10 @@ async def context(
     return {"sessions": sessions}
 
 
-# Sentry, where another test has started it, looks for strawberry by itself.
+# Sentry, if another test has started it, detects strawberry automatically.
 @pytest.mark.filterwarnings("ignore:Assuming strawberry is running sync")
 async def test_concurrent_resolvers_read_from_a_replica_and_mutations_write(words: Words) -> None:
-    """A query that is sent with `GET` reads; one that is sent with `POST` may write."""
+    """A query sent with `GET` reads; one sent with `POST` may write."""
     app = fastapi.FastAPI()
     router = GraphQLRouter(strawberry.Schema(Query, Mutation), context_getter=context)
     app.include_router(router, prefix="/graphql")

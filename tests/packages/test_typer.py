@@ -1,4 +1,4 @@
-"""Typer through modern-di-typer, whose commands and whose closing are synchronous."""
+"""Typer with modern-di-typer, whose commands and finalizers are synchronous."""
 
 import asyncio
 import typing
@@ -22,7 +22,7 @@ async def count(container: Container, intent: Intent) -> int:
 
 
 def test_a_command_reads_and_writes(words: Words) -> None:
-    """In a program of one event loop: units of work below the application's container, as in a job."""
+    """In a program with one event loop: units of work below the application's container, as in a job."""
     app = typer.Typer()
 
     @app.command()
@@ -44,7 +44,7 @@ def test_a_command_reads_and_writes(words: Words) -> None:
 
 
 def test_an_injected_session_is_closed_by_the_command(words: Words) -> None:
-    """`modern-di-typer` closes synchronously; a session that is closed already does not fail there."""
+    """`modern-di-typer` closes synchronously; an already closed session does not raise an error there."""
     app = typer.Typer()
 
     @app.command()

@@ -34,7 +34,7 @@ def test_over_the_sum_of_the_weights_each_is_chosen_as_often_as_its_weight(topol
 
 @hypothesis.given(servers)
 def test_equal_weights_take_strict_turns(topology: list[Server]) -> None:
-    """Without weights it is a plain round-robin: each is chosen once before any is chosen twice."""
+    """Each server is chosen once before any is chosen twice."""
     turns = RoundRobin()
     equals = [dataclasses.replace(server, weight=3) for server in topology]
 
@@ -42,7 +42,7 @@ def test_equal_weights_take_strict_turns(topology: list[Server]) -> None:
 
 
 def test_the_heavy_server_does_not_get_its_share_in_one_burst() -> None:
-    """Interleaved: a 4:1:1 topology never serves four in a row from one server within a round."""
+    """A 4:1:1 topology never serves four consecutive reads from one server within a round."""
     turns = RoundRobin()
     topology = [Server("a", 4), Server("b", 1), Server("c", 1)]
 
@@ -61,7 +61,7 @@ def test_candidates_may_come_and_go(topology: list[Server], data: st.DataObject)
 
 @hypothesis.given(servers, st.data())
 def test_the_least_used_for_its_weight_is_chosen(topology: list[Server], data: st.DataObject) -> None:
-    """INVARIANT: no other has fewer connections in use for its weight."""
+    """INVARIANT: no other server has fewer connections in use relative to its weight."""
     used = [dataclasses.replace(server, in_use=data.draw(st.integers(0, 50))) for server in topology]
 
     chosen = LeastInUse().choose(used)
@@ -70,7 +70,7 @@ def test_the_least_used_for_its_weight_is_chosen(topology: list[Server], data: s
 
 
 def test_of_very_many_all_have_their_turn() -> None:
-    """Only a few are compared at a time, but never the same few for long: in a thousand rounds, each is chosen."""
+    """Only a few are compared at a time, but changing ones: in a thousand rounds, each is chosen."""
     topology, balancer = [Server(str(number), 1) for number in range(64)], LeastInUse()
 
     chosen = collections.Counter(balancer.choose(topology).name for _ in range(64 * 100))
@@ -80,7 +80,7 @@ def test_of_very_many_all_have_their_turn() -> None:
 
 
 def test_at_random_the_shares_are_those_of_the_weights() -> None:
-    """9:1 declared gives 9:1 within statistical error: four standard deviations of 10,000 choices."""
+    """Weights of 9:1 give 9:1 within four standard deviations of 10,000 choices."""
     topology, balancer = [Server("a", 9), Server("b", 1)], Random(random.Random(1))  # noqa: S311  # repeatable
 
     chosen = collections.Counter(balancer.choose(topology).name for _ in range(10_000))
@@ -91,7 +91,7 @@ def test_at_random_the_shares_are_those_of_the_weights() -> None:
 
 @hypothesis.given(servers, st.text())
 def test_the_same_key_stays_where_it_is_when_another_server_goes(topology: list[Server], key: str) -> None:
-    """INVARIANT: rendezvous: only the keys of the server that goes move."""
+    """INVARIANT: rendezvous hashing: only the keys of the removed server move."""
     home = with_affinity(key, topology)
 
     for gone in topology:
@@ -101,7 +101,7 @@ def test_the_same_key_stays_where_it_is_when_another_server_goes(topology: list[
 
 
 def test_keys_are_shared_by_weight() -> None:
-    """9:1 declared is 9:1 of the clients, within four standard deviations."""
+    """Weights of 9:1 give 9:1 of the clients, within four standard deviations."""
     topology = [Server("a", 9), Server("b", 1)]
 
     homes = collections.Counter(with_affinity(str(key), topology).name for key in range(10_000))

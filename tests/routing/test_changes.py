@@ -7,7 +7,7 @@ def snapshot(primary: str | None, timeline: int = 1) -> Snapshot:
 
 
 def test_the_first_primary_is_no_change() -> None:
-    """Nothing was known before."""
+    """No primary was known before."""
     assert LastPrimary().follow(snapshot("a")) is None
 
 
@@ -23,7 +23,7 @@ def test_another_primary_is_a_change_also_after_a_time_without_one() -> None:
 
 
 def test_another_timeline_at_the_same_address_is_a_change() -> None:
-    """Behind a virtual address the name stays."""
+    """Behind a virtual address the name stays the same."""
     last = LastPrimary()
     last.follow(snapshot("a"))
     assert last.follow(snapshot("a", timeline=2)) == "a"

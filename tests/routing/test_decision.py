@@ -4,7 +4,7 @@ from modern_di_replicas.routing.decision import PRIMARY, Cause, Decision, decisi
 
 
 class Engine:
-    """What has a decision, as our engines have."""
+    """An object with a decision, like our engines."""
 
     decision = on_replica("db-2:5432", "GET")
 
@@ -16,11 +16,11 @@ def test_an_engine_carries_its_decision() -> None:
 
 @pytest.mark.parametrize("stand_in", [object(), type("Other", (), {"decision": "yes"})()])
 def test_what_a_test_puts_in_the_place_of_an_engine_was_chosen_by_the_application(stand_in: object) -> None:
-    """Also where it has an attribute of that name."""
+    """Even if it has an attribute of that name."""
     assert decision_of(stand_in) == on_primary(Cause.CHOSEN, "chosen by the application")
     assert decision_of(stand_in).server == PRIMARY
 
 
 def test_decisions_for_a_replica_are_shared() -> None:
-    """Each request makes one, and there are only a few of them."""
+    """Each request needs one, and there are only a few different ones."""
     assert on_replica("db-2:5432", "GET") is on_replica("db-2:5432", "GET")

@@ -39,7 +39,7 @@ def topologies(draw: st.DrawFn) -> tuple[list[Server], Snapshot]:
 def test_a_server_that_is_down_too_far_behind_or_of_another_group_does_not_serve(
     given: tuple[list[Server], Snapshot],
 ) -> None:
-    """INVARIANT: never an unhealthy, too stale or wrong-group server; nor one that may have been written to alone."""
+    """INVARIANT: never an unhealthy, stale or wrong-group server, nor one with a diverged history."""
     topology, snapshot = given
 
     for group, serving in eligible(topology, snapshot).items():
@@ -57,7 +57,7 @@ def test_a_server_that_is_down_too_far_behind_or_of_another_group_does_not_serve
 
 @hypothesis.given(topologies())
 def test_every_standby_that_may_serve_does(given: tuple[list[Server], Snapshot]) -> None:
-    """A rule that leaves out too many would be safe, and useless."""
+    """A rule that excludes too many servers would be safe, and useless."""
     topology, snapshot = given
     serving = eligible(topology, snapshot)
 
@@ -68,7 +68,7 @@ def test_every_standby_that_may_serve_does(given: tuple[list[Server], Snapshot])
 
 
 def test_the_primary_by_another_name_serves_only_where_no_standby_does() -> None:
-    """It was declared to be read from; a standby is what it was declared for."""
+    """It was declared as a replica, but reads should use a standby if there is one."""
     topology = [Server("alias", frozenset({"default"}), None), Server("standby", frozenset({"default"}), None)]
     alias = ServerState(name="alias", up=True, role=Role.ALIAS)
 

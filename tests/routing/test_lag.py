@@ -10,7 +10,7 @@ from modern_di_replicas.routing.lag import LsnHistory
 
 
 def test_lag_is_how_long_ago_the_primary_was_there() -> None:
-    """Seconds of one clock, from the samples of the primary."""
+    """In seconds of one clock, from the samples of the primary."""
     history = LsnHistory()
     for second, lsn in enumerate([100, 200, 300, 400]):
         history.add(float(second), lsn)
@@ -23,7 +23,7 @@ def test_lag_is_how_long_ago_the_primary_was_there() -> None:
 
 
 def test_an_idle_primary_makes_no_lag() -> None:
-    """INVARIANT: nothing written, nothing missing; a lag that grows with silence would empty the rotation at night."""
+    """INVARIANT: without writes nothing is missing; a lag that grows with silence would empty the rotation at night."""
     history = LsnHistory()
     for second in range(1000):
         history.add(float(second), 100)
@@ -34,7 +34,7 @@ def test_an_idle_primary_makes_no_lag() -> None:
 
 
 def test_a_history_forgets_precision_before_it_forgets_time() -> None:
-    """Its size is bounded; an hour-old lag is still told, to a few seconds."""
+    """Its size is limited; a lag of an hour is still reported, with a precision of a few seconds."""
     history = LsnHistory(capacity=16)
     for second in range(1000):
         history.add(float(second), second)
@@ -48,7 +48,7 @@ def test_a_history_forgets_precision_before_it_forgets_time() -> None:
 
 
 def test_a_history_may_be_cleared_at_any_moment_of_a_read() -> None:
-    """INVARIANT: where threads read, the monitor's clears it when the primary moves; a bounded read would fail."""
+    """INVARIANT: the monitor's thread clears it when the primary changes; a bounded read in a thread must not fail."""
     for moment in itertools.count():
         history = LsnHistory()
         for second in range(4):
@@ -62,7 +62,7 @@ def test_a_history_may_be_cleared_at_any_moment_of_a_read() -> None:
 
 
 def run_with(interruption: typing.Any, moment: int, function: typing.Any) -> tuple[typing.Any, bool]:
-    """Call a function, and another one after so many of its steps, as another thread may; return whether it was."""
+    """Call a function, and another one after a number of its steps; return whether that many steps were reached."""
     left = moment
 
     def trace(frame: types.FrameType, event: str, _: object) -> typing.Any:
@@ -86,7 +86,7 @@ def run_with(interruption: typing.Any, moment: int, function: typing.Any) -> tup
 
 @hypothesis.given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.integers(0, 2000), st.integers(4, 64))
 def test_lag_is_never_understated(steps: list[int], position: int, capacity: int) -> None:
-    """INVARIANT: what is told is at least how long ago the primary passed that position, by its own samples."""
+    """INVARIANT: the reported lag is at least the time since the primary passed that position, by its own samples."""
     history, samples, lsn = LsnHistory(capacity=capacity), [], 0
     for at, step in enumerate(steps):
         lsn += step

@@ -39,7 +39,7 @@ def following(*leaders: Observation) -> Positions:
 
 
 def test_nothing_is_known_before_the_primary_was_seen() -> None:
-    """Then a read that asks for something is not for a replica."""
+    """A read with a freshness requirement is not sent to a replica then."""
     positions = Positions()
 
     assert positions.required(after(1), now=0.0) is None
@@ -49,7 +49,7 @@ def test_nothing_is_known_before_the_primary_was_seen() -> None:
 
 
 def test_standbys_that_agree_say_where_they_are_before_a_primary_was_seen() -> None:
-    """INVARIANT: what survived of an older timeline is unknown then, and standbys on two of them say nothing."""
+    """INVARIANT: the surviving part of an older timeline is unknown, and standbys on two timelines prove nothing."""
     positions = Positions()
     first, second = said(90, timeline=2, in_recovery=True), said(100, timeline=2, in_recovery=True)
 
@@ -67,7 +67,7 @@ def test_standbys_that_agree_say_where_they_are_before_a_primary_was_seen() -> N
 
 
 def test_a_token_requires_its_own_lsn() -> None:
-    """On its own timeline; and what the primary has not written, it has not."""
+    """On its own timeline; a position that the primary has not written is not required."""
     positions = following(said(100, written=120))
 
     assert positions.required(after(90), now=0.0) == 90
@@ -77,7 +77,7 @@ def test_a_token_requires_its_own_lsn() -> None:
 
 
 def test_what_a_token_of_another_database_requires_is_unknown() -> None:
-    """Its LSN is one of another log."""
+    """Its LSN belongs to another log."""
     positions = following(said(100))
     foreign = dataclasses.replace(token(1), database=identify(8, "app"))
 
@@ -86,7 +86,7 @@ def test_what_a_token_of_another_database_requires_is_unknown() -> None:
 
 
 def test_of_a_token_of_an_older_timeline_only_what_survived_is_required() -> None:
-    """INVARIANT: an LSN that a promotion left behind is never reached, so nothing waits for it."""
+    """INVARIANT: an LSN lost in a promotion is never reached, so nothing waits for it."""
     positions = following(said(100), said(60, timeline=2), said(80, timeline=2))
 
     assert positions.required(after(50), now=0.0) == 50
@@ -97,7 +97,7 @@ def test_of_a_token_of_an_older_timeline_only_what_survived_is_required() -> Non
 
 
 def test_a_promotion_makes_what_was_known_of_the_servers_worthless() -> None:
-    """Their positions were on the timeline that ended."""
+    """Their positions were on the former timeline."""
     positions = following(said(100, at=1.0))
     positions.saw("a", said(90, in_recovery=True))
     positions.follow(said(60, at=2.0, timeline=2))
@@ -108,7 +108,7 @@ def test_a_promotion_makes_what_was_known_of_the_servers_worthless() -> None:
 
 
 def test_what_a_standby_has_received_the_primary_has_written() -> None:
-    """It spares asking the primary."""
+    """It saves a question to the primary."""
     positions = following(said(100))
     positions.saw("a", said(90, written=300, in_recovery=True))
 
@@ -117,7 +117,7 @@ def test_what_a_standby_has_received_the_primary_has_written() -> None:
 
 
 def test_only_standbys_are_read_from_and_the_primary_by_another_name_has_everything() -> None:
-    """What is fenced or left behind has a history of its own."""
+    """A fenced server, or one left behind, has a different history."""
     states = {
         role.value: ServerState(name=role.value, up=True, role=role, lsn=50)
         for role in (Role.PRIMARY, Role.STANDBY, Role.ALIAS, Role.FENCED, Role.LEFT_BEHIND, Role.FOREIGN)
@@ -136,7 +136,7 @@ def test_only_standbys_are_read_from_and_the_primary_by_another_name_has_everyth
 def test_a_bounded_read_includes_everything_written_before_its_bound(
     steps: list[tuple[float, int]], age: float, waited: float
 ) -> None:
-    """INVARIANT: a replica that has reached what is required lacks nothing written longer ago than the bound."""
+    """INVARIANT: a replica at the required position lacks nothing written longer ago than the bound."""
     samples, at, lsn = [], 0.0, 0
     for pause, grown in steps:
         at, lsn = at + pause, lsn + grown
@@ -154,7 +154,7 @@ def test_a_bounded_read_includes_everything_written_before_its_bound(
 
 
 def test_a_read_may_ask_for_both() -> None:
-    """The more demanding one counts."""
+    """The stricter requirement counts."""
     positions = following(said(10, at=1.0), said(20, at=2.0), said(30, at=3.0))
     both = Freshness(after=(token(25), token(12)), max_age=10.0)
 
@@ -165,7 +165,7 @@ def test_a_read_may_ask_for_both() -> None:
 
 
 def test_an_answer_that_arrives_late_does_not_set_the_history_back() -> None:
-    """The monitor's own question and one on request may overtake each other."""
+    """The monitor's question and one on demand may be answered in any order."""
     positions = following(said(100, at=2.0), said(90, at=1.0, written=100))
 
     assert positions.answered_at == 2.0
@@ -173,7 +173,7 @@ def test_an_answer_that_arrives_late_does_not_set_the_history_back() -> None:
 
 
 def test_forgetting_before_any_server_has_answered_makes_no_database_a_former_one() -> None:
-    """There is nothing to forget."""
+    """Nothing was known before."""
     positions = Positions()
     positions.forget()
 

@@ -16,19 +16,19 @@ def shared(rollout: Rollout, keys: collections.abc.Iterable[str | None]) -> set[
 
 
 def test_a_share_is_a_share_of_the_keys() -> None:
-    """Within a few percent, as a hash spreads them."""
+    """Within a few percent, because a hash distributes them."""
     assert len(shared(Rollout(share=0.25), KEYS)) == pytest.approx(500, abs=100)
 
 
 def test_a_key_stays_where_it_is_and_a_growing_share_only_adds_keys() -> None:
-    """INVARIANT: a user does not jump between replicas and primary from one request to the next."""
+    """INVARIANT: a user does not alternate between replicas and primary from request to request."""
     small = shared(Rollout(share=0.1), KEYS)
     assert small == shared(Rollout(share=0.1), KEYS)
     assert small < shared(Rollout(share=0.5), KEYS) < shared(Rollout(share=1.0), KEYS)
 
 
 def test_without_a_key_the_share_is_drawn() -> None:
-    """Each unit of work anew."""
+    """For each unit of work."""
     rollout = Rollout(share=0.5)
     kept = sum(rollout.kept_on_primary(None) is not None for _ in range(2000))
     assert kept == pytest.approx(1000, abs=200)
@@ -36,7 +36,7 @@ def test_without_a_key_the_share_is_drawn() -> None:
 
 @pytest.mark.parametrize("key", [None, "user-1"])
 def test_no_share_keeps_everything_and_all_keeps_nothing(key: str | None) -> None:
-    """The ends of the range have no exceptions."""
+    """Both ends of the range are exact."""
     assert Rollout(share=0).kept_on_primary(key) == (
         Cause.NOT_SHARED,
         "the share of reads that use replicas is 0",
@@ -46,7 +46,7 @@ def test_no_share_keeps_everything_and_all_keeps_nothing(key: str | None) -> Non
 
 
 def test_a_callable_is_asked_at_each_choice() -> None:
-    """So the share can change while the application runs."""
+    """The share can change while the application runs."""
     shares = iter([0.0, 1.0, 0.0])
     rollout = Rollout(share=lambda: next(shares))
     assert [rollout.kept_on_primary("a") is None for _ in range(3)] == [False, True, False]

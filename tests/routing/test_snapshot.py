@@ -39,7 +39,7 @@ servers = st.dictionaries(st.sampled_from("abcdef"), observations, max_size=6)
 def test_the_primary_is_never_on_an_older_timeline_than_another_server(
     observed: dict[str, Observation], current: str, timeline: int
 ) -> None:
-    """INVARIANT: a server that missed a promotion is never written to, whatever it believes."""
+    """INVARIANT: a server that missed a promotion is never written to, whatever it reports."""
     primary = find_primary(observed, current=current, timeline=timeline)
 
     if primary is not None:
@@ -49,7 +49,7 @@ def test_the_primary_is_never_on_an_older_timeline_than_another_server(
 
 
 def test_of_two_names_for_one_server_the_current_one_stays() -> None:
-    """An endpoint that follows the primary, and the primary itself: nothing has moved."""
+    """For example an endpoint that follows the primary, and the primary itself: the primary has not moved."""
     observed = {"a": seen(in_recovery=False), "b": seen(in_recovery=False)}
 
     assert find_primary(observed, current="b", timeline=1) == "b"
@@ -57,11 +57,11 @@ def test_of_two_names_for_one_server_the_current_one_stays() -> None:
     assert find_primary({"a": seen()}, current="a", timeline=1) is None
 
 
-# What is known of all
+# The state of all servers
 
 
 def test_a_snapshot_tells_the_roles_and_lags() -> None:
-    """Each server as it is for the others."""
+    """Each server with the state that the others imply."""
     history = LsnHistory()
     history.add(0.0, 100)
     history.add(1.0, 200)
@@ -108,7 +108,7 @@ def test_without_a_primary_the_lag_is_not_known_and_says_since_when() -> None:
 
 
 def test_a_server_ahead_of_the_newest_timeline_that_counts_is_not_used() -> None:
-    """A clone made of a server that is not promotable, and a standby of that clone."""
+    """For example a clone of a server that is not promotable, and a standby of that clone."""
     observed = {"a": seen(in_recovery=False), "clone": seen(in_recovery=False, timeline=2), "b": seen(timeline=2)}
     snapshot = assemble(observed, observed, history=LsnHistory(), primary="a", timeline=1, lost_primary_at=None)
     roles = {name: state.role for name, state in snapshot.servers.items()}
@@ -119,17 +119,17 @@ def test_a_server_ahead_of_the_newest_timeline_that_counts_is_not_used() -> None
 @pytest.mark.parametrize(
     ("lsn", "behind", "expected"),
     [
-        (50, 3.0, 3.0),  # the samples do not reach back so far
-        (50, 0.2, 1.0),  # by its own clock it is less behind than the samples prove
+        (50, 3.0, 3.0),  # the samples do not reach back that far
+        (50, 0.2, 1.0),  # by its own clock it lags less than the samples prove
         (50, None, None),
-        (0, 3.0, None),  # it does not say where it is
-        (150, 60.0, 0.5),  # the primary has written nothing for a minute, and the samples tell
+        (0, 3.0, None),  # it does not report its position
+        (150, 60.0, 0.5),  # the primary has written nothing for a minute, as the samples show
     ],
 )
 def test_right_after_a_start_a_standby_says_itself_how_far_behind_it_is(
     lsn: int, behind: float | None, expected: float | None
 ) -> None:
-    """After a deploy, one that is behind and within `max_lag` serves from the first second."""
+    """After a deploy, a replica that is behind but within `max_lag` serves at once."""
     history = LsnHistory()
     history.add(10.0, 100)
     history.add(10.5, 150)

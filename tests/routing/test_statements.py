@@ -50,7 +50,7 @@ READS = [
 
 @pytest.mark.parametrize(("sql", "kind"), WRITES.items())
 def test_a_write_is_foreseen_by_its_text(sql: str, kind: str) -> None:
-    """At any depth, in any case, behind any spaces."""
+    """At any depth, in any case, after any whitespace."""
     assert foresee(sql) == Foreseen(need=Need.PRIMARY, kind=kind)
 
 
@@ -67,14 +67,14 @@ def test_a_write_is_foreseen_by_its_text(sql: str, kind: str) -> None:
     ],
 )
 def test_a_function_with_an_effect_on_its_server_needs_the_primary(function: str) -> None:
-    """INVARIANT: a standby would not refuse it, and do it to itself; what only reads the same things stays."""
+    """INVARIANT: a standby would execute it on itself without an error; reads of the same state are not writes."""
     assert foresee(f"SELECT pg_catalog.{function} (1)") == Foreseen(need=Need.PRIMARY, kind=f"{function}()")
     assert foresee(f"SELECT {function}, pg_blocking_pids(1)") is None
 
 
 @pytest.mark.parametrize("sql", READS)
 def test_a_read_is_not_taken_for_a_write(sql: str) -> None:
-    """INVARIANT: where writes raise, a false alarm would be an error that a user sees."""
+    """INVARIANT: where writes raise, a false positive would be an error for a user."""
     assert foresee(sql) is None
 
 
@@ -83,7 +83,7 @@ def test_a_read_is_not_taken_for_a_write(sql: str) -> None:
     [("SET LOCAL a = 'b'", "SET"), ("RESET ALL", "RESET"), ("SELECT set_config('a', 'b', true)", "set_config()")],
 )
 def test_a_setting_needs_a_transaction(sql: str, kind: str) -> None:
-    """In autocommit it would have no effect, or stay on a pooled connection for the next user of it."""
+    """In autocommit it would have no effect, or remain on a pooled connection for its next user."""
     assert foresee(sql) == Foreseen(need=Need.TRANSACTION, kind=kind)
 
 
@@ -92,14 +92,14 @@ quoted = st.text(st.characters(codec="ascii", exclude_characters="'\\"), max_siz
 
 @hypothesis.given(quoted, st.sampled_from(sorted(WRITES)))
 def test_what_stands_in_a_string_means_nothing(words: str, sql: str) -> None:
-    """INVARIANT: a value is not a statement, whatever it says."""
+    """INVARIANT: a value is not a statement, whatever it contains."""
     inside = sql.replace("'", "''")
     assert foresee(f"SELECT '{words} {inside}', 1") is None
 
 
 @hypothesis.given(st.text(max_size=200))
 def test_no_text_is_too_strange(sql: str) -> None:
-    """PostgreSQL has the last word on what is a statement at all."""
+    """PostgreSQL decides what is a valid statement."""
     foresee(sql)
 
 
@@ -120,7 +120,7 @@ def test_no_text_is_too_strange(sql: str) -> None:
     ],
 )
 def test_what_calls_nothing_unknown_writes_nothing(sql: str) -> None:
-    """A transaction of such statements costs no question after its commit."""
+    """A transaction of such statements needs no question after its commit."""
     assert not may_write(sql)
 
 
@@ -146,7 +146,7 @@ def test_what_calls_nothing_unknown_writes_nothing(sql: str) -> None:
     ],
 )
 def test_whatever_else_may_write(sql: str) -> None:
-    """INVARIANT: what is missed here has no token, and its client may not see its own write."""
+    """INVARIANT: a missed write has no token, and its client may not see it."""
     assert may_write(sql)
 
 
@@ -155,11 +155,11 @@ def test_whatever_else_may_write(sql: str) -> None:
     ["COMMIT", "commit and chain;", "END", "/* a */ COMMIT", "UPDATE a SET b = 1; COMMIT", "PREPARE TRANSACTION 'a'"],
 )
 def test_a_commit_that_is_sent_as_a_statement_is_one(sql: str) -> None:
-    """INVARIANT: what is rolled back after it was committed by it."""
+    """INVARIANT: it has already committed what is rolled back afterwards."""
     assert commits(sql)
 
 
 @pytest.mark.parametrize("sql", ["SELECT 'COMMIT', CASE WHEN a THEN 1 END FROM b", "PREPARE a AS SELECT 1", "ROLLBACK"])
 def test_what_only_says_commit_is_none(sql: str) -> None:
-    """A transaction of it that is rolled back has written nothing."""
+    """Its transaction has written nothing when it is rolled back."""
     assert not commits(sql)

@@ -1,4 +1,4 @@
-"""Another cluster or a restored backup at the known addresses: who is followed, and who is not."""
+"""Another cluster or a restored backup at the known addresses: which servers are followed, and which are not."""
 
 import hypothesis
 from hypothesis import strategies as st
@@ -35,7 +35,7 @@ timelines = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 2), max_size
 def test_another_cluster_is_only_followed_at_the_declared_address_or_where_nothing_is_left(
     observed: dict[str, Observation], newest: dict[str, int]
 ) -> None:
-    """INVARIANT: a wrong address of a replica never takes the writes from servers that live."""
+    """INVARIANT: a wrong address of a replica never redirects the writes of running servers."""
     found = successor(observed, newest=newest)
     if found is None or observed[found].system == OLD:
         return
@@ -48,7 +48,7 @@ def test_another_cluster_is_only_followed_at_the_declared_address_or_where_nothi
 def test_an_older_timeline_is_only_followed_as_a_restored_backup(
     observed: dict[str, Observation], newest: dict[str, int]
 ) -> None:
-    """INVARIANT: a former primary that missed its replacement gets no write, however long the new one is silent."""
+    """INVARIANT: a former primary that missed a promotion gets no write, however long the new one is silent."""
     found = successor(observed, newest=newest)
     if found is None or observed[found].system != OLD:
         return
@@ -58,7 +58,7 @@ def test_an_older_timeline_is_only_followed_as_a_restored_backup(
 
 
 def test_another_cluster_at_the_declared_address_is_followed_though_old_standbys_live() -> None:
-    """Only the primary was replaced: the replicas come later."""
+    """Only the primary was replaced; the replicas follow later."""
     observed = {"a": seen(primary=True), "b": seen(system=OLD, timeline=2)}
     assert successor(observed) == "a"
     assert successor({"a": seen(), "b": seen(system=OLD, timeline=2), "c": seen(primary=True)}) == "c"
@@ -74,7 +74,7 @@ def test_elsewhere_another_cluster_is_followed_only_when_nothing_is_left() -> No
 
 
 def test_a_former_primary_is_not_a_restored_backup() -> None:
-    """It was never on the newest timeline; a server that was, and no longer is, has been restored."""
+    """It was never on the newest timeline; a restored server was, and no longer is."""
     former = {"a": seen(primary=True, system=OLD)}
     assert successor(former, newest={"a": 1, "b": 2}) is None
     assert successor(former, newest={"a": 2}) == "a"

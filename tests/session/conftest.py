@@ -45,7 +45,7 @@ Start = collections.abc.Callable[..., contextlib.AbstractAsyncContextManager[Ser
 
 @contextlib.asynccontextmanager
 async def serving(cluster: LocalCluster, **settings: typing.Any) -> collections.abc.AsyncIterator[Servers]:
-    """Give the servers of a cluster, and check at the end that every connection came back."""
+    """Yield the servers of a cluster, and verify at the end that every connection was returned."""
     urls = {"primary": cluster.primary.url, "replicas": [server.url for server in cluster.replicas]}
     servers = Servers(cluster, ReplicationSettings(**behind_poolers({**urls, **settings})))
     try:
@@ -57,7 +57,7 @@ async def serving(cluster: LocalCluster, **settings: typing.Any) -> collections.
 
 
 def _script() -> str:
-    """Return what makes the shop, as one text: most of a test on a cluster of its own would be spent on these."""
+    """Return the SQL that creates the shop as one text, because separate statements would slow each test down."""
     rendered = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types there
     return ";\n".join(
         [
@@ -91,7 +91,7 @@ async def create_shop(cluster: LocalCluster, url: str | None = None) -> None:
 
 @pytest.fixture(scope="session")
 def shop_cluster(replicated_cluster: LocalCluster) -> collections.abc.Iterator[LocalCluster]:
-    """Give the shared cluster with the shop in it; tests leave its rows as they found them."""
+    """Yield the shared cluster with the shop schema; tests restore its rows."""
     asyncio.run(create_shop(replicated_cluster))
     yield replicated_cluster
     replicated_cluster.primary.execute(
@@ -101,6 +101,6 @@ def shop_cluster(replicated_cluster: LocalCluster) -> collections.abc.Iterator[L
 
 @pytest.fixture
 def disposable_shop(disposable_cluster: LocalCluster) -> LocalCluster:
-    """Give a cluster with the shop in it, to break."""
+    """Yield a cluster with the shop schema, for tests that break servers."""
     asyncio.run(create_shop(disposable_cluster))
     return disposable_cluster

@@ -1,11 +1,11 @@
-"""A small shop, with everything a session can do to it."""
+"""A small shop, with every operation that a session supports."""
 
 from sqlalchemy import ForeignKey, MetaData, Sequence
 from sqlalchemy.ext.asyncio import AsyncAttrs
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
-# What only the server can see: a function that writes, and a procedure.
+# Effects that only the server can see: a function that writes, and a procedure.
 FUNCTIONS = (
     """CREATE FUNCTION visit() RETURNS int LANGUAGE plpgsql AS
        $$ BEGIN UPDATE item SET amount = amount WHERE id = 1; RETURN 7; END $$""",
@@ -38,7 +38,7 @@ class Item(Base):
 
 
 class Account(Base):
-    """Versioned: PostgreSQL can tell whether it is stale."""
+    """A versioned row: PostgreSQL can detect that it is stale."""
 
     __tablename__ = "account"
 

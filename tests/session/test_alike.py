@@ -1,4 +1,4 @@
-"""INVARIANT: what people customise does the same on a replica as on the primary, in any combination."""
+"""INVARIANT: customisations have the same effect on a replica as on the primary, in any combination."""
 
 import asyncio
 import dataclasses
@@ -43,7 +43,7 @@ class OwnSession(RoutedSession):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Custom:
-    """What an application has customised."""
+    """The customisations of an application."""
 
     session_class: type[RoutedSession]
     sync_session_class: type[Session] | None
@@ -71,8 +71,10 @@ HEARD_AT_ALL = [
     *("do_connect", "connect", "first_connect", "checkout", "checkin", "reset"),
     *("engine_connect", "begin", "rollback"),
 ]
-"""A stream has a connection and a transaction of its own on a replica, so their number differs. `commit` is not called
-for reads on a replica: nothing is committed there."""
+"""A stream has a separate connection and transaction on a replica, so their number differs.
+
+`commit` is not called for reads on a replica: nothing is committed there.
+"""
 
 
 def to_json(value: object) -> str:
@@ -137,7 +139,7 @@ def listen(session: Session, listener: str, heard: list[str]) -> None:
 
 def listen_to_engine(engine: AsyncEngine, listener: str, heard: list[str]) -> None:
     def hears(*details: typing.Any) -> None:
-        # The statement: of `before_execute` the construct, of `before_cursor_execute` the text.
+        # The statement: a construct in `before_execute`, the text in `before_cursor_execute`.
         heard.append(next((str(each) for each in details[1:3] if "SELECT" in str(each)), listener))
 
     def changes(_: object, __: object, statement: str, parameters: typing.Any, *___: object) -> tuple[str, typing.Any]:
@@ -151,7 +153,7 @@ def listen_to_engine(engine: AsyncEngine, listener: str, heard: list[str]) -> No
 
 
 async def outcome(custom: Custom, engine: AsyncEngine) -> tuple[typing.Any, ...]:
-    """Return what an application sees, but for where it is read."""
+    """Return everything the application sees, except the server of the read."""
     heard: list[str] = []
     heard_of_engine: list[str] = []
     listen_to_engine(engine, custom.engine_listener, heard_of_engine)
@@ -164,7 +166,7 @@ async def outcome(custom: Custom, engine: AsyncEngine) -> tuple[typing.Any, ...]
         decoded = await session.scalar(value.bindparams(given=json.dumps([1])))
         encoded = await session.scalar(select(literal({"a": 1}, JSON)))
         isolation = await session.scalar(text("SELECT current_setting('transaction_isolation')"))
-        # SQLAlchemy refuses to stream what `get()` loads, which calls the `execute()` of a class that has one.
+        # SQLAlchemy refuses to stream the result of `get()`, which calls the overridden `execute()` of a class.
         item = None if custom.listener == "yield_per" else await session.get(Item, 1)
         streamed = [amount async for amount in await session.stream_scalars(select(Item.amount).where(Item.id == 1))]
         await session.commit()
@@ -174,13 +176,13 @@ async def outcome(custom: Custom, engine: AsyncEngine) -> tuple[typing.Any, ...]
         if isinstance(session, OwnSession):
             try:
                 own = await session.amounts()
-            except AsyncMethodRequired as error:  # SQLAlchemy's, for rows one by one that are asked for all at once
+            except AsyncMethodRequired as error:  # SQLAlchemy's error for a streamed result that is fetched as a whole
                 own = str(error)
         kind = [cls.__name__ for cls in type(session.sync_session).__mro__ if cls in (Filtering, Remembering)]
-        # A stream reads on a connection of its own on a replica, so `after_begin` is called once more.
+        # On a replica a stream reads on a separate connection, so `after_begin` is called once more.
         calls = set(heard) if custom.listener == "after_begin" else heard
         read = (listed, executed, streamed, expired, again, own, decoded, encoded, isolation)
-    # A statement that streams by an option of `do_orm_execute` is found out on the connection that does not stream.
+    # A statement that streams by an option of `do_orm_execute` is detected on the connection that does not stream.
     is_given_twice = custom.listener == "yield_per" and custom.engine_listener == "before_execute"
     unordered = custom.engine_listener in HEARD_AT_ALL or is_given_twice
     calls_of_engine = set(heard_of_engine) if unordered else heard_of_engine

@@ -1,4 +1,4 @@
-"""Where a read goes that its replica fails: not to the primary, where that is not to read or is not known."""
+"""The server of a read that fails on its replica, if the primary is excluded or unknown."""
 
 import asyncio
 import collections.abc
@@ -36,7 +36,7 @@ def name(server: LocalServer) -> str:
 async def sparing_the_primary(
     cluster: LocalCluster, **settings: typing.Any
 ) -> collections.abc.AsyncIterator[tuple[Servers, list[str]]]:
-    """Give servers whose primary is not to read, and the statements that it was sent all the same."""
+    """Yield servers with `primary_reads=False`, and the statements that the primary was sent all the same."""
     async with serving(cluster, primary_reads=False, **settings) as servers:
         sent: list[str] = []
         event.listen(servers.primary.sync_engine, "before_cursor_execute", lambda *args: sent.append(args[2]))
@@ -45,7 +45,7 @@ async def sparing_the_primary(
 
 
 def pinned_to(servers: Servers, server: LocalServer, **options: typing.Any) -> RoutedSession:
-    """Return a session that reads from one replica, whichever the balancer would have chosen."""
+    """Return a session that reads from one replica, independent of the balancer."""
     intent = Intent.read(**options)
     return RoutedSession(engine_of(servers, server), intent=intent, expire_on_commit=False)
 
@@ -77,7 +77,7 @@ FAILINGS = [be_known_to_be_down, be_ejected, refuse, be_down_when_it_is_connecte
 async def test_another_replica_reads_where_the_primary_is_not_to(
     disposable_shop: LocalCluster, failing: Failing
 ) -> None:
-    """INVARIANT: however the chosen replica is found to be down, the read is answered, and not by the primary."""
+    """INVARIANT: however the failure of the chosen replica is detected, another one answers, not the primary."""
     victim, other = disposable_shop.replicas
     async with sparing_the_primary(disposable_shop) as (servers, _), pinned_to(servers, victim) as session:
         await failing(servers, victim)
@@ -99,7 +99,7 @@ async def test_without_another_replica_the_read_raises_and_the_primary_is_spared
 
 
 async def test_a_read_that_waited_for_a_connection_finds_its_replica_down(shop_cluster: LocalCluster) -> None:
-    """Its checkout is refused when the connection it waited for is free."""
+    """Its checkout is refused when a connection is free."""
     victim = shop_cluster.replicas[0]
     one: dict[str, typing.Any] = {"replicas": [victim.url], "replica_pool_size": 1, "replica_max_overflow": 0}
     async with (
@@ -117,7 +117,7 @@ async def test_a_read_that_waited_for_a_connection_finds_its_replica_down(shop_c
 
 @pytest.mark.parametrize("state", ["53100", "53200", "53400", "58030", "XX001", "40001"])
 async def test_a_replica_in_trouble_is_passed_over(shop_cluster: LocalCluster, state: str) -> None:
-    """A full disk, no memory, a limit: the next replica may have what this one lacks; it is not down for that."""
+    """After a full disk, exhausted memory or a limit, the next replica may work; this one is not down."""
     shop_cluster.primary.execute(FAILS_ON)
     shop_cluster.catch_up()
     victim, other = shop_cluster.replicas
@@ -132,7 +132,7 @@ async def test_a_replica_in_trouble_is_passed_over(shop_cluster: LocalCluster, s
 
 
 async def test_a_statement_that_every_replica_refuses_raises_its_own_error(shop_cluster: LocalCluster) -> None:
-    """A migration that one replica lacks is read from the other; a statement that is wrong says so itself."""
+    """If one replica lacks a migration, the other is read; if the statement is wrong, its error is raised."""
     shop_cluster.primary.execute(FAILS_ON)
     shop_cluster.catch_up()
     victim, other = shop_cluster.replicas
@@ -149,7 +149,7 @@ async def test_a_statement_that_every_replica_refuses_raises_its_own_error(shop_
 async def test_an_error_of_a_function_is_not_a_lost_connection_whatever_its_code(
     shop_cluster: LocalCluster, state: str
 ) -> None:
-    """The connection goes on: each replica runs the statement once, and the application sees its own error."""
+    """The connection works: each replica runs the statement once, and the application gets its error."""
     shop_cluster.primary.execute(FAILS_ON)
     shop_cluster.catch_up()
     victim, other = shop_cluster.replicas
@@ -171,7 +171,7 @@ async def test_an_error_of_a_function_is_not_a_lost_connection_whatever_its_code
 async def test_the_first_statement_of_a_transaction_runs_on_another_replica_too(
     disposable_shop: LocalCluster, isolation: str
 ) -> None:
-    """The connection that failed ends with the transaction, and the next statement stays on the other replica."""
+    """The failed connection ends with the transaction, and the next statement stays on the other replica."""
     victim, other = disposable_shop.replicas
     isolated: dict[str, typing.Any] = {"read_isolation": isolation}
     disposable_shop.primary.execute(FAILS_ON)
@@ -189,7 +189,7 @@ async def test_the_first_statement_of_a_transaction_runs_on_another_replica_too(
 async def test_a_unit_of_work_that_has_read_goes_on_with_a_replica_that_is_as_far(
     disposable_shop: LocalCluster,
 ) -> None:
-    """INVARIANT: time does not run backwards; the other replica is asked how far it is, and may catch up meanwhile."""
+    """INVARIANT: time does not run backwards; the other replica is asked for its position, and may catch up."""
     victim, other = disposable_shop.replicas
     options: dict[str, typing.Any] = {"probe_interval": 0.05, "replica_pool_size": 1}
     async with sparing_the_primary(disposable_shop, **options) as (servers, _), Monitor(servers.replica):
@@ -214,7 +214,7 @@ async def test_a_unit_of_work_that_has_read_goes_on_with_a_replica_that_is_as_fa
 
 
 async def test_without_a_monitor_the_position_of_another_replica_is_unknown(disposable_shop: LocalCluster) -> None:
-    """INVARIANT: a unit of work that has read from one replica does not go on with one that may be behind it."""
+    """INVARIANT: a unit of work that has read from a replica does not continue on one that may be behind it."""
     victim = disposable_shop.replicas[0]
     async with sparing_the_primary(disposable_shop) as (servers, _), pinned_to(servers, victim) as session:
         assert await session.scalar(READ) == 10
@@ -224,7 +224,7 @@ async def test_without_a_monitor_the_position_of_another_replica_is_unknown(disp
 
 
 async def test_what_a_read_asks_for_holds_on_another_replica_too(disposable_shop: LocalCluster) -> None:
-    """INVARIANT: `Bounded`, the client's own writes: a replica that is not known to be so fresh is not used."""
+    """INVARIANT: `Bounded` and the client's own writes: a replica that is not known to be fresh enough is not used."""
     victim, other = disposable_shop.replicas
     options: dict[str, typing.Any] = {"probe_interval": 0.05, "max_lag": None}
     async with sparing_the_primary(disposable_shop, **options) as (servers, _), Monitor(servers.replica):
@@ -245,7 +245,7 @@ async def test_what_a_read_asks_for_holds_on_another_replica_too(disposable_shop
 async def test_a_replica_that_is_lost_while_no_primary_is_known_is_replaced_by_another(
     disposable_shop: LocalCluster,
 ) -> None:
-    """INVARIANT: rule 1 has no exception: the reader gets an answer, not the error of a primary that is gone."""
+    """INVARIANT: a reader gets a result, not the error of a missing primary."""
     victim, other = disposable_shop.replicas
     async with serving(disposable_shop, probe_interval=0.05) as servers, Monitor(servers.replica):
         async with pinned_to(servers, victim) as session, pinned_to(servers, victim) as second:

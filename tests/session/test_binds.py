@@ -1,4 +1,4 @@
-"""Binds of the application in a session on a replica, and how it joins a transaction of a test."""
+"""Binds of the application in a session on a replica, and sessions that join the transaction of a test."""
 
 import pytest
 from sqlalchemy import event, select, text
@@ -25,7 +25,7 @@ async def test_a_statement_with_a_bind_of_its_own_goes_there(shop_cluster: Local
 
 
 async def test_asking_for_the_bind_connects_to_nothing(shop_cluster: LocalCluster) -> None:
-    """Libraries look at the dialect of a session's bind, outside of any statement."""
+    """Libraries read the dialect of a session's bind outside of any statement."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         assert session.get_bind().dialect.name == "postgresql"
         assert session.bind is not None
@@ -33,7 +33,7 @@ async def test_asking_for_the_bind_connects_to_nothing(shop_cluster: LocalCluste
 
 
 async def test_a_mapper_or_table_that_is_bound_later_keeps_its_engine(shop_cluster: LocalCluster) -> None:
-    """`bind_mapper()` and `bind_table()` say where it is: nothing else is asked."""
+    """`bind_mapper()` and `bind_table()` determine the engine."""
     async with serving(shop_cluster) as servers:
         for bind in ("bind_mapper", "bind_table"):
             async with servers.session() as session:
@@ -45,7 +45,7 @@ async def test_a_mapper_or_table_that_is_bound_later_keeps_its_engine(shop_clust
 
 
 async def test_a_session_can_be_given_engines_for_its_mappers(shop_cluster: LocalCluster) -> None:
-    """The argument `binds` of SQLAlchemy's sessions: what it does not name is where the unit of work is."""
+    """The argument `binds` of SQLAlchemy's sessions; mappers that it does not name use the unit of work's server."""
     async with serving(shop_cluster) as servers, servers.session(binds={Item: servers.primary}) as session:
         place = select(Item.amount, text("pg_is_in_recovery()")).where(Item.id == 1)
         assert (await session.execute(place)).one() == (10, False)
@@ -53,7 +53,7 @@ async def test_a_session_can_be_given_engines_for_its_mappers(shop_cluster: Loca
 
 
 async def test_what_is_not_bound_is_read_from_the_replica_beside_what_is(shop_cluster: LocalCluster) -> None:
-    """One table has an engine of its own; the others are where the unit of work is."""
+    """One table has a separate engine; the others use the unit of work's server."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         session.sync_session.bind_table(Account.metadata.tables["account"], servers.primary.sync_engine)
         place = select(text("pg_is_in_recovery()")).select_from(Item).limit(1)
@@ -61,7 +61,7 @@ async def test_what_is_not_bound_is_read_from_the_replica_beside_what_is(shop_cl
 
 
 async def test_an_error_of_another_database_is_no_fault_of_the_replica(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: a statement on another bind is run there once, and its errors do not count against the replica."""
+    """INVARIANT: a statement on another bind runs there once, and its errors do not count against the replica."""
     refused: list[object] = []
     nowhere = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
     event.listen(nowhere.sync_engine, "do_connect", lambda *_: refused.append(True))
@@ -77,7 +77,7 @@ async def test_an_error_of_another_database_is_no_fault_of_the_replica(shop_clus
 
 @pytest.mark.parametrize("mode", ["create_savepoint", "control_fully", "rollback_only", "conditional_savepoint"])
 async def test_reading_is_no_write_however_a_session_joins_transactions(shop_cluster: LocalCluster, mode: str) -> None:
-    """INVARIANT: the savepoint is for the transaction of a test, and not for the connection that is read on."""
+    """INVARIANT: the savepoint is for the test's transaction, not for the connection that is read from."""
     async with (
         serving(shop_cluster, on_write="raise") as servers,
         servers.session(join_transaction_mode=mode) as session,
@@ -92,7 +92,7 @@ async def test_reading_is_no_write_however_a_session_joins_transactions(shop_clu
 async def test_a_transaction_of_a_test_is_joined_by_a_savepoint_once_it_has_escalated(
     shop_cluster: LocalCluster,
 ) -> None:
-    """Its commit must not commit the transaction of the test."""
+    """Its commit must not commit the test's transaction."""
     async with serving(shop_cluster) as servers, servers.primary.connect() as connection:
         transaction = await connection.begin()
         async with servers.session(primary=connection, join_transaction_mode="create_savepoint") as session:

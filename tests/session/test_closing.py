@@ -1,4 +1,4 @@
-"""A session that has only read from its replica is closed without awaiting anything; all others are closed as ever."""
+"""Closing a session that has only read from its replica awaits nothing; all others are closed as usual."""
 
 import logging
 
@@ -24,7 +24,7 @@ def engines(servers: Servers) -> list[AsyncEngine]:
 
 @not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
 async def test_a_session_that_has_only_read_is_closed_at_once(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: its connection is back, and what it has loaded is detached."""
+    """INVARIANT: its connection is returned, and its objects are detached."""
     async with serving(shop_cluster) as servers:
         for session in (servers.session(), servers.session()):
             item = await session.get_one(Item, 1)
@@ -37,7 +37,7 @@ async def test_a_session_that_has_only_read_is_closed_at_once(shop_cluster: Loca
 
 @pytest.mark.parametrize("what", ["write", "stream", "elsewhere"])
 async def test_what_has_to_send_something_is_awaited(shop_cluster: LocalCluster, what: str) -> None:
-    """The end of a transaction, wherever it is."""
+    """The end of a transaction, on either server."""
     async with serving(shop_cluster) as servers:
         session = servers.session()
         await session.scalar(READ)
@@ -60,7 +60,7 @@ async def test_what_has_to_send_something_is_awaited(shop_cluster: LocalCluster,
 async def test_a_listener_of_the_pool_may_send_something(
     shop_cluster: LocalCluster, moment: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Such as one that resets what a unit of work has set; its connection is not thrown away for it."""
+    """For example a listener that resets a setting of the unit of work; the connection is kept."""
     asked = []
 
     def ask(connection: DBAPIConnection, *_: object) -> None:
@@ -82,7 +82,7 @@ async def test_a_listener_of_the_pool_may_send_something(
 
 
 async def test_the_close_of_a_class_of_ones_own_is_called(shop_cluster: LocalCluster) -> None:
-    """Whatever else it does."""
+    """The class may do anything in it."""
     closed = []
 
     class OwnSession(RoutedSession):

@@ -1,4 +1,4 @@
-"""Session classes of the application's own, on both servers."""
+"""Session classes of the application, on both servers."""
 
 import functools
 import typing
@@ -25,7 +25,7 @@ IN_RECOVERY = text("SELECT pg_is_in_recovery()")
 
 
 class TenantSession(Session):
-    """Shows the first items only, and has a method and an argument of its own."""
+    """Shows only the first items, and has an additional method and argument."""
 
     def __init__(self, bind: typing.Any = None, *, largest: int = 20, **options: typing.Any) -> None:
         super().__init__(bind, **options)
@@ -83,7 +83,7 @@ def engines(servers: Servers) -> list[AsyncEngine]:
 async def test_a_class_of_the_application_does_the_same_on_both_servers(
     shop_cluster: LocalCluster, make: typing.Any
 ) -> None:
-    """INVARIANT: its filter, its method and its argument; one that a replica ignored would show a tenant all rows."""
+    """INVARIANT: its filter, method and argument apply; without the filter a replica would expose all tenants."""
     async with serving(shop_cluster) as servers:
         for engine in engines(servers):
             async with make(engine) as session:
@@ -95,7 +95,7 @@ async def test_a_class_of_the_application_does_the_same_on_both_servers(
 
 
 async def test_a_filter_of_the_application_holds_for_a_read_by_key(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: SQLAlchemy's `get()` calls `execute()`, so that a tenant cannot get a row of another by its key."""
+    """INVARIANT: SQLAlchemy's `get()` calls `execute()`, so a tenant cannot read another's row by its key."""
     async with serving(shop_cluster) as servers:
         for engine in engines(servers):
             async with ByAttribute(engine) as session:
@@ -104,7 +104,7 @@ async def test_a_filter_of_the_application_holds_for_a_read_by_key(shop_cluster:
 
 
 async def test_a_class_of_the_application_is_escalated_as_ours(shop_cluster: LocalCluster) -> None:
-    """What it writes is run on the primary, and what it reads from then on."""
+    """It writes on the primary, and reads there afterwards."""
     async with serving(shop_cluster) as servers, ByAttribute(servers.replica, intent=Intent.read()) as session:
         assert await session.run_sync(amounts) == [10, 20]
         session.add(Item(id=902, shop_id=1, amount=1))
@@ -115,7 +115,7 @@ async def test_a_class_of_the_application_is_escalated_as_ours(shop_cluster: Loc
 
 
 async def test_a_combination_is_made_once_for_each_class(shop_cluster: LocalCluster) -> None:
-    """A new class for each request would cost milliseconds, and never be freed."""
+    """A new class per request would cost milliseconds, and never be freed."""
     async with serving(shop_cluster) as servers:
         for engine in engines(servers):
             first, second = ByAttribute(engine), by_keyword(engine)
@@ -131,7 +131,7 @@ async def test_a_combination_is_made_once_for_each_class(shop_cluster: LocalClus
 
 @pytest.mark.parametrize("own", [sessionmaker(), make_session, int])
 async def test_a_callable_that_is_no_class_is_refused_on_both_servers(shop_cluster: LocalCluster, own: object) -> None:
-    """Its sessions cannot be given the routing; on one server it would work, and on the other be ignored."""
+    """Routing cannot be added to its sessions; it would work on one server and be ignored on the other."""
     async with serving(shop_cluster) as servers:
         for engine in engines(servers):
             with pytest.raises(ConfigurationError) as caught:
@@ -140,7 +140,7 @@ async def test_a_callable_that_is_no_class_is_refused_on_both_servers(shop_clust
 
 
 async def test_a_get_bind_of_the_application_has_chosen(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: what it sends elsewhere runs there once, and its errors are no fault of the replica."""
+    """INVARIANT: a statement that it sends elsewhere runs there once, and its errors eject no replica."""
     refused: list[object] = []
     nowhere = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
 
@@ -181,13 +181,13 @@ async def test_sqlalchemys_own_factories_make_ours(shop_cluster: LocalCluster) -
 
 
 async def test_a_session_without_an_engine_is_as_sqlalchemys(shop_cluster: LocalCluster) -> None:
-    """Each of its classes may have one."""
+    """Each session class may have one."""
     async with serving(shop_cluster) as servers, RoutedSession(binds={Item: servers.primary}) as session:
         assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
 
 
 async def test_a_session_that_is_given_another_bind_uses_it(shop_cluster: LocalCluster) -> None:
-    """SQLAlchemy lets it be set later."""
+    """SQLAlchemy allows the bind to be set later."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         assert await session.scalar(IN_RECOVERY) is True
         session.sync_session.bind = servers.primary.sync_engine
@@ -198,7 +198,7 @@ async def test_a_session_that_is_given_another_bind_uses_it(shop_cluster: LocalC
 async def test_an_option_that_cannot_work_is_refused_at_once(
     shop_cluster: LocalCluster, options: dict[str, typing.Any], field: str
 ) -> None:
-    """Two-phase commits, and an engine that is given twice; on both servers."""
+    """Two-phase commits, and an engine that is passed twice; on both servers."""
     async with serving(shop_cluster) as servers:
         for engine in engines(servers):
             with pytest.raises(ConfigurationError) as caught:
@@ -214,7 +214,7 @@ def test_a_session_class_without_the_routing_is_refused() -> None:
 
 
 async def test_a_listener_of_a_class_hears_its_sessions_on_both_servers(shop_cluster: LocalCluster) -> None:
-    """SQLAlchemy's events may be listened for on a class."""
+    """SQLAlchemy allows listeners on a session class."""
 
     class Heard(Session): ...
 

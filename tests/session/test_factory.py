@@ -1,4 +1,4 @@
-"""Several sessions of one unit of work: one for each task of a `gather`."""
+"""Several sessions in one unit of work: one per task of a `gather`."""
 
 import asyncio
 import collections.abc
@@ -30,14 +30,14 @@ from tests.session.models import Account
 
 WHERE = text("SELECT inet_server_port()")
 IN_RECOVERY = text("SELECT pg_is_in_recovery()")
-WRITE = update(Account).values(balance=Account.balance)  # one row, so that no order changes
+WRITE = update(Account).values(balance=Account.balance)  # one row, so the order cannot change
 
 
 @contextlib.asynccontextmanager
 async def unit_of_work(
     cluster: LocalCluster, intent: Intent | None = None
 ) -> collections.abc.AsyncIterator[tuple[AsyncSession, SessionFactory, Servers]]:
-    """Give the session of a unit of work, what opens others, and the servers; check that all comes back."""
+    """Yield the session of a unit of work, its factory, and the servers; verify that all connections are returned."""
     async with serving(cluster) as servers:
         container = Container(groups=[Dependencies], context={ReplicationSettings: servers.settings})
         with (
@@ -52,7 +52,7 @@ async def unit_of_work(
 
 
 async def test_tasks_at_once_read_from_one_replica(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: the server of the unit of work, each on a connection of its own: time must not run backwards."""
+    """INVARIANT: all use the server of the unit of work, each on its own connection, so time does not run backwards."""
     async with unit_of_work(shop_cluster) as (session, sessions, servers):
 
         async def read() -> int | None:
@@ -68,7 +68,7 @@ async def test_tasks_at_once_read_from_one_replica(shop_cluster: LocalCluster) -
 
 
 async def test_what_is_opened_after_an_escalation_begins_on_the_primary(shop_cluster: LocalCluster) -> None:
-    """Those that are open stay where they are."""
+    """Open sessions stay where they are."""
     async with unit_of_work(shop_cluster) as (session, sessions, _), sessions() as before, sessions() as writing:
         assert await before.scalar(IN_RECOVERY) is True
         await writing.execute(WRITE)
@@ -81,7 +81,7 @@ async def test_what_is_opened_after_an_escalation_begins_on_the_primary(shop_clu
 
 
 async def test_an_escalation_before_the_first_one_counts(shop_cluster: LocalCluster) -> None:
-    """The session that was injected belongs to the unit of work."""
+    """The injected session belongs to the unit of work."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         await session.execute(WRITE)
         async with SessionFactory(session)() as another:
@@ -90,7 +90,7 @@ async def test_an_escalation_before_the_first_one_counts(shop_cluster: LocalClus
 
 
 async def test_a_session_that_was_forgotten_is_closed_with_the_unit_of_work(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: and one that was closed is remembered no longer."""
+    """INVARIANT: a session that was closed explicitly is not kept until then."""
     async with unit_of_work(shop_cluster) as (_, sessions, servers):
         forgotten = sessions()
         await forgotten.scalar(WHERE)
@@ -103,7 +103,7 @@ async def test_a_session_that_was_forgotten_is_closed_with_the_unit_of_work(shop
 
 
 async def test_the_sessions_are_made_like_the_one_that_is_injected(shop_cluster: LocalCluster) -> None:
-    """Of its class, with its options, but for those that are given."""
+    """They have its class, and its options unless others are given."""
 
     class OwnSession(RoutedSession): ...
 
@@ -125,7 +125,7 @@ async def test_on_the_primary_all_are_on_the_primary(shop_cluster: LocalCluster)
 
 
 async def test_what_a_task_has_written_is_known_to_the_task_that_awaits_it(shop_cluster: LocalCluster) -> None:
-    """The same client: the token of a job's task is the job's."""
+    """Both have the same client: the token of a child task is the job's."""
 
     async def job() -> None:
         async with unit_of_work(shop_cluster, Intent.write()) as (_, sessions, _):
@@ -142,7 +142,7 @@ async def test_what_a_task_has_written_is_known_to_the_task_that_awaits_it(shop_
 
 
 def test_without_a_routed_session_it_is_refused() -> None:
-    """A provider of the application may return any session, whose copies could not be routed."""
+    """A provider of the application may return any session; further ones like it could not be routed."""
     with pytest.raises(ConfigurationError) as caught:
         SessionFactory(AsyncSession())
     assert caught.value.field == "session"
@@ -151,7 +151,7 @@ def test_without_a_routed_session_it_is_refused() -> None:
 async def test_sessions_that_wait_for_a_replica_read_from_the_one_that_was_found_first(
     shop_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """INVARIANT: with several to choose from, the tasks of one unit of work would otherwise see different states."""
+    """INVARIANT: with several candidates, the tasks of one unit of work would otherwise see different states."""
     async with serving(shop_cluster) as servers, Monitor(servers.replica):
         async with RoutedSession(servers.primary) as writer, writer.begin():
             await writer.execute(WRITE)

@@ -1,6 +1,6 @@
-"""Whose error it is: moments of a read on a replica, by ways to fail, on real servers.
+"""Attribution of errors: each step of a read on a replica, with each kind of failure, on real servers.
 
-Each cell asserts what the caller sees, how often the statement ran, and whether the replica is used afterwards.
+Each case asserts the caller's result, the number of executions, and whether the replica is used afterwards.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ SLOW = select(func.pg_sleep(0.3), literal(7))
 
 
 class Broken(TypeDecorator[int]):
-    """A type of the application's that fails where it is told to."""
+    """A column type of the application that fails in a chosen step."""
 
     impl = Integer
     cache_ok = True
@@ -59,7 +59,7 @@ class Broken(TypeDecorator[int]):
 
 @dataclasses.dataclass
 class Watched:
-    """One replica, the reads of a session on it, and how often a statement was sent to any server."""
+    """One replica, a session's reads on it, and the number of times a statement was sent to any server."""
 
     servers: Servers
     server: LocalServer
@@ -78,7 +78,7 @@ class Watched:
         return self.servers.replica.engines[self.name]
 
     async def serves_as_before(self) -> bool:
-        """Return whether the next reader gets an answer from this replica."""
+        """Return whether the next reader gets a result from this replica."""
         async with self.servers.session() as session:
             await session.execute(text("SELECT 1"))
             return session.decision.server == self.name
@@ -100,7 +100,7 @@ MOMENTS = ["bind", "result", "before_cursor_execute", "do_execute", "after_curso
 async def test_an_error_of_the_application_is_raised_once_and_blames_no_server(
     shop_cluster: LocalCluster, moment: str, error: type[Exception]
 ) -> None:
-    """INVARIANT: in a type, in a listener: whatever its type, it happens once, as it is, and the replica goes on."""
+    """INVARIANT: an error in a column type or a listener, of any class, is raised once; the replica stays in use."""
     async with one_replica(shop_cluster) as watched:
         raised: list[Exception] = []
 
@@ -138,10 +138,10 @@ async def test_an_error_of_the_application_is_raised_once_and_blames_no_server(
 async def test_an_error_of_another_database_in_a_listener_is_the_applications(
     shop_cluster: LocalCluster, moment: str, error: Exception
 ) -> None:
-    """INVARIANT: the driver's errors are classified by their connection, not by their type."""
+    """INVARIANT: the driver's errors are attributed by their connection, not by their type."""
     if moment in ("connect", "do_connect") and isinstance(error, asyncpg.PostgresError) and DRIVER == "asyncpg":
         pytest.skip("that is not known of the driver's own errors: see docs/read-sessions.md")
-    error = copy.copy(error)  # a note on it would stay for the next test
+    error = copy.copy(error)  # a note on it would be visible to the next test
     async with one_replica(shop_cluster) as watched:
         assert await watched.serves_as_before()
         await watched.engine.dispose()
@@ -162,7 +162,7 @@ async def test_an_error_of_another_database_in_a_listener_is_the_applications(
 
 @pytest.fixture
 def raises(shop_cluster: LocalCluster) -> collections.abc.Iterator[str]:
-    """Return the name of a function that raises an error with the SQLSTATE it is given."""
+    """Return the name of a function that raises an error with the given SQLSTATE."""
     shop_cluster.primary.execute("""
         CREATE FUNCTION raises(state text) RETURNS int LANGUAGE plpgsql AS
         $$ BEGIN RAISE 'of another server' USING ERRCODE = state; END $$
@@ -177,9 +177,9 @@ def raises(shop_cluster: LocalCluster) -> collections.abc.Iterator[str]:
 async def test_a_connection_that_a_statement_lost_is_not_the_sessions_own(
     shop_cluster: LocalCluster, raises: str, state: str, primary_reads: bool
 ) -> None:
-    """INVARIANT: `dblink` and `postgres_fdw` report so of other servers; a new connection would do no better.
+    """INVARIANT: `dblink` and `postgres_fdw` report the loss of a connection to another server this way.
 
-    The primary may, and is asked once.
+    A new connection would not help. The primary might, and is tried once.
     """
     async with one_replica(shop_cluster, primary_reads=primary_reads) as watched:
         backend = text("SELECT pg_backend_pid()")
@@ -252,7 +252,7 @@ async def test_a_lost_connection_is_replaced_and_blames_no_server(
 async def test_a_connection_that_is_lost_before_it_is_given_back_costs_nothing(
     shop_cluster: LocalCluster, isolation: str, fault: Fault
 ) -> None:
-    """INVARIANT: all has been read, and a rollback on a replica undoes nothing: no user sees it."""
+    """INVARIANT: the result is complete, and a rollback on a replica undoes nothing: users do not see the loss."""
     server = shop_cluster.replicas[0]
     async with Wire(server.port) as wire:
         through = server.url.replace(f":{server.port}/", f":{wire.port}/")
@@ -292,7 +292,7 @@ FAILING = """
 async def test_an_error_inside_a_statement_runs_it_once_on_each_server_and_blames_none(
     shop_cluster: LocalCluster, statement: str, state: str, runs: list[str], isolation: str
 ) -> None:
-    """INVARIANT: a function raises any SQLSTATE, and a foreign server's reaches us: the connection goes on."""
+    """INVARIANT: a function can raise any SQLSTATE, also that of a foreign server, while the connection works."""
     shop_cluster.primary.execute(FAILING)
     shop_cluster.catch_up()
     async with one_replica(shop_cluster, read_isolation=isolation) as watched:
@@ -316,7 +316,7 @@ DEFERRED = """
 
 
 async def test_an_error_of_a_trigger_in_a_commit_costs_no_connection(shop_cluster: LocalCluster) -> None:
-    """The primary's connections go on as well: its pool would replace all of them."""
+    """The primary's connections stay open as well; otherwise its pool would replace all of them."""
     shop_cluster.primary.execute(FAILING + DEFERRED)
     async with serving(shop_cluster) as servers, RoutedSession(servers.primary) as session:
         await session.execute(text("INSERT INTO checked VALUES (1)"))
@@ -330,7 +330,7 @@ async def test_an_error_of_a_trigger_in_a_commit_costs_no_connection(shop_cluste
 @only_on("asyncpg", "psycopg has no such state: libpq reads the server's last message and closes the connection")
 @pytest.mark.parametrize("role", ["replica", "primary"])
 async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster: LocalCluster, role: str) -> None:
-    """A server that ends an idle connection leaves asyncpg in a state that no statement gets out of."""
+    """After a server closes an idle connection, asyncpg is in a state in which no statement succeeds."""
     async with one_replica(shop_cluster) as watched:
         assert await watched.serves_as_before()
         replica = role == "replica"
@@ -370,7 +370,7 @@ async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster
     ],
 )
 async def test_a_time_limit_is_the_applications_and_blames_no_server(shop_cluster: LocalCluster, way: str) -> None:
-    """INVARIANT: wherever the limit was set, the statement ran once, and other readers stay on the replica."""
+    """INVARIANT: wherever the limit was set, the statement runs once, and other readers stay on the replica."""
     async with one_replica(shop_cluster, replica_pool_size=1) as watched:
         engine = watched.engine.sync_engine
         if way == "command_timeout":
@@ -410,7 +410,7 @@ async def test_a_time_limit_is_the_applications_and_blames_no_server(shop_cluste
 
 
 async def test_ending_backends_all_the_time_fails_no_read_and_ejects_no_replica(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: a lost connection is not a lost server: with `primary_reads=False` every read is answered."""
+    """INVARIANT: a lost connection is not a lost server: even with `primary_reads=False` every read succeeds."""
     settings = {"primary_reads": False, "replica_pool_size": 10}
     async with serving(shop_cluster, **settings) as servers:
         answered, ended = 0, asyncio.Event()
@@ -438,7 +438,7 @@ async def test_ending_backends_all_the_time_fails_no_read_and_ejects_no_replica(
 
 @not_behind_a_pooler("it accepts clients while its server is down; the monitor notices that")
 async def test_a_replica_that_cannot_be_connected_to_is_ejected(disposable_shop: LocalCluster) -> None:
-    """A new connection is tried before anybody is kept from the replica, and it is refused."""
+    """A new connection is tried before the replica is ejected, and it is refused."""
     async with one_replica(disposable_shop) as watched:
         assert await watched.serves_as_before()
         await asyncio.to_thread(watched.server.stop)

@@ -1,4 +1,4 @@
-"""What happens to the reads of a replica that freezes, crashes, stops, or cancels them: nothing that a user sees."""
+"""Reads from a replica that freezes, crashes, stops or cancels them: users see no error."""
 
 import asyncio
 import collections
@@ -24,7 +24,7 @@ from tests.waiting import until
 
 READS = 160
 CLIENTS = 20
-# Long enough for the fault to happen in the middle of it.
+# Long enough for the fault to happen during it.
 SLOW_SUM = select(func.sum(Item.amount), func.pg_sleep(0.02))
 SUM = sum(n * 10 for n in range(1, 201))
 
@@ -37,7 +37,7 @@ async def read(servers: Servers) -> tuple[int, str]:
 
 @contextlib.asynccontextmanager
 async def reads_in_flight(servers: Servers) -> collections.abc.AsyncIterator[collections.Counter[tuple[int, str]]]:
-    """Read with twenty clients, until the block has ended and there were 160 reads; it begins at 40."""
+    """Read with twenty clients, until the block has ended and at least 160 reads are complete; it begins after 40."""
     results: collections.Counter[tuple[int, str]] = collections.Counter()
     warm, ended = asyncio.Event(), asyncio.Event()
 
@@ -76,7 +76,7 @@ async def stop(servers: Servers, server: LocalServer) -> None:  # noqa: ARG001
 
 
 async def cancel_for_recovery_conflict(servers: Servers, server: LocalServer) -> None:
-    """Lock the table on the primary for a moment: replaying that lock cancels whatever reads the table."""
+    """Lock the table on the primary briefly: replaying that lock cancels reads of the table."""
     conflicts = "SELECT confl_lock FROM pg_stat_database_conflicts WHERE datname = current_database()"
     for _ in range(100):
         await asyncio.to_thread(servers.cluster.primary.execute, "BEGIN; LOCK TABLE item; COMMIT")
@@ -108,7 +108,7 @@ async def test_no_read_fails_whatever_happens_to_a_replica(
 async def test_a_statement_on_a_frozen_replica_is_run_again_as_soon_as_it_is_declared_dead(
     disposable_shop: LocalCluster,
 ) -> None:
-    """The stuck statement fails by the termination of its connection, not by any time limit."""
+    """The blocked statement fails by the termination of its connection, not by a timeout."""
     async with serving(disposable_shop) as servers:
         async with servers.session() as session:
             assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
@@ -131,7 +131,7 @@ async def test_a_statement_on_a_frozen_replica_is_run_again_as_soon_as_it_is_dec
 async def test_a_replica_that_refuses_connections_costs_a_reader_nothing(
     disposable_shop: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Refused, with a cold pool: it is run again; the operator is told once for each replica, not for each read."""
+    """With an empty pool: the read is run again; the operator gets one warning per replica, not per read."""
     for replica in disposable_shop.replicas:
         replica.stop()
 
@@ -143,7 +143,7 @@ async def test_a_replica_that_refuses_connections_costs_a_reader_nothing(
 
 
 async def test_a_replica_out_of_connections_costs_a_reader_nothing(disposable_shop: LocalCluster) -> None:
-    """53300, too_many_connections, comes while connecting, where the driver's error is not wrapped."""
+    """SQLSTATE 53300, too_many_connections, occurs while connecting, where the driver's error is not wrapped."""
     victim = disposable_shop.replicas[0]
     disposable_shop.replicas[1].stop()
     taken = create_async_engine(victim.url, pool_size=100)
@@ -161,7 +161,7 @@ async def test_a_replica_out_of_connections_costs_a_reader_nothing(disposable_sh
 
 
 async def test_a_full_pool_escalates_without_resting_the_replica(shop_cluster: LocalCluster) -> None:
-    """A busy replica is not a dead one: its other connections go on, and so does the next reader."""
+    """A busy replica is not a failed one: its other connections and the next reader are not affected."""
     settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.01}
     async with serving(shop_cluster, **settings) as servers:
         async with servers.session() as one, servers.session() as two, servers.session() as third:
@@ -177,7 +177,7 @@ async def test_a_full_pool_escalates_without_resting_the_replica(shop_cluster: L
 
 @not_behind_a_pooler("the error is the pooler's")
 async def test_a_primary_that_fails_too_raises_its_own_error(disposable_shop: LocalCluster) -> None:
-    """There is no server behind the primary."""
+    """No other server is left to try."""
     for server in disposable_shop.servers:
         server.stop("immediate")
 
@@ -187,7 +187,7 @@ async def test_a_primary_that_fails_too_raises_its_own_error(disposable_shop: Lo
 
 
 async def test_a_restarted_replica_serves_again(disposable_shop: LocalCluster) -> None:
-    """Its pooled connections are dead, each costs one statement that is run again; then it is back."""
+    """Its pooled connections are closed; each costs one statement that is run again."""
     async with serving(disposable_shop) as servers:
         for _ in range(4):
             assert (await read(servers))[1] != "primary"
@@ -204,7 +204,7 @@ async def test_a_restarted_replica_serves_again(disposable_shop: LocalCluster) -
 async def test_in_a_transaction_only_the_first_statement_is_run_again(
     disposable_shop: LocalCluster, isolation: str
 ) -> None:
-    """INVARIANT: what went before, such as a SET LOCAL, does not exist on the primary: running on would be wrong."""
+    """INVARIANT: earlier statements, such as a SET LOCAL, had no effect on the primary: continuing would be wrong."""
     async with serving(disposable_shop, read_isolation=isolation) as servers:
         async with servers.session() as session:
             await session.execute(text("SET LOCAL app.tenant = 'a'"))
@@ -220,7 +220,7 @@ async def test_in_a_transaction_only_the_first_statement_is_run_again(
 async def test_a_write_that_only_the_server_sees_is_refused_in_the_middle_of_a_transaction(
     shop_cluster: LocalCluster,
 ) -> None:
-    """It cannot be run again where it stands, so the team is told, in either mode."""
+    """It cannot be run again inside the transaction, so the error is raised in either mode."""
     async with serving(shop_cluster, read_isolation="READ COMMITTED") as servers, servers.session() as session:
         await session.scalar(select(Item.id).limit(1))
         with pytest.raises(WriteOnReplicaError) as caught:
@@ -230,7 +230,7 @@ async def test_a_write_that_only_the_server_sees_is_refused_in_the_middle_of_a_t
 
 
 async def test_a_stream_that_cannot_be_opened_is_opened_on_the_primary(disposable_shop: LocalCluster) -> None:
-    """The first rows are fetched with the statement, so its failure comes while it can still be run again."""
+    """The first rows are fetched with the statement, so an error occurs while it can still be run again."""
     async with serving(disposable_shop) as servers, servers.session() as session:
         for replica in disposable_shop.replicas:
             replica.stop("immediate")
@@ -243,7 +243,7 @@ async def test_a_stream_that_cannot_be_opened_is_opened_on_the_primary(disposabl
 async def test_a_stream_whose_statement_fails_is_no_fault_of_its_replica(
     shop_cluster: LocalCluster, isolation: str
 ) -> None:
-    """INVARIANT: SQLAlchemy passes its error on as the driver's own, as it does where a server cannot be reached."""
+    """INVARIANT: SQLAlchemy raises the driver's own error, as it does for an unreachable server."""
     wrong, writing = text("SELECT 1 / (i - 1) FROM generate_series(1, 3) i"), select(func.visit())
     async with serving(shop_cluster, read_isolation=isolation, on_write="raise") as servers:
         for _ in range(3):
@@ -259,7 +259,7 @@ async def test_a_stream_whose_statement_fails_is_no_fault_of_its_replica(
 
 
 async def test_a_stream_that_writes_is_opened_on_the_primary(shop_cluster: LocalCluster) -> None:
-    """As any other statement of which only the server can see that it writes."""
+    """Like any other write that only the server can detect."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         rows = await session.stream_scalars(select(func.visit()))
         assert await rows.all() == [7]
@@ -279,20 +279,20 @@ async def test_a_time_limit_on_a_stream_is_not_moved_to_the_primary(shop_cluster
 
 
 async def test_a_stream_that_breaks_after_its_first_rows_raises(disposable_shop: LocalCluster) -> None:
-    """Its reader has seen rows: starting again would show them twice."""
+    """Its reader has seen rows: a restart would show them twice."""
     numbers = select(func.generate_series(1, 1_000_000))
     async with serving(disposable_shop) as servers, servers.session() as session:
         rows = await session.stream_scalars(numbers)
         assert await anext(rows) == 1
         for replica in disposable_shop.replicas:
             replica.stop("immediate")
-        # SQLAlchemy passes the driver's error on as it is while it fetches from a server-side cursor.
+        # SQLAlchemy does not wrap the driver's error while it fetches from a server-side cursor.
         with pytest.raises((sqlalchemy.exc.DBAPIError, *servers.settings.driver.errors)):
             await rows.all()
 
 
 async def test_a_session_can_commit_after_it_lost_its_replica(disposable_shop: LocalCluster) -> None:
-    """INVARIANT: the replica's connection is not the session's to commit; its loss must not poison the commit."""
+    """INVARIANT: the session must not commit the replica's connection; its loss must not fail the commit."""
     async with serving(disposable_shop) as servers, servers.session() as session:
         assert (await session.get_one(Item, 1)).amount == 10
         for replica in disposable_shop.replicas:
@@ -304,7 +304,7 @@ async def test_a_session_can_commit_after_it_lost_its_replica(disposable_shop: L
 
 
 async def test_a_cancelled_read_leaves_nothing_behind(shop_cluster: LocalCluster) -> None:
-    """A client that goes away cancels its statement; the connection is replaced, not leaked."""
+    """A client that disconnects cancels its statement; the connection is replaced, not leaked."""
     async with serving(shop_cluster, replica_pool_size=1, replica_max_overflow=0) as servers:
         for _ in range(5):
             with pytest.raises(TimeoutError):
@@ -338,7 +338,7 @@ async def test_a_time_limit_is_not_moved_to_the_primary(shop_cluster: LocalClust
 
 
 async def test_an_error_of_the_program_itself_stays_where_it_is(shop_cluster: LocalCluster) -> None:
-    """No server has seen it, so no other server would do better."""
+    """The statement reached no server, so no other server would succeed."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         with pytest.raises(sqlalchemy.exc.StatementError):
             await session.execute(text("SELECT :missing"))
@@ -353,7 +353,7 @@ LOCKS_OF_READS = """
 
 @only_on("asyncpg", "psycopg checks no ranges before it sends")
 async def test_a_statement_that_the_driver_gives_up_leaves_no_lock_behind(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: a pooled connection that holds one stops the replay of a change of the table, until its next use."""
+    """INVARIANT: a lock on a pooled connection would block the replay of a schema change until its next use."""
     async with serving(shop_cluster, replicas=[shop_cluster.replicas[0].url]) as servers:
         with pytest.raises(sqlalchemy.exc.DBAPIError, match="out of int32 range"):
             async with servers.session() as session:
@@ -363,7 +363,7 @@ async def test_a_statement_that_the_driver_gives_up_leaves_no_lock_behind(shop_c
 
 
 async def test_rows_that_are_loaded_in_parts_stay_on_the_replica(shop_cluster: LocalCluster) -> None:
-    """`yield_per` asks for a server-side cursor without naming it."""
+    """`yield_per` implicitly uses a server-side cursor."""
     parts = select(Item.amount).order_by(Item.id).execution_options(yield_per=7)
     async with serving(shop_cluster) as servers, servers.session() as session:
         amounts = await session.run_sync(lambda sync: sync.scalars(parts).all())
@@ -372,7 +372,7 @@ async def test_rows_that_are_loaded_in_parts_stay_on_the_replica(shop_cluster: L
 
 
 async def test_a_connection_that_has_ended_is_replaced_at_its_checkout(disposable_shop: LocalCluster) -> None:
-    """A restarted primary costs no error: that a pooled connection has ended is seen without asking."""
+    """After a restart of the primary there is no error: a closed connection is detected without a query."""
     async with serving(disposable_shop) as servers:
         async with RoutedSession(servers.primary) as session:
             assert await session.get(Account, 1) is not None
@@ -384,7 +384,7 @@ async def test_a_connection_that_has_ended_is_replaced_at_its_checkout(disposabl
 @not_behind_a_pooler("the connection to the server is the pooler's")
 @only_on("asyncpg", "psycopg has no `command_timeout`")
 async def test_a_statement_the_driver_gave_up_on_leaves_its_connection_behind(disposable_shop: LocalCluster) -> None:
-    """The driver's time limit on a frozen server is the application's own; that connection is not used again."""
+    """A timeout of the driver on a frozen server is the application's error; the connection is not reused."""
 
     def limit(dialect: object, record: object, cargs: object, cparams: dict[str, typing.Any]) -> None:  # noqa: ARG001  # the event's signature
         cparams["command_timeout"] = 0.2
@@ -408,7 +408,7 @@ async def test_a_statement_the_driver_gave_up_on_leaves_its_connection_behind(di
 
 @not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
 async def test_a_stream_that_gets_no_connection_of_its_own_goes_to_the_primary(shop_cluster: LocalCluster) -> None:
-    """In autocommit a server-side cursor needs a second connection; the first one stays good."""
+    """In autocommit a server-side cursor needs a second connection; the first one stays usable."""
     settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.01}
     async with serving(shop_cluster, **settings) as servers, servers.session() as session:
         assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
@@ -418,7 +418,7 @@ async def test_a_stream_that_gets_no_connection_of_its_own_goes_to_the_primary(s
 
 
 async def test_a_replica_that_went_down_after_the_choice_is_not_even_asked(shop_cluster: LocalCluster) -> None:
-    """The choice is made when the session is resolved; the first statement may come much later."""
+    """The server is chosen when the session is resolved; the first statement may come much later."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         for replica in shop_cluster.replicas:
             engine_of(servers, replica).health.declare_down()
@@ -430,7 +430,7 @@ async def test_a_replica_that_went_down_after_the_choice_is_not_even_asked(shop_
 async def test_a_transaction_whose_end_is_cancelled_keeps_no_connection_of_its_replica(
     disposable_shop: LocalCluster, end: str
 ) -> None:
-    """INVARIANT: however a unit of work ends, each pool has its connections back; `serving` looks at them."""
+    """INVARIANT: however a unit of work ends, each pool gets its connections back; `serving` verifies it."""
     async with serving(disposable_shop, primary_pool_size=1) as servers:
         holder = await servers.primary.connect().start()
         tasks: list[asyncio.Task[None]] = []
@@ -439,7 +439,7 @@ async def test_a_transaction_whose_end_is_cancelled_keeps_no_connection_of_its_r
             if tasks:
                 tasks.pop().cancel()
 
-        # The pool is full, so the connection is closed as it comes back; the task is cancelled in the middle of that.
+        # The pool is full, so the returned connection is closed; the task is cancelled during that.
         event.listen(servers.primary.sync_engine, "close", cancel, insert=True)
 
         async def work() -> None:

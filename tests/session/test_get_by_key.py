@@ -1,4 +1,4 @@
-"""A `get()` whose statement is built once finds what SQLAlchemy's own finds, by the same SQL."""
+"""A `get()` with a cached statement finds the same as SQLAlchemy's own, with the same SQL."""
 
 import asyncio
 import collections.abc
@@ -32,7 +32,7 @@ from modern_di_replicas.testing import LocalCluster
 
 
 class Upper(TypeDecorator[str]):
-    """A key that is another in Python than in the database."""
+    """A key whose Python value differs from its database value."""
 
     impl = String
     cache_ok = True
@@ -94,7 +94,7 @@ class Pilot(Person):
 
 
 class Clock(Base):
-    """Always read anew."""
+    """Always reloaded."""
 
     __tablename__ = "clock"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -103,15 +103,15 @@ class Clock(Base):
 
 
 class Note:
-    """Mapped by hand, to a query."""
+    """Mapped imperatively, to a query."""
 
 
 class Unmapped(Note):
-    """Not mapped, and of a mapped class."""
+    """Not mapped, but derived from a mapped class."""
 
 
 class Signed:
-    """Mapped by hand, and loaded from more than its table."""
+    """Mapped imperatively, and loaded from several tables."""
 
 
 mapping = registry()
@@ -134,7 +134,7 @@ ROWS: typing.Final[list[tuple[type[Base], list[dict[str, object]]]]] = [
 
 @pytest.fixture(scope="module")
 def keyed_cluster(replicated_cluster: LocalCluster) -> collections.abc.Iterator[LocalCluster]:
-    """Give the shared cluster with these tables in a schema of their own."""
+    """Yield the shared cluster with these tables in a separate schema."""
 
     async def create() -> None:
         engine = create_async_engine(replicated_cluster.primary.url)
@@ -161,11 +161,11 @@ Found = tuple[object, list[str], int]
 
 
 async def found_by(kind: type[Session], engine: AsyncEngine, ask: collections.abc.Callable[[Session], object]) -> Found:
-    """Return what asking gave, the SQL it took, and how often a statement that was built before was looked for."""
+    """Return the result, the SQL it took, and the number of lookups of cached statements."""
     sent: list[str] = []
 
     def note(connection: object, cursor: object, statement: str, *_: object) -> None:  # noqa: ARG001
-        # SQLAlchemy 2.0 labels the columns of a get(), which changes nothing but the text.
+        # SQLAlchemy 2.0 labels the columns of a get(), which changes only the text.
         sent.append(re.sub(r" AS \w+|%\(\w+\)s", "", statement))
 
     event.listen(engine.sync_engine, "before_cursor_execute", note)
@@ -186,7 +186,7 @@ def used() -> int:
 
 
 def facts(instance: typing.Any) -> object:
-    """Return what can be compared across two sessions, collections included."""
+    """Return the state that can be compared across two sessions, collections included."""
     if instance is None:
         return None
     loaded = {name: value for name, value in vars(instance).items() if not name.startswith("_")}
@@ -234,7 +234,7 @@ def filtered(session: Session) -> object:
     return [facts(session.get(Author, key)) for key in (1, 2)]
 
 
-# What is asked, and whether a statement that was built before may do.
+# The key, and whether a cached statement may be used.
 ASKED: typing.Final[dict[str, tuple[collections.abc.Callable[[Session], object], bool]]] = {
     "a number": (lambda session: facts(session.get(Clock, 1)), True),
     "a collection that is joined": (lambda session: facts(session.get(Author, 1)), True),
@@ -277,7 +277,7 @@ ASKED: typing.Final[dict[str, tuple[collections.abc.Callable[[Session], object],
 }
 
 
-@pytest.mark.filterwarnings("ignore:fully NULL primary key")  # asked for on purpose
+@pytest.mark.filterwarnings("ignore:fully NULL primary key")  # intended
 @pytest.mark.parametrize("asked", ASKED)
 async def test_it_finds_what_sqlalchemy_finds(engine: AsyncEngine, asked: str) -> None:
     """INVARIANT: the same objects, the same loaded attributes, the same SQL, the same errors."""
@@ -291,7 +291,7 @@ async def test_it_finds_what_sqlalchemy_finds(engine: AsyncEngine, asked: str) -
 
 
 async def test_the_statement_is_built_once(engine: AsyncEngine) -> None:
-    """In all sessions together; and SQLAlchemy need not find out anew that it is the same."""
+    """Once for all sessions; SQLAlchemy's cache lookup is skipped as well."""
     await found_by(GetByKeySession, engine, lambda session: session.get(Author, 1))
     async with AsyncSession(engine, sync_session_class=GetByKeySession) as session:
         await session.get(Author, 1)
@@ -302,7 +302,7 @@ async def test_the_statement_is_built_once(engine: AsyncEngine) -> None:
 
 
 async def test_a_collection_that_a_listener_joins_is_found_whole(engine: AsyncEngine) -> None:
-    """The object comes in several rows then, as it does where the mapping says so."""
+    """The object then has several rows, as with a joined collection in the mapping."""
 
     class Shelf:
         books: list[Book]
@@ -327,7 +327,7 @@ async def test_a_collection_that_a_listener_joins_is_found_whole(engine: AsyncEn
 
 
 async def test_a_class_that_is_mapped_anew_has_a_new_statement(engine: AsyncEngine) -> None:
-    """As tests of an application do."""
+    """Test suites of applications do this."""
 
     class Thing:
         id: int

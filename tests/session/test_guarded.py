@@ -1,4 +1,4 @@
-"""What a session tells its guard; on SQLite, because only the order of events counts."""
+"""Events that a session reports to its guard; on SQLite, because only their order matters."""
 
 import collections.abc
 
@@ -45,13 +45,13 @@ def session() -> collections.abc.Iterator[GuardedSession]:
 
 
 def leave(session: GuardedSession) -> None:
-    """Do what a session does that leaves its replica."""
+    """Simulate a session that leaves its replica."""
     session.escalation = on_primary(Cause.USE_PRIMARY, "a test")
     session.guard.left_replica(session)
 
 
 def test_what_was_loaded_before_may_not_be_written(session: GuardedSession) -> None:
-    """What is loaded after it may."""
+    """Objects loaded afterwards may be written."""
     shop = session.get_one(Shop, 1)
     leave(session)
     shop.name = "stale"
@@ -67,7 +67,7 @@ def test_what_was_loaded_before_may_not_be_written(session: GuardedSession) -> N
 
 
 def test_what_is_deleted_is_checked_as_well(session: GuardedSession) -> None:
-    """The row may be another by now."""
+    """The row may have changed meanwhile."""
     item = session.get_one(Item, 1)
     leave(session)
     session.delete(item)
@@ -77,7 +77,7 @@ def test_what_is_deleted_is_checked_as_well(session: GuardedSession) -> None:
 
 @pytest.mark.parametrize("how", ["expunge", "expunge_all", "close"])
 def test_what_has_left_the_session_is_known_when_it_comes_back(session: GuardedSession, how: str) -> None:
-    """With what it took along; objects of another session do not count."""
+    """With its cascaded objects; objects of another session are not affected."""
     shop = session.get_one(Shop, 1)
     item = shop.items[0]
     if how == "expunge":
@@ -95,7 +95,7 @@ def test_what_has_left_the_session_is_known_when_it_comes_back(session: GuardedS
 
 
 def test_what_is_merged_is_as_stale_as_it_was(session: GuardedSession) -> None:
-    """INVARIANT: a merge writes all that the object has over what the primary gave."""
+    """INVARIANT: a merge writes all attributes of the object over those of the primary."""
     shop = session.get_one(Shop, 1)
     session.expunge(shop)
     leave(session)
@@ -106,7 +106,7 @@ def test_what_is_merged_is_as_stale_as_it_was(session: GuardedSession) -> None:
 
 
 def test_what_is_merged_from_outside_may_be_written(session: GuardedSession) -> None:
-    """A form of the user, for instance."""
+    """For example a form of the user."""
     session.get_one(Shop, 1)
     session.expunge_all()
     leave(session)
@@ -128,7 +128,7 @@ def test_a_class_of_another_database_is_not_checked(session: GuardedSession) -> 
 
 
 def test_once_it_has_streamed_only_what_is_asked_of_the_primary_comes_from_there(session: GuardedSession) -> None:
-    """Rows of the replica may still be on their way."""
+    """Rows of the replica may still arrive later."""
     assert session.loads_from_primary
     session.has_streamed = True
     assert not session.loads_from_primary
@@ -141,13 +141,13 @@ def test_once_it_has_streamed_only_what_is_asked_of_the_primary_comes_from_there
 def test_what_is_no_mapped_object_gets_sqlalchemys_error(
     session: GuardedSession, operation: collections.abc.Callable[[GuardedSession, object], object]
 ) -> None:
-    """SQLAlchemy's own tests expect it, and so may an application."""
+    """SQLAlchemy's own tests expect it, and an application may as well."""
     with pytest.raises(UnmappedInstanceError):
         operation(session, "an item")
 
 
 def test_rows_that_come_after_the_end_are_refused(session: GuardedSession) -> None:
-    """Of a session that has left its replica, or has streamed from it, they would be attached to nothing."""
+    """After the session has left its replica, or has streamed from it, such rows would not be tracked."""
     session.escalation = on_primary(Cause.WROTE, "INSERT")
     result = Session.execute(session, select(Shop))
     session.expunge_all()

@@ -1,4 +1,4 @@
-"""One session, used by several tasks at once: refused as SQLAlchemy refuses it, and nothing is lost."""
+"""Concurrent use of one session in several tasks is refused as in SQLAlchemy, and nothing is lost."""
 
 import asyncio
 import collections.abc
@@ -23,7 +23,7 @@ SLOW = text("SELECT 1 FROM pg_sleep(0.05)")
 
 @pytest.fixture
 def no_garbage_collection() -> collections.abc.Iterator[None]:
-    """Disable garbage collection: a connection that only it would give back is lost."""
+    """Disable garbage collection, so that a connection returned only by it counts as lost."""
     gc.disable()
     yield
     gc.enable()
@@ -40,10 +40,10 @@ def engine_of(servers: Servers, role: str) -> AsyncEngine:
 async def test_first_statements_at_once_are_refused_and_leave_nothing_behind(
     shop_cluster: LocalCluster, role: str, tasks: int, statement: typing.Any
 ) -> None:
-    """INVARIANT: an endpoint that forgets one session for each task takes no connection from the others."""
+    """INVARIANT: an endpoint that wrongly shares a session between tasks leaks no connection."""
     async with serving(shop_cluster) as servers:
         for _ in range(3):
-            await servers.replica.dispose()  # a cold pool, where taking a connection waits
+            await servers.replica.dispose()  # an empty pool, where a checkout has to wait
             await servers.primary.dispose()
             session = RoutedSession(engine_of(servers, role))
             with pytest.raises(InvalidRequestError, match="concurrent operations are not permitted"):
@@ -56,7 +56,7 @@ async def test_first_statements_at_once_are_refused_and_leave_nothing_behind(
 
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
 async def test_the_first_of_them_has_its_result(shop_cluster: LocalCluster, isolation: str) -> None:
-    """The others are refused; the session can go on."""
+    """The other statements are refused; the session stays usable."""
     async with serving(shop_cluster, read_isolation=isolation) as servers, servers.session() as session:
         results = await asyncio.gather(*(session.scalar(READ) for _ in range(5)), return_exceptions=True)
         assert results[0] == 1
@@ -81,7 +81,7 @@ async def test_closing_waits_for_what_other_tasks_run(shop_cluster: LocalCluster
 
 @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
 async def test_other_ends_while_a_connection_is_taken_are_refused(shop_cluster: LocalCluster, end: str) -> None:
-    """As by SQLAlchemy's own sessions."""
+    """As in SQLAlchemy's own sessions."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         running = asyncio.ensure_future(session.scalar(READ))
         await asyncio.sleep(0)
@@ -95,7 +95,7 @@ async def test_other_ends_while_a_connection_is_taken_are_refused(shop_cluster: 
 async def test_a_connection_whose_use_is_cancelled_halfway_is_given_back(
     shop_cluster: LocalCluster, moment: str
 ) -> None:
-    """A listener of the application, or the server, may take its time where the session has the connection alone."""
+    """While the session sets up its connection, a listener of the application or the server may be slow."""
     waiting, reached = asyncio.Event(), asyncio.Event()
 
     def wait(*_: object) -> None:

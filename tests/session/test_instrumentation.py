@@ -1,4 +1,4 @@
-"""Tracing, error reporting and codecs of well-known packages, on replicas as on the primary."""
+"""Tracing, error reporting and codecs of common packages, on replicas as on the primary."""
 
 import collections.abc
 import typing
@@ -29,17 +29,17 @@ def exporter() -> InMemorySpanExporter:
 
 @pytest.fixture
 def instrumentor(exporter: InMemorySpanExporter) -> collections.abc.Iterator[typing.Any]:
-    """Give OpenTelemetry's instrumentor and the arguments of `instrument()`."""
+    """Yield OpenTelemetry's instrumentor and the arguments of `instrument()`."""
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     instrumentor = SQLAlchemyInstrumentor()
-    # It declares SQLAlchemy below 2.1, and works with 2.1.
+    # It declares SQLAlchemy below 2.1, but works with 2.1.
     yield lambda **options: instrumentor.instrument(tracer_provider=provider, skip_dep_check=True, **options)
     instrumentor.uninstrument()
 
 
 def statements(exporter: InMemorySpanExporter) -> list[tuple[str, bool]]:
-    """Return the statements of the spans, and whether each is of an error."""
+    """Return the statements of the spans, and whether each has an error."""
     spans = [span for span in exporter.get_finished_spans() if span.attributes and "db.statement" in span.attributes]
     return [(str((span.attributes or {})["db.statement"]), not span.status.is_ok) for span in spans]
 
@@ -57,7 +57,7 @@ async def read_and_write(servers: Servers) -> None:
 async def test_opentelemetry_that_is_set_up_before_the_engines_sees_each_statement_once(
     shop_cluster: LocalCluster, exporter: InMemorySpanExporter, instrumentor: typing.Any
 ) -> None:
-    """`instrument()` at the start of a program, after the import; no span is of a statement that was not sent."""
+    """`instrument()` at the start of a program, after the import; statements that were not sent have no span."""
     instrumentor()
     async with serving(shop_cluster) as servers:
         await read_and_write(servers)
@@ -67,7 +67,7 @@ async def test_opentelemetry_that_is_set_up_before_the_engines_sees_each_stateme
 async def test_opentelemetry_that_is_given_the_engines_sees_each_statement_once(
     shop_cluster: LocalCluster, exporter: InMemorySpanExporter, instrumentor: typing.Any
 ) -> None:
-    """`instrument(engines=[...])` takes the engine of all replicas as any other."""
+    """`instrument(engines=[...])` accepts the engine of all replicas like any other."""
     async with serving(shop_cluster) as servers:
         instrumentor(engines=[servers.primary.sync_engine, servers.replica.sync_engine])
         await read_and_write(servers)
@@ -77,7 +77,7 @@ async def test_opentelemetry_that_is_given_the_engines_sees_each_statement_once(
 
 
 async def test_sentry_sees_each_statement_once(shop_cluster: LocalCluster) -> None:
-    """Its integration listens to the class `Engine`."""
+    """Its integration listens on the class `Engine`."""
     seen: list[typing.Any] = []
     sentry_sdk.init(
         dsn="https://key@sentry.invalid/1",
@@ -98,7 +98,7 @@ async def test_sentry_sees_each_statement_once(shop_cluster: LocalCluster) -> No
 
 
 async def test_pgvector_registers_its_types_with_each_connection(shop_cluster: LocalCluster) -> None:
-    """Its function for asyncpg, in a `connect` listener as its documentation has it; the types are stand-ins."""
+    """Its function for asyncpg in a `connect` listener, as in its documentation; the types are stand-ins."""
     if "asyncpg" not in shop_cluster.primary.url:
         pytest.skip("its function for asyncpg")
     names = ("vector", "halfvec", "sparsevec")

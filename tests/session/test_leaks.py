@@ -1,4 +1,4 @@
-"""INVARIANT: however requests end, every connection goes back to its pool, without the garbage collector."""
+"""INVARIANT: however requests end, every connection is returned to its pool, without the garbage collector."""
 
 import asyncio
 import collections
@@ -22,7 +22,7 @@ TASKS = 20
 
 @pytest.fixture
 def no_garbage_collection() -> collections.abc.Iterator[None]:
-    """Disable garbage collection: a connection that only it would give back is lost."""
+    """Disable garbage collection, so that a connection returned only by it counts as lost."""
     gc.collect()
     gc.disable()
     yield
@@ -35,12 +35,12 @@ async def read(session: RoutedSession) -> None:
 
 
 async def use_at_once(session: RoutedSession) -> None:
-    """Use one session in several tasks, as an endpoint does that forgets that it may not."""
+    """Use one session in several tasks, as a faulty endpoint does."""
     await asyncio.gather(*(session.scalar(text("SELECT 1")) for _ in range(5)))
 
 
 async def be_cancelled(session: RoutedSession) -> None:
-    """Be cancelled anywhere, as by a client that goes away."""
+    """Be cancelled at any point, as by a client that disconnects."""
     async with asyncio.timeout(random.random() * 0.01):  # noqa: S311  # no secret
         for _ in range(20):
             await read(session)
@@ -48,7 +48,7 @@ async def be_cancelled(session: RoutedSession) -> None:
 
 
 async def fail(session: RoutedSession) -> None:
-    """Fail in a statement, on the server that the session uses and on the primary."""
+    """Fail in a statement, on the session's server and on the primary."""
     await session.execute(text("SELECT 1 / 0"))
 
 
@@ -74,7 +74,7 @@ async def serve(servers: Servers, number: int) -> str:
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 @pytest.mark.parametrize("requests", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 async def test_requests_lose_no_connection_however_they_end(shop_cluster: LocalCluster, requests: int) -> None:
-    """One in twenty uses one session in several tasks, one is cancelled, one fails; on both servers."""
+    """One in twenty shares a session between tasks, one is cancelled, one fails; on both servers."""
     numbers = iter(range(requests))
     ended: collections.Counter[str] = collections.Counter()
 

@@ -1,4 +1,4 @@
-"""A session that leaves its replica, or gives its connections back."""
+"""A session that leaves its replica, or returns its connections."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.session.conftest import serving
 async def test_a_unit_of_work_goes_on_with_the_replica_that_one_of_its_sessions_moved_to(
     shop_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: a session that is opened later does not try the replica that has failed."""
+    """INVARIANT: a session opened later does not try the failed replica."""
     async with serving(shop_cluster, primary_reads=False) as servers, servers.session() as session:
         sessions = SessionFactory(session)
         failed = session.decision.server
@@ -29,7 +29,7 @@ async def test_a_unit_of_work_goes_on_with_the_replica_that_one_of_its_sessions_
 async def test_a_session_that_is_cancelled_while_it_gives_its_connection_back_keeps_none(
     shop_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: the connection returns to its pool at once, also when the rollback before that was cut short."""
+    """INVARIANT: the connection returns to its pool at once, even if the rollback before that was cancelled."""
     async with serving(shop_cluster) as servers:
         session = servers.session()
         await session.execute(text("SELECT 1"))

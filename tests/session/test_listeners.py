@@ -1,4 +1,4 @@
-"""Listeners and execution options on the engine of all replicas reach the connections of each."""
+"""Listeners and execution options of the engine of all replicas apply to the connections of each replica."""
 
 import collections
 import json
@@ -23,7 +23,7 @@ def reading(engine: ReplicaEngine) -> RoutedSession:
 
 
 async def read(servers: Servers, engine: ReplicaEngine | None = None) -> None:
-    """Read once from each replica, in a session."""
+    """Read once from each replica in a session."""
     for _ in servers.cluster.replicas:
         async with reading(engine or servers.replica) as session:
             await session.execute(SQL)
@@ -58,7 +58,7 @@ EVENTS_OF_A_READ = [
 async def test_a_listener_is_called_once_for_each_event_of_each_replica(
     shop_cluster: LocalCluster, through: str
 ) -> None:
-    """Two reads on each replica connect once and check out twice there, in sessions as through the engine itself."""
+    """Two reads on each replica connect once and check out twice, in sessions and through the engine itself."""
     called: collections.Counter[str] = collections.Counter()
     async with serving(shop_cluster) as servers:
         for name, _ in EVENTS_OF_A_READ:
@@ -73,7 +73,7 @@ async def test_a_listener_is_called_once_for_each_event_of_each_replica(
 async def test_a_listener_of_the_dialect_is_called_once_for_each_statement(
     shop_cluster: LocalCluster, through: str
 ) -> None:
-    """Once the dialects know their server, `do_execute` is called for the statements of the application only."""
+    """Once the dialects are initialised, `do_execute` is called only for the application's statements."""
     statements: list[str] = []
     async with serving(shop_cluster) as servers:
         reads = read if through == "sessions" else read_through_core
@@ -86,7 +86,7 @@ async def test_a_listener_of_the_dialect_is_called_once_for_each_statement(
 async def test_a_listener_that_is_added_late_is_called_and_one_that_is_removed_is_not(
     shop_cluster: LocalCluster,
 ) -> None:
-    """Pooled connections know a listener that was added after they were opened, and forget it again."""
+    """An added listener is called for pooled connections that are already open, and a removed one no longer."""
     statements: list[str] = []
 
     def note(*details: typing.Any) -> None:
@@ -104,7 +104,7 @@ async def test_a_listener_that_is_added_late_is_called_and_one_that_is_removed_i
 
 
 async def test_the_listeners_of_a_pool_stay_when_it_is_replaced(shop_cluster: LocalCluster) -> None:
-    """`dispose()` and terminated connections replace pools; `event.remove` still finds the listener after it."""
+    """`dispose()` and terminations replace pools; `event.remove` still finds the listener afterwards."""
     connected: list[object] = []
 
     def note(*details: object) -> None:
@@ -125,7 +125,7 @@ async def test_the_listeners_of_a_pool_stay_when_it_is_replaced(shop_cluster: Lo
 
 
 async def test_a_codec_of_a_connect_listener_applies_to_each_connection(shop_cluster: LocalCluster) -> None:
-    """The same query gives the same Python type from each replica's connection, in sessions and through the engine."""
+    """The same query returns the same Python type from each replica, in sessions and through the engine."""
     kinds = set()
     query = text("""SELECT '{"a": 1}'::jsonb""")
     async with serving(shop_cluster) as servers:
@@ -151,7 +151,7 @@ async def test_a_codec_of_a_connect_listener_applies_to_each_connection(shop_clu
 
 
 async def test_a_listener_of_the_class_is_called_once(shop_cluster: LocalCluster) -> None:
-    """What listens to all engines, as Sentry does, sees each statement and each connection of a replica once."""
+    """A listener on all engines, such as Sentry's, is called once per statement and connection of a replica."""
     statements: list[str] = []
     records: list[object] = []
 
@@ -178,7 +178,7 @@ async def test_a_listener_of_the_class_is_called_once(shop_cluster: LocalCluster
 
 
 async def test_no_listener_sees_a_statement_that_is_not_sent(shop_cluster: LocalCluster) -> None:
-    """A write in text moves to the primary before the replica's listeners see its cursor, and no error is handled."""
+    """A textual write moves to the primary before the replica's listeners get its cursor, and no error is handled."""
     seen: list[str] = []
     async with serving(shop_cluster) as servers:
         engine = servers.replica.sync_engine
@@ -195,7 +195,7 @@ async def test_no_listener_sees_a_statement_that_is_not_sent(shop_cluster: Local
 
 
 async def test_an_error_of_a_replica_is_handled_once(shop_cluster: LocalCluster) -> None:
-    """`handle_error` is called for a statement that the replica got and refused."""
+    """`handle_error` is called for a statement that the replica refused."""
     errors: list[str] = []
     async with serving(shop_cluster) as servers:
         event.listen(servers.replica.sync_engine, "handle_error", lambda context: errors.append(str(context.statement)))
@@ -208,7 +208,7 @@ async def test_an_error_of_a_replica_is_handled_once(shop_cluster: LocalCluster)
 async def test_listeners_of_optioned_replicas_are_called_for_their_connections_only(
     shop_cluster: LocalCluster,
 ) -> None:
-    """As with `Engine.execution_options()`, what listens to the returned engine sees the connections of that one."""
+    """As with `Engine.execution_options()`, listeners on the returned engine get only its connections."""
     seen: list[object] = []
     async with serving(shop_cluster) as servers:
         tenant = servers.replica.execution_options(schema_translate_map={None: "tenant"})
@@ -226,7 +226,7 @@ async def test_listeners_of_optioned_replicas_are_called_for_their_connections_o
 
 
 async def test_options_can_be_changed_in_place(shop_cluster: LocalCluster) -> None:
-    """`update_execution_options()` reaches each replica's sessions, Core, and those that move to the primary."""
+    """`update_execution_options()` applies to each replica's sessions, to Core, and after an escalation."""
     async with serving(shop_cluster) as servers:
         await read(servers)
         servers.replica.update_execution_options(schema_translate_map={None: "tenant"})
@@ -241,7 +241,7 @@ async def test_options_can_be_changed_in_place(shop_cluster: LocalCluster) -> No
 
 
 async def test_the_options_of_optioned_replicas_can_be_changed_in_place(shop_cluster: LocalCluster) -> None:
-    """They change for the sessions of the optioned engine, and not for those of the one it was made from."""
+    """They change for sessions of the optioned engine, but not for those of the original engine."""
     async with serving(shop_cluster) as servers:
         optioned = servers.replica.execution_options(logging_token="report")
         await read(servers, optioned)
@@ -254,7 +254,7 @@ async def test_the_options_of_optioned_replicas_can_be_changed_in_place(shop_clu
 
 @pytest.mark.parametrize("moment", ["connect", "checkout"])
 async def test_a_connection_that_is_lost_in_a_listener_is_replaced(shop_cluster: LocalCluster, moment: str) -> None:
-    """Many set a role or a tenant there; as for a statement, a lost connection is not a lost server."""
+    """Such listeners often set a role or a tenant; as for a statement, a lost connection is not a lost server."""
     called: list[object] = []
 
     def end_once(connection: typing.Any, *_: object) -> None:
@@ -276,7 +276,7 @@ async def test_a_connection_that_is_lost_in_a_listener_is_replaced(shop_cluster:
 async def test_an_error_of_the_drivers_own_type_in_a_listener_blames_no_server(
     shop_cluster: LocalCluster, moment: str
 ) -> None:
-    """INVARIANT: a client of another database raises the same; only a connection that is really gone is a lost one."""
+    """INVARIANT: another database's client raises the same type; only a connection that is closed is lost."""
     raised: list[Exception] = []
     settings: dict[str, typing.Any] = {"replicas": [shop_cluster.replicas[0].url], "primary_reads": False}
     async with serving(shop_cluster, **settings) as servers:
@@ -289,7 +289,7 @@ async def test_an_error_of_the_drivers_own_type_in_a_listener_blames_no_server(
 
         event.listen(servers.replica.sync_engine, moment, fail)
         async with reading(servers.replica) as session:
-            with pytest.raises((kind, sqlalchemy.exc.DBAPIError)) as caught:  # SQLAlchemy wraps psycopg's
+            with pytest.raises((kind, sqlalchemy.exc.DBAPIError)) as caught:  # SQLAlchemy wraps psycopg's error
                 await session.execute(SQL)
             assert [getattr(caught.value, "orig", caught.value)] == raised
         event.remove(servers.replica.sync_engine, moment, fail)
@@ -306,7 +306,7 @@ def of_another_engine(message: str) -> Exception:
 async def test_an_error_of_a_listener_to_the_primary_is_raised_once(
     shop_cluster: LocalCluster, moment: str, kind: collections.abc.Callable[[str], Exception]
 ) -> None:
-    """INVARIANT: only a primary that cannot be reached is worth waiting for another one, and connecting again."""
+    """INVARIANT: only an unreachable primary is waited for and connected to again."""
     raised: list[Exception] = []
 
     def fail(*_: object) -> None:

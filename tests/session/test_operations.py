@@ -1,4 +1,4 @@
-"""Every kind of statement and operation of a session, in each isolation and both modes: the table is the claim."""
+"""Every kind of statement and operation of a session, in each isolation and both modes, listed in a table."""
 
 import collections.abc
 import contextlib
@@ -33,7 +33,7 @@ from tests.session.models import Account, Base, Item, Shop, numbers
 
 
 class Ends(enum.Enum):
-    """Where a unit of work is after the operation."""
+    """The server of a unit of work after the operation."""
 
     READS = "on its replica"
     WRITES = "on the primary, or in WriteOnReplicaError where writes are to raise"
@@ -66,7 +66,7 @@ def operation(ends: Ends, *, gives: typing.Any = None) -> collections.abc.Callab
 
 
 def sql(statement: typing.Any, ends: Ends, *, name: str, gives: typing.Any = None) -> None:
-    """Add a statement that gives one value, or none."""
+    """Add a statement that returns one value, or none."""
 
     async def run(session: RoutedSession) -> typing.Any:
         result = typing.cast(typing.Any, await session.execute(statement))
@@ -108,7 +108,7 @@ sql(
 )
 sql(text("(SELECT 1) UNION ALL (SELECT 2)"), Ends.READS, name="parentheses in front", gives=1)
 
-# Statements that write, and are foreseen
+# Statements that write, detected by their text
 
 sql(insert(Item).values(id=901, shop_id=1, amount=1), Ends.WRITES, name="ORM insert")
 sql(
@@ -172,17 +172,17 @@ sql(text("DO $$ BEGIN PERFORM 1; END $$"), Ends.WRITES, name="DO")
 sql(text("CREATE TEMPORARY TABLE t (n int) ON COMMIT DROP"), Ends.WRITES, name="a temporary table")
 sql(text("EXPLAIN ANALYZE UPDATE account SET balance = 1"), Ends.WRITES, name="EXPLAIN ANALYZE of a write", gives=None)
 
-# Statements that write, and only the server knows
+# Statements that write, detected only by the server
 
 sql(select(func.visit()), Ends.WRITES, name="a function that writes", gives=7)
 sql(text("SELECT id INTO TEMPORARY copied FROM item"), Ends.WRITES, name="SELECT INTO")
 
-# Statements that set something for those after them
+# Statements that set something for later statements
 
 sql(text("SET LOCAL work_mem = '5MB'"), Ends.SETS, name="SET LOCAL")
 sql(select(func.set_config("app.tenant", "a", True)), Ends.SETS, name="set_config()", gives="a")
 
-# Statements that say where
+# Statements that name their server
 
 sql(first_item.execution_options(use_primary=True), Ends.MOVES, name="use_primary", gives=10)
 
@@ -412,7 +412,7 @@ async def stream_of_a_write(session: RoutedSession) -> int:
     return (await rows.scalars().all())[0]
 
 
-# Operations that cannot be foreseen, nor run again
+# Operations that can neither be foreseen nor run again
 
 
 @operation(Ends.MOVES, gives=10)
@@ -446,7 +446,7 @@ Modes = dict[tuple[str, str], Servers]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def modes(shop_cluster: LocalCluster) -> collections.abc.AsyncIterator[Modes]:
-    """Give the servers in each isolation and mode, with pools that a single connection left behind would exhaust."""
+    """Yield the servers in each isolation and mode, with pools that one leaked connection would exhaust."""
     async with contextlib.AsyncExitStack() as stack:
         yield {
             (isolation, on_write): await stack.enter_async_context(
@@ -473,7 +473,7 @@ async def modes(shop_cluster: LocalCluster) -> collections.abc.AsyncIterator[Mod
 async def test_an_operation_ends_where_it_should_with_the_right_result(
     modes: Modes, name: str, isolation: str, on_write: str
 ) -> None:
-    """The server itself says where the unit of work ended; every change is rolled back."""
+    """The server itself reports where the unit of work ended; every change is rolled back."""
     wanted = OPERATIONS[name]
     if DRIVER == "psycopg" and name == "stream_of_a_write":
         pytest.skip("psycopg declares a cursor for a stream, which no write can have")
@@ -487,7 +487,7 @@ async def test_an_operation_ends_where_it_should_with_the_right_result(
             await session.rollback()
         else:
             given = await wanted.run(session)
-            assert given == wanted.gives or name.startswith("EXPLAIN")  # whose text is PostgreSQL's own
+            assert given == wanted.gives or name.startswith("EXPLAIN")  # whose text comes from PostgreSQL
 
         on_replica = (
             wanted.ends is Ends.READS

@@ -1,4 +1,4 @@
-"""What a client writes while its unit of work reads."""
+"""Writes of a client while its unit of work reads."""
 
 import collections.abc
 import contextlib
@@ -34,7 +34,7 @@ IN_RECOVERY = text("SELECT pg_is_in_recovery()")
 
 @pytest.fixture(autouse=True)
 def rows_as_they_were(shop_cluster: LocalCluster) -> collections.abc.Iterator[None]:
-    """Leave the account as other tests expect it."""
+    """Restore the account for other tests."""
     yield
     shop_cluster.primary.execute("UPDATE account SET balance = 100 WHERE id = 1")
     shop_cluster.catch_up()
@@ -42,7 +42,7 @@ def rows_as_they_were(shop_cluster: LocalCluster) -> collections.abc.Iterator[No
 
 @contextlib.contextmanager
 def paused(cluster: LocalCluster) -> collections.abc.Iterator[None]:
-    """Have the replicas show nothing new."""
+    """Pause the replay of the replicas."""
     cluster.catch_up()
     for server in cluster.replicas:
         server.pause_replay()
@@ -56,14 +56,14 @@ def paused(cluster: LocalCluster) -> collections.abc.Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def request(cluster: LocalCluster, **settings: typing.Any) -> collections.abc.AsyncIterator[Servers]:
-    """Give the servers to a request, whose client has written nothing."""
+    """Yield the servers to a request whose client has written nothing."""
     async with serving(cluster, **settings) as servers, Monitor(servers.replica):
         with request_of(Client(is_request=True)):
             yield servers
 
 
 async def add_one(primary: PrimaryEngine) -> int:
-    """Write past the session of the unit of work, and return what is in the table."""
+    """Write outside the session of the unit of work, and return the value in the table."""
     async with primary.begin() as connection:
         added = update(Account).where(Account.id == 1).values(balance=Account.balance + 1).returning(Account.balance)
         return typing.cast(int, await connection.scalar(added))
@@ -73,7 +73,7 @@ async def add_one(primary: PrimaryEngine) -> int:
 async def test_a_read_shows_what_core_has_written_in_the_same_request(
     shop_cluster: LocalCluster, reads_before: bool
 ) -> None:
-    """INVARIANT: the replica was chosen before the write, and must not be read where it lacks it."""
+    """INVARIANT: the replica was chosen before the write, and must not be read while it lacks it."""
     told: list[Event] = []
     hook = type("Hook", (), {"on_event": lambda _, happened: told.append(happened)})()
     async with request(shop_cluster, hooks=[hook]) as servers, servers.session() as session:
@@ -87,7 +87,7 @@ async def test_a_read_shows_what_core_has_written_in_the_same_request(
 
 
 async def test_a_read_stays_on_the_replica_that_has_caught_up(shop_cluster: LocalCluster) -> None:
-    """It waits for that as a read of the next request does, and not again for the same write."""
+    """It waits as a read of the next request does, and only once per write."""
     async with request(shop_cluster, catch_up_wait=10.0) as servers, servers.session() as session:
         written = await add_one(servers.primary)
         for _ in range(2):
@@ -97,7 +97,7 @@ async def test_a_read_stays_on_the_replica_that_has_caught_up(shop_cluster: Loca
 
 
 async def test_a_read_needs_no_answer_of_a_replica_that_is_known_to_have_the_write(shop_cluster: LocalCluster) -> None:
-    """The monitor knows."""
+    """The monitor knows its position."""
     async with request(shop_cluster, catch_up_wait=0.0) as servers, servers.session() as session:
         await add_one(servers.primary)
         token = current_client().token
@@ -108,7 +108,7 @@ async def test_a_read_needs_no_answer_of_a_replica_that_is_known_to_have_the_wri
 
 
 async def test_a_commit_without_an_answer_moves_the_next_read(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: only the primary is known to have it, if it was committed."""
+    """INVARIANT: if the write was committed, only the primary is known to have it."""
     async with request(shop_cluster) as servers, servers.session() as session:
         assert await session.scalar(IN_RECOVERY) is True
         current_client().begin_write()
@@ -126,7 +126,7 @@ async def test_without_reads_of_the_primary_there_is_an_error(shop_cluster: Loca
 
 
 async def test_a_level_that_does_not_ask_for_it_stays(shop_cluster: LocalCluster) -> None:
-    """`EVENTUAL` shows what a replica has."""
+    """`EVENTUAL` may read any replica."""
     intent = Intent.read(consistency=EVENTUAL)
     async with request(shop_cluster) as servers, servers.session(intent=intent) as session:
         with paused(shop_cluster):
@@ -135,7 +135,7 @@ async def test_a_level_that_does_not_ask_for_it_stays(shop_cluster: LocalCluster
 
 
 async def test_a_transaction_keeps_its_snapshot_to_its_end(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: its statements rely on what went before, such as a SET LOCAL; the next transaction sees the write."""
+    """INVARIANT: its statements depend on earlier ones, such as a SET LOCAL; the next transaction sees the write."""
     intent = Intent.read(isolation="REPEATABLE READ")
     async with request(shop_cluster) as servers, servers.session(intent=intent) as session:
         with paused(shop_cluster):
@@ -147,7 +147,7 @@ async def test_a_transaction_keeps_its_snapshot_to_its_end(shop_cluster: LocalCl
 
 
 async def test_a_name_of_several_servers_is_asked_on_a_new_connection(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: the one that it has may lead to a server without the write."""
+    """INVARIANT: the current connection may lead to a server without the write."""
     async with request(shop_cluster) as servers, servers.session() as session:
         await session.scalar(IN_RECOVERY)
         servers.replica.topology.positions.several |= {session.decision.server}
@@ -158,7 +158,7 @@ async def test_a_name_of_several_servers_is_asked_on_a_new_connection(shop_clust
 
 
 async def test_another_session_of_the_unit_of_work_has_written(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: one that is open already shows what the other one has committed."""
+    """INVARIANT: an open session also sees the commits of the other one."""
     async with serving(shop_cluster) as servers, Monitor(servers.replica):
         container = Container(groups=[Dependencies], context={ReplicationSettings: servers.settings})
         context = {Intent: Intent.read()}

@@ -1,4 +1,4 @@
-"""What the hooks are told of a statement that is run again."""
+"""Events about statements that are run again."""
 
 import types
 import typing
@@ -18,7 +18,7 @@ LOST = ConnectionResetError("gone")
 
 
 def session(decision: Decision, *hooks: Recorder) -> LeavingSession:
-    """Return what is read of a session."""
+    """Return the attributes of a session that are read."""
     made = types.SimpleNamespace(hooks=Hooks.of(hooks), decision=decision, endpoint="shop.show")
     return typing.cast(LeavingSession, made)
 
@@ -32,7 +32,7 @@ def session(decision: Decision, *hooks: Recorder) -> LeavingSession:
     ],
 )
 def test_the_event_says_where_it_ran_and_why(decision: Decision, again_on: str, cause: Cause) -> None:
-    """Another replica, or a new connection to the same one, is there because a replica has failed."""
+    """On another replica, or on a new connection to the same one, because of a failure."""
     recorder = Recorder()
     run = reporting(lambda *args, **options: (args, options), session(decision, recorder), server="db-2", error=LOST)
     assert run("SELECT 1", a=1) == (("SELECT 1",), {"a": 1})
@@ -43,7 +43,7 @@ def test_the_event_says_where_it_ran_and_why(decision: Decision, again_on: str, 
 
 
 def test_one_that_fails_again_is_told_too() -> None:
-    """And its error is that of the application."""
+    """Its error is raised in the application."""
 
     def fail() -> None:
         raise LookupError
@@ -55,5 +55,5 @@ def test_one_that_fails_again_is_told_too() -> None:
 
 
 def test_without_hooks_nothing_stands_in_between() -> None:
-    """Nor does it cost anything."""
+    """It costs nothing."""
     assert reporting(max, session(on_replica("db-2", "GET")), server="db-2", error=LOST) is max

@@ -53,7 +53,7 @@ def by_statement(session: AsyncSession) -> collections.abc.Awaitable[list[int]]:
 async def test_rows_one_by_one_are_read_where_all_else_is(
     shop_cluster: LocalCluster, isolation: str, ask: typing.Any
 ) -> None:
-    """INVARIANT: however it is asked for; on the replica no transaction is open that a cursor could live in."""
+    """INVARIANT: independent of how streaming is requested; the replica has no open transaction for a cursor."""
     async with serving(shop_cluster, read_isolation=isolation) as servers:
         for engine in engines(servers):
             async with RoutedSession(engine, intent=Intent.read()) as session:
@@ -91,7 +91,7 @@ async def test_a_session_may_ask_for_rows_one_by_one(shop_cluster: LocalCluster)
 async def test_one_unit_of_work_has_the_isolation_it_asks_for(
     shop_cluster: LocalCluster, settings: str, asked: typing.Any
 ) -> None:
-    """INVARIANT: the others keep that of the settings, on the same pooled connection."""
+    """INVARIANT: others keep the isolation of the settings on the same pooled connection."""
     async with serving(shop_cluster, read_isolation=settings, replicas=[shop_cluster.replicas[0].url]) as servers:
         for intent, isolation in ((Intent.read(isolation=asked), asked), (Intent.read(), settings)) * 2:
             async with servers.session(intent=intent) as session:
@@ -104,7 +104,7 @@ async def test_one_unit_of_work_has_the_isolation_it_asks_for(
 
 
 async def test_the_primary_serves_such_a_read_in_the_same_isolation(shop_cluster: LocalCluster) -> None:
-    """From its beginning, and after an escalation; a snapshot that only replicas give would be none."""
+    """From the start and after an escalation; a snapshot only on replicas would not be reliable."""
     intent = Intent.read(isolation="REPEATABLE READ")
     async with serving(shop_cluster) as servers:
         async with RoutedSession(servers.primary, intent=intent) as session:
@@ -118,7 +118,7 @@ async def test_the_primary_serves_such_a_read_in_the_same_isolation(shop_cluster
 
 
 async def test_a_setting_of_one_unit_of_work_holds_for_all_its_statements(shop_cluster: LocalCluster) -> None:
-    """How row-level security is set; and none of it is left on the pooled connection."""
+    """Row-level security is set this way; the setting does not remain on the pooled connection."""
     tenant = text("SELECT current_setting('app.tenant', true)")
     intent = Intent.read(isolation="READ COMMITTED")
     async with serving(shop_cluster, replicas=[shop_cluster.replicas[0].url]) as servers:
@@ -144,7 +144,7 @@ async def test_a_setting_of_one_unit_of_work_holds_for_all_its_statements(shop_c
 
 
 async def test_what_is_run_in_the_block_is_run_on_the_primary(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: a session that has run something in it stays there; others read from replicas after it."""
+    """INVARIANT: a session used in it stays on the primary; other sessions read from replicas afterwards."""
     async with (
         serving(shop_cluster, on_write="raise") as servers,
         servers.session() as inside,
@@ -161,14 +161,14 @@ async def test_what_is_run_in_the_block_is_run_on_the_primary(shop_cluster: Loca
 
 
 async def test_a_get_in_the_block_reads_its_object_anew(shop_cluster: LocalCluster) -> None:
-    """What the session has from the replica may be behind."""
+    """The session's object from the replica may be stale."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
         with use_primary():
             assert await session.get(Item, 1) is item
         item.amount += 0
         item.amount = 11
-        await session.flush()  # it is the primary's now
+        await session.flush()  # it is from the primary now
         await session.rollback()
 
 
@@ -186,7 +186,7 @@ async def test_what_is_chosen_in_the_block_is_the_primary(shop_cluster: LocalClu
 
 
 async def test_the_block_does_not_leak() -> None:
-    """INVARIANT: into other tasks, out of an error, or into a task that outlives it."""
+    """INVARIANT: not into other tasks, not after an error, not into a task that outlives it."""
     ended = asyncio.Event()
 
     async def outlive() -> tuple[bool, bool]:
@@ -209,7 +209,7 @@ async def test_the_block_does_not_leak() -> None:
 
 
 async def test_a_block_that_ends_in_another_context_holds_no_longer() -> None:
-    """Such as that of a generator, which a framework ends in a task of its own."""
+    """For example that of a generator, which a framework closes in another task."""
 
     async def dependency() -> collections.abc.AsyncIterator[bool]:
         with use_primary():

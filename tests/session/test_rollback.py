@@ -1,4 +1,4 @@
-"""A rollback on a replica has nothing to undo, so it cannot fail: its error would hide the reason for the rollback."""
+"""A rollback on a replica has nothing to undo, so it never fails: an error would hide the reason for the rollback."""
 
 import asyncio
 import typing
@@ -15,7 +15,7 @@ from tests.session.models import Item
 
 
 class MistakeError(Exception):
-    """The application's own."""
+    """An error of the application."""
 
 
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
@@ -23,7 +23,7 @@ class MistakeError(Exception):
 async def test_a_unit_of_work_can_be_rolled_back_when_its_replica_is_gone(
     disposable_shop: LocalCluster, isolation: typing.Any, what: str
 ) -> None:
-    """It goes on, on the primary."""
+    """It continues on the primary."""
     async with serving(disposable_shop, read_isolation=isolation) as servers, servers.session() as session:
         assert await session.scalar(select(Item.amount).where(Item.id == 1)) == 10
         if what == "stream":
@@ -42,7 +42,7 @@ async def test_a_unit_of_work_can_be_rolled_back_when_its_replica_is_gone(
 async def test_a_first_connection_that_is_lost_before_its_rollback_is_replaced(
     shop_cluster: LocalCluster, isolation: typing.Any
 ) -> None:
-    """SQLAlchemy asks each server once for its version, and rolls back on a connection that is not in a pool yet."""
+    """SQLAlchemy asks each server once for its version, and rolls back on a connection that is not pooled yet."""
     async with serving(shop_cluster, read_isolation=isolation) as servers:
         for engine in servers.replica.engines.values():
             lose_after_questions(engine.sync_engine, servers.settings.driver)
@@ -52,7 +52,7 @@ async def test_a_first_connection_that_is_lost_before_its_rollback_is_replaced(
 
 
 def lose_after_questions(engine: Engine, driver: Driver) -> None:
-    """Terminate the first connection of an engine, as the monitor may, after SQLAlchemy's first questions on it."""
+    """Terminate the first connection of an engine after SQLAlchemy's first questions, as the monitor may do."""
     ask = engine.dialect.initialize
 
     def ask_and_lose(connection: Connection) -> None:
@@ -65,7 +65,7 @@ def lose_after_questions(engine: Engine, driver: Driver) -> None:
 
 
 async def test_core_is_told_that_its_connection_is_lost(disposable_shop: LocalCluster) -> None:
-    """Its statements are not run again, so their loss is not hidden."""
+    """Its statements are not run again, so the loss is reported."""
     async with (
         serving(disposable_shop, read_isolation="READ COMMITTED") as servers,
         servers.replica.connect() as connection,
@@ -81,7 +81,7 @@ async def test_core_is_told_that_its_connection_is_lost(disposable_shop: LocalCl
 async def test_an_error_of_the_application_is_not_hidden_by_the_end_of_its_transaction(
     disposable_shop: LocalCluster, isolation: typing.Any
 ) -> None:
-    """After it is caught, the session is usable."""
+    """Once it is caught, the session is usable."""
     async with serving(disposable_shop, read_isolation=isolation) as servers, servers.session() as session:
 
         async def make_a_mistake() -> None:

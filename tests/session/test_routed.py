@@ -1,4 +1,4 @@
-"""What routing costs, what it tells, and what else a session must still be able to do."""
+"""The cost of routing, its warnings and decisions, and other abilities that a session keeps."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ KEYED = select(Item.amount).where(Item.id == 1)
 
 @not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
 async def test_a_keyed_read_is_one_round_trip(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: seen on the wire: one message batch there, one back; routing adds nothing, nor does the pool."""
+    """INVARIANT: on the wire it is one message batch and one response; neither routing nor the pool adds any."""
     async with Wire(shop_cluster.replicas[0].port) as wire:
         url = shop_cluster.replicas[0].url.replace(str(shop_cluster.replicas[0].port), str(wire.port))
         async with serving(shop_cluster, replicas=[url]) as servers:
@@ -44,7 +44,7 @@ async def test_a_keyed_read_is_one_round_trip(shop_cluster: LocalCluster) -> Non
 @not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
 async def test_the_isolation_is_what_the_settings_say(shop_cluster: LocalCluster, isolation: str) -> None:
-    """Asked of the server; autocommit shows in the transaction's start, which is the statement's own."""
+    """The server is asked; in autocommit the transaction starts with the statement."""
     async with serving(shop_cluster, read_isolation=isolation) as servers, servers.session() as session:
         first, second = [await session.scalar(text("SELECT now()")) for _ in range(2)]
         level = await session.scalar(text("SHOW transaction_isolation"))
@@ -56,7 +56,7 @@ async def test_the_isolation_is_what_the_settings_say(shop_cluster: LocalCluster
 async def test_one_warning_for_each_endpoint_names_it_with_the_statement_and_the_marker(
     shop_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The team is told, once, in words it can act on."""
+    """The team is told once, with the facts to act on."""
     async with serving(shop_cluster) as servers:
         for endpoint in ("shop.a", "shop.a", "shop.b"):
             intent = Intent(access=Intent.read().access, endpoint=endpoint)
@@ -74,7 +74,7 @@ async def test_one_warning_for_each_endpoint_names_it_with_the_statement_and_the
 
 
 async def test_an_error_about_a_write_names_the_same_facts(shop_cluster: LocalCluster) -> None:
-    """Nothing was sent, so the session can go on reading."""
+    """Nothing was sent, so the session can continue to read."""
     async with serving(shop_cluster, on_write="raise") as servers, servers.session() as session:
         with pytest.raises(WriteOnReplicaError) as caught:
             await session.execute(text("UPDATE item SET amount = 0"))
@@ -84,7 +84,7 @@ async def test_an_error_about_a_write_names_the_same_facts(shop_cluster: LocalCl
 
 
 async def test_the_decision_says_why(shop_cluster: LocalCluster) -> None:
-    """For people: who declared it, and what moved it."""
+    """For people: where the intent was declared, and the reason for an escalation."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         assert session.decision.reason == "GET"
         await session.execute(KEYED.execution_options(use_primary=True))
@@ -93,7 +93,7 @@ async def test_the_decision_says_why(shop_cluster: LocalCluster) -> None:
 
 
 async def test_the_decision_says_why_a_read_is_on_the_primary(shop_cluster: LocalCluster) -> None:
-    """Because it has to see everything, or because no replica can serve it; a write needs no reason."""
+    """It must see everything, or no replica can serve it; a write needs no reason."""
     strong, plain = Intent.read(consistency=STRONG, reason="GET"), Intent.read(reason="GET")
     async with serving(shop_cluster) as servers:
         for session, reason in (
@@ -106,7 +106,7 @@ async def test_the_decision_says_why_a_read_is_on_the_primary(shop_cluster: Loca
 
 
 async def test_it_stays_on_the_primary_to_its_end(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: reads after an escalation too, over commits: time must not run backwards in a unit of work."""
+    """INVARIANT: reads after an escalation and after commits too, so that time does not run backwards."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         await session.execute(KEYED.execution_options(use_primary=True))
         for end in (session.commit, session.rollback, session.commit):
@@ -115,7 +115,7 @@ async def test_it_stays_on_the_primary_to_its_end(shop_cluster: LocalCluster) ->
 
 
 async def test_events_of_the_users_own_see_every_statement(shop_cluster: LocalCluster) -> None:
-    """A session event may look at a statement and change it, on the replica as on the primary."""
+    """A session event may inspect and change a statement, on the replica as on the primary."""
     seen: list[str] = []
 
     async with serving(shop_cluster) as servers, servers.session() as session:
@@ -133,7 +133,7 @@ async def test_events_of_the_users_own_see_every_statement(shop_cluster: LocalCl
 
 
 async def test_a_hook_at_the_begin_of_each_transaction_runs_on_both_servers(shop_cluster: LocalCluster) -> None:
-    """How row-level security is set: the setting goes along when the unit of work moves to the primary."""
+    """Row-level security is set this way; after an escalation the setting applies on the primary."""
     async with serving(shop_cluster, read_isolation="READ COMMITTED") as servers, servers.session() as session:
 
         @event.listens_for(session.sync_session, "after_begin")
@@ -151,7 +151,7 @@ async def test_a_hook_at_the_begin_of_each_transaction_runs_on_both_servers(shop
 
 
 async def test_a_session_on_the_primary_is_an_ordinary_one(shop_cluster: LocalCluster) -> None:
-    """Nothing is routed where nothing has to be."""
+    """It needs no routing."""
     async with serving(shop_cluster) as servers, RoutedSession(servers.primary) as session:
         assert not isinstance(session.sync_session, ReplicaSession)
         assert session.decision.server == "primary"
@@ -161,7 +161,7 @@ async def test_a_session_on_the_primary_is_an_ordinary_one(shop_cluster: LocalCl
 async def test_it_escalates_into_a_connection_that_a_test_put_in_the_place_of_the_primary(
     shop_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: a rolled-back transaction of a test holds the escalated writes as well."""
+    """INVARIANT: a test's rolled-back transaction contains the escalated writes as well."""
     async with serving(shop_cluster) as servers:
         async with servers.primary.connect() as connection:
             transaction = await connection.begin()
@@ -176,7 +176,7 @@ async def test_it_escalates_into_a_connection_that_a_test_put_in_the_place_of_th
 
 
 async def test_an_error_of_a_flush_inside_a_read_is_the_primarys(shop_cluster: LocalCluster) -> None:
-    """The query's autoflush has moved the unit of work already: its error is raised, not taken for a lost replica."""
+    """The autoflush has already moved the unit of work: its error is raised, and does not count as a lost replica."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         session.add(Item(id=1, shop_id=1, amount=1))
         with pytest.raises(sqlalchemy.exc.IntegrityError):
@@ -185,7 +185,7 @@ async def test_an_error_of_a_flush_inside_a_read_is_the_primarys(shop_cluster: L
 
 
 async def test_a_flush_that_changes_nothing_is_no_write(shop_cluster: LocalCluster) -> None:
-    """An attribute set to what it was: no warning, and no error."""
+    """An attribute is set to its current value: no warning, and no error."""
     async with serving(shop_cluster, on_write="raise") as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
         item.amount = 10
@@ -194,7 +194,7 @@ async def test_a_flush_that_changes_nothing_is_no_write(shop_cluster: LocalClust
 
 
 async def test_an_engine_with_other_execution_options_routes_all_the_same(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: an engine with other options must not lose the escalation; for one replica and for all."""
+    """INVARIANT: an engine with other options must still escalate; for one replica and for all."""
     async with serving(shop_cluster) as servers:
         for engine in (servers.replica, servers.replica.choose()):
             tenant = engine.execution_options(schema_translate_map={None: "tenant"})
@@ -210,7 +210,7 @@ async def test_an_engine_with_other_execution_options_routes_all_the_same(shop_c
 
 
 async def test_an_engine_with_options_of_one_request_is_gone_after_it(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: what each of them left behind, every later statement on the replica would go through."""
+    """INVARIANT: otherwise every later statement on the replica would pass through its listeners."""
     async with serving(shop_cluster) as servers:
         tenant = servers.replica.execution_options(schema_translate_map={None: "tenant"})
         async with RoutedSession(tenant, expire_on_commit=False) as session:
@@ -224,7 +224,7 @@ async def test_an_engine_with_options_of_one_request_is_gone_after_it(shop_clust
 async def test_a_session_on_an_engine_with_an_isolation_level_of_its_own_is_on_the_primary(
     shop_cluster: LocalCluster,
 ) -> None:
-    """A replica's level is that of the settings: what is run again on the primary relies on it."""
+    """A replica has the isolation level of the settings, on which re-running on the primary relies."""
     async with serving(shop_cluster) as servers:
         for engine in (servers.replica, servers.replica.choose()):
             repeatable = engine.execution_options(isolation_level="REPEATABLE READ")
@@ -236,7 +236,7 @@ async def test_a_session_on_an_engine_with_an_isolation_level_of_its_own_is_on_t
 
 @pytest.mark.skipif(sqlalchemy.__version__ < "2.1", reason="SQLAlchemy 2.0 has no execution options of a session")
 async def test_a_session_with_an_isolation_level_of_its_own_is_on_the_primary(shop_cluster: LocalCluster) -> None:
-    """A replica's level is that of the settings; who asks for another one gets it where everything can be had."""
+    """A replica has the isolation level of the settings; the primary supports every level."""
     options = {"isolation_level": "SERIALIZABLE"}
     async with serving(shop_cluster) as servers, servers.session(execution_options=options) as session:
         assert await session.scalar(text("SHOW transaction_isolation")) == "serializable"
@@ -245,7 +245,7 @@ async def test_a_session_with_an_isolation_level_of_its_own_is_on_the_primary(sh
 
 @pytest.mark.skipif(sqlalchemy.__version__ < "2.1", reason="SQLAlchemy 2.0 has no execution options of a session")
 async def test_the_execution_options_of_a_session_are_those_of_each_statement(shop_cluster: LocalCluster) -> None:
-    """Whether it uses the primary, or streams."""
+    """Those that use the primary, and those that stream."""
     async with serving(shop_cluster) as servers:
         async with servers.session(execution_options={"use_primary": True}) as session:
             assert not await session.scalar(text("SELECT pg_is_in_recovery()"))
@@ -254,7 +254,7 @@ async def test_the_execution_options_of_a_session_are_those_of_each_statement(sh
 
 
 async def test_core_on_the_engine_of_one_replica_is_left_alone(shop_cluster: LocalCluster) -> None:
-    """Who uses that engine knows what it is: it chooses itself, and the server has the last word on a statement."""
+    """Users of that engine choose the server themselves, and the server decides about each statement."""
     async with serving(shop_cluster) as servers:
         one = servers.replica.choose()
         assert one is typing.cast(ReplicaEngine, one).choose()
@@ -265,7 +265,7 @@ async def test_core_on_the_engine_of_one_replica_is_left_alone(shop_cluster: Loc
 
 
 async def test_a_write_without_parameters_of_any_kind_moves_as_well(shop_cluster: LocalCluster) -> None:
-    """SQLAlchemy sends it in a way of its own; a standby would take this lock, and lock nothing."""
+    """SQLAlchemy sends it by a separate code path; a standby would take this lock without effect."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         lock = text("SELECT pg_advisory_xact_lock(7)").execution_options(no_parameters=True)
         await session.execute(lock)

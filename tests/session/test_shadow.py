@@ -1,4 +1,4 @@
-"""In shadow mode, what a unit of work that reads writes is counted; on SQLite, because only the text counts."""
+"""In shadow mode, writes in reading units of work are counted; on SQLite, because only the text matters."""
 
 import collections.abc
 
@@ -30,11 +30,11 @@ def written(session: Session, *statements: str) -> list[tuple[str, str]]:
 
 
 def test_the_first_write_is_told_and_no_other(session: Session) -> None:
-    """One unit of work would have moved to the primary once, whatever its transactions."""
+    """A unit of work would have moved to the primary once, whatever its transactions."""
     statements = ("SELECT 1", "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1)", "DELETE FROM t")
     assert written(session, *statements) == [("CREATE", "shop.show")]
 
 
 def test_what_only_reads_is_not_told(session: Session) -> None:
-    """Not even if it speaks of a write."""
+    """Even if its text mentions a write."""
     assert written(session, "SELECT 'UPDATE t SET n = 1'") == []

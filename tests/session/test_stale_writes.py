@@ -25,11 +25,11 @@ from tests.session.models import Account, Item, Shop
 
 
 class Base(AsyncAttrs, DeclarativeBase):
-    """Other ways to map the tables of the shop."""
+    """Other mappings of the shop's tables."""
 
 
 class Thing(Base):
-    """An item that knows nothing of its shop."""
+    """An item without a reference to its shop."""
 
     __table__ = Item.__table__
     id: Mapped[int]
@@ -38,7 +38,7 @@ class Thing(Base):
 
 
 class Owner(Base):
-    """A shop that throws away what it does not hold any more."""
+    """A shop that deletes its orphans."""
 
     __table__ = Shop.__table__
     id: Mapped[int]
@@ -46,7 +46,7 @@ class Owner(Base):
 
 
 class Shelf(Base):
-    """A shop that lets go of what it does not hold any more."""
+    """A shop that clears the foreign keys of removed items."""
 
     __table__ = Shop.__table__
     id: Mapped[int]
@@ -65,7 +65,7 @@ class Stock(Base):
 
 
 class Case(Base):
-    """A shop with the one thing that is not for sale."""
+    """A shop with its one item that is not for sale."""
 
     __table__ = Shop.__table__
     id: Mapped[int]
@@ -75,7 +75,7 @@ class Case(Base):
 
 
 class Lazy(Base):
-    """An item whose shop is loaded when it is asked for."""
+    """An item with a lazily loaded shop."""
 
     __table__ = Item.__table__
     amount: Mapped[int]
@@ -83,7 +83,7 @@ class Lazy(Base):
 
 
 class Low(Base):
-    """An item of either of two classes, which its number tells apart."""
+    """An item of one of two classes, depending on its number."""
 
     __table__ = Item.__table__
     id: Mapped[int]
@@ -109,7 +109,7 @@ async def shops_on_primary(servers: Servers) -> list[int]:
 
 
 async def test_a_read_modify_write_of_a_stale_object_cannot_lose_an_update(disposable_shop: LocalCluster) -> None:
-    """INVARIANT: with the replica behind, the naive code would write 10 + 1 over 500 + 1."""
+    """INVARIANT: with the replica behind, naive code would write 10 + 1 over 500 + 1."""
     for replica in disposable_shop.replicas:
         replica.pause_replay()
     async with serving(disposable_shop) as servers:
@@ -133,7 +133,7 @@ async def test_a_read_modify_write_of_a_stale_object_cannot_lose_an_update(dispo
 async def test_a_versioned_object_fails_honestly_when_it_is_stale_and_succeeds_when_it_is_not(
     disposable_shop: LocalCluster,
 ) -> None:
-    """PostgreSQL compares the version, so the guard steps aside."""
+    """PostgreSQL compares the version, so the guard allows the write."""
     async with serving(disposable_shop) as servers:
         async with servers.session() as session:
             account = await session.get_one(Account, 1)
@@ -165,7 +165,7 @@ async def leave(session: RoutedSession) -> None:
 
 @pytest.mark.parametrize("how", ["get", "select", "statement's own"])
 async def test_use_primary_reads_what_the_session_holds_anew(disposable_shop: LocalCluster, how: str) -> None:
-    """An object that came from the replica is not shown again, and may be written then."""
+    """The object from the replica is reloaded, and may be written then."""
     for replica in disposable_shop.replicas:
         replica.pause_replay()
     disposable_shop.primary.execute("UPDATE item SET amount = 500 WHERE id = 1")
@@ -190,7 +190,7 @@ async def test_use_primary_reads_what_the_session_holds_anew(disposable_shop: Lo
 async def test_what_a_stream_of_the_replica_gives_after_the_move_is_stale(
     shop_cluster: LocalCluster, isolation: typing.Any, how: str
 ) -> None:
-    """INVARIANT: an object's state is decided by the server of its row, not by the time of its creation."""
+    """INVARIANT: the server of its row determines an object's state, not its creation time."""
     async with serving(shop_cluster, read_isolation=isolation) as servers, servers.session() as session:
         query = select(Item).order_by(Item.id).limit(20).execution_options(yield_per=2)
         if how == "refreshed by the stream":
@@ -212,7 +212,7 @@ async def test_what_a_stream_of_the_replica_gives_after_the_move_is_stale(
 
 
 async def test_a_class_that_a_stream_meets_after_the_move_is_stale_too(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: SQLAlchemy prepares for a subclass when its first row comes, and listens to the session only then."""
+    """INVARIANT: SQLAlchemy prepares for a subclass at its first row, and only then listens on the session."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         query = select(Low).order_by(Low.id).limit(20).execution_options(yield_per=2)
         async for item in await session.stream_scalars(query):
@@ -229,7 +229,7 @@ async def test_a_class_that_a_stream_meets_after_the_move_is_stale_too(shop_clus
 
 @pytest.mark.parametrize("how", ["refreshed before the move", "overwritten by a stream after it"])
 async def test_an_object_that_gets_values_of_the_replica_is_stale_again(shop_cluster: LocalCluster, how: str) -> None:
-    """Wherever it came from, and whatever it had before."""
+    """Whatever server it came from, and whatever it had before."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         if how == "refreshed before the move":
             async with RoutedSession(servers.primary) as loader:
@@ -252,7 +252,7 @@ async def test_an_object_that_gets_values_of_the_replica_is_stale_again(shop_clu
 
 
 async def test_a_stream_that_moved_by_its_own_flush_is_one_of_the_primary(shop_cluster: LocalCluster) -> None:
-    """What it refreshes may be written."""
+    """Objects it refreshes may be written."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
         session.add(Item(id=902, shop_id=1, amount=1))
@@ -280,7 +280,7 @@ async def test_use_primary_does_not_undo_what_was_not_flushed(shop_cluster: Loca
 
 
 async def test_what_a_result_of_the_replica_gives_after_the_move_is_stale(shop_cluster: LocalCluster) -> None:
-    """In `run_sync`, the objects of a result are made when they are asked for."""
+    """In `run_sync`, the objects of a result are created when they are fetched."""
 
     def change_late(session: Session) -> None:
         items = session.scalars(select(Item).order_by(Item.id).limit(3))
@@ -295,7 +295,7 @@ async def test_what_a_result_of_the_replica_gives_after_the_move_is_stale(shop_c
 
 
 async def test_what_a_stream_of_the_primary_gives_may_be_written(shop_cluster: LocalCluster) -> None:
-    """The unit of work has left its replica by then."""
+    """The unit of work has already left its replica."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         await leave(session)
         async for item in await session.stream_scalars(select(Item).where(Item.id == 3)):
@@ -305,7 +305,7 @@ async def test_what_a_stream_of_the_primary_gives_may_be_written(shop_cluster: L
 
 
 def test_ordinary_mappers_have_no_listener_of_the_guard() -> None:
-    """INVARIANT: libraries that look for listeners of a mapper, such as Advanced Alchemy, find none of the guard's."""
+    """INVARIANT: libraries that look for mapper listeners, such as Advanced Alchemy, find none of the guard."""
     names = ("before_insert", "after_insert", "before_update", "after_update", "before_delete", "after_delete")
     assert [name for name in names if getattr(sqlalchemy.inspect(Item).dispatch, name)] == []
 
@@ -314,7 +314,7 @@ def test_ordinary_mappers_have_no_listener_of_the_guard() -> None:
 async def test_a_collection_cannot_write_the_row_of_a_stale_object(
     shop_cluster: LocalCluster, owner: typing.Any
 ) -> None:
-    """INVARIANT: a flush writes more than what was changed: it deletes orphans, and clears foreign keys."""
+    """INVARIANT: a flush writes more than the changed attributes: it deletes orphans, and clears foreign keys."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         held = await session.get_one(owner, 1, options=[selectinload(owner.items)])
         held.items.pop(0)
@@ -326,7 +326,7 @@ async def test_a_collection_cannot_write_the_row_of_a_stale_object(
 
 
 async def test_a_stale_object_cannot_be_added_to_a_collection(shop_cluster: LocalCluster) -> None:
-    """The foreign key that the flush writes is in its row."""
+    """The flush would write the foreign key in its row."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         thing = await session.get_one(Thing, 1)
         session.add(Shelf(id=2, name="new", items=[thing]))
@@ -352,7 +352,7 @@ async def test_a_stale_orphan_of_a_fresh_object_is_not_deleted(shop_cluster: Loc
 
 
 async def test_what_a_new_object_refers_to_is_not_written(shop_cluster: LocalCluster) -> None:
-    """The reference is in the row of the new one; a whole is not stale for its part."""
+    """The reference is in the new object's row; the whole is not stale because of a part."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         held = await session.get_one(Case, 1, options=[selectinload(Case.thing)])
         held.thing = Thing(id=999, amount=-1)
@@ -362,7 +362,7 @@ async def test_what_a_new_object_refers_to_is_not_written(shop_cluster: LocalClu
 
 
 async def test_a_reference_to_another_object_is_a_change(shop_cluster: LocalCluster) -> None:
-    """It is in the row of the one that refers, and is refused before anything is sent."""
+    """The change is in the referring object's row, and is refused before anything is sent."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
         item.shop = Shop(id=2, name="new")
@@ -378,7 +378,7 @@ async def test_a_reference_to_another_object_is_a_change(shop_cluster: LocalClus
 async def test_an_object_that_left_the_session_and_came_back_is_still_stale(
     shop_cluster: LocalCluster, how: str
 ) -> None:
-    """It is not another session's."""
+    """It belongs to no other session."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
         if how == "expunge":
@@ -396,7 +396,7 @@ async def test_an_object_that_left_the_session_and_came_back_is_still_stale(
 
 
 async def test_what_left_the_session_along_with_another_object_is_still_stale(shop_cluster: LocalCluster) -> None:
-    """The cascade of an expunge is that of the relationship."""
+    """The cascade of an expunge follows the relationship."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         owner = await session.get_one(Owner, 1, options=[selectinload(Owner.items)])
         session.expunge(owner)
@@ -410,7 +410,7 @@ async def test_what_left_the_session_along_with_another_object_is_still_stale(sh
 
 @pytest.mark.parametrize("how", ["merge", "merge as a member", "bulk_save_objects"])
 async def test_what_left_the_session_is_not_written_over_the_row_either(shop_cluster: LocalCluster, how: str) -> None:
-    """INVARIANT: what is merged is written with all that it has, over what the primary has given meanwhile."""
+    """INVARIANT: a merge writes all attributes of the object over newer ones of the primary."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         owner = await session.get_one(Owner, 1, options=[selectinload(Owner.items)])
         await session.close()
@@ -428,7 +428,7 @@ async def test_what_left_the_session_is_not_written_over_the_row_either(shop_clu
 
 
 async def test_what_is_merged_after_its_row_is_gone_is_a_new_object(shop_cluster: LocalCluster) -> None:
-    """As SQLAlchemy has it: there is no row that could be overwritten."""
+    """As in SQLAlchemy: there is no row to overwrite."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         thing = await session.get_one(Thing, 1)
         await session.close()
@@ -440,7 +440,7 @@ async def test_what_is_merged_after_its_row_is_gone_is_a_new_object(shop_cluster
 
 
 async def test_what_is_merged_from_outside_may_be_written(shop_cluster: LocalCluster) -> None:
-    """Such as the body of a request: it says itself what the row is to be."""
+    """For example the body of a request, which defines the new state of the row."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         await session.merge(Item(id=1, amount=11))
         await session.flush()
@@ -448,7 +448,7 @@ async def test_what_is_merged_from_outside_may_be_written(shop_cluster: LocalClu
 
 
 async def test_rows_that_are_read_late_are_still_the_replicas(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: synchronous code may read a result after the unit of work has moved."""
+    """INVARIANT: synchronous code may fetch a result after the unit of work has moved."""
 
     def read_late(session: Session) -> None:
         items = iter(session.scalars(select(Low).where(Low.id.in_([10, 11]))))
@@ -464,7 +464,7 @@ async def test_rows_that_are_read_late_are_still_the_replicas(shop_cluster: Loca
 
 
 async def test_an_object_of_another_database_is_not_this_replicas(shop_cluster: LocalCluster) -> None:
-    """A session may be bound to several."""
+    """A session may be bound to several databases."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         session.sync_session.bind_mapper(Thing, servers.primary.sync_engine)
         thing = await session.get_one(Thing, 1)
@@ -494,7 +494,7 @@ async def test_locking_a_row_that_the_session_holds_gives_the_primarys(disposabl
 
 
 async def test_a_deferred_column_that_was_not_loaded_cannot_be_stale(shop_cluster: LocalCluster) -> None:
-    """What is loaded again is all that there is."""
+    """It is loaded from the primary when it is accessed."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Lazy, 1)
         await leave(session)
@@ -506,7 +506,7 @@ async def test_a_deferred_column_that_was_not_loaded_cannot_be_stale(shop_cluste
 
 
 async def test_deleting_a_stale_object_is_refused_too(shop_cluster: LocalCluster) -> None:
-    """What it was deleted for may no longer be true."""
+    """The reason for the deletion may no longer hold."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         await session.delete(await session.get_one(Item, 1))
         with pytest.raises(StaleWriteError):
@@ -517,7 +517,7 @@ async def test_deleting_a_stale_object_is_refused_too(shop_cluster: LocalCluster
 
 @pytest.mark.parametrize("how", ["refresh", "for update", "populate_existing", "expire"])
 async def test_an_object_refreshed_from_the_primary_may_be_written(shop_cluster: LocalCluster, how: str) -> None:
-    """The remedy that the error names, and the other ways to the same."""
+    """The remedy that the error names, and equivalent ways."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
         if how == "for update":
@@ -543,7 +543,7 @@ async def test_an_object_refreshed_from_the_primary_may_be_written(shop_cluster:
 async def test_a_column_that_was_refreshed_from_the_primary_may_be_written(
     shop_cluster: LocalCluster, how: str
 ) -> None:
-    """An UPDATE writes the columns that have changed, and no others."""
+    """An UPDATE writes only the changed columns."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
         await session.execute(text("SELECT 1").execution_options(use_primary=True))
@@ -565,7 +565,7 @@ async def test_a_column_that_was_refreshed_from_the_primary_may_be_written(
 
 
 async def test_a_row_is_deleted_by_its_key_with_a_statement(shop_cluster: LocalCluster) -> None:
-    """`delete(item)` is refused where only a replica has given the item: why it was deleted may no longer hold."""
+    """`delete(item)` is refused if only a replica returned the item: the reason for the deletion may no longer hold."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
         await session.delete(item)
@@ -578,7 +578,7 @@ async def test_a_row_is_deleted_by_its_key_with_a_statement(shop_cluster: LocalC
 
 
 async def test_a_partly_refreshed_object_is_still_stale(shop_cluster: LocalCluster) -> None:
-    """INVARIANT: what was not refreshed is what would be lost."""
+    """INVARIANT: attributes that were not refreshed could still be lost."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
         await session.execute(text("SELECT 1").execution_options(use_primary=True))
@@ -590,7 +590,7 @@ async def test_a_partly_refreshed_object_is_still_stale(shop_cluster: LocalClust
 
 
 async def test_an_object_whose_row_is_gone_leaves_the_session(shop_cluster: LocalCluster) -> None:
-    """That is no write: `get()` returns None, as in an ordinary session."""
+    """A missing row is not a write: `get()` returns None, as in an ordinary session."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
         session.expire_all()
@@ -602,7 +602,7 @@ async def test_an_object_whose_row_is_gone_leaves_the_session(shop_cluster: Loca
 
 
 async def test_new_objects_and_bulk_statements_are_not_affected(shop_cluster: LocalCluster) -> None:
-    """They do not come from a replica; an object that is merely held, and not changed, is no danger."""
+    """They do not come from a replica; an unchanged object in the session is no risk."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         held = await session.get_one(Item, 1)
         session.add(Item(id=901, shop_id=1, amount=1))
@@ -620,7 +620,7 @@ async def test_new_objects_and_bulk_statements_are_not_affected(shop_cluster: Lo
 async def test_an_object_that_another_session_loaded_is_not_this_sessions_to_judge(
     shop_cluster: LocalCluster,
 ) -> None:
-    """Attached from elsewhere: this session's replica has not given it."""
+    """It was attached from another session; this session's replica did not return it."""
     async with serving(shop_cluster) as servers:
         async with RoutedSession(servers.primary, expire_on_commit=False) as loader:
             item = await loader.get_one(Item, 1)
@@ -632,7 +632,7 @@ async def test_an_object_that_another_session_loaded_is_not_this_sessions_to_jud
 
 
 async def test_where_writes_raise_a_flush_raises_that(shop_cluster: LocalCluster) -> None:
-    """The missing marker is the cause, so it is named first."""
+    """The missing marker is the cause, so its error takes precedence."""
     async with serving(shop_cluster, on_write="raise") as servers, servers.session() as session:
         (await session.get_one(Item, 1)).amount += 1
         with pytest.raises(ReplicasError, match="write-on-replica-error"):
@@ -644,7 +644,7 @@ async def test_where_writes_raise_a_flush_raises_that(shop_cluster: LocalCluster
 async def test_an_update_shows_in_the_objects_of_the_replica_what_the_primary_has(
     disposable_shop: LocalCluster, synchronize: typing.Any
 ) -> None:
-    """INVARIANT: SQLAlchemy computes the new value from the one it holds, which no row ever had."""
+    """INVARIANT: SQLAlchemy computes the new value from the object's value, which may differ from every row."""
     async with serving(disposable_shop) as servers, servers.session() as session:
         replicas = disposable_shop.replicas
         for replica in replicas:

@@ -1,4 +1,4 @@
-"""Session classes of the application that have attributes of the routing's names."""
+"""Session classes of the application with attributes of the routing's names."""
 
 import typing
 
@@ -25,7 +25,7 @@ class WithAttribute(Session):
 async def test_a_class_that_has_names_of_the_routing_is_refused_on_both_servers(
     shop_cluster: LocalCluster, own: type[Session], name: str
 ) -> None:
-    """Each of the two would take the other's attribute for its own, on a replica only."""
+    """On a replica only, each would use the other's attribute."""
     async with serving(shop_cluster) as servers:
         for engine in (servers.primary, servers.replica):
             with pytest.raises(ConfigurationError, match=f"rename {name}:") as caught:
@@ -34,7 +34,7 @@ async def test_a_class_that_has_names_of_the_routing_is_refused_on_both_servers(
 
 
 def test_such_a_class_is_refused_in_the_synchronous_half() -> None:
-    """Each of the two would take the other's attribute for its own."""
+    """On a replica only, each would use the other's attribute."""
 
     class Own(Session):
         label = "of a product"

@@ -1,4 +1,4 @@
-"""What the sessions of one unit of work share."""
+"""State shared by the sessions of one unit of work."""
 
 import collections.abc
 import typing
@@ -17,7 +17,7 @@ from tests.unconnected import engines
 
 @pytest.mark.parametrize("settles", ["nothing", "replica", "escalation"])
 def test_it_is_settled_with_the_first_session_that_knows_where_it_reads(settles: str) -> None:
-    """From a replica, or from the primary that one of them has moved to."""
+    """From a replica, or from the primary after an escalation."""
     unit = UnitOfWork()
     if settles == "replica":
         unit.replica = typing.cast(OneReplicaRole, engines("db-2")[1].engines["db-2"])
@@ -49,7 +49,7 @@ async def merge(first: RoutedSession, second: RoutedSession, item: Item) -> Item
 async def test_what_another_session_has_from_the_replica_is_not_written(
     shop_cluster: LocalCluster, hand_over: Handing
 ) -> None:
-    """INVARIANT: tasks of a `gather` read with sessions of their own, and give their objects to the one that writes."""
+    """INVARIANT: tasks of a `gather` read with separate sessions, and pass their objects to the writing one."""
     async with serving(shop_cluster) as servers, servers.session() as first, servers.session() as second:
         unit = UnitOfWork()
         for session in (first, second):
@@ -62,7 +62,7 @@ async def test_what_another_session_has_from_the_replica_is_not_written(
 
 
 async def test_what_another_session_has_from_the_primary_is_written(shop_cluster: LocalCluster) -> None:
-    """It is not stale."""
+    """They are not stale."""
     async with serving(shop_cluster) as servers, servers.session() as first, servers.session() as second:
         unit = UnitOfWork()
         for session in (first, second):

@@ -1,4 +1,4 @@
-"""What writes without a statement of its own moves the session first; on SQLite, with the moves only recorded."""
+"""Implicit writes move the session first; on SQLite, with the moves only recorded."""
 
 import collections.abc
 
@@ -22,7 +22,7 @@ class Note(Base):
 
 
 class Recording(UnsentWritesSession):
-    """Records why it would have moved, and never does."""
+    """Records the reason for each move without moving."""
 
     _reading = {}  # noqa: RUF012  # it has none
 
@@ -61,7 +61,7 @@ def session() -> collections.abc.Iterator[Recording]:
 def test_a_flush_says_what_it_is_about_to_send(
     session: Recording, do: collections.abc.Callable[[Recording], object], move: str
 ) -> None:
-    """Before it begins: half of it on a replica could not be run again."""
+    """Before it begins: a partial flush on a replica could not be run again."""
     do(session)
     session.flush()
     assert session.moves == [move, "wrote: flush"]
@@ -70,7 +70,7 @@ def test_a_flush_says_what_it_is_about_to_send(
 def test_an_attribute_that_was_set_to_what_it_was_is_no_write(session: Recording) -> None:
     """The flush sends nothing, but moves the session all the same, without a warning."""
     note = session.get_one(Note, 1)
-    note.text = note.text  # SQLAlchemy sees an event
+    note.text = note.text  # SQLAlchemy reports an event
     session.flush()
     assert session.moves == ["wrote: flush"]
 
@@ -90,6 +90,6 @@ def test_an_attribute_that_was_set_to_what_it_was_is_no_write(session: Recording
 def test_what_cannot_be_run_again_moves_first(
     session: Recording, do: collections.abc.Callable[[Recording], object], move: str
 ) -> None:
-    """Named as the application has called it."""
+    """The reason is the called method."""
     do(session)
     assert session.moves[0] == move

@@ -1,6 +1,6 @@
-"""A soak with faults, beside the same on plain SQLAlchemy: `make soak`, or `python -m tests.soak --seconds 60`.
+"""A soak test with faults, compared with plain SQLAlchemy: `make soak`, or `python -m tests.soak --seconds 60`.
 
-Compares what both hold: memory, tasks, descriptors and objects; ours may not grow where the other one does not.
+Compares memory, tasks, descriptors and objects; ours may not grow where the control does not.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from tests.soak.growth import KINDS, evaluate
 
 
 WARMING_UP = 0.3
-"""The share of the samples before pools, caches and the allocator have settled."""
+"""The share of the samples before pools, caches and the allocator are stable."""
 
 
 async def contender(name: str, seconds: float, urls: list[str]) -> list[dict[str, typing.Any]]:
@@ -29,7 +29,7 @@ async def contender(name: str, seconds: float, urls: list[str]) -> list[dict[str
 
 
 async def faults(cluster: LocalCluster) -> None:
-    """Break one server after the other, and mend it."""
+    """Break one server after another, and undo it."""
     chosen = random.Random(7)  # noqa: S311  # for choosing
     while True:
         await asyncio.sleep(3)

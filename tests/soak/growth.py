@@ -1,4 +1,4 @@
-"""Whether one contender grows where the other one does not."""
+"""Whether one contender grows where the control does not."""
 
 import collections.abc
 import statistics
@@ -8,10 +8,10 @@ import typing
 KINDS: typing.Final = ("memory", "tasks", "descriptors", "objects")
 
 ALLOWED: typing.Final = {"memory": 8 * 2**20, "tasks": 5, "descriptors": 20, "objects": 3000}
-"""How much more than the other one's growth is noise."""
+"""Growth beyond the control's that counts as noise."""
 
 LEFT: typing.Final = {"tasks": 0, "descriptors": 3}
-"""How much more than before may be left after the end."""
+"""Increase that is allowed at the end, compared with the start."""
 
 Samples = collections.abc.Sequence[collections.abc.Mapping[str, typing.Any]]
 
@@ -38,7 +38,7 @@ def evaluate(ours: Samples, control: Samples, *, warming_up: float) -> list[str]
 
 
 def _growth(values: collections.abc.Sequence[float], warming_up: float) -> float:
-    """Return how far the median of the last third is above that of the first, after the warming up."""
+    """Return how far the median of the last third is above that of the first, after the warm-up."""
     settled = values[int(len(values) * warming_up) :]
     third = max(1, len(settled) // 3)
     return statistics.median(settled[-third:]) - statistics.median(settled[:third])

@@ -4,7 +4,7 @@ from tests.soak.growth import evaluate
 
 
 def samples(**growth: float) -> list[dict[str, typing.Any]]:
-    """Return thirty samples that grow by so much each."""
+    """Return thirty samples that grow by a constant amount."""
     kinds = {"memory": 10**8, "tasks": 20, "descriptors": 40, "objects": 10**5}
     return [{kind: base + growth.get(kind, 0) * number for kind, base in kinds.items()} for number in range(30)]
 
@@ -15,7 +15,7 @@ def test_what_the_control_does_as_well_is_no_leak() -> None:
 
 
 def test_a_growth_of_its_own_is_a_leak() -> None:
-    """Whichever kind it is, it is named."""
+    """The error names the kind of growth."""
     for kind, step in {"memory": 10**7, "tasks": 3, "descriptors": 10, "objects": 10**4}.items():
         leaky = samples(**{kind: step})
         leaky[-1] = leaky[0]
@@ -25,7 +25,7 @@ def test_a_growth_of_its_own_is_a_leak() -> None:
 
 
 def test_what_is_left_at_the_end_is_named() -> None:
-    """Under load it was needed; at the end it is not."""
+    """It was needed under load, but not at the end."""
     left = samples()
     left[-1] = {**left[-1], "tasks": left[0]["tasks"] + 1, "descriptors": left[0]["descriptors"] + 4}
     assert [line.partition(":")[0] for line in evaluate(left, samples(), warming_up=0.3)] == ["tasks", "descriptors"]

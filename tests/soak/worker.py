@@ -1,4 +1,4 @@
-"""One contender under load, in a process of its own: prints what it holds, as a line of JSON every second."""
+"""One contender under load, in a separate process: prints its resources as a line of JSON every second."""
 
 import argparse
 import asyncio
@@ -22,7 +22,7 @@ Session = collections.abc.Callable[[bool], AsyncSession]
 
 @contextlib.asynccontextmanager
 async def routed(urls: list[str]) -> collections.abc.AsyncIterator[Session]:
-    """Give the sessions of the library, with a monitor."""
+    """Yield sessions of the library, with a monitor."""
     settings = ReplicationSettings(primary=urls[0], replicas=urls[1:], primary_pool_timeout=5)
     primary = create_primary_engine(settings)
     replicas = create_replica_engine(settings, primary)
@@ -40,7 +40,7 @@ async def routed(urls: list[str]) -> collections.abc.AsyncIterator[Session]:
 
 @contextlib.asynccontextmanager
 async def plain(urls: list[str]) -> collections.abc.AsyncIterator[Session]:
-    """Give the sessions of two engines, as one would write it by hand."""
+    """Yield sessions of two engines, as in hand-written code."""
     primary, replica = (create_async_engine(url, pool_pre_ping=True, pool_timeout=5) for url in urls[:2])
 
     def session(writes: bool) -> AsyncSession:

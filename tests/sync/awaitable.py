@@ -1,4 +1,4 @@
-"""A synchronous session that can be awaited like an asynchronous one: so both halves are held to the same claims."""
+"""A synchronous session that can be awaited like an asynchronous one, so that the same tests apply to both halves."""
 
 import asyncio
 import collections.abc
@@ -41,7 +41,7 @@ class Awaitable(collections.abc.Coroutine[typing.Any, typing.Any, typing.Any]):
     """A call that happens when it is awaited or entered; in a thread where the test goes on meanwhile."""
 
     executor: typing.ClassVar[concurrent.futures.Executor | None] = None
-    """Where calls are made; None for the thread of the test."""
+    """Where calls run; None for the thread of the test."""
 
     def __init__(self, call: collections.abc.Callable[[], typing.Any]) -> None:
         self._call = call
@@ -79,7 +79,7 @@ class Awaitable(collections.abc.Coroutine[typing.Any, typing.Any, typing.Any]):
 
 @contextlib.asynccontextmanager
 async def opened(context: typing.Any) -> collections.abc.AsyncIterator[typing.Any]:
-    """Enter and leave a context as calls are made."""
+    """Enter and leave a context by calls."""
     connection = await Awaitable(context.__enter__)
     try:
         yield AwaitableSession(connection)
@@ -137,7 +137,7 @@ class AwaitableSession:
     def __getattr__(self, name: str) -> typing.Any:
         value = getattr(self._session, name)
         if name in ("execute", "scalars"):
-            # As `AsyncSession` does: what is loaded does not depend on how much of a result is read.
+            # As `AsyncSession` does, so that loading does not depend on how much of a result is read.
             value = functools.partial(_read_at_once, value)
         return (lambda *args, **options: Awaitable(lambda: value(*args, **options))) if name in AWAITED else value
 
@@ -173,7 +173,7 @@ class AwaitableSession:
 def run(
     work: collections.abc.Callable[[AsyncRoutedSession], collections.abc.Awaitable[typing.Any]], session: RoutedSession
 ) -> typing.Any:
-    """Run what was written for an asynchronous session on a synchronous one."""
+    """Run a test of an asynchronous session on a synchronous one."""
     return complete(typing.cast(typing.Any, work(typing.cast(AsyncRoutedSession, AwaitableSession(session)))))
 
 
@@ -181,7 +181,7 @@ class AwaitableEngine(AwaitableSession):
     """An engine whose connections are awaited."""
 
     def __eq__(self, other: object) -> bool:
-        """Return whether it has the same connections: options make another engine of it."""
+        """Return whether it has the same connections; an engine with other options is a different one."""
         return getattr(other, "pool", None) is self._session.pool
 
     def __hash__(self) -> int:
@@ -209,7 +209,7 @@ class AwaitableEngine(AwaitableSession):
 
 
 class _Connecting:
-    """A connection that is made when it is entered."""
+    """A connection that is opened when it is entered."""
 
     def __init__(self, engine: typing.Any) -> None:
         self._engine = engine
@@ -223,7 +223,7 @@ class _Connecting:
 
 
 class AwaitableMonitor:
-    """Stands for the asynchronous `Monitor`; it runs in the thread of the synchronous half."""
+    """Replaces the asynchronous `Monitor`; it runs in the background thread of the synchronous half."""
 
     def __init__(self, replicas: typing.Any) -> None:
         self._monitor = Monitor(replicas.sync_engine)
@@ -237,7 +237,7 @@ class AwaitableMonitor:
 
 
 class AwaitableTokens(Tokens):
-    """Asks where the monitor runs, as a synchronous application does."""
+    """Asks in the monitor's thread, as a synchronous application does."""
 
     async def of(self, client: typing.Any) -> ConsistencyToken | None:
         return await asyncio.to_thread(background.run, super().of(client))
@@ -254,18 +254,18 @@ def create_awaitable_primary_engine(settings: ReplicationSettings) -> AwaitableE
 
 
 def engine_of(servers: "AwaitableServers", server: LocalServer) -> typing.Any:
-    """Stand for `tests.session.test_faults.engine_of`."""
+    """Replace `tests.session.test_faults.engine_of`."""
     topology = servers.replica.topology
     return next(one.engine for one in topology.servers if one.name == f"127.0.0.1:{server.port}")
 
 
 def server_settings(**values: str) -> dict[str, typing.Any]:
-    """Stand for `tests.driver.server_settings`."""
+    """Replace `tests.driver.server_settings`."""
     return {"options": " ".join(f"-c {name}={value}" for name, value in values.items())}
 
 
 class AwaitableServers:
-    """The servers as tests of asynchronous sessions have them."""
+    """The servers with the interface that tests of asynchronous sessions use."""
 
     def __init__(self, servers: Servers, cluster: object) -> None:
         self._servers = servers
@@ -292,7 +292,7 @@ class ShopServer:
 
 
 class Shop:
-    """A database of a cluster that other tests use too, in the place of that cluster."""
+    """A separate database on a shared cluster, in place of that cluster."""
 
     def __init__(self, settings: ReplicationSettings, cluster: LocalCluster) -> None:
         self.settings = settings
@@ -308,7 +308,7 @@ class Shop:
 async def serving_awaitable(
     cluster: LocalCluster | Shop, **settings: typing.Any
 ) -> collections.abc.AsyncIterator[AwaitableServers]:
-    """Stand for `tests.session.conftest.serving` in tests that were written for asynchronous sessions."""
+    """Replace `tests.session.conftest.serving` in tests of asynchronous sessions."""
     replicas = settings.pop("replicas", [server.url for server in cluster.replicas])
     settings["replicas"] = [synchronous(url) for url in replicas]
     with serving(cluster.settings if isinstance(cluster, Shop) else cluster, **settings) as servers:
@@ -316,7 +316,7 @@ async def serving_awaitable(
 
 
 def routed(engine: AwaitableEngine, **options: typing.Any) -> AwaitableSession:
-    """Stand for the asynchronous `RoutedSession`."""
+    """Replace the asynchronous `RoutedSession`."""
     return AwaitableSession(RoutedSession(engine.sync_engine, **_synchronous(options)))
 
 
@@ -338,7 +338,7 @@ STAND_INS: typing.Final[dict[int, object]] = {
         (tests.driver.server_settings, server_settings),
     )
 }
-"""What tests find in the place of what they have imported, on synchronous sessions."""
+"""Replacements for the imports of a test module, for synchronous sessions."""
 
 
 def hold_to(
@@ -379,7 +379,7 @@ def hold_to(
         return Shop(shop, replicated_cluster)
 
     tests = {name: test for name, test in vars(claims).items() if name.startswith("test_") and name not in without}
-    # A stream that is not read to its end leaves its cursor to the end of the transaction; psycopg minds.
+    # A stream that is not exhausted closes its cursor at the end of the transaction; psycopg warns about it.
     mark = pytest.mark.filterwarnings("ignore:.*ServerCursorMixin:pytest.PytestUnraisableExceptionWarning")
     fixtures = {"on_synchronous_sessions": on_synchronous_sessions, "shop_cluster": shop_cluster}
     namespace.update(**{**fixtures, **namespace, **tests}, pytestmark=mark)

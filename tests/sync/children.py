@@ -23,11 +23,11 @@ PIDS = text("SELECT pg_backend_pid(), pg_is_in_recovery()")
 
 
 Backends: typing.TypeAlias = set[tuple[int, bool]]
-"""Processes of servers, and whether they are standbys."""
+"""Process ids of servers, each with whether it is a standby."""
 
 
 def use(container: Container) -> Backends:
-    """Return which server processes serve a read and a write."""
+    """Return the server processes of a read and a write."""
     found: Backends = set()
     for intent in (Intent.read(), Intent.write()):
         with unit_of_work(container, intent=intent) as unit:
@@ -48,7 +48,7 @@ def use_until_killed(settings: ReplicationSettings, pipe: typing.Any, of_parent:
 
 
 def fork_and_wait(settings: ReplicationSettings, pipe: typing.Any, of_parent: typing.Any) -> None:
-    """Leave a child behind, which lives until the pipe is closed."""
+    """Fork a child that lives until the pipe is closed."""
     of_parent.close()
     with (
         Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container,
@@ -66,7 +66,7 @@ def fork_and_wait(settings: ReplicationSettings, pipe: typing.Any, of_parent: ty
 
 
 def forked(container: Container, session: RoutedSession, of_parent: Backends) -> typing.NoReturn:
-    """Use the engines and the session that is inherited, and end: the units of work that are open end with it."""
+    """Use the engines and the inherited session, and exit: open units of work end with the process."""
     assert not use(container) & of_parent, "a child has connections of its own"
     assert container.resolve(ReplicaEngine).topology.watcher is not None
     session.close()
@@ -93,7 +93,7 @@ def main(primary: str, *replicas: str) -> None:
         assert use(container) == before, "and closed no connection"
         replicas_engine = container.resolve(ReplicaEngine)
         snapshot = replicas_engine.snapshot
-        wait_for(lambda: replicas_engine.snapshot is not snapshot)  # the monitor goes on
+        wait_for(lambda: replicas_engine.snapshot is not snapshot)  # the monitor keeps running
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from tests.session.conftest import create_shop
 
 
 def synchronous(url: str) -> str:
-    """Return the URL of a server with the driver of synchronous applications."""
+    """Return the URL of a server with the synchronous driver."""
     return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
 def settings_of(where: LocalCluster | ReplicationSettings, **options: typing.Any) -> ReplicationSettings:
-    """Return the settings of synchronous applications, for a cluster, or for a database as others have it."""
+    """Return synchronous settings for a cluster, or for a database in it."""
     if isinstance(where, LocalCluster):
         primary, replicas = where.primary.url, [Replica(server.url) for server in where.replicas]
     else:
@@ -55,7 +55,7 @@ class Servers:
 
 @contextlib.contextmanager
 def serving(where: LocalCluster | ReplicationSettings, **settings: typing.Any) -> collections.abc.Iterator[Servers]:
-    """Give the servers of a cluster, and check at the end that every connection came back."""
+    """Yield the servers of a cluster, and verify at the end that every connection was returned."""
     servers = Servers(settings_of(where, **settings))
     try:
         yield servers
@@ -67,7 +67,7 @@ def serving(where: LocalCluster | ReplicationSettings, **settings: typing.Any) -
 
 @pytest.fixture(scope="session")
 def shop(replicated_cluster: LocalCluster) -> ReplicationSettings:
-    """Give a database on the shared cluster with the shop in it; tests leave its rows as they found them."""
+    """Yield a database on the shared cluster with the shop schema; tests restore its rows."""
     settings = create_database(replicated_cluster, "shop_of_threads")
     asyncio.run(create_shop(replicated_cluster, settings.declared_primary.url))
     return settings_of(settings)
@@ -81,6 +81,6 @@ def servers(shop: ReplicationSettings) -> collections.abc.Iterator[Servers]:
 
 @pytest.fixture
 def disposable_shop(disposable_cluster: LocalCluster) -> LocalCluster:
-    """Give a cluster with the shop in it, to break."""
+    """Yield a cluster with the shop schema, for tests that break servers."""
     asyncio.run(create_shop(disposable_cluster))
     return disposable_cluster

@@ -1,4 +1,4 @@
-"""Thirty threads read and one writes while servers fail: `python -m tests.sync.load` says what each of them met.
+"""Thirty threads read and one writes while servers fail: `python -m tests.sync.load` prints their results.
 
 Freeze, crash, stop, lag, exhausted pools and a promotion, each on the same cluster: no read may fail, and none may take
 longer than `probe_interval` + `probe_timeout` + 1 s.
@@ -31,7 +31,7 @@ ROWS: typing.Final = 100
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Fault:
-    """Something that happens to the servers, and its end."""
+    """A fault of the servers, and its end."""
 
     inject: collections.abc.Callable[[LocalCluster], None]
     mend: collections.abc.Callable[[LocalCluster], None]
@@ -39,7 +39,7 @@ class Fault:
 
 
 def nothing(cluster: LocalCluster) -> None:
-    """Do nothing: it does not end, or it is in the settings."""
+    """Do nothing: the fault does not end, or it is in the settings."""
 
 
 def pause_replay(cluster: LocalCluster) -> None:
@@ -68,16 +68,16 @@ FAULTS: typing.Final[dict[str, Fault]] = {
         settings={"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.05},
     ),
     "frozen primary": Fault(inject=lambda cluster: cluster.primary.freeze(), mend=lambda c: c.primary.thaw()),
-    "promotion": Fault(inject=promote, mend=nothing),  # the last one: the cluster has another primary then
+    "promotion": Fault(inject=promote, mend=nothing),  # last: the cluster has another primary afterwards
 }
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Report:
-    """What the threads met."""
+    """The results of the threads."""
 
     bound: float
-    """Seconds that a read may take."""
+    """Maximum duration of a read, in seconds."""
     reads: int = 0
     errors: list[str] = dataclasses.field(default_factory=list)
     """Of reads."""
@@ -86,7 +86,7 @@ class Report:
     """Reads by replicas, and by the primary."""
     failed_writes: int = 0
     writes_back: float = 0.0
-    """Seconds from the fault to the last write that failed, or had to wait longer than a read may."""
+    """Seconds from the fault to the last write that failed, or took longer than a read may take."""
     wrote_at_the_end: bool = False
 
     def __str__(self) -> str:
@@ -112,7 +112,7 @@ class Load:
 
     @contextlib.contextmanager
     def running(self, threads: int) -> collections.abc.Iterator[None]:
-        """Read and write until the block ends, and until the last write has succeeded or ten seconds have passed."""
+        """Read and write until the block ends, and then until a write succeeds or ten seconds have passed."""
         readers = [threading.Thread(target=self._read, daemon=True) for _ in range(threads)]
         writer = threading.Thread(target=self._write, daemon=True)
         for thread in (*readers, writer):
@@ -179,7 +179,7 @@ def create_stock(cluster: LocalCluster) -> None:
 
 
 def run(fault: Fault, cluster: LocalCluster, settings: ReplicationSettings, *, threads: int, seconds: float) -> Report:
-    """Inject one fault while all threads run, for so many seconds, and give them as many after its end."""
+    """Inject one fault for a number of seconds while all threads run, and let them run equally long afterwards."""
     settings = dataclasses.replace(settings, primary_pool_size=10, primary_max_overflow=threads, **fault.settings)
     report = Report(bound=settings.probe_interval + settings.probe_timeout + 1)
     primary = create_primary_engine(settings)

@@ -1,4 +1,4 @@
-"""Each commit that may have written gives its client a token, however a synchronous application makes it."""
+"""Each commit that may have written gives its client a token, for every way to commit in a synchronous application."""
 
 import collections.abc
 import contextlib
@@ -117,7 +117,7 @@ def written_by(way: Way, servers: Servers) -> Client:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_write_has_a_token(servers: Servers, way: Way) -> None:
-    """Its position is known when the connection has gone back, and it is that of the next commit or before it."""
+    """Its position is known once the connection is returned, and is at or before that of the next commit."""
     client = written_by(way, servers)
     assert client.token is not None
     assert client.wrote
@@ -129,7 +129,7 @@ def test_a_write_has_a_token(servers: Servers, way: Way) -> None:
 
 
 def test_what_is_rolled_back_or_only_read_has_none(servers: Servers) -> None:
-    """Nor does what failed."""
+    """A failed transaction has no token either."""
 
     def roll_back(servers: Servers) -> None:
         with servers.primary.connect() as connection:
@@ -146,7 +146,7 @@ def test_what_is_rolled_back_or_only_read_has_none(servers: Servers) -> None:
 
 
 def test_a_commit_in_two_phases_has_a_token_or_an_error() -> None:
-    """Prepared, at once, and of a transaction that has failed."""
+    """Prepared, in one step, and for a failed transaction."""
     with LocalCluster(replicas=1, settings={"max_prepared_transactions": "2"}) as cluster:
         cluster.primary.execute("CREATE TABLE note (body text)")
         with serving(cluster) as servers:
@@ -171,7 +171,7 @@ def test_a_commit_in_two_phases_has_a_token_or_an_error() -> None:
 
 
 def test_threads_have_clients_of_their_own(servers: Servers) -> None:
-    """INVARIANT: what one thread writes is not taken for what another's client wrote."""
+    """INVARIANT: the writes of one thread are not attributed to another thread's client."""
     clients = [Client(is_request=True) for _ in range(8)]
     together = threading.Barrier(len(clients))
 
@@ -199,9 +199,9 @@ hold_to(
     test_commits,
     globals(),
     without=(
-        # A synchronous connection that is never given back can be asked by the garbage collector.
+        # For a synchronous connection that is never returned, the garbage collector can ask the server.
         "test_a_connection_that_was_never_given_back_leaves_its_client_unsure",
-        # The monitor's questions are asked in its own thread.
+        # The monitor asks in its own thread.
         "test_a_monitor_ends_while_a_question_is_open",
         # It awaits the driver's own methods.
         "test_a_connection_of_the_driver_that_was_lost_is_given_back_quietly",

@@ -1,4 +1,4 @@
-"""The providers of synchronous applications, and what they give."""
+"""The providers of synchronous applications, and the objects they provide."""
 
 import dataclasses
 import threading
@@ -37,7 +37,7 @@ def container_of(settings: ReplicationSettings, group: type[Dependencies] = Depe
 
 
 def test_a_session_class_of_the_application_is_injected(shop: ReplicationSettings) -> None:
-    """`session_class` and options customise the session; one that does not route is refused."""
+    """`session_class` and options customise the session; a class without routing is refused."""
 
     class Own(RoutedSession):
         pass
@@ -68,7 +68,7 @@ def test_a_session_class_of_the_application_is_injected(shop: ReplicationSetting
 
 
 def test_a_test_may_put_other_engines_in_place_of_ours(shop: ReplicationSettings) -> None:
-    """Both roles, or only the primary, may be any engine."""
+    """Any engine may replace both roles, or only the primary."""
     engine = create_engine(shop.declared_primary.url)
     other = typing.cast(typing.Any, engine)
     with container_of(shop) as container:
@@ -91,7 +91,7 @@ def test_the_driver_must_be_psycopg() -> None:
 
 
 def test_hooks_are_told_of_decisions_and_snapshots(shop: ReplicationSettings) -> None:
-    """Events are emitted as in the asynchronous half; the monitor's in its own thread, where no session may be used."""
+    """Events are emitted as in the asynchronous half; the monitor's in its own thread, without a session."""
     events: list[Event] = []
     errors: list[str] = []
 
@@ -117,9 +117,9 @@ def test_hooks_are_told_of_decisions_and_snapshots(shop: ReplicationSettings) ->
 
 
 def test_engines_are_sqlalchemys_own_and_of_distinct_types(shop: ReplicationSettings) -> None:
-    """INVARIANT: each is the object that `create_engine` has made, with what instrumentation has put on it.
+    """INVARIANT: each is the object returned by `create_engine`, with any instrumentation on it.
 
-    SQLAlchemy has no way to name the class of an engine; if an engine can no longer become ours, this fails.
+    SQLAlchemy cannot be given the class of an engine; if an engine can no longer be converted to ours, this fails.
     """
     statements: list[str] = []
     made: list[Engine] = []

@@ -1,4 +1,4 @@
-"""The engines of synchronous applications: options, listeners, groups, levels and limits, as the asynchronous ones."""
+"""The engines of synchronous applications: options, listeners, groups, levels and limits."""
 
 import dataclasses
 import datetime as dt
@@ -59,7 +59,7 @@ def test_options_give_engines_of_the_same_type_and_pool(servers: Servers) -> Non
         bind = session.get_bind()
         assert isinstance(bind, Engine)
         assert bind.get_execution_options()["note"] == "ours"
-        session.execute(text("UPDATE account SET balance = balance"))  # leaves for the primary, with the option
+        session.execute(text("UPDATE account SET balance = balance"))  # escalates to the primary, with the option
         bind = session.get_bind()
         assert isinstance(bind, Engine)
         assert bind.get_execution_options()["note"] == "ours"
@@ -101,7 +101,7 @@ def test_listeners_on_the_replicas_engine_reach_every_replica(servers: Servers) 
 
 
 def test_groups_and_levels_choose_the_server(shop: ReplicationSettings) -> None:
-    """A group has its own replicas; one that does not exist is an error; a bounded read has a replica within it."""
+    """A group has its own replicas; an unknown one is an error; a bounded read uses a replica within the bound."""
     first, second = (dataclasses.replace(one, groups={name}) for one, name in zip(shop.servers, "ab", strict=True))
     with serving(shop, replicas=[first, second]) as servers, Monitor(servers.replica):
         for server, group in ((first, "a"), (second, "b")):
@@ -119,7 +119,7 @@ def test_groups_and_levels_choose_the_server(shop: ReplicationSettings) -> None:
 def test_a_read_waits_for_its_replica_in_the_background_thread(
     replicated_cluster: LocalCluster, shop: ReplicationSettings
 ) -> None:
-    """Where no replica has a write yet, the primary reads; with time to wait, the replica that has caught up."""
+    """While no replica has a write, the primary reads; with `wait`, a replica that has caught up."""
     with serving(shop) as servers, Monitor(servers.replica):
         for replica in replicated_cluster.replicas:
             replica.pause_replay()
@@ -149,7 +149,7 @@ def test_a_read_waits_for_its_replica_in_the_background_thread(
 
 
 def test_without_a_replica_the_primary_reads_unless_it_is_not_to(shop: ReplicationSettings) -> None:
-    """`primary_reads=False` makes that an error, in sessions and in Core."""
+    """`primary_reads=False` makes it an error, in sessions and in Core."""
     gone = [gone_of(shop)]
     with serving(shop, replicas=gone) as servers:
         with servers.session() as session:
@@ -165,7 +165,7 @@ def test_without_a_replica_the_primary_reads_unless_it_is_not_to(shop: Replicati
 
 
 def test_the_fallback_limit_counts_threads(shop: ReplicationSettings) -> None:
-    """Of the reads that no replica can serve only so many use the primary at once; one more waits, and then fails."""
+    """It limits the concurrent reads that fall back to the primary; one more waits, and then fails."""
     gone = [gone_of(shop)]
     with serving(shop, replicas=gone, primary_fallback_limit=1, replica_pool_timeout=0.2) as servers:
         with servers.session() as session:
@@ -184,7 +184,7 @@ def test_the_fallback_limit_counts_threads(shop: ReplicationSettings) -> None:
 
 
 def test_a_forked_process_has_a_fallback_limit_of_its_own(shop: ReplicationSettings) -> None:
-    """INVARIANT: a read that began in its parent and ends there as well does not raise the limit."""
+    """INVARIANT: a read that began in its parent and ends in both processes does not raise the limit."""
     gone = [gone_of(shop)]
     with serving(shop, replicas=gone, primary_fallback_limit=1, replica_pool_timeout=0.0) as servers:
         with servers.session() as session:
@@ -208,7 +208,7 @@ def test_a_connection_that_is_detached_from_its_pool_works_until_it_is_closed(
     of_pid = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
 
     def has_ended() -> bool:
-        with engine.connect() as another:  # what a transaction sees of others does not change
+        with engine.connect() as another:  # a transaction's view of others does not change
             return not another.scalar(of_pid, {"pid": pid})
 
     wait_for(has_ended)
@@ -219,7 +219,7 @@ def test_a_connection_that_is_detached_from_its_pool_works_until_it_is_closed(
 def test_a_connection_that_ended_while_it_was_held_is_replaced(
     servers: Servers, replicated_cluster: LocalCluster, role: str
 ) -> None:
-    """INVARIANT: where no transaction is open its return sends nothing, so the next checkout has to notice."""
+    """INVARIANT: without an open transaction its return sends nothing, so the next checkout has to detect it."""
     is_primary = role == "primary"
     server = replicated_cluster.primary if is_primary else replicated_cluster.replicas[0]
     found = servers.primary if is_primary else servers.replica.topology.servers[1].engine
@@ -234,7 +234,7 @@ def test_a_connection_that_ended_while_it_was_held_is_replaced(
 
 
 def test_statements_are_read_behind_a_pooler_without_names(shop: ReplicationSettings) -> None:
-    """With `pooled=True` psycopg prepares nothing, and reads stay in autocommit."""
+    """With `pooled=True` psycopg prepares no statements, and reads stay in autocommit."""
     with serving(shop, pooled=True) as servers:
         for _ in range(10):
             with servers.session() as session:
@@ -246,7 +246,7 @@ def test_statements_are_read_behind_a_pooler_without_names(shop: ReplicationSett
 def test_a_former_primary_is_fenced_until_another_is_followed(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkout waits at the fence, fails after its time, and passes once a primary is named."""
+    """A checkout waits at the fence, fails after its timeout, and passes once a primary is known."""
     waits, wait_at_fence = threading.Event(), Fence.passed
 
     async def noted(fence: Fence) -> None:
@@ -277,7 +277,7 @@ def test_a_former_primary_is_fenced_until_another_is_followed(
 
 
 def test_isolation_of_the_intent_counts_on_both_roles(servers: Servers) -> None:
-    """A unit of work that asks for an isolation has it on the replica and on the primary."""
+    """The unit of work has its isolation on the replica and on the primary."""
     level = text("SHOW transaction_isolation")
     for engine in (servers.replica, servers.primary):
         intent = Intent.read(isolation="REPEATABLE READ")
@@ -299,11 +299,11 @@ def test_a_transaction_of_a_sessionmaker_commits_on_the_primary(servers: Servers
 
 
 def test_without_reads_of_the_primary_another_replica_goes_on(shop: ReplicationSettings) -> None:
-    """A unit of work whose replica fails looks for another one, as fresh as it needs."""
+    """If its replica fails, a unit of work uses another one that is fresh enough."""
     replicas = [gone_of(shop), shop.servers[0]]
     with serving(shop, replicas=replicas, primary_reads=False, balancing="round-robin") as servers:
         with Monitor(servers.replica):
-            pass  # it knows that one is gone, and forgets it
+            pass  # the pool forgets a connection that it knows to be closed
         served = set()
         for _ in range(4):
             with servers.session() as session:
@@ -313,7 +313,7 @@ def test_without_reads_of_the_primary_another_replica_goes_on(shop: ReplicationS
 
 
 def test_in_shadow_mode_the_primary_serves_and_the_writes_are_counted(shop: ReplicationSettings) -> None:
-    """The hooks are told what a replica would have done; the decision is in the state of the request."""
+    """The hooks receive what a replica would have done; the decision is in the state of the request."""
     events: list[Event] = []
 
     class Recorder:
@@ -330,7 +330,7 @@ def test_in_shadow_mode_the_primary_serves_and_the_writes_are_counted(shop: Repl
 
 
 def test_a_forked_process_would_leave_the_connections_to_its_parent(servers: Servers) -> None:
-    """What is forgotten is not closed, and nothing of it is used again; see `test_processes.py` for real forks."""
+    """Discarded connections are neither closed nor reused; `test_processes.py` forks real processes."""
     opened: list[typing.Any] = []
     with servers.primary.connect() as connection:
         opened.append(connection.connection.driver_connection)
@@ -345,7 +345,7 @@ def test_a_forked_process_would_leave_the_connections_to_its_parent(servers: Ser
 
 
 def test_a_child_process_forgets_what_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is still there is told, once."""
+    """Every object that still exists is notified, once."""
     monkeypatch.setattr(processes, "_known", weakref.WeakSet())
     told: list[str] = []
 
@@ -364,7 +364,7 @@ def test_a_child_process_forgets_what_asked_for_it(monkeypatch: pytest.MonkeyPat
 def test_where_gevent_replaces_threads_no_engine_is_made_and_none_connects(
     shop: ReplicationSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even one that was made before, as by `gunicorn --preload --worker-class gevent`."""
+    """Including engines that were created before, as with `gunicorn --preload --worker-class gevent`."""
     monkeys = types.SimpleNamespace(is_module_patched=lambda name: name == "threading")
     with serving(shop) as servers:
         monkeypatch.setitem(sys.modules, "gevent.monkey", monkeys)

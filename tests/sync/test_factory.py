@@ -1,4 +1,4 @@
-"""More sessions for one unit of work: one for each of its threads."""
+"""Further sessions of one unit of work: one per thread."""
 
 import concurrent.futures
 
@@ -12,7 +12,7 @@ from tests.sync.test_dependencies import IN_RECOVERY, container_of
 
 
 def test_the_sessions_of_a_unit_of_work_share_its_server(shop: ReplicationSettings) -> None:
-    """Those in other threads read from the same replica, and begin on the primary once one of them has moved there."""
+    """Those in other threads read from the same replica, and start on the primary after an escalation."""
     with container_of(shop) as container, unit_of_work(container, intent=Intent.read()) as unit:
         sessions = unit.resolve(SessionFactory)
         first = unit.resolve(RoutedSession)
@@ -41,6 +41,6 @@ def test_the_sessions_of_a_unit_of_work_share_its_server(shop: ReplicationSettin
 
 
 def test_without_a_routed_session_it_is_refused() -> None:
-    """Copies of another session could not be routed."""
+    """Further sessions of an unrouted class could not be routed."""
     with pytest.raises(ConfigurationError, match="RoutedSession"):
         SessionFactory(Session())

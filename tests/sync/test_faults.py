@@ -1,4 +1,4 @@
-"""What thirty threads see of servers that freeze, crash and move: nothing; `python -m tests.sync.load` takes longer."""
+"""Thirty threads notice nothing of servers that freeze, crash and move; `python -m tests.sync.load` takes longer."""
 
 import contextlib
 import threading
@@ -18,14 +18,14 @@ from tests.waiting import wait_for
 
 
 SOON: dict[str, typing.Any] = {"probe_interval": 0.1, "probe_timeout": 0.4}
-"""A fault is noticed sooner than with the defaults."""
+"""Settings that detect a fault sooner than the defaults."""
 
 
 @pytest.mark.parametrize(
     "name", ["freeze", "promotion", *(pytest.param(name, marks=pytest.mark.slow) for name in ("crash", "stop", "lag"))]
 )
 def test_no_read_fails_and_none_takes_long(disposable_cluster: LocalCluster, name: str) -> None:
-    """INVARIANT: a fault costs a read no more than the time in which it is noticed, and writes come back."""
+    """INVARIANT: a fault delays a read by its detection time at most, and writes recover."""
     load.create_stock(disposable_cluster)
     settings: ReplicationSettings = settings_of(disposable_cluster)
     report = load.run(load.FAULTS[name], disposable_cluster, settings, threads=load.THREADS, seconds=1.5)
@@ -41,13 +41,13 @@ def test_a_thread_that_waits_for_a_frozen_replica_wakes_when_it_is_declared_down
         port = session.scalar(select(func.inet_server_port()))
         frozen = next(replica for replica in disposable_shop.replicas if replica.port == port)
         frozen.freeze()
-        assert session.scalar(text("SELECT pg_is_in_recovery()")) is False  # and does not wait until it thaws
+        assert session.scalar(text("SELECT pg_is_in_recovery()")) is False  # it does not wait for the thaw
         assert session.decision.cause is Cause.REPLICA_FAILED
         frozen.thaw()
 
 
 def test_a_frozen_primary_wakes_those_that_wait_for_it(disposable_shop: LocalCluster) -> None:
-    """A transaction on it fails when the monitor declares it down; the next one begins when it answers again."""
+    """A transaction on it fails when the monitor declares it down; the next one starts when it answers again."""
     failed: list[Exception] = []
     with serving(disposable_shop, **SOON) as servers, Monitor(servers.replica):
         connection = servers.primary.connect()

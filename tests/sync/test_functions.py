@@ -1,4 +1,4 @@
-"""A function each of whose calls is a unit of work."""
+"""Functions whose calls are units of work."""
 
 import asyncio
 import collections.abc
@@ -18,7 +18,7 @@ Injected = typing.Annotated[Session, FromDI(Session)]
 
 
 def test_a_function_may_be_given_what_it_asks_for(shop: ReplicationSettings) -> None:
-    """As its test does."""
+    """For example by its test."""
     with container_of(shop) as container:
 
         @in_units_of_work(container, Intent.read(consistency=STRONG))
@@ -32,7 +32,7 @@ def test_a_function_may_be_given_what_it_asks_for(shop: ReplicationSettings) -> 
 
 
 def test_a_function_reads_until_it_has_run(shop: ReplicationSettings) -> None:
-    """The unit of work of a generator or a coroutine function does not end when they are made."""
+    """The unit of work of a generator or a coroutine function lasts until it has run, beyond its creation."""
     with container_of(shop) as container:
 
         @in_units_of_work(container, Intent.read())
@@ -55,7 +55,7 @@ def test_a_function_reads_until_it_has_run(shop: ReplicationSettings) -> None:
 
 
 def test_a_function_that_cannot_be_wrapped_is_refused(shop: ReplicationSettings) -> None:
-    """An asynchronous generator runs in several contexts, and what is injected twice fails at its first call."""
+    """An asynchronous generator runs in several contexts, and a dependency injected twice fails at its first call."""
     container = container_of(shop)
 
     async def parts(session: Injected) -> collections.abc.AsyncIterator[object]:

@@ -22,12 +22,12 @@ from tests.waiting import wait_for
 
 
 def test_it_runs_while_its_block_does(replicated_cluster: LocalCluster) -> None:
-    """And publishes what it knows as soon as it has begun."""
+    """Its first snapshot is published when the block starts."""
     with serving(replicated_cluster) as servers:
         with Monitor(servers.replica) as monitor:
             assert servers.replica.snapshot is not None
             assert servers.replica.snapshot.primary is not None
-            monitor.start()  # it runs: nothing happens
+            monitor.start()  # it is running: the call has no effect
         assert servers.replica.snapshot is None
         monitor.stop()
 
@@ -41,7 +41,7 @@ def test_a_password_that_is_refused_is_an_error_at_the_start(replicated_cluster:
 
 
 def test_a_password_function_that_hangs_holds_up_its_server_alone(replicated_cluster: LocalCluster) -> None:
-    """It may ask a secret store over a socket, as synchronous code does; all servers are watched in one thread."""
+    """It may block on a secret store's socket; all servers are watched in one thread."""
     hanging, other = settings_of(replicated_cluster).servers
     released = threading.Event()
 
@@ -70,7 +70,7 @@ def test_a_password_function_that_hangs_holds_up_its_server_alone(replicated_clu
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_monitor_runs_until_it_is_stopped(replicated_cluster: LocalCluster) -> None:
-    """Though only its start is written down, as in a function that sets a worker up."""
+    """Even if only its start is called, as in a function that sets up a worker."""
     settings = settings_of(replicated_cluster)
     with Container(groups=[sync.Dependencies], context={ReplicationSettings: settings}) as container:
         topology = container.resolve(ReplicaEngine).topology
@@ -84,7 +84,7 @@ def test_a_monitor_runs_until_it_is_stopped(replicated_cluster: LocalCluster) ->
 def test_at_the_end_of_a_process_the_monitors_are_stopped(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A forked worker closes no container; its monitor must not say that it has ended by mistake."""
+    """A forked worker closes no container; its monitor must not log an unexpected end."""
     settings = settings_of(replicated_cluster)
     with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
         container.resolve(Watch).start()

@@ -17,7 +17,7 @@ Modes = dict[tuple[str, str], Servers]
 
 @pytest.fixture(scope="module")
 def modes(shop: ReplicationSettings) -> collections.abc.Iterator[Modes]:
-    """Give the servers in each isolation and mode, with pools that a single connection left behind would exhaust."""
+    """Yield the servers in each isolation and mode, with pools that one leaked connection would exhaust."""
     with contextlib.ExitStack() as stack:
         yield {
             (isolation, on_write): stack.enter_context(
@@ -43,7 +43,7 @@ def modes(shop: ReplicationSettings) -> collections.abc.Iterator[Modes]:
 def test_an_operation_ends_where_it_should_with_the_right_result(
     modes: Modes, name: str, isolation: str, on_write: str
 ) -> None:
-    """The server itself says where the unit of work ended; every change is rolled back."""
+    """The server itself reports where the unit of work ended; every change is rolled back."""
     wanted = OPERATIONS[name]
     if name == "stream_of_a_write":
         pytest.skip("psycopg declares a cursor for a stream, which no write can have")
@@ -57,7 +57,7 @@ def test_an_operation_ends_where_it_should_with_the_right_result(
             session.rollback()
         else:
             given = run(wanted.run, session)
-            assert given == wanted.gives or name.startswith("EXPLAIN")  # whose text is PostgreSQL's own
+            assert given == wanted.gives or name.startswith("EXPLAIN")  # whose text comes from PostgreSQL
 
         on_replica = (
             wanted.ends is Ends.READS

@@ -1,4 +1,4 @@
-"""Processes that are started after the application was used: nothing is inherited that must not be."""
+"""Processes started after the application was used inherit nothing that is unsafe."""
 
 import collections.abc
 import contextlib
@@ -35,7 +35,7 @@ def in_child(container: Container, pipe: typing.Any) -> None:  # a connection of
 
 
 def run_forked(target: collections.abc.Callable[..., None], container: Container) -> typing.Any:
-    """Run a function in a forked process, and return what it sends."""
+    """Run a function in a forked process, and return the value it sends."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     child = context.Process(target=target, args=(container, theirs))
@@ -48,9 +48,9 @@ def run_forked(target: collections.abc.Callable[..., None], container: Container
     return result
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python warns of a fork beside threads
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python warns about a fork while threads run
 def test_a_forked_process_has_connections_and_a_monitor_of_its_own(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: a server may load the application, and even use it, before it forks its workers."""
+    """INVARIANT: a server may load and even use the application before it forks its workers."""
     settings = settings_of(replicated_cluster, replicas=[synchronous(replicated_cluster.replicas[0].url)])
     with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
         before = use(container)
@@ -86,7 +86,7 @@ def read_in_child(container: Container, pipe: typing.Any) -> None:
 def test_a_monitor_starts_in_a_forked_process_with_the_first_use(
     replicated_cluster: LocalCluster, target: collections.abc.Callable[..., None]
 ) -> None:
-    """Where the parent has started it for itself; and once it has ended there, in no child."""
+    """If the parent has started a monitor; once the parent has stopped it, no child starts one."""
     settings = settings_of(replicated_cluster)
     with Container(groups=[sync.Dependencies], context={ReplicationSettings: settings}) as container:
         with Monitor(container.resolve(ReplicaEngine)):
@@ -96,7 +96,7 @@ def test_a_monitor_starts_in_a_forked_process_with_the_first_use(
 
 @contextlib.contextmanager
 def busy(topology: Topology) -> collections.abc.Iterator[None]:
-    """Hold in another thread what threads hold for moments."""
+    """Hold the locks in another thread that threads usually hold briefly."""
     held, ended = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -122,7 +122,7 @@ def busy(topology: Topology) -> collections.abc.Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_process_may_be_forked_while_threads_hold_locks(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: those threads are not in the child, and would never release them there."""
+    """INVARIANT: those threads do not exist in the child, and would never release the locks there."""
     settings = settings_of(replicated_cluster, primary_fallback_limit=1)
     with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
         use(container)
@@ -132,7 +132,7 @@ def test_a_process_may_be_forked_while_threads_hold_locks(replicated_cluster: Lo
 
 
 def test_a_forked_process_knows_nothing_of_what_its_parent_has_met(replicated_cluster: LocalCluster) -> None:
-    """A server that was down for the parent may be up, and no monitor of the child would say so."""
+    """A server that was down for the parent may be up, and no monitor of the child would report it."""
     settings = settings_of(replicated_cluster, primary_fallback_limit=1)
     with Container(groups=[sync.Dependencies], context={ReplicationSettings: settings}) as container:
         replicas, primary = container.resolve(ReplicaEngine), container.resolve(PrimaryEngine)
@@ -148,7 +148,7 @@ def test_a_forked_process_knows_nothing_of_what_its_parent_has_met(replicated_cl
 
 
 def test_what_is_called_in_a_forked_process(replicated_cluster: LocalCluster) -> None:
-    """In this one, where coverage sees it: the monitor of the parent is left alone, and another one starts."""
+    """In this process, for coverage: the monitor of the parent is left alone, and another one starts."""
     settings = settings_of(replicated_cluster, primary_fallback_limit=1)
     with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
         replicas, watch = container.resolve(ReplicaEngine), container.resolve(Watch)
@@ -169,7 +169,7 @@ def test_what_is_called_in_a_forked_process(replicated_cluster: LocalCluster) ->
 
 
 def test_a_script_may_fork_in_the_middle_of_a_unit_of_work(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: the end of a child closes no connection of its parent, and rolls nothing back there."""
+    """INVARIANT: the end of a child closes no connection of its parent, and rolls nothing back on it."""
     replicated_cluster.primary.execute("CREATE TABLE written_before_a_fork (id int)")
     try:
         command = [sys.executable, "-m", "tests.sync.children"]
@@ -182,7 +182,7 @@ def test_a_script_may_fork_in_the_middle_of_a_unit_of_work(replicated_cluster: L
 
 
 def connections(cluster: LocalCluster) -> list[int]:
-    """Return how many connections each server has of the processes to be killed, those of the monitor among them."""
+    """Return each server's number of connections of the processes to be killed, including their monitors."""
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'killed%'"
     return [int(server.execute(count)) for server in cluster.servers]
 
@@ -195,7 +195,7 @@ def connections(cluster: LocalCluster) -> list[int]:
 async def test_a_process_that_is_killed_leaves_no_connections(
     replicated_cluster: LocalCluster, method: str, target: collections.abc.Callable[..., None]
 ) -> None:
-    """INVARIANT: not even where a process that it has forked lives on. Spawned or forked, it has had its own."""
+    """INVARIANT: even if a process that it forked lives on. Spawned or forked, that process had its own connections."""
     settings = settings_of(replicated_cluster, application_name="killed")
     context: typing.Any = multiprocessing.get_context(method)
     ours, theirs = context.Pipe()

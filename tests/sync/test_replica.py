@@ -4,7 +4,7 @@ from tests.session import test_replica
 from tests.sync.awaitable import hold_to
 
 
-# The one that is left out has a transaction of its own to await; see `test_session.py`.
+# The excluded one awaits a separate transaction; see `test_session.py`.
 hold_to(
     test_replica, globals(), without=("test_a_transaction_of_a_test_is_joined_by_a_savepoint_once_it_has_escalated",)
 )

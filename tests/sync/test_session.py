@@ -1,4 +1,4 @@
-"""What a synchronous session does with each statement: the claims of `tests/session`, in a thread."""
+"""A synchronous session's handling of each statement, with the guarantees of `tests/session`, in a thread."""
 
 import collections.abc
 import typing
@@ -33,7 +33,7 @@ def flush(session: RoutedSession) -> None:
     session.flush()
 
 
-# What leaves the replica, and why.
+# Statements that escalate, and the reason.
 ESCALATIONS: dict[str, tuple[Cause, collections.abc.Callable[[RoutedSession], object]]] = {
     "insert": (Cause.WROTE, lambda s: s.execute(insert(Item).values(id=900, shop_id=1, amount=1))),
     "update": (Cause.WROTE, lambda s: s.execute(update(Item).where(Item.id == 1).values(amount=Item.amount))),
@@ -57,7 +57,7 @@ ESCALATIONS: dict[str, tuple[Cause, collections.abc.Callable[[RoutedSession], ob
 
 @pytest.mark.parametrize("write", ESCALATIONS)
 def test_what_a_replica_cannot_do_is_done_on_the_primary(servers: Servers, write: str) -> None:
-    """The session moves before or after it is sent, stays there, and says why."""
+    """The session moves before or after the statement is sent, stays there, and gives the reason."""
     cause, run = ESCALATIONS[write]
     with servers.session() as session:
         assert session.scalar(IN_RECOVERY)
@@ -91,7 +91,7 @@ def test_rows_come_one_by_one_from_the_replica(servers: Servers) -> None:
 
 
 def test_a_stale_object_is_not_written(servers: Servers) -> None:
-    """What came from the replica is not written over the primary's row, unless the mapper is versioned."""
+    """An object from the replica is not written over the primary's row, unless its mapper is versioned."""
     with servers.session() as session:
         item, account = session.get(Item, 1), session.get(Account, 1)
         assert item is not None
@@ -119,7 +119,7 @@ def test_a_write_is_refused_where_the_settings_say_so(shop: ReplicationSettings)
 
 
 def test_use_primary_holds_in_its_thread(servers: Servers) -> None:
-    """`use_primary()` sends what runs inside it to the primary: sessions and Core."""
+    """`use_primary()` applies to sessions and Core of its thread."""
     with use_primary(), servers.session() as session, servers.replica.connect() as connection:
         assert not session.scalar(IN_RECOVERY)
         assert not connection.scalar(IN_RECOVERY)
@@ -142,14 +142,14 @@ def test_a_commit_gives_a_token_that_the_next_read_includes(servers: Servers) ->
 
 
 def test_a_strong_read_uses_the_primary(servers: Servers) -> None:
-    """The level of the intent counts."""
+    """The level of the intent applies."""
     with servers.session(intent=Intent.read(consistency=STRONG)) as session:
         assert not session.scalar(IN_RECOVERY)
         assert session.decision.cause is Cause.STRONG
 
 
 class Own(Session):
-    """A session class of an application: counts what runs through its methods."""
+    """A session class of an application that counts calls of its methods."""
 
     seen: list[str]
 
@@ -171,11 +171,11 @@ class Own(Session):
 
 
 class Combined(RoutedSession, Own):
-    """As an application writes it."""
+    """A combination written in the application."""
 
 
 def test_the_session_class_of_sqlalchemy_may_be_named_as_a_base(servers: Servers) -> None:
-    """It adds nothing; `class S(RoutedSession, Own)` with an alias of it is not an error."""
+    """It changes nothing; `class S(RoutedSession, Own)` with an alias of it is not an error."""
     named = type("Named", (RoutedSession, Session), {})
     with named(servers.replica) as session:
         assert session.scalar(IN_RECOVERY)
@@ -183,7 +183,7 @@ def test_the_session_class_of_sqlalchemy_may_be_named_as_a_base(servers: Servers
 
 @pytest.mark.parametrize("on_replica", [True, False])
 def test_the_methods_of_an_applications_class_run_on_both_roles(servers: Servers, on_replica: bool) -> None:
-    """What an application overrides is called exactly as without the library."""
+    """Overridden methods are called exactly as without the library."""
     engine = servers.replica if on_replica else servers.primary
     seen = []
     for session in (Combined(engine), Own(engine)):
@@ -196,7 +196,7 @@ def test_the_methods_of_an_applications_class_run_on_both_roles(servers: Servers
 
 
 def test_what_a_method_of_an_applications_class_gives_to_super_is_routed(servers: Servers) -> None:
-    """INVARIANT: whatever the method is called: SQLModel's `exec()` runs `super().execute()`."""
+    """INVARIANT: under any method name: SQLModel's `exec()` runs `super().execute()`."""
 
     class Asking(Session):
         def ask(self, statement: typing.Any) -> typing.Any:
@@ -228,7 +228,7 @@ def test_what_a_method_of_an_applications_class_gives_to_super_is_routed(servers
 
 
 def test_an_applications_get_bind_wins(servers: Servers) -> None:
-    """What `get_bind()` of an application's class returns is used, also where the class comes after ours."""
+    """The result of an overridden `get_bind()` is used, even if the class comes after ours."""
     other = sqlalchemy.create_engine(servers.settings.declared_primary.url)
 
     class Elsewhere(Session):
@@ -257,7 +257,7 @@ def test_an_applications_get_bind_wins(servers: Servers) -> None:
 
 
 def test_sessionmaker_and_scoped_session_make_it(servers: Servers) -> None:
-    """SQLAlchemy's own factories give sessions that read from a replica."""
+    """SQLAlchemy's own factories create sessions that read from a replica."""
     factory = sessionmaker(bind=servers.replica, class_=RoutedSession, autoflush=False)
     scoped = scoped_session(factory)
     assert scoped.scalar(IN_RECOVERY)
@@ -269,7 +269,7 @@ def test_sessionmaker_and_scoped_session_make_it(servers: Servers) -> None:
 
 
 def test_what_cannot_work_is_refused(servers: Servers) -> None:
-    """Two engines, or two phases, are configuration errors."""
+    """Two engines, or a two-phase commit, are configuration errors."""
     with pytest.raises(ConfigurationError, match="bind"):
         RoutedSession(servers.replica, bind=servers.primary)
     with pytest.raises(ConfigurationError, match="twophase"):
@@ -277,7 +277,7 @@ def test_what_cannot_work_is_refused(servers: Servers) -> None:
 
 
 def test_a_transaction_of_a_test_is_joined_by_a_savepoint(servers: Servers) -> None:
-    """A session that escalates to a connection commits its savepoint only; the test rolls everything back."""
+    """A session that escalates to a connection commits only its savepoint; the test rolls everything back."""
     with servers.primary.connect() as connection:
         transaction = connection.begin()
         with servers.session(primary=connection, join_transaction_mode="create_savepoint") as session:
@@ -291,7 +291,7 @@ def test_a_transaction_of_a_test_is_joined_by_a_savepoint(servers: Servers) -> N
 
 
 def test_objects_expire_at_a_commit_as_in_sqlalchemy(servers: Servers) -> None:
-    """They are loaded again where they are used: from the replica after reads, from the primary after a write."""
+    """They are reloaded on access: from the replica after reads, from the primary after a write."""
     with servers.session() as session:
         item = session.get_one(Item, 1)
         session.commit()
@@ -301,7 +301,7 @@ def test_objects_expire_at_a_commit_as_in_sqlalchemy(servers: Servers) -> None:
         session.commit()
         assert item.amount == 10
         assert session.decision.cause is Cause.WROTE
-        item.amount += 0  # it is the primary's now, and may be written
+        item.amount += 0  # it is from the primary now, and may be written
         item.amount += 1
         session.flush()
         session.rollback()

@@ -20,7 +20,7 @@ from tests.sync.test_dependencies import IN_RECOVERY, container_of
 
 
 def test_a_unit_of_work_reads_or_writes_as_it_declares(shop: ReplicationSettings) -> None:
-    """A read uses a replica, a write and what declares nothing the primary; the ends give all connections back."""
+    """A read uses a replica, a write or an undeclared one the primary; at the end all connections are returned."""
     with container_of(shop) as container:
         container.validate()
         for intent, on_replica in ((Intent.read(), True), (Intent.write(), False), (None, False)):
@@ -39,7 +39,7 @@ def test_a_unit_of_work_reads_or_writes_as_it_declares(shop: ReplicationSettings
 
 
 def test_a_unit_of_work_reads_what_it_and_those_before_it_have_written(shop: ReplicationSettings) -> None:
-    """In each thread a unit of work has a record of its own, and the next one in the same thread knows it."""
+    """In each thread a unit of work has a separate record, which the next one in the thread inherits."""
     with container_of(shop) as container, Monitor(container.resolve(ReplicaEngine)):
 
         def write_and_read(balance: int) -> list[int | None]:

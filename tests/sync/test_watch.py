@@ -16,7 +16,7 @@ from tests.sync.conftest import settings_of
 
 
 def test_a_watch_starts_once_and_may_start_again(replicated_cluster: LocalCluster) -> None:
-    """After it was stopped, as a test or a worker does."""
+    """After it was stopped, by a test or a worker."""
     settings = settings_of(replicated_cluster)
     with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
         watch, topology = container.resolve(Watch), container.resolve(ReplicaEngine).topology
@@ -33,7 +33,7 @@ def test_a_watch_starts_once_and_may_start_again(replicated_cluster: LocalCluste
 
 
 def test_where_there_is_nothing_to_watch_no_monitor_starts() -> None:
-    """Without replicas, and where a test has put another engine in their place."""
+    """Without replicas, or if a test has replaced them by another engine."""
     settings = ReplicationSettings(primary="postgresql+psycopg://app@db-1.invalid/shop")
     for replicas in (create_replica_engine(settings, create_primary_engine(settings)), create_engine("sqlite://")):
         watch = Watch(typing.cast(ReplicaEngine, replicas))

@@ -10,7 +10,7 @@ from modern_di_replicas.testing.workspace import default_parent
 
 @pytest.fixture
 def folder() -> typing.Iterator[pathlib.Path]:
-    """Give an empty folder that every account can enter, which pytest's own tmp_path is not."""
+    """Yield an empty folder that every account can enter, which pytest's own tmp_path is not."""
     path = pathlib.Path(tempfile.mkdtemp(prefix="tests-of-local-cluster-", dir=default_parent())).resolve()
     path.chmod(0o755)
     yield path

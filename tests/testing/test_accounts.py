@@ -31,7 +31,7 @@ def test_root_takes_the_first_account_that_exists(monkeypatch: pytest.MonkeyPatc
 
 
 def test_root_without_any_account_learns_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL's own refusal would come later and say less."""
+    """PostgreSQL would refuse later, with a less useful message."""
 
     def find(name: str) -> pwd.struct_passwd:
         raise KeyError(name)
@@ -47,7 +47,7 @@ def test_root_without_any_account_learns_what_was_tried(monkeypatch: pytest.Monk
 
 
 def test_an_account_runs_programs_without_the_groups_of_root(tmp_path: pathlib.Path) -> None:
-    """A supplementary group would keep rights that PostgreSQL must not have."""
+    """A supplementary group would grant permissions that PostgreSQL must not have."""
     account = Account(name="me", uid=os.getuid(), gid=os.getgid())
     account.own(tmp_path)
 

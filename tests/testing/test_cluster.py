@@ -89,7 +89,7 @@ def is_clean(folder: pathlib.Path) -> bool:
 
 
 def test_what_a_killed_owner_leaves_is_removed_by_the_next_cluster_and_nothing_else_is(folder: pathlib.Path) -> None:
-    """INVARIANT: processes (frozen ones too), folder and shared memory of the dead go; the neighbour lives on."""
+    """INVARIANT: processes (also frozen ones), folder and shared memory of the dead owner are removed, others stay."""
     with LocalCluster(0, folder=folder) as neighbour:
         neighbours_segments = segments_below(folder)
         owner = start_owner(OWNER + FREEZE_AND_WAIT, str(folder), "1")
@@ -112,7 +112,7 @@ def test_what_a_killed_owner_leaves_is_removed_by_the_next_cluster_and_nothing_e
 
 
 def test_shared_memory_of_a_killed_postmaster_goes(folder: pathlib.Path) -> None:
-    """A postmaster that was killed itself cannot remove it."""
+    """A killed postmaster cannot remove it."""
     with LocalCluster(0, folder=folder) as cluster:
         segments = segments_below(folder)
         record = read_pid_file(cluster.primary.data_directory)
@@ -126,7 +126,7 @@ def test_shared_memory_of_a_killed_postmaster_goes(folder: pathlib.Path) -> None
 
 @pytest.mark.parametrize("step", ["primary: initdb", "replica-1: base backup"])
 def test_an_interrupt_from_the_terminal_leaves_nothing(folder: pathlib.Path, step: str) -> None:
-    """Ctrl-C goes to the whole foreground group, in the middle of any step."""
+    """Ctrl-C is sent to the whole foreground group, during any step."""
     owner = start_owner(OWNER, str(folder), "1")
     read_until(owner, step)
     os.killpg(owner.pid, signal.SIGINT)
@@ -138,7 +138,7 @@ def test_an_interrupt_from_the_terminal_leaves_nothing(folder: pathlib.Path, ste
 
 
 def test_the_end_of_the_interpreter_leaves_nothing(folder: pathlib.Path) -> None:
-    """Not everybody leaves the block."""
+    """A program may exit without leaving the block."""
     owner = start_owner(OWNER, str(folder), "0")
     _, errors = owner.communicate()
 
@@ -148,7 +148,7 @@ def test_the_end_of_the_interpreter_leaves_nothing(folder: pathlib.Path) -> None
 
 @pytest.mark.skipif(os.getuid() != 0, reason="who is not root runs every test as this one")
 def test_it_works_without_root(folder: pathlib.Path) -> None:
-    """Nothing needs another account then."""
+    """No other account is needed then."""
     folder.chmod(0o777)
     owner = start_owner(DROP_ROOT, str(folder))
     output, errors = owner.communicate()
@@ -158,7 +158,7 @@ def test_it_works_without_root(folder: pathlib.Path) -> None:
 
 
 def test_an_exception_in_the_block_leaves_nothing(folder: pathlib.Path) -> None:
-    """A failing test must not cost a server."""
+    """A failing test must not leave a server running."""
     message = "from the block"
     with pytest.raises(RuntimeError, match=message), LocalCluster(0, folder=folder):
         raise RuntimeError(message)
@@ -170,7 +170,7 @@ def test_an_exception_in_the_block_leaves_nothing(folder: pathlib.Path) -> None:
 def test_an_exception_during_the_start_leaves_nothing(
     folder: pathlib.Path, error: type[BaseException], at: str
 ) -> None:
-    """Half a cluster is none, in the threads of the replicas as well."""
+    """A partly started cluster is removed, including the servers started in other threads."""
 
     def fail(step: str) -> None:
         if step == at:
@@ -183,7 +183,7 @@ def test_an_exception_during_the_start_leaves_nothing(
 
 
 def test_a_forgotten_cluster_is_removed(folder: pathlib.Path) -> None:
-    """Its block cannot be left any more."""
+    """Its block can no longer be left."""
     LocalCluster(0, folder=folder).__enter__()
     gc.collect()
 
@@ -191,7 +191,7 @@ def test_a_forgotten_cluster_is_removed(folder: pathlib.Path) -> None:
 
 
 def test_a_forked_child_does_not_end_the_cluster(folder: pathlib.Path) -> None:
-    """It inherits the finalizer, and runs it when it ends."""
+    """It inherits the finalizer, and runs it when it exits."""
     with LocalCluster(0, folder=folder) as cluster:
         assert cluster._programs is not None  # noqa: SLF001 - what a finalizer holds
         module._dismantle(cluster._programs, os.getpid() + 1)  # noqa: SLF001 - as in a child
@@ -200,7 +200,7 @@ def test_a_forked_child_does_not_end_the_cluster(folder: pathlib.Path) -> None:
 
 
 async def test_a_cancelled_start_leaves_nothing(folder: pathlib.Path) -> None:
-    """The start-up ends at once, not after it has succeeded."""
+    """The start ends at once, not after it has succeeded."""
     reached = asyncio.Event()
     loop = asyncio.get_running_loop()
     steps: list[str] = []
@@ -226,7 +226,7 @@ async def test_a_cancelled_start_leaves_nothing(folder: pathlib.Path) -> None:
 async def test_a_cancellation_after_the_last_step_leaves_nothing(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cluster is ready and its caller is gone."""
+    """The cluster is ready, but its caller is gone."""
     reached = asyncio.Event()
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(LocalCluster, "_abort", lambda _: None)
@@ -248,7 +248,7 @@ async def test_a_cancellation_after_the_last_step_leaves_nothing(
 
 
 async def test_a_cancelled_end_is_still_an_end(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cancellation comes through when everything is removed, and the loop was free meanwhile."""
+    """The cancellation is raised once everything is removed; the event loop is free meanwhile."""
     reached = asyncio.Event()
     loop = asyncio.get_running_loop()
     stop = LocalCluster._stop  # noqa: SLF001 - to see when it begins
@@ -273,12 +273,12 @@ async def test_a_cancelled_end_is_still_an_end(folder: pathlib.Path, monkeypatch
 
 
 def test_cancelling_before_the_first_step_changes_nothing() -> None:
-    """There is no program to end yet."""
+    """No program has been started yet."""
     LocalCluster()._abort()  # noqa: SLF001 - the race cannot be met from outside
 
 
 def test_a_cluster_is_used_inside_its_block_and_once(folder: pathlib.Path) -> None:
-    """Anything else is an error that says what the cluster is."""
+    """Any other use is an error that names the cluster's state."""
     cluster = LocalCluster(0, folder=folder)
     with pytest.raises(ClusterStateError, match="not started"):
         _ = cluster.primary
@@ -295,7 +295,7 @@ def test_a_cluster_is_used_inside_its_block_and_once(folder: pathlib.Path) -> No
 
 @pytest.mark.parametrize(("replicas", "synchronous"), [(-1, False), (0, True)])
 def test_a_number_of_replicas_that_makes_no_sense_is_refused(replicas: int, synchronous: bool) -> None:
-    """A synchronous commit without replicas waits forever."""
+    """A synchronous commit without replicas would wait forever."""
     with pytest.raises(ConfigurationError) as caught:
         LocalCluster(replicas, synchronous=synchronous)
 
@@ -303,7 +303,7 @@ def test_a_number_of_replicas_that_makes_no_sense_is_refused(replicas: int, sync
 
 
 def test_a_synchronous_commit_waits_for_a_replica(folder: pathlib.Path) -> None:
-    """With its only replica gone, it waits; and the user's own settings reach every server."""
+    """With its only replica gone, it waits; and the user's own settings apply to every server."""
     settings = {"work_mem": "5MB", "application_name": r"it's a \ name"}
     with LocalCluster(1, folder=folder, synchronous=True, settings=settings) as cluster:
         cluster.primary.execute("CREATE TABLE t ()")
@@ -319,7 +319,7 @@ def test_a_synchronous_commit_waits_for_a_replica(folder: pathlib.Path) -> None:
 
 
 def test_a_setting_that_postgresql_refuses_is_shown(folder: pathlib.Path) -> None:
-    """The tail of the log says which."""
+    """The end of the log names it."""
     with (
         pytest.raises(ServerFailedError, match="no_such_setting") as caught,
         LocalCluster(0, folder=folder, settings={"no_such_setting": "1"}),
@@ -331,7 +331,7 @@ def test_a_setting_that_postgresql_refuses_is_shown(folder: pathlib.Path) -> Non
 
 
 def test_missing_programs_leave_nothing(folder: pathlib.Path) -> None:
-    """The error comes before anything is made."""
+    """The error is raised before anything is created."""
     with pytest.raises(BinaryNotFoundError), LocalCluster(folder=folder, binaries=folder):
         raise AssertionError
 
@@ -339,7 +339,7 @@ def test_missing_programs_leave_nothing(folder: pathlib.Path) -> None:
 
 
 def test_a_folder_that_does_not_exist_is_refused(folder: pathlib.Path) -> None:
-    """It may be a typing error: making it would hide that."""
+    """It may be a typing error, which creating the folder would hide."""
     with pytest.raises(FolderNotUsableError), LocalCluster(folder=folder / "missing"):
         raise AssertionError
 
@@ -347,7 +347,7 @@ def test_a_folder_that_does_not_exist_is_refused(folder: pathlib.Path) -> None:
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(folder: pathlib.Path) -> None:
-    """Initdb is the first to notice."""
+    """Initdb is the first program to fail."""
     directory = folder / "installation" / "bin"
     directory.mkdir(parents=True)
     for name in binaries.REQUIRED:
@@ -365,7 +365,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(folder: pathlib.Path) -> None:
 def test_programs_that_the_account_cannot_reach_are_copied(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """INVARIANT: the place of the installation keeps its permissions; a home folder stays private."""
+    """INVARIANT: the permissions of the installation are not changed; a home folder stays private."""
     private = folder / "private"
     copied = binaries.copy_installation(binaries.find_binaries(None), private)
     private.chmod(0o700)
@@ -387,7 +387,7 @@ def test_programs_that_the_account_cannot_reach_are_copied(
 
 @pytest.mark.skipif(not pathlib.Path("/usr/lib/postgresql/15/bin/postgres").exists(), reason="no system PostgreSQL 15")
 def test_an_older_postgresql_of_the_system_will_do(folder: pathlib.Path) -> None:
-    """Not every machine can install the wheel, and without checksums the rewinding needs hints in the WAL."""
+    """Some machines cannot install the wheel; and without checksums, pg_rewind needs hints in the WAL."""
     directory = pathlib.Path("/usr/lib/postgresql/15/bin")
     with LocalCluster(1, folder=folder, binaries=directory) as cluster:
         assert cluster.primary.execute("SHOW server_version").startswith("15.")

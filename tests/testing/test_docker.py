@@ -1,4 +1,4 @@
-"""A cluster in containers, where there is a Docker engine: `make test-docker`."""
+"""A cluster in containers, if there is a Docker engine: `make test-docker`."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ IMAGE: typing.Final = os.environ.get("DOCKER_IMAGE", "postgres:18")
 
 
 def why_not() -> str | None:
-    """Return why the tests cannot run here."""
+    """Return the reason why the tests cannot run here."""
     if shutil.which("docker") is None:
         return "there is no Docker client"
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:  # noqa: S607  # as PATH has it
@@ -39,13 +39,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster() -> typing.Iterator[DockerCluster]:
-    """Give a primary and two replicas in containers."""
+    """Yield a primary and two replicas in containers."""
     with DockerCluster(image=IMAGE) as cluster:
         yield cluster
 
 
 def test_the_servers_replicate_and_can_be_broken_like_local_ones(cluster: DockerCluster) -> None:
-    """The same faults, by the same names."""
+    """The faults and their names are the same."""
     first, second = cluster.replicas
     cluster.primary.execute("CREATE TABLE word (text text)")
     cluster.catch_up()
@@ -61,7 +61,7 @@ def test_the_servers_replicate_and_can_be_broken_like_local_ones(cluster: Docker
 
 
 def test_a_frozen_server_answers_nothing(cluster: DockerCluster) -> None:
-    """As a host that hangs."""
+    """Like a host that hangs."""
     with fault("freeze", cluster.primary), pytest.raises(ServerFailedError, match="frozen"):
         cluster.primary.execute("SELECT 1")
 
@@ -103,7 +103,7 @@ def test_a_promoted_replica_is_followed() -> None:
 
 
 def test_an_image_that_does_not_exist_is_an_error_with_the_reason() -> None:
-    """And leaves no container."""
+    """No container is left."""
     cluster = DockerCluster(image="modern-di-replicas.invalid/none:1")
     with pytest.raises(DockerNotAvailableError, match="none:1"), cluster:
         pytest.fail("it started")

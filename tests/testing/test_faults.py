@@ -1,4 +1,4 @@
-"""Faults by their names, and mended at the end."""
+"""Faults by name; they are undone at the end of their block."""
 
 import typing
 
@@ -11,7 +11,7 @@ from modern_di_replicas.testing.faults import FaultName
 
 @pytest.fixture(scope="module")
 def cluster() -> typing.Iterator[LocalCluster]:
-    """Give one cluster to all these tests: each mends what it breaks."""
+    """Yield one cluster for all tests of this file: each undoes its faults."""
     with LocalCluster(replicas=1) as cluster:
         yield cluster
 
@@ -37,7 +37,7 @@ def broken_for_a_test_that_fails(replica: LocalServer, name: FaultName) -> None:
 
 @pytest.mark.parametrize("name", typing.get_args(FaultName))
 def test_a_fault_lasts_as_long_as_its_block(replica: LocalServer, name: FaultName) -> None:
-    """Also when the test in it fails."""
+    """Also if the test inside it fails."""
     with pytest.raises(RuntimeError):
         broken_for_a_test_that_fails(replica, name)
     assert replica.is_running()
@@ -45,12 +45,12 @@ def test_a_fault_lasts_as_long_as_its_block(replica: LocalServer, name: FaultNam
 
 
 def test_a_fault_that_does_not_exist_is_refused(replica: LocalServer) -> None:
-    """The error names those that do."""
+    """The error lists the existing ones."""
     with pytest.raises(ConfigurationError, match="freeze"), fault(typing.cast(FaultName, "flood"), replica):
         pytest.fail("nothing was provoked")
 
 
 def test_a_primary_cannot_lag(cluster: LocalCluster) -> None:
-    """The error says so, instead of what PostgreSQL says of a replay that it does not have."""
+    """The error says so, instead of PostgreSQL's message about a missing replay."""
     with pytest.raises(ConfigurationError, match="give a replica: primary is none"), fault("lag", cluster.primary):
         pytest.fail("nothing was provoked")

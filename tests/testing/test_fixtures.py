@@ -5,12 +5,12 @@ from modern_di_replicas import ReplicationSettings
 from modern_di_replicas.testing import LocalCluster, empty_database, fixtures
 
 
-# The plugin's own, in the place of the one of this suite, which uses its clusters again.
+# The plugin's fixtures, which replace those of this suite that reuse clusters.
 disposable_cluster = fixtures.disposable_cluster
 
 
 def test_the_shared_cluster_replicates(replicated_cluster: LocalCluster) -> None:
-    """What the primary commits, both replicas show."""
+    """Commits on the primary are visible on both replicas."""
     replicated_cluster.primary.execute("CREATE TABLE fixture_rows AS SELECT 1 AS number")
     replicated_cluster.catch_up()
 
@@ -22,7 +22,7 @@ def test_the_shared_cluster_replicates(replicated_cluster: LocalCluster) -> None
 def test_the_disposable_cluster_is_another_one(
     replicated_cluster: LocalCluster, disposable_cluster: LocalCluster
 ) -> None:
-    """What a test breaks in it does not reach the others, and both run at once."""
+    """Faults in it do not affect the others, and both run at the same time."""
     disposable_cluster.primary.stop("immediate")
 
     assert not disposable_cluster.primary.is_running()
@@ -30,7 +30,7 @@ def test_the_disposable_cluster_is_another_one(
 
 
 async def test_an_emptied_database_has_no_schemas_of_the_application(database: ReplicationSettings) -> None:
-    """A schema for each tenant, of any name, would reach the next test."""
+    """Otherwise a schema per tenant, of any name, would be left for the next test."""
     schemas = text(
         "SELECT string_agg(nspname, ' ' ORDER BY 1) FROM pg_namespace WHERE nspname !~ '^(pg_|information_)'"
     )

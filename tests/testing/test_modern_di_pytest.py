@@ -40,7 +40,7 @@ async def unit_of_work(
 
 
 async def test_an_injected_session_is_a_fixture(session: AsyncSession, connection: AsyncConnection) -> None:
-    """It works in the test's one transaction, reads and writes alike."""
+    """It works in the test's single transaction, for reads and writes."""
     await session.execute(text("INSERT INTO word VALUES ('hello')"))
     await session.commit()
     assert await session.scalar(text("SELECT text FROM word")) == "hello"
@@ -48,12 +48,12 @@ async def test_an_injected_session_is_a_fixture(session: AsyncSession, connectio
 
 
 async def test_what_a_test_wrote_is_gone_in_the_next_one(session: AsyncSession) -> None:
-    """The table is created anew for each test, empty."""
+    """The table is created for each test, empty."""
     assert await session.scalar(text("SELECT count(*) FROM word")) == 0
 
 
 def test_every_provider_of_the_group_can_be_a_fixture() -> None:
-    """`expose(Dependencies)` in a module that has no names of its own for them."""
+    """`expose(Dependencies)` in a module without conflicting names."""
     module = types.ModuleType("a_conftest")
     expose(Dependencies, container_fixture="unit_of_work", module=module)
     assert {"settings", "primary", "replica", "intent", "engine", "session", "sessions"} <= set(vars(module))
@@ -63,5 +63,5 @@ routed = modern_di_fixture(RoutedSession, container_fixture="unit_of_work")
 
 
 async def test_the_session_is_the_same_under_both_its_types(session: AsyncSession, routed: typing.Any) -> None:
-    """As in a handler, of the same unit of work."""
+    """As in a handler: one session per unit of work."""
     assert session is routed

@@ -1,4 +1,4 @@
-"""What a server of a test cluster can do, wherever it runs: the waits and the errors; the server is a stand-in."""
+"""Operations of a test cluster's server, independent of where it runs: waits and errors; the server is a stand-in."""
 
 import threading
 import typing
@@ -11,7 +11,7 @@ from modern_di_replicas.testing.operations import RECOVERY_CONFLICT, Server, Sto
 
 
 class Stub(Server):
-    """Answers what a test gives it, and keeps what it was asked."""
+    """Returns prepared answers, and records its calls."""
 
     name, host, port, _password = "replica-1", "127.0.0.1", 5432, "s3cret"
 
@@ -52,7 +52,7 @@ def failure(output: str) -> ServerFailedError:
 
 
 def test_its_addresses_have_the_password() -> None:
-    """One for SQLAlchemy, one for the driver and psql."""
+    """One URL for SQLAlchemy, one for the driver and psql."""
     assert Stub().url == "postgresql+asyncpg://postgres:s3cret@127.0.0.1:5432/postgres"
     assert Stub().dsn == "postgresql://postgres:s3cret@127.0.0.1:5432/postgres"
 
@@ -65,7 +65,7 @@ def test_a_restart_is_a_stop_in_order_and_a_start() -> None:
 
 
 def test_a_pause_of_the_replay_waits_until_it_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL only notes the wish at first; what it does not do in time is an error with its log."""
+    """PostgreSQL first only records the request; a timeout is an error with the server's log."""
     Stub(pg_get_wal_replay_pause_state="t").pause_replay()
     monkeypatch.setattr(operations, "REPLAY_SECONDS", 0.01)
     with pytest.raises(ServerFailedError, match="pause the replay within") as caught:
@@ -75,7 +75,7 @@ def test_a_pause_of_the_replay_waits_until_it_is_held(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("output", "is_error"), [(f"canceling: {RECOVERY_CONFLICT}", False), ("not a standby", True)])
 def test_a_resumed_replay_may_cancel_the_statement_that_resumed_it(output: str, is_error: bool) -> None:
-    """It has been resumed then."""
+    """The replay has been resumed then."""
     server = Stub(pg_wal_replay_resume=failure(output))
     if is_error:
         with pytest.raises(ServerFailedError):
@@ -85,7 +85,7 @@ def test_a_resumed_replay_may_cancel_the_statement_that_resumed_it(output: str, 
 
 
 def test_a_promotion_waits_until_the_server_accepts_writes() -> None:
-    """One that is a primary already is left alone."""
+    """A server that is already a primary is not promoted again."""
     primary = Stub(pg_is_in_recovery="f")
     primary.promote()
     assert primary.done == ["SELECT pg_is_in_recovery()"]
@@ -104,7 +104,7 @@ def test_a_promotion_waits_until_the_server_accepts_writes() -> None:
 def test_it_waits_for_the_standbys_that_are_named(
     names: list[str], streams: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others may stream as well."""
+    """Other standbys may be streaming as well."""
     monkeypatch.setattr(operations, "STREAMING_SECONDS", 0.01)
     server = Stub(pg_stat_replication="a\nb")
     if streams:
@@ -115,6 +115,6 @@ def test_it_waits_for_the_standbys_that_are_named(
 
 
 def test_sql_is_given_to_the_server_as_it_is() -> None:
-    """With its answer."""
+    """Its result is returned."""
     server = Stub(answer="42")
     assert typing.cast(Server, server).execute("SELECT answer", timeout=1) == "42"

@@ -1,4 +1,4 @@
-"""The superuser's password, as PostgreSQL stores it."""
+"""The superuser's password in PostgreSQL's format."""
 
 import asyncpg
 import pytest
@@ -8,14 +8,14 @@ from modern_di_replicas.testing.passwords import stored
 
 
 def test_a_secret_has_a_salt_of_its_own() -> None:
-    """And not the password in it."""
+    """The secret does not contain the password."""
     first, second = stored("s3cret"), stored("s3cret")
     assert first != second
     assert "s3cret" not in first
 
 
 async def test_a_secret_of_ours_is_taken_and_lets_its_password_in(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: only that one; with a single iteration, so that each connection of a test takes less time."""
+    """INVARIANT: and no other password; it uses a single iteration, to make the connections of tests faster."""
     primary = replicated_cluster.primary
     assert primary.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'postgres'").startswith(
         "SCRAM-SHA-256$1:"

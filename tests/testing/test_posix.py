@@ -7,7 +7,7 @@ from modern_di_replicas.testing import posix
 
 
 def test_windows_learns_that_it_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reason is the missing lock, not a missing module of ours."""
+    """The reason is the missing file lock; an import error would not say so."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
     monkeypatch.delitem(sys.modules, posix.__name__)
 

@@ -11,7 +11,7 @@ from modern_di_replicas.testing import LocalCluster, processes
 
 
 def test_a_pid_file_that_is_missing_or_only_begun_says_nothing(tmp_path: pathlib.Path) -> None:
-    """It is written in steps, while we read."""
+    """It is written in steps, while it is read."""
     assert processes.read_pid_file(tmp_path) is None
     (tmp_path / processes.PID_FILE).write_text("")
     assert processes.read_pid_file(tmp_path) is None
@@ -20,14 +20,14 @@ def test_a_pid_file_that_is_missing_or_only_begun_says_nothing(tmp_path: pathlib
 
 
 def test_the_pid_of_another_program_is_not_a_postmaster(tmp_path: pathlib.Path) -> None:
-    """INVARIANT: the number in a pid file is never trusted; the number may belong to another process by now."""
+    """INVARIANT: the number in a pid file is verified, because it may belong to another process by now."""
     (tmp_path / processes.PID_FILE).write_text(f"{os.getpid()}\n")
 
     assert processes.find_postmaster(tmp_path) is None
 
 
 def test_an_unused_pid_is_not_a_postmaster(tmp_path: pathlib.Path) -> None:
-    """A killed server leaves its pid file."""
+    """A killed server leaves its pid file behind."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     (tmp_path / processes.PID_FILE).write_text(f"{process.pid}\n")
@@ -36,7 +36,7 @@ def test_an_unused_pid_is_not_a_postmaster(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_postmaster_of_another_folder_is_not_ours(replicated_cluster: LocalCluster, tmp_path: pathlib.Path) -> None:
-    """INVARIANT: being a PostgreSQL server is not enough; it must have been started for this data directory."""
+    """INVARIANT: a PostgreSQL server is not sufficient; it must have been started for this data directory."""
     real = processes.find_postmaster(replicated_cluster.primary.data_directory)
     assert real is not None
     (tmp_path / processes.PID_FILE).write_text(f"{real.pid}\n")
@@ -47,7 +47,7 @@ def test_the_postmaster_of_another_folder_is_not_ours(replicated_cluster: LocalC
 def test_a_child_of_the_postmaster_is_not_taken_for_it(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It works in the same folder under the same name."""
+    """It has the same working directory and name."""
     directory = replicated_cluster.primary.data_directory
     real = processes.find_postmaster(directory)
     assert real is not None
@@ -61,7 +61,7 @@ def test_a_child_of_the_postmaster_is_not_taken_for_it(
 def test_a_process_that_may_not_be_looked_at_is_not_ours(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    """Another user's server is another user's."""
+    """It is another user's server."""
 
     class Hidden:
         pid = 1
@@ -78,7 +78,7 @@ def test_a_process_that_may_not_be_looked_at_is_not_ours(
 
 
 def test_what_does_not_quit_is_killed(folder: pathlib.Path) -> None:
-    """Only a PostgreSQL program that works in the folder; a shell in that folder is not ended."""
+    """Only a PostgreSQL program that works in the folder; a shell in that folder keeps running."""
     sleep = shutil.which("sleep")
     assert sleep is not None
     shutil.copy(sleep, folder / "psql")

@@ -17,7 +17,7 @@ MakeProgram = typing.Callable[[str], Programs]
 
 @pytest.fixture
 def make_program(folder: pathlib.Path) -> typing.Iterator[MakeProgram]:
-    """Give a function that makes a program called `psql` of a shell script."""
+    """Return a function that creates a program called `psql` from a shell script."""
     workspace = Workspace(parent=folder, account=None)
     workspace.open()
     binaries = workspace.folder / "bin"
@@ -33,7 +33,7 @@ def make_program(folder: pathlib.Path) -> typing.Iterator[MakeProgram]:
 
 
 def test_a_program_gets_its_input_and_the_password(make_program: MakeProgram, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The password travels in the environment, and the user's own PG* variables do not travel at all."""
+    """The password is passed in the environment, without the user's own PG* variables."""
     monkeypatch.setenv("PGHOST", "elsewhere.invalid")
     programs = make_program('cat; echo "$PGPASSWORD $PGHOST"; pwd')
 
@@ -43,7 +43,7 @@ def test_a_program_gets_its_input_and_the_password(make_program: MakeProgram, mo
 
 
 def test_a_failure_says_what_the_program_said(make_program: MakeProgram) -> None:
-    """Both of its outputs count."""
+    """Standard output and standard error are both quoted."""
     programs = make_program("echo one; echo two >&2; exit 3")
 
     with pytest.raises(ServerFailedError) as caught:
@@ -63,7 +63,7 @@ def test_a_full_disk_is_a_folder_that_cannot_be_used(make_program: MakeProgram) 
 
 
 def test_a_program_that_does_not_end_is_killed_with_its_children(make_program: MakeProgram) -> None:
-    """INVARIANT: its whole session goes; a child that keeps the pipe open would make us wait for it."""
+    """INVARIANT: its whole session is killed; otherwise a child that keeps the pipe open would block the caller."""
     programs = make_program("sleep 60 & sleep 60")
 
     with pytest.raises(ServerFailedError) as caught:
@@ -73,7 +73,7 @@ def test_a_program_that_does_not_end_is_killed_with_its_children(make_program: M
 
 
 def test_a_missing_program_is_a_failure(make_program: MakeProgram) -> None:
-    """What the operating system says is in it."""
+    """It quotes the operating system's message."""
     programs = make_program("")
 
     with pytest.raises(ServerFailedError) as caught:
@@ -83,7 +83,7 @@ def test_a_missing_program_is_a_failure(make_program: MakeProgram) -> None:
 
 
 def test_closing_ends_what_runs_and_refuses_what_comes(make_program: MakeProgram) -> None:
-    """A start-up that is given up must not wait for a base backup."""
+    """A cancelled start must not wait for a base backup."""
     programs = make_program("touch running; sleep 60")
     caught: list[BaseException] = []
 
@@ -105,7 +105,7 @@ def test_closing_ends_what_runs_and_refuses_what_comes(make_program: MakeProgram
 
 
 def test_a_program_that_has_ended_is_not_signalled() -> None:
-    """Its number may belong to another process by now."""
+    """Its process id may belong to another process by now."""
     process = subprocess.Popen([sys.executable, "-c", ""], text=True)
     process.wait()
 

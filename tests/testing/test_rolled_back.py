@@ -1,4 +1,4 @@
-"""A test in one transaction that is rolled back, with the application's own units of work."""
+"""A test in one transaction that is rolled back, with the units of work of the application."""
 
 import asyncio
 import collections.abc
@@ -36,7 +36,7 @@ class Note(Base):
 
 @pytest.fixture
 async def container(database: ReplicationSettings) -> collections.abc.AsyncIterator[Container]:
-    """Give an application with a table."""
+    """Yield an application with a table."""
     async with Container(groups=[Dependencies], context={ReplicationSettings: database}) as container:
         async with container.resolve(PrimaryEngine).begin() as connection:
             await connection.run_sync(Base.metadata.create_all)
@@ -60,7 +60,7 @@ async def notes(container: Container) -> list[str]:
 
 
 async def test_reads_see_what_the_test_wrote_and_nothing_of_it_is_left(container: Container) -> None:
-    """Both roles, Core and the ORM, are in the one transaction."""
+    """Both roles, Core and the ORM, use the one transaction."""
     async with rolled_back(container) as connection:
         await add(container, "one")
         assert await notes(container) == ["one"]
@@ -74,7 +74,7 @@ async def test_reads_see_what_the_test_wrote_and_nothing_of_it_is_left(container
 
 
 async def test_a_unit_of_work_undoes_its_own_changes_only(container: Container) -> None:
-    """A rollback, an error and a session that is closed without a commit behave as in production."""
+    """A rollback, an error and a session closed without a commit behave as in production."""
     async with rolled_back(container):
         await add(container, "kept")
         await add(container, "closed", commits=False)
@@ -91,14 +91,14 @@ async def test_a_unit_of_work_undoes_its_own_changes_only(container: Container) 
 
 
 async def test_concurrent_requests_and_jobs_take_turns(container: Container) -> None:
-    """INVARIANT: on one connection their savepoints would end each other's."""
+    """INVARIANT: on one connection they would otherwise end each other's savepoints."""
     async with rolled_back(container):
         await asyncio.gather(*(add(container, f"{number}", commits=number % 5 > 0) for number in range(30)))
         assert len(await notes(container)) == 24
 
 
 async def test_sessions_of_one_unit_of_work_overlap(container: Container) -> None:
-    """Whatever the order in which their transactions end: each keeps or undoes its own changes."""
+    """In whatever order their transactions end, each keeps or undoes its own changes."""
     async with rolled_back(container), unit_of_work(container) as unit:
         first = unit.resolve(AsyncSession)
         engine = typing.cast(typing.Any, first.bind)
@@ -113,7 +113,7 @@ async def test_sessions_of_one_unit_of_work_overlap(container: Container) -> Non
 
 
 async def test_a_session_below_one_that_is_rolled_back_ends_without_an_error(container: Container) -> None:
-    """PostgreSQL undoes with a savepoint all that came after it; what is left of them is nothing to release."""
+    """PostgreSQL undoes all later savepoints with one; nothing remains to be released."""
     async with rolled_back(container), unit_of_work(container) as unit:
         first = unit.resolve(AsyncSession)
         async with RoutedSession(typing.cast(typing.Any, first.bind)) as second:
@@ -124,7 +124,7 @@ async def test_a_session_below_one_that_is_rolled_back_ends_without_an_error(con
 
 
 async def test_the_wait_for_a_turn_is_bounded_and_names_both(container: Container) -> None:
-    """A test that keeps a transaction open while it sends a request would wait for ever."""
+    """A test that keeps a transaction open while it sends a request would otherwise wait forever."""
     async with rolled_back(container, timeout=0.05):
         async with unit_of_work(container, Intent.write(reason="the test")) as held:
             held.resolve(AsyncSession).add(Note(text="not committed"))
@@ -139,7 +139,7 @@ async def test_the_wait_for_a_turn_is_bounded_and_names_both(container: Containe
 
 
 async def test_a_unit_of_work_that_has_only_read_does_not_keep_others_waiting(container: Container) -> None:
-    """A request reads what it has committed and starts a background task, which ends before its session is closed."""
+    """A request that has committed and read starts a background task, which ends before its session is closed."""
     async with rolled_back(container, timeout=5), unit_of_work(container, Intent.write(reason="request")) as request:
         session = request.resolve(AsyncSession)
         session.add(Note(text="request"))
@@ -181,7 +181,7 @@ async def test_a_unit_of_work_keeps_its_turn_while_something_would_be_lost(conta
 
 
 async def test_sessions_of_units_of_work_that_read_interleave(container: Container) -> None:
-    """INVARIANT: a turn that goes on ends the savepoints of the turn before it, not those of its own other sessions."""
+    """INVARIANT: a resumed turn ends the savepoints of the previous turn, not those of its own other sessions."""
 
     async def request(number: int) -> None:
         async with unit_of_work(container, Intent.read()) as unit:
@@ -204,7 +204,7 @@ async def test_sessions_of_units_of_work_that_read_interleave(container: Contain
 async def test_requests_that_read_and_then_write_do_so_one_after_the_other(
     container: Container, routing_log: RoutingLog
 ) -> None:
-    """Reads interleave, transactions that write do not; statements of the routing log keep no turn."""
+    """Reads interleave, transactions that write do not; statements of the routing log hold no turn."""
 
     async def request(number: int) -> None:
         async with unit_of_work(container) as unit:
@@ -225,7 +225,7 @@ async def test_requests_that_read_and_then_write_do_so_one_after_the_other(
 
 
 async def test_a_cancelled_request_leaves_the_transaction_usable(container: Container) -> None:
-    """INVARIANT: cancelled in any step of it, the savepoint is the one PostgreSQL has; other requests go on."""
+    """INVARIANT: after a cancellation at any step, the savepoints match PostgreSQL's; other requests continue."""
     if "asyncpg" not in str(container.resolve(PrimaryEngine).url):
         pytest.skip("with psycopg, a statement that is cancelled may close the one connection")
 
@@ -248,7 +248,7 @@ async def test_a_cancelled_request_leaves_the_transaction_usable(container: Cont
 
 
 async def test_autocommit_keeps_what_it_did(container: Container) -> None:
-    """There is no commit to wait for."""
+    """It does not wait for a commit."""
     async with rolled_back(container):
         engine = container.resolve(PrimaryEngine).execution_options(isolation_level="AUTOCOMMIT")
         async with engine.connect() as core:
@@ -258,7 +258,7 @@ async def test_autocommit_keeps_what_it_did(container: Container) -> None:
             assert await connection.scalar(text("SELECT count(*) FROM rolled_back_note")) == 1
         async with engine.connect() as idle:
             adapted = typing.cast(typing.Any, (await idle.get_raw_connection()).dbapi_connection)
-            assert adapted.autocommit is False  # it is the shared connection's
+            assert adapted.autocommit is False  # it belongs to the shared connection
             adapted.set_autocommit(True)  # as psycopg's dialect does
             adapted.set_isolation_level(None)
         assert await notes(container) == ["at once"]

@@ -35,7 +35,7 @@ def container(settings: ReplicationSettings) -> collections.abc.Iterator[Contain
 
 
 def test_everything_of_a_test_is_rolled_back(container: Container) -> None:
-    """What one unit of work commits, the next one sees, reads included; nothing of it is left."""
+    """A commit of one unit of work is visible to the next one's reads; nothing remains."""
     with rolled_back(container) as connection:
         with unit_of_work(container, intent=Intent.write()) as unit:
             session = unit.resolve(Session)
@@ -62,7 +62,7 @@ def test_everything_of_a_test_is_rolled_back(container: Container) -> None:
 
 
 def test_units_of_work_take_turns(container: Container) -> None:
-    """Another thread waits for the one connection; what does not come back in time is an error that names both."""
+    """Another thread waits for the connection; a timeout is an error that names both units of work."""
     with rolled_back(container, timeout=0.1), unit_of_work(container, intent=Intent.write()) as unit:
         unit.resolve(Session).execute(INSERT)
         with unit_of_work(container) as other, pytest.raises(SharedConnectionBusyError):

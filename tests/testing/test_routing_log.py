@@ -1,4 +1,4 @@
-"""Which server ran which statement, asked of the servers."""
+"""The server of each statement, as reported by the servers."""
 
 import asyncio
 import contextvars
@@ -35,7 +35,7 @@ async def run(settings: ReplicationSettings, intent: Intent, *statements: str) -
 async def test_reads_of_a_replica_are_told_apart_from_the_primarys(
     database: ReplicationSettings, routing_log: RoutingLog
 ) -> None:
-    """By name, and by what each statement did."""
+    """By the server's name, and by the effect of each statement."""
     await run(database, Intent.read(), "SELECT 1", "SELECT 2")
     assert set(routing_log.servers) <= {"replica-1", "replica-2"}
     routing_log.assert_only_replicas()
@@ -58,7 +58,7 @@ async def test_reads_of_a_replica_are_told_apart_from_the_primarys(
 
 
 async def test_the_question_of_the_log_is_not_a_write(database: ReplicationSettings) -> None:
-    """INVARIANT: it is sent past SQLAlchemy; counted as a write, it would keep the next read off the replicas."""
+    """INVARIANT: it bypasses SQLAlchemy; counted as a write, it would keep the next read off the replicas."""
     client = Client(is_request=True)
     with routing_log() as log, request_of(client):
         await run(database, Intent.write(), "SELECT 1")
@@ -67,7 +67,7 @@ async def test_the_question_of_the_log_is_not_a_write(database: ReplicationSetti
 
 
 async def test_an_empty_log_proves_nothing() -> None:
-    """A test whose request failed before its first statement must not pass."""
+    """A test must not pass if its request failed before the first statement."""
     with routing_log() as log:
         pass
     for assertion in (log.assert_only_replicas, log.assert_only_primary):
@@ -77,13 +77,13 @@ async def test_an_empty_log_proves_nothing() -> None:
 
 
 async def test_strict_settings_raise_where_a_read_writes(database: ReplicationSettings) -> None:
-    """In a test that is wanted; in production it moves to the primary."""
+    """A test needs the error; in production the unit of work moves to the primary."""
     with pytest.raises(WriteOnReplicaError):
         await run(strict(database), Intent.read(), "CREATE TABLE word (text text)")
 
 
 async def test_the_log_makes_no_write_of_a_read(database: ReplicationSettings, routing_log: RoutingLog) -> None:
-    """What it asks the primary is nothing that a client has to read again."""
+    """Its question to the primary writes nothing that a client has to read."""
 
     async def read() -> None:
         async with unit_of_work(container, intent=Intent.read(consistency=STRONG)) as unit:

@@ -37,7 +37,7 @@ async def test_the_addresses_work_and_the_password_is_needed(replicated_cluster:
 
 
 def test_the_password_is_on_no_command_line(replicated_cluster: LocalCluster) -> None:
-    """Everybody on the machine can read those."""
+    """All users of the machine can read command lines."""
     password = sa.make_url(replicated_cluster.primary.url).password
     assert password
     for one in replicated_cluster.servers:
@@ -56,7 +56,7 @@ def test_refused_sql_says_what_postgresql_said(replicated_cluster: LocalCluster)
 
 
 def test_the_replay_really_stops_and_goes_on(disposable_cluster: LocalCluster) -> None:
-    """A paused replica shows the old rows, however long one waits, and catching up does not wait for it."""
+    """A paused replica returns the old rows however long one waits, and catching up does not wait for it."""
     primary, (lagging, other) = disposable_cluster.primary, disposable_cluster.replicas
     primary.execute("CREATE TABLE t AS SELECT 1 AS number")
     disposable_cluster.catch_up()
@@ -76,7 +76,7 @@ def test_the_replay_really_stops_and_goes_on(disposable_cluster: LocalCluster) -
 def test_a_replay_that_cancels_the_statement_which_resumed_it_has_been_resumed(
     disposable_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was held back may conflict with any statement on the replica, this one too."""
+    """The pending changes may conflict with any statement on the replica, including this one."""
     primary, lagging = disposable_cluster.primary, disposable_cluster.replicas[0]
     lagging.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0; SELECT pg_reload_conf()")
     primary.execute("CREATE TABLE t AS SELECT 1 AS number")
@@ -98,13 +98,13 @@ def test_a_replay_that_cancels_the_statement_which_resumed_it_has_been_resumed(
 
 
 def test_a_replay_that_cannot_be_resumed_is_an_error(replicated_cluster: LocalCluster) -> None:
-    """A primary replays nothing."""
+    """A primary has no replay."""
     with pytest.raises(ServerFailedError, match="recovery is not in progress"):
         replicated_cluster.primary.resume_replay()
 
 
 def test_a_frozen_server_gives_no_answer_until_it_thaws(disposable_cluster: LocalCluster) -> None:
-    """It accepts connections and says nothing; none of its processes runs."""
+    """It accepts connections without an answer; none of its processes runs."""
     frozen = disposable_cluster.replicas[0]
     frozen.freeze()
     frozen.freeze()
@@ -114,7 +114,7 @@ def test_a_frozen_server_gives_no_answer_until_it_thaws(disposable_cluster: Loca
     assert frozen.is_running()
     assert frozen.is_frozen()
     statuses = {process.status() for process in [postmaster, *postmaster.children(recursive=True)]}
-    # One that was about to end stays a zombie: its postmaster does not run either.
+    # One that was about to end stays a zombie: its postmaster is stopped as well.
     assert statuses - {psutil.STATUS_ZOMBIE} == {psutil.STATUS_STOPPED}
     with pytest.raises(ServerFailedError, match=r"within 0.3 s"):
         frozen.execute("SELECT 1", timeout=0.3)
@@ -141,7 +141,7 @@ def test_a_frozen_server_gives_no_answer_until_it_thaws(disposable_cluster: Loca
 
 
 def test_a_failover_and_the_way_back(disposable_cluster: LocalCluster) -> None:
-    """The primary crashes with a commit that no standby received, a replica takes over, and both others follow it."""
+    """The primary crashes with a commit that no standby received, a replica is promoted, and both others follow it."""
     primary, (successor, other) = disposable_cluster.primary, disposable_cluster.replicas
     primary.execute("CREATE TABLE t AS SELECT 1 AS number")
     disposable_cluster.catch_up()
@@ -174,7 +174,7 @@ def test_a_failover_and_the_way_back(disposable_cluster: LocalCluster) -> None:
 
 
 def test_a_standby_that_has_more_than_the_new_primary_follows_it(disposable_cluster: LocalCluster) -> None:
-    """INVARIANT: pg_rewind sees no difference where it has received more, and has not replayed it before its stop."""
+    """INVARIANT: pg_rewind finds no difference if it has received more without replaying it before its stop."""
     primary, (successor, other) = disposable_cluster.primary, disposable_cluster.replicas
     primary.execute("CREATE TABLE t AS SELECT 1 AS number")
     disposable_cluster.catch_up()
@@ -190,7 +190,7 @@ def test_a_standby_that_has_more_than_the_new_primary_follows_it(disposable_clus
 
 
 def test_a_restarted_primary_is_followed_again(disposable_cluster: LocalCluster) -> None:
-    """The replicas need not be told, and the port stays."""
+    """The replicas need no command, and the port stays the same."""
     primary = disposable_cluster.primary
     url = primary.url
     primary.restart()
@@ -204,7 +204,7 @@ def test_a_restarted_primary_is_followed_again(disposable_cluster: LocalCluster)
 
 
 def test_a_taken_port_is_left_to_its_owner(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port can be taken between the look and the start: a new server moves on, an old one says so."""
+    """A port can be taken after the check: a new server uses another one, an existing one raises an error."""
     with socket.socket() as listener:
         listener.bind((server.HOST, 0))
         listener.listen()
@@ -225,7 +225,7 @@ def test_a_taken_port_is_left_to_its_owner(folder: pathlib.Path, monkeypatch: py
 
 
 def test_what_does_not_happen_in_time_is_an_error(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every wait has a bound, and a server that is not up in time is taken down."""
+    """Every wait has a timeout, and a server that does not start in time is stopped."""
     with LocalCluster(0, folder=folder) as cluster:
         primary = cluster.primary
         monkeypatch.setattr(operations, "STREAMING_SECONDS", 0.0)
@@ -239,7 +239,7 @@ def test_what_does_not_happen_in_time_is_an_error(folder: pathlib.Path, monkeypa
 
 
 def test_a_server_that_ignores_its_end_is_killed(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shell's background job ignores SIGQUIT, and so does all that it starts, until it knows better."""
+    """A shell's background job ignores SIGQUIT, and so do its children unless they change it."""
     with LocalCluster(0, folder=folder) as cluster:
         cluster.primary.stop()
         monkeypatch.setattr(server, "START_SECONDS", 0.0)
@@ -256,7 +256,7 @@ def test_a_server_that_ignores_its_end_is_killed(folder: pathlib.Path, monkeypat
 def test_a_server_that_dies_while_it_is_frozen_or_thawed_is_no_surprise(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The operating system may take a process away between two of our looks."""
+    """The operating system may end a process between two checks."""
 
     class Vanished:
         def __getattr__(self, name: str) -> object:
@@ -272,7 +272,7 @@ def test_a_server_that_dies_while_it_is_frozen_or_thawed_is_no_surprise(
 
 
 def test_a_killed_server_can_be_started_again(folder: pathlib.Path) -> None:
-    """`kill -9` leaves a pid file, shared memory and orphans, which end by themselves."""
+    """`kill -9` leaves a pid file, shared memory and orphaned processes, which end by themselves."""
     with LocalCluster(0, folder=folder) as cluster:
         process = processes.find_postmaster(cluster.primary.data_directory)
         assert process is not None
@@ -287,7 +287,7 @@ def test_a_killed_server_can_be_started_again(folder: pathlib.Path) -> None:
 
 
 def test_a_server_of_a_stopped_cluster_says_so(folder: pathlib.Path) -> None:
-    """What is kept longer than its cluster fails with the reason."""
+    """A server that is used after its cluster raises an error with the reason."""
     with LocalCluster(0, folder=folder) as cluster:
         primary = cluster.primary
 
@@ -299,7 +299,7 @@ def test_a_server_of_a_stopped_cluster_says_so(folder: pathlib.Path) -> None:
 
 
 def test_threads_may_share_a_server(folder: pathlib.Path) -> None:
-    """Two starts at once are one start."""
+    """Two concurrent starts have the effect of one."""
     with LocalCluster(0, folder=folder) as cluster:
         cluster.primary.stop()
         threads = [threading.Thread(target=cluster.primary.start) for _ in range(4)]

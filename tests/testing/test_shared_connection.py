@@ -1,4 +1,4 @@
-"""One use of the connection that all units of work of a test share: its transaction is a savepoint."""
+"""One use of the connection shared by all units of work of a test: its transaction is a savepoint."""
 
 import types
 import typing
@@ -10,7 +10,7 @@ from modern_di_replicas.testing.turns import Savepoints, Turn, Turns
 
 
 class Real:
-    """The driver's connection, which keeps what is sent."""
+    """The driver's connection, which records its statements."""
 
     server_version = "18"
 
@@ -22,7 +22,7 @@ class Real:
 
 
 class Given:
-    """Counts what is given back."""
+    """Counts released turns."""
 
     count = 0
 
@@ -56,7 +56,7 @@ def test_a_transaction_is_a_savepoint_that_begins_with_its_first_statement() -> 
 
 @pytest.mark.parametrize("say", ["set_isolation_level", "set_autocommit"])
 def test_in_autocommit_a_rollback_keeps_what_was_done(say: str) -> None:
-    """The drivers say so differently: as an isolation level, or apart."""
+    """One driver has an isolation level for it, the other an attribute."""
     real = Real()
     connection = use(real, Savepoints())
     getattr(connection, say)("autocommit" if say == "set_isolation_level" else True)
@@ -75,7 +75,7 @@ def test_in_autocommit_a_rollback_keeps_what_was_done(say: str) -> None:
 
 @pytest.mark.parametrize("end", ["close", "terminate"])
 def test_the_end_undoes_what_was_not_committed_and_gives_the_turn_back(end: str) -> None:
-    """The connection itself stays open: it is everybody's."""
+    """The connection itself stays open, because others share it."""
     real, given = Real(), Given()
     connection = use(real, Savepoints(), given)
     connection.cursor()

@@ -1,4 +1,4 @@
-"""The engine behind `rolled_back`; most of it is tested in `test_rolled_back.py`."""
+"""The engine behind `rolled_back`; `test_rolled_back.py` contains most tests."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from modern_di_replicas.testing.shared_engine import ON_THE_ENGINE, name_of
 
 
 async def test_core_on_the_engine_has_a_turn_like_a_unit_of_work(database: ReplicationSettings) -> None:
-    """Its uncommitted change is not interrupted, and the error of those that wait says who holds the connection."""
+    """Its uncommitted change is not interrupted, and the error of waiting units names the holder of the connection."""
     async with (
         Container(groups=[Dependencies], context={ReplicationSettings: database}) as container,
         rolled_back(container, timeout=0.05),
@@ -31,6 +31,6 @@ async def test_core_on_the_engine_has_a_turn_like_a_unit_of_work(database: Repli
 
 
 def test_a_unit_of_work_is_named_by_its_endpoint_if_it_has_one() -> None:
-    """A job has none; its reason has to do."""
+    """A job has no endpoint; its reason is used."""
     assert name_of(dataclasses.replace(Intent.read(), endpoint="shop.list_orders")) == "shop.list_orders (declared)"
     assert name_of(Intent.read(reason="a nightly report")) == "a unit of work (a nightly report)"

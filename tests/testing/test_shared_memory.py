@@ -19,7 +19,7 @@ def segments() -> set[int]:
 
 @pytest.fixture
 def segment() -> typing.Iterator[tuple[int, int]]:
-    """Give a shared-memory segment of our own, as key and identifier."""
+    """Yield a shared-memory segment of this process, as key and identifier."""
     libc = ctypes.CDLL(None)
     key = KEY_OF_NOBODY + (id(libc) >> 4) % 0xFFFF
     identifier = libc.shmget(key, 64, CREATE)
@@ -30,7 +30,7 @@ def segment() -> typing.Iterator[tuple[int, int]]:
 
 @needs_table
 def test_an_unused_segment_is_removed(segment: tuple[int, int]) -> None:
-    """A killed postmaster leaves one, and it would stay until the next boot."""
+    """A killed postmaster leaves one, which would remain until the next boot."""
     assert segment[1] in segments()
 
     assert shared_memory.remove_segment(*segment)
@@ -39,7 +39,7 @@ def test_an_unused_segment_is_removed(segment: tuple[int, int]) -> None:
 
 @needs_table
 def test_a_segment_of_another_key_stays(segment: tuple[int, int]) -> None:
-    """The identifier alone may belong to another program by now."""
+    """The identifier may belong to another program by now."""
     key, identifier = segment
 
     assert not shared_memory.remove_segment(key + 1, identifier)
@@ -48,7 +48,7 @@ def test_a_segment_of_another_key_stays(segment: tuple[int, int]) -> None:
 
 @needs_table
 def test_a_segment_in_use_stays(segment: tuple[int, int]) -> None:
-    """It is in use."""
+    """Another process is attached."""
     libc = ctypes.CDLL(None)
     libc.shmat.restype = ctypes.c_void_p
     address = ctypes.c_void_p(libc.shmat(segment[1], None, 0))
@@ -59,7 +59,7 @@ def test_a_segment_in_use_stays(segment: tuple[int, int]) -> None:
 
 
 def test_without_a_table_nothing_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    """Where the kernel does not say who uses a segment, it is left alone."""
+    """If the kernel does not report who uses a segment, it is left alone."""
     monkeypatch.setattr(shared_memory, "TABLE", tmp_path / "shm")
 
     assert not shared_memory.remove_segment(1, 1)

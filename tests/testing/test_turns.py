@@ -7,7 +7,7 @@ from modern_di_replicas.testing.turns import Savepoints, ThreadTurns, Turns
 
 
 async def test_a_turn_ends_with_the_last_connection_of_its_unit_of_work() -> None:
-    """Another one waits for it."""
+    """Until then another unit of work waits."""
     turns, first, second = Turns(timeout=30), object(), object()
     await turns.take(first, "GET /a")
     await turns.take(first, "GET /a")
@@ -24,7 +24,7 @@ async def test_a_turn_ends_with_the_last_connection_of_its_unit_of_work() -> Non
 
 
 async def test_a_turn_that_does_not_end_is_an_error_that_names_both() -> None:
-    """Otherwise two units of work that wait for each other would hang the test."""
+    """Otherwise two units of work that wait for each other would block the test."""
     turns = Turns(timeout=0.01)
     await turns.take(object(), "GET /a")
     turns.keep()
@@ -36,7 +36,7 @@ async def test_a_turn_that_does_not_end_is_an_error_that_names_both() -> None:
 
 
 async def test_a_unit_of_work_that_has_only_read_continues_in_a_later_turn() -> None:
-    """What it gives back meanwhile does not end the turn of another."""
+    """A connection it returns meanwhile does not end the turn of another unit of work."""
     turns, first, second, third = Turns(timeout=30), object(), object(), object()
     await turns.take(first, "GET /a")
     await turns.take(second, "GET /b")
@@ -52,7 +52,7 @@ async def test_a_unit_of_work_that_has_only_read_continues_in_a_later_turn() -> 
 
 
 async def test_a_statement_in_progress_keeps_the_turn() -> None:
-    """Until it has ended, whatever it is."""
+    """Until it has ended, whatever it does."""
     turns, statement = Turns(timeout=30), object()
     await turns.take(object(), "GET /a")
     turns.begin(statement)
@@ -66,7 +66,7 @@ async def test_a_statement_in_progress_keeps_the_turn() -> None:
 
 
 def test_a_turn_of_threads_ends_with_the_last_connection_of_its_unit_of_work() -> None:
-    """Another one waits for it, as long as its timeout."""
+    """Another thread waits until then, or until its timeout."""
     turns, first = ThreadTurns(timeout=0.01), object()
     turns.take(first, "GET /a")
     turns.take(first, "GET /a")
@@ -80,7 +80,7 @@ def test_a_turn_of_threads_ends_with_the_last_connection_of_its_unit_of_work() -
 
 
 def test_savepoints_of_a_turn_that_gave_way_end_once() -> None:
-    """INVARIANT: two sessions of the next turn do not end each other's."""
+    """INVARIANT: two sessions of the next turn do not end each other's savepoints."""
     savepoints = Savepoints()
     assert savepoints.abandon(1) == []
     (first, _), _ = savepoints.begin(), savepoints.begin()
@@ -100,7 +100,7 @@ def test_a_savepoint_below_others_is_released_with_them() -> None:
 
 
 def test_a_rollback_undoes_the_savepoints_that_were_made_after_it() -> None:
-    """As PostgreSQL does: their own end has nothing to do any more."""
+    """As in PostgreSQL: their own end has no effect afterwards."""
     savepoints = Savepoints()
     (below, _), (above, _) = savepoints.begin(), savepoints.begin()
 

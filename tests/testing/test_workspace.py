@@ -20,7 +20,7 @@ def open_workspace(folder: pathlib.Path) -> Workspace:
 
 
 def test_a_workspace_comes_and_goes(folder: pathlib.Path) -> None:
-    """Its files are for its owner only, and nothing stays."""
+    """Only the owner can access its files, and nothing remains."""
     made = open_workspace(folder)
     secret = made.write("password", "secret")
 
@@ -34,7 +34,7 @@ def test_a_workspace_comes_and_goes(folder: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "a file"])
 def test_a_folder_that_is_none_is_refused(folder: pathlib.Path, kind: str) -> None:
-    """The error says which folder and why."""
+    """The error names the folder and the reason."""
     path = folder / "wanted"
     if kind == "a file":
         path.touch()
@@ -47,7 +47,7 @@ def test_a_folder_that_is_none_is_refused(folder: pathlib.Path, kind: str) -> No
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused() -> None:
-    """Even root cannot make a folder there."""
+    """Even root cannot create a folder there."""
     path = "/proc" if sys.platform == "linux" else "/"
 
     with pytest.raises(FolderNotUsableError) as caught:
@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused() -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root runs programs as another account")
 def test_a_folder_that_the_account_cannot_enter_is_refused(folder: pathlib.Path) -> None:
-    """INVARIANT: the permissions of a folder that is not the cluster's own stay as they are."""
+    """INVARIANT: the permissions of folders that the cluster did not create are not changed."""
     private = folder / "private"
     private.mkdir(mode=0o700)
 
@@ -71,7 +71,7 @@ def test_a_folder_that_the_account_cannot_enter_is_refused(folder: pathlib.Path)
 
 
 def test_a_workspace_belongs_to_the_account(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL insists on owning its data directory, and on reading the password file."""
+    """PostgreSQL requires ownership of its data directory, and must read the password file."""
     owned: list[pathlib.Path] = []
     entered = [True, False]
     monkeypatch.setattr(Account, "own", lambda _, path: owned.append(path))
@@ -89,7 +89,7 @@ def test_a_workspace_belongs_to_the_account(folder: pathlib.Path, monkeypatch: p
 
 
 def test_a_dead_owners_folder_goes_and_a_live_ones_stays(folder: pathlib.Path) -> None:
-    """The lock is what tells them apart."""
+    """The lock distinguishes them."""
     live = open_workspace(folder)
     dead = folder / f"{PREFIX}dead"
     dead.mkdir()
@@ -105,7 +105,7 @@ def test_a_dead_owners_folder_goes_and_a_live_ones_stays(folder: pathlib.Path) -
 
 
 def test_what_is_not_a_cluster_stays(folder: pathlib.Path) -> None:
-    """INVARIANT: a sweep removes a folder with our marker or an empty one of our name, and nothing else."""
+    """INVARIANT: only a folder with our marker, or an empty one with our name, is removed."""
     file = folder / f"{PREFIX}notes"
     file.touch()
     full = folder / f"{PREFIX}results"
@@ -123,7 +123,7 @@ def test_what_is_not_a_cluster_stays(folder: pathlib.Path) -> None:
 
 
 def test_an_owner_that_died_before_the_lock_leaves_nothing(folder: pathlib.Path) -> None:
-    """An empty folder of our name has no other explanation."""
+    """No other program creates an empty folder with our name."""
     (folder / f"{PREFIX}empty").mkdir()
 
     workspace.sweep(folder)
@@ -132,7 +132,7 @@ def test_an_owner_that_died_before_the_lock_leaves_nothing(folder: pathlib.Path)
 
 
 def test_two_sweepers_do_not_disturb_each_other(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that the other one removes between our look and our lock is no error."""
+    """A folder that the other one removes between the check and the lock is not an error."""
     dead = folder / f"{PREFIX}dead"
     dead.mkdir()
     flock = fcntl.flock
@@ -151,7 +151,7 @@ def test_two_sweepers_do_not_disturb_each_other(folder: pathlib.Path, monkeypatc
 def test_a_folder_that_was_replaced_meanwhile_is_left_alone(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock is on the old one, which says nothing about the new one."""
+    """The lock is on the old folder, and says nothing about the new one."""
     dead = folder / f"{PREFIX}dead"
     dead.mkdir()
     (dead / MARKER).touch()
@@ -169,7 +169,7 @@ def test_a_folder_that_was_replaced_meanwhile_is_left_alone(
 
 
 def test_a_file_system_without_locks_is_refused(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the lock, what a killed owner leaves could not be removed."""
+    """Without the lock, the remains of a killed owner could not be removed."""
 
     def refuse(*_: object) -> None:
         raise OSError(95, "Operation not supported")
@@ -184,7 +184,7 @@ def test_a_file_system_without_locks_is_refused(folder: pathlib.Path, monkeypatc
 
 
 def test_a_creator_whose_folder_is_swept_makes_another(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the lock, a new folder looks like a dead owner's."""
+    """Before it is locked, a new folder looks like that of a dead owner."""
     take_lock = workspace._take_lock  # noqa: SLF001 - the race lies inside
     answers = [True, False]
 
@@ -202,7 +202,7 @@ def test_a_creator_whose_folder_is_swept_makes_another(folder: pathlib.Path, mon
 
 
 def test_a_creator_gives_up_after_a_while(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It never turns forever."""
+    """The number of attempts is limited."""
     monkeypatch.setattr(workspace, "_take_lock", lambda _: None)
 
     with pytest.raises(FolderNotUsableError):
@@ -212,7 +212,7 @@ def test_a_creator_gives_up_after_a_while(folder: pathlib.Path, monkeypatch: pyt
 
 
 def test_a_folder_whose_processes_do_not_end_stays(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Removing it would only hide them."""
+    """Removing it would only hide the processes."""
     made = open_workspace(folder)
     with monkeypatch.context() as patch:
         patch.setattr(workspace, "end_everything_below", lambda _: False)
@@ -224,7 +224,7 @@ def test_a_folder_whose_processes_do_not_end_stays(folder: pathlib.Path, monkeyp
 
 
 def test_a_folder_that_was_removed_meanwhile_is_no_error(folder: pathlib.Path) -> None:
-    """A cleaning by hand does not break the end of a test run."""
+    """A manual clean-up must not fail the end of a test run."""
     made = open_workspace(folder)
     shutil.rmtree(made.folder)
 
@@ -236,7 +236,7 @@ def test_a_folder_that_was_removed_meanwhile_is_no_error(folder: pathlib.Path) -
 def test_a_cluster_is_made_in_memory_where_there_is_room(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    """Not where TMPDIR says otherwise, where there is too little room, or where there is no such file system."""
+    """Unless TMPDIR names another place, there is too little memory, or no such file system exists."""
     monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setattr("modern_di_replicas.testing.workspace.MEMORY", tmp_path)
     monkeypatch.setattr("modern_di_replicas.testing.workspace.MEMORY_NEEDED", 1)

@@ -1,4 +1,4 @@
-"""Where a token stands in the headers of a request and of a response."""
+"""The position of a token in the headers of a request and of a response."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ def carrier(**options: object) -> Carrier:
 
 
 def test_every_cookie_of_the_name_is_read() -> None:
-    """A browser sends a cookie of its own host and one of a parent domain side by side."""
+    """A browser sends a cookie of the host and one of a parent domain together."""
     headers = [(b"cookie", b"a=b; consistency-token=first"), (b"cookie", b"consistency-token=second; c=d")]
     assert carrier().read(headers) == ["first", "second"]
 
@@ -34,7 +34,7 @@ def test_every_cookie_of_the_name_is_read() -> None:
 def test_a_response_with_a_token_is_not_cached_unless_the_application_says_so(
     kind: str, given: list[tuple[bytes, bytes]], added: list[tuple[bytes, bytes]]
 ) -> None:
-    """A cache that kept it would hand the token of one client to others."""
+    """A cached response would pass the token of one client to others."""
     *before, token = carrier(token_carrier=kind).write(given, "x", scheme="http")[: len(given) + 1]
     assert before == given
     assert token[0] == (b"set-cookie" if kind == "cookie" else b"consistency-token")
@@ -51,7 +51,7 @@ def test_a_response_with_a_token_is_not_cached_unless_the_application_says_so(
     ],
 )
 def test_a_cookie_is_secure_where_it_may_or_must_be(name: str, scheme: str, is_secure: bool) -> None:
-    """Behind a proxy that ends TLS a server may see http; a browser refuses a `__Host-` cookie without `Secure`."""
+    """Behind a proxy that terminates TLS a server sees http; browsers refuse a `__Host-` cookie without `Secure`."""
     [(_, cookie), _] = carrier(token_name=name).write([], "x", scheme=scheme)
     assert cookie.startswith(name.encode() + b"=x; ")
     assert cookie.endswith(b"; Secure") is is_secure

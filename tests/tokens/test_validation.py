@@ -1,4 +1,4 @@
-"""Which tokens of clients are believed, and which token a client gets; the servers' positions are made up."""
+"""Which tokens of clients are accepted, and which token a client gets; the positions of the servers are synthetic."""
 
 import dataclasses
 import time
@@ -28,7 +28,7 @@ TOKEN = ConsistencyToken(lsn=WRITTEN, timeline=1, database=LEADER.identity, issu
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the token young: a long time after this file is imported, its tests may still be to come."""
+    """Create a new token, because the tests may run long after this file is imported."""
     monkeypatch.setattr(time, "time", lambda: NOW)
 
 
@@ -51,7 +51,7 @@ class Watcher:
 
 
 def tokens(*, answers: bool | None = True, **options: typing.Any) -> tuple[Tokens, Recorder]:
-    """Return what validates tokens, where the primary is known; `answers` None: where no monitor runs."""
+    """Return an object that validates tokens, with a known primary; `answers=None` means that no monitor runs."""
     recorder = Recorder()
     _, replica = engines("db-2", hooks=[recorder], **options)
     topology = replica.topology
@@ -73,7 +73,7 @@ def tokens(*, answers: bool | None = True, **options: typing.Any) -> tuple[Token
 async def test_a_token_that_is_not_believed_is_counted_by_its_reason(
     change: dict[str, typing.Any], reason: Rejection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And told to the hooks; the request is served as if it had none."""
+    """The hooks are informed; the request is served without a token."""
     service, recorder = tokens()
     topology = typing.cast(typing.Any, service)._topology  # noqa: SLF001  # whose primary answers
     monkeypatch.setattr(type(topology), "leader", "db-1")
@@ -83,7 +83,7 @@ async def test_a_token_that_is_not_believed_is_counted_by_its_reason(
 
 
 async def test_of_several_texts_the_latest_that_is_believed_counts() -> None:
-    """A cookie of the same name may be set for a parent domain; more of them than that are an attack."""
+    """A cookie of the same name may be set for a parent domain; a larger number is an attack."""
     service, recorder = tokens()
     older = str(dataclasses.replace(TOKEN, lsn=WRITTEN - 1))
     assert await service.admit(["nonsense", older, str(TOKEN), older]) == TOKEN
@@ -95,7 +95,7 @@ async def test_of_several_texts_the_latest_that_is_believed_counts() -> None:
 
 
 async def test_a_signed_token_is_not_held_against_what_was_written() -> None:
-    """It was made here; the servers need not be asked."""
+    """The application has issued it, so the servers need not be asked."""
     service, _ = tokens(token_secret="of the test")
     ahead = dataclasses.replace(TOKEN, lsn=WRITTEN + 1)
     assert not service.asks_servers
@@ -107,14 +107,14 @@ async def test_a_signed_token_is_not_held_against_what_was_written() -> None:
 async def test_a_token_that_asks_for_everything_asks_for_what_is_written_by_now(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It was given when the primary could not say how far it was; now it can."""
+    """It was issued when the primary's position was unknown; now it is known."""
     service, _ = tokens()
     monkeypatch.setattr(Topology, "leader", "db-1")
     assert await service.admit([str(dataclasses.replace(TOKEN, lsn=LAST_LSN))]) == TOKEN
 
 
 async def test_without_servers_a_token_is_only_read() -> None:
-    """As in a script that passes one on."""
+    """As in a script that passes a token on."""
     service = Tokens(ReplicationSettings(primary=URL.format("db-1")))
     ahead = dataclasses.replace(TOKEN, lsn=LAST_LSN)
     assert await service.admit([str(ahead)]) == ahead
@@ -124,7 +124,7 @@ async def test_without_servers_a_token_is_only_read() -> None:
 
 
 async def test_a_client_that_has_written_gets_the_position_of_the_last_write() -> None:
-    """What is not known, the primary is asked for; where it does not answer, the token asks for everything."""
+    """An unknown position is asked from the primary; if it does not answer, the token requires everything."""
     for answers, in_doubt, lsn in ((True, False, WRITTEN), (False, False, LAST_LSN), (True, True, LAST_LSN)):
         service, _ = tokens(answers=answers)
         client = Client(is_request=True)
@@ -141,7 +141,7 @@ async def test_a_client_that_has_written_gets_the_position_of_the_last_write() -
 
 
 def test_what_a_response_says_of_a_write_is_told() -> None:
-    """One that comes too late is counted: its client got no token of it."""
+    """A late token is counted: its client did not get it."""
     service, recorder = tokens()
     service.note_sent()
     service.note_too_late()

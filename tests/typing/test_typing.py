@@ -1,4 +1,4 @@
-"""What users write is accepted by the three type checkers, each in its strictest mode."""
+"""The three type checkers accept users' code, each in its strictest mode."""
 
 import pathlib
 import subprocess
@@ -32,11 +32,14 @@ Intent.read(affinity=7)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "checker",
-    # It takes eight seconds of a processor; the others are quick, and find the same.
+    # It takes eight seconds of processor time; the others are fast and find the same errors.
     ["mypy", "ty", pytest.param("pyright", marks=pytest.mark.slow)],
 )
 def test_what_users_write_is_well_typed_and_what_is_wrong_is_found(checker: str, tmp_path: pathlib.Path) -> None:
-    """In one run, which takes seconds: a checker that takes everything for Any would accept both files."""
+    """Both files are checked in one run, because it takes seconds.
+
+    A checker that treats everything as Any would accept both.
+    """
     wrong = tmp_path / "wrong.py"
     wrong.write_text(WRONG)
     done = run([*COMMANDS[checker], str(USAGE), str(wrong)])
@@ -53,6 +56,6 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _locations(output: str, path: pathlib.Path) -> list[str]:
-    """Return `path:line` of each error, as all three print it somewhere."""
+    """Return `path:line` of each error, which all three print."""
     lines = [line.partition(path.name)[2] for line in output.splitlines() if "note:" not in line]
     return [f"{path.name}{line}" for line in lines if line.startswith(":") and line[1:2].isdigit()]

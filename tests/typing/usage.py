@@ -156,7 +156,7 @@ litestar.Litestar([litestar_first], plugins=[modern_di_replicas.litestar.Replica
 
 
 class OwnSession(Session):
-    """A synchronous half of the user's own."""
+    """A synchronous session class of the user."""
 
 
 async def unit_of_work(primary: PrimaryEngine, replicas: ReplicaEngine) -> None:

@@ -13,7 +13,7 @@ from modern_di_replicas.watch.history import History
 
 @pytest.fixture(autouse=True)
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a terminal of 80 columns."""
+    """Simulate a terminal with 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
 
 
@@ -38,12 +38,12 @@ def test_one_picture_shows_every_server_with_role_and_lag(
 def test_a_server_that_dies_is_an_event_and_the_log_stays_off_the_screen(
     disposable_cluster: LocalCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pictures follow what happens, until the time is over."""
+    """The pictures follow the events until the time is over."""
     victim = disposable_cluster.replicas[0]
     monkeypatch.setattr(command, "REFRESH", 0.05)
 
     class Stopper(History):
-        """Has the victim stopped with the first picture, and ends with the event."""
+        """Stops the victim at the first picture, and ends with the event."""
 
         def sample(self) -> None:
             super().sample()
@@ -72,7 +72,7 @@ def test_it_ends_after_the_seconds_it_was_given(
 def test_what_cannot_be_watched_is_exit_status_1(
     target: str, replicated_cluster: LocalCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A wrong scheme, and a wrong password."""
+    """For a wrong scheme or a wrong password."""
     assert main(["watch", target.format(port=replicated_cluster.primary.port), "--once"]) == 1
     captured = capsys.readouterr()
     assert captured.err
@@ -80,7 +80,7 @@ def test_what_cannot_be_watched_is_exit_status_1(
 
 
 def test_a_primary_that_is_down_is_shown(replicated_cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
-    """A failure is when the command is needed."""
+    """The command is most useful during a failure."""
     gone = replicated_cluster.primary.url.replace(f":{replicated_cluster.primary.port}", f":{free_port()}")
     assert main(["watch", gone, replicated_cluster.replicas[0].url, "--once"]) == 0
     assert "down" in capsys.readouterr().out

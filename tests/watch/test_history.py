@@ -11,12 +11,12 @@ def published(role: Role = Role.STANDBY, lag: float | None = 0.0) -> SnapshotPub
 
 
 def test_a_sparkline_is_as_high_as_its_values() -> None:
-    """What is not known is a gap; more than full is full."""
+    """An unknown value is a gap; a value above the scale is a full bar."""
     assert sparkline([0, 0.5, None, 1, 2], full=1) == "▁▅ ██"
 
 
 def test_lags_are_sampled_and_the_oldest_are_forgotten() -> None:
-    """The scale is that of the highest one, and not of noise."""
+    """The maximum determines the scale, but noise does not."""
     history = History(lambda: 0.0)
     history.sample()
     assert history.lags == {}
@@ -41,7 +41,7 @@ def test_lags_are_sampled_and_the_oldest_are_forgotten() -> None:
     ],
 )
 def test_what_changes_is_a_line(event: Event, words: str, is_bad: bool) -> None:
-    """What is bad is shown so."""
+    """Problems are marked."""
     history = History(lambda: 7.0)
     history.on_event(published())
     history.on_event(event)
@@ -50,7 +50,7 @@ def test_what_changes_is_a_line(event: Event, words: str, is_bad: bool) -> None:
 
 
 def test_a_server_that_is_away_for_a_while_has_not_changed_its_role() -> None:
-    """Its ejection is a line of its own; and what the monitor does not tell is ignored."""
+    """Its ejection is a separate line; events that the monitor does not report are ignored."""
     history = History(lambda: 0.0)
     for event in (
         published(),

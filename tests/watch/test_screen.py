@@ -12,7 +12,7 @@ from modern_di_replicas.watch.screen import render
 
 
 def test_a_picture_shows_events_and_servers_that_are_down() -> None:
-    """What is bad stands out by its mark, not by its colour alone."""
+    """Problems are visible by their mark, not only by their colour."""
     history = History(lambda: 0.0)
     console = Console(width=80, record=True, file=typing.cast(typing.Any, sys.stderr))
     console.print(render(history, serving=frozenset(), now=0.0))

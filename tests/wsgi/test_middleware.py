@@ -1,4 +1,4 @@
-"""The WSGI middleware, against what PEP 3333 lets an application do."""
+"""The WSGI middleware, with everything that PEP 3333 allows an application."""
 
 import collections.abc
 import dataclasses
@@ -32,7 +32,7 @@ def write() -> None:
 
 
 class Server:
-    """Serves one request as PEP 3333 says, and keeps what was sent."""
+    """Serves one request according to PEP 3333, and records the response."""
 
     def __init__(self, app: WSGIApplication, **settings: typing.Any) -> None:
         self.tokens = Tokens(dataclasses.replace(SETTINGS, **settings))
@@ -47,7 +47,7 @@ class Server:
         def start(
             status: str,  # noqa: ARG001
             headers: list[tuple[str, str]],
-            failure: typing.Any = None,  # as PEP 3333 has it
+            failure: typing.Any = None,  # as PEP 3333 requires
         ) -> collections.abc.Callable[[bytes], object]:
             if failure is not None and self.sent:
                 raise failure[1].with_traceback(failure[2])
@@ -117,14 +117,14 @@ def too_late(environ: WSGIEnvironment, start_response: StartResponse) -> list[by
 
 @pytest.mark.parametrize("app", [plain, generator, empty, by_hand, corrected])
 def test_a_response_carries_the_token_however_it_begins(app: WSGIApplication) -> None:
-    """At once, with its first part, without any, by `write()`, or anew after an error."""
+    """At once, with its first part, without any part, by `write()`, or restarted after an error."""
     server = Server(app).serve(WRITES="" if app is generator else "yes")
     assert server.has_token
     assert server.tokens.too_late == 0
 
 
 def test_a_write_after_the_response_has_begun_is_counted() -> None:
-    """Its client cannot be told."""
+    """Its client can no longer be informed."""
     assert Server(generator).serve(WRITES="yes").tokens.too_late == 1
 
 
@@ -134,12 +134,12 @@ def test_a_request_that_wrote_nothing_gets_no_token_over_wsgi() -> None:
 
 
 def test_without_a_monitor_a_position_that_is_unknown_gives_no_token() -> None:
-    """Nothing could be said of it; the response is complete all the same."""
+    """The token could not be created; the response is complete all the same."""
 
     def in_doubt(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:  # noqa: ARG001
         client = client_of_request()
         assert client is not None
-        client.begin_write()  # whose commit never got an answer
+        client.begin_write()  # whose commit was never answered
         start_response("200 OK", [TYPE])
         return [b"body"]
 
@@ -147,7 +147,7 @@ def test_without_a_monitor_a_position_that_is_unknown_gives_no_token() -> None:
 
 
 def test_a_body_that_is_closed_before_its_first_part_has_no_response() -> None:
-    """As when the client is gone: there is nothing to be late for."""
+    """For example after the client has disconnected: no token is late."""
     environ: WSGIEnvironment = {"WRITES": "yes"}
     setup_testing_defaults(environ)
     server = Server(generator)
@@ -157,7 +157,7 @@ def test_a_body_that_is_closed_before_its_first_part_has_no_response() -> None:
 
 
 def test_an_error_after_the_response_has_begun_is_the_servers() -> None:
-    """As PEP 3333 has it: the server knows whether something was sent."""
+    """According to PEP 3333, the server knows whether something was sent."""
     with pytest.raises(ValueError, match="no number"):
         Server(too_late).serve()
 
@@ -173,7 +173,7 @@ def test_what_the_application_raises_is_passed_on() -> None:
 
 
 def test_a_token_is_read_from_a_cookie_or_a_header() -> None:
-    """The client of the request has it, and no request after it."""
+    """It belongs to the client of this request, and not to later requests."""
     seen: list[ConsistencyToken | None] = []
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:  # noqa: ARG001
@@ -195,7 +195,7 @@ def test_a_token_is_read_from_a_cookie_or_a_header() -> None:
 
 @pytest.mark.parametrize("settings", [{"token_carrier": None}, {"replicas": ()}])
 def test_without_tokens_only_the_decision_is_told(settings: dict[str, typing.Any]) -> None:
-    """In the environment, and in a header where the settings say so."""
+    """In the environment, and in a header if the settings say so."""
     kept: list[object] = []
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
@@ -212,7 +212,7 @@ def test_without_tokens_only_the_decision_is_told(settings: dict[str, typing.Any
 
 
 def test_a_signed_token_needs_no_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of it has to be asked for; an unsigned one is held against what the primary has written."""
+    """It requires no question; an unsigned one is compared with the primary's position."""
     text = Tokens(SETTINGS).encode(dataclasses.replace(TOKEN, issued_at=int(time.time())))
     assert not Tokens(SETTINGS).asks_servers
     monkeypatch.setattr("modern_di_replicas.wsgi.middleware.background", None)
@@ -222,7 +222,7 @@ def test_a_signed_token_needs_no_other_thread(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_it_keeps_to_the_protocol() -> None:
-    """The validator of the standard library stands on both sides."""
+    """The validator of the standard library is on both sides."""
     server = Server(validator(plain))
     server.app = validator(server.app)  # type: ignore[assignment]  # it takes and gives an application
     server.serve(QUERY_STRING="", WRITES="yes")

@@ -40,11 +40,11 @@ CLIENTS, READS = 20, 5
 WHERE = text("SELECT inet_server_port(), pg_is_in_recovery(), pg_sleep(0.1)")
 OPEN_FOR_READS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'app-replica'"
 OFF_WITHIN, BACK_WITHIN = 2.0, 5.0
-"""In seconds, on a machine of one's own."""
+"""In seconds, on an otherwise idle machine."""
 BUSY = 5
-"""How many times as long it may take on a machine that others use."""
+"""Factor by which these times may increase on a busy machine."""
 LONGEST_READ = 15.0
-"""In seconds; a read that is left alone waits for TCP, or for its pool's timeout."""
+"""In seconds; without detection, a read waits for TCP or for its pool's timeout."""
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ SETTINGS: dict[str, typing.Any] = {
     "replica_pool_timeout": 60,
 }
 OVERLOADED = 3 * SETTINGS["probe_timeout"]
-"""In seconds: every probe of that time is late."""
+"""In seconds: every probe during that time is late."""
 
 
 async def block_the_loop() -> None:
