@@ -1,27 +1,27 @@
-# Everything starts here: `make demo` and `make test` need only git, make, Python >= 3.11 and pip.
-# `uv` is brought along in .tools, so nothing is installed outside this folder.
+# `make demo` and `make test` need only git, make, Python >= 3.11 and pip.
+# `uv` is installed in .tools, so nothing is installed outside this folder.
 
 PYTHON ?= python3
 UV := .tools/bin/uv
-# What is really run, where `python3` is a shim that chooses: uv tells an environment by that.
+# The real interpreter, in case `python3` is a shim: uv identifies environments by it.
 ifndef UV_PYTHON
 UV_PYTHON := $(or $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/null),$(PYTHON))
 endif
 export UV_PYTHON
 export UV_PYTHON_DOWNLOADS ?= never
-# The system's certificates, as pip uses them: behind a company's proxy, uv's own do not suffice.
+# Use the system's certificates, as pip does: behind a company's proxy, uv's own do not suffice.
 export UV_SYSTEM_CERTS ?= 1
-# Without compiled files, each process of the suite compiles all it imports: seconds for each.
+# Without compiled files, each process of the suite compiles its imports, which takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 RUN := $(UV) run --no-sync
-# Three on two cores, because tests of faults wait. Each begins with a part of its own: what a file shares is then
-# seldom made twice.
+# Three workers on two cores, because tests of faults wait. Each starts with a separate part of the files, so that
+# fixtures of a file are rarely created twice.
 export WORKERS ?= -n 3 --dist worksteal
-# All of them, as pyproject.toml has them now.
+# All extras in pyproject.toml.
 EXTRAS = $(shell $(UV_PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"], sep=",")')
 
 .DEFAULT_GOAL := help
-# The folder docs/ exists.
+# `docs` is also the name of a folder.
 .PHONY: docs faults-in-threads test-docker help install demo test test-quick test-all test-lowest history soak lint format clean
 .PHONY: bench bench-flask bench-quick bench-render release-check
 

@@ -1,4 +1,4 @@
-"""What the whole suite shares: clusters, databases, and the examples of the documentation, executed."""
+"""Fixtures of the whole suite: clusters, databases, and the executed examples of the documentation."""
 
 import asyncio
 import collections.abc
@@ -35,13 +35,13 @@ from tests.pgbouncer import POOLER_VARIABLE, end_poolers
 from tests.redis_server import redis_server
 
 
-# A shell's background job ignores these, and so does all that it starts: tests that send them would wait in vain.
+# A shell's background job ignores these, and so do its children: tests that send them would time out.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
-# A busy machine is slow, which is no property of the code; half of the usual examples are enough for small functions.
+# A busy machine is slow, which is not a fault of the code; half of the usual examples suffice for small functions.
 hypothesis.settings.register_profile(
     "suite", max_examples=50, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -55,10 +55,10 @@ HISTORIES = pathlib.Path(__file__).parent / "tests" / "history"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make test-quick` leaves out, so that new tests are marked without being told.
+    """Mark the tests that `make test-quick` leaves out, so that new tests are marked automatically.
 
-    A test that breaks servers takes `disposable_cluster`, directly or through other fixtures, or its file starts
-    clusters of its own.
+    A test that breaks servers uses `disposable_cluster`, directly or through other fixtures, or its file starts
+    clusters.
     """
     for item in items:
         if "disposable_cluster" in getattr(item, "fixturenames", ()) or starts_clusters(item.path):
@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported out of garbage collections: they would visit it again and again, a fifth of the time."""
+    """Exclude imported objects from garbage collections, which would otherwise take a fifth of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)
@@ -76,7 +76,7 @@ def pytest_collection_finish() -> None:
 
 @functools.cache
 def starts_clusters(path: pathlib.Path) -> bool:
-    """Say whether a file does, or the recipe beside it."""
+    """Return whether a test file, or the recipe beside it, starts clusters."""
     return any("LocalCluster(" in one.read_text() for one in (path, path.with_name("app.py")) if one.exists())
 
 
@@ -98,22 +98,22 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[POOLER_VARIABLE] = "1"
         config.add_cleanup(end_poolers)
     if config.getoption("--driver") == "psycopg":
-        # A stream that is not read to its end leaves its cursor to the end of the transaction; psycopg minds.
+        # A stream that is not exhausted closes its cursor at the end of the transaction; psycopg warns about it.
         config.addinivalue_line("filterwarnings", "ignore:.*ServerCursorMixin:pytest.PytestUnraisableExceptionWarning")
     if packaging.version.Version(importlib.metadata.version("celery")) < packaging.version.Version("5.7"):
-        # Its pool of connections to Redis closes none of them.
+        # Its pool of Redis connections does not close them.
         config.addinivalue_line("filterwarnings", "ignore:unclosed <socket:ResourceWarning")
 
 
 @pytest.fixture(autouse=True)
 def no_client_of_an_earlier_test() -> None:
-    """Forget what a synchronous test has written: it runs in the context that all later tests start from."""
+    """Discard the writes of a synchronous test: it runs in the context from which all later tests start."""
     client._current.set(None)  # noqa: SLF001  # an application never has to
 
 
 @pytest.fixture(scope="session")
 def disposable() -> collections.abc.Iterator[Disposable]:
-    """Give what starts clusters to break, and starts a new one only where the last one cannot be mended."""
+    """Yield the provider of clusters to break; it starts a new one only if the last one cannot be restored."""
     disposable = Disposable()
     yield disposable
     disposable.end()
@@ -121,24 +121,24 @@ def disposable() -> collections.abc.Iterator[Disposable]:
 
 @pytest.fixture(scope="session")
 def redis_url() -> collections.abc.Iterator[str]:
-    """Give the URL of a Redis, whose queues are to have names of their own."""
+    """Yield the URL of a Redis; each test uses separate queue names."""
     with redis_server() as url:
         yield url
 
 
 @pytest.fixture
 def disposable_cluster(disposable: Disposable) -> collections.abc.Iterator[LocalCluster]:
-    """Give a primary and two replicas to one test, which may break them."""
+    """Yield a primary and two replicas that the test may break."""
     yield disposable.take()
-    end_poolers()  # they refuse the first client after their server was down
+    end_poolers()  # they refuse the first client after an outage of their server
     disposable.give_back()
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Examples:
-    """Serves the applications of a document with its own settings, except that the addresses are those of real servers.
+    """Serves the applications of a document with its settings, but with the addresses of real servers.
 
-    A document asserts with it in code blocks that are invisible where Markdown is rendered.
+    Documents use it for assertions in code blocks that are invisible in rendered Markdown.
     """
 
     cluster: LocalCluster
@@ -146,17 +146,17 @@ class Examples:
 
     @staticmethod
     def page(path: str) -> str:
-        """Return the text of a page, so that it can be compared with the code."""
+        """Return the text of a page, to compare it with the code."""
         return (pathlib.Path(__file__).parent / path).read_text()
 
     @classmethod
     def outputs(cls, path: str, command: str) -> list[str]:
-        """Return what a page shows as the output of a command."""
+        """Return the command outputs that a page shows."""
         shown = cls.page(path).split(f"$ {command}\n", 1)[1].split("```", 1)[0]
         return [line for line in shown.splitlines() if not line.startswith("$")]
 
     def settings(self, written: ReplicationSettings) -> ReplicationSettings:
-        """Return the settings a document shows, with real addresses in their order."""
+        """Return the settings that a document shows, with real addresses in the same order."""
         given = self.database.servers[: len(written.servers)]
         replicas = [
             dataclasses.replace(replica, url=real.url) for replica, real in zip(written.servers, given, strict=True)
@@ -169,9 +169,9 @@ class Examples:
         container: Container,
         *requests: str,
         tables: MetaData | None = None,
-        **options: typing.Any,  # those of httpx
+        **options: typing.Any,  # log lines of httpx
     ) -> list[str]:
-        """Send requests such as `GET /users/1`, and return which server ran the statements of each."""
+        """Send requests such as `GET /users/1`, and return the servers of each request's statements."""
         container.validate()
         container.open()
         container.set_context(ReplicationSettings, self.settings(container.resolve(ReplicationSettings)))
@@ -206,16 +206,16 @@ class Examples:
 def examples(
     replicated_cluster: LocalCluster, shared_database: ReplicationSettings
 ) -> collections.abc.Iterator[Examples]:
-    """Give a document an empty database, and the means to show that what it says is true."""
+    """Yield the objects with which a document's examples run on an empty database."""
     yield Examples(cluster=replicated_cluster, database=shared_database)
     asyncio.run(empty_database(shared_database))
 
 
 class Page(sybil.Document):
-    """A page of the documentation. It is one test: its blocks build on each other, and run in their order."""
+    """A page of the documentation. It is one test: its blocks depend on each other, and run in order."""
 
     def examples(self) -> collections.abc.Iterator[sybil.Example]:
-        """Give the last block, which stands for all."""
+        """Yield the last block, which represents the page."""
         yield from list(super().examples())[-1:]
 
     def blocks(self) -> collections.abc.Iterator[sybil.Example]:
@@ -229,7 +229,7 @@ def evaluate_page(example: sybil.Example) -> None:
 
 
 def name_the_module(namespace: dict[str, typing.Any]) -> None:
-    """Give the code of a document a module name, as classes expect one, and a module, as Litestar's handlers do."""
+    """Give the code of a document a module name, which classes need, and a module, which Litestar's handlers need."""
     namespace["__name__"] = "example"
     sys.modules["example"] = types.ModuleType("example")
 

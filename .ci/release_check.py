@@ -27,7 +27,7 @@ EXPECTED: typing.Final = {"GET /users": "a replica", "POST /users": "the primary
 
 
 def check_metadata() -> list[str]:
-    """Return what an index would refuse or show badly."""
+    """Return the metadata that an index would refuse or display incorrectly."""
     metadata = DISTRIBUTION.metadata
     files = [str(file) for file in DISTRIBUTION.files or []]
     present = {
@@ -47,7 +47,7 @@ def check_metadata() -> list[str]:
 
 
 async def run_example() -> dict[str, str]:
-    """Run the README's example on a local cluster, and return which server answered each request."""
+    """Run the README's example on a local cluster, and return the server of each response."""
     example: dict[str, typing.Any] = {"__name__": "example"}
     for code in CODE.findall(README):
         exec(code, example)  # noqa: S102  # our own README
@@ -86,7 +86,7 @@ async def _server_of(client: httpx.AsyncClient, request: str) -> str:
 
 
 def main() -> int:
-    """Show each check, and return how many failed."""
+    """Print each check, and return the number of failures."""
     console = Console()
     problems = check_metadata()
     answered = asyncio.run(run_example())

@@ -1,4 +1,4 @@
-"""Follow a tutorial word for word: its commands in their order, in an empty folder, with a wheel for the name.
+"""Follow a tutorial exactly: its commands in order, in an empty folder, with a wheel in place of the package's name.
 
 Run by `make release-check`: python .ci/tutorial_check.py docs/tutorial.md dist/modern_di_replicas-*.whl
 """
@@ -27,7 +27,7 @@ SECONDS: typing.Final = 60
 
 
 class Tutorial:
-    """The folder of a reader who follows the tutorial, and what the page shows that it does not do."""
+    """The folder of a reader who follows the tutorial, and the deviations from the page."""
 
     def __init__(self, folder: pathlib.Path, wheel: pathlib.Path) -> None:
         self._folder = folder
@@ -40,7 +40,7 @@ class Tutorial:
         self.problems: list[str] = []
 
     def follow(self, page: str) -> None:
-        """Do what each block of the page says."""
+        """Follow each block of the page."""
         with contextlib.ExitStack() as running:
             for kind, text in BLOCK.findall(page):
                 if kind == "shell" and OWN_SERVERS not in text:
@@ -55,7 +55,7 @@ class Tutorial:
             file.write(text.replace(PORT, self._port))
 
     def _compare(self, text: str, running: contextlib.ExitStack) -> None:
-        """Run the commands of a block, and compare what they print with what it shows."""
+        """Run the commands of a block, and compare their output with the page."""
         for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
             command, expected = part.split("\n", 1)
             if command.startswith("curl") and not self._is_served:
@@ -114,7 +114,7 @@ class Tutorial:
 
 
 def main(page: str, wheel: str) -> int:
-    """Show each command, and return how many problems there were."""
+    """Print each command, and return the number of problems."""
     with tempfile.TemporaryDirectory() as folder:
         tutorial = Tutorial(pathlib.Path(folder), pathlib.Path(wheel))
         tutorial.follow(pathlib.Path(page).read_text())

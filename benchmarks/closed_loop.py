@@ -1,4 +1,4 @@
-"""Clients that repeat an operation, each without a pause, and what they did."""
+"""Clients that repeat an operation without a pause, and their results."""
 
 import asyncio
 import collections.abc
@@ -21,16 +21,16 @@ async def closed_loop(
     clients: int,
     seconds: float,
 ) -> Sample:
-    """Let clients repeat an operation for so long; return what they did until all of them had finished.
+    """Let clients repeat an operation for a given time; return their results once all have finished.
 
-    Every operation that was started is counted, with all the time until the last one ended: clients that do the same
-    step at the same time complete their operations in bursts.
+    Every started operation is counted, and the time until the last one ended: clients that run in step complete their
+    operations in bursts.
 
     Args:
-        operation: takes the number of the client, and returns whether it succeeded.
+        operation: receives the number of the client, and returns whether it succeeded.
         cpu: returns the processor time of the contender's process, in seconds.
-        clients: how many at once.
-        seconds: after which no client starts another operation; each does one at least.
+        clients: the number of concurrent clients.
+        seconds: no client starts another operation after this time; each runs at least one.
 
     """
     await _repeat(operation, clients, seconds * LEAD_IN)

@@ -80,10 +80,10 @@ async def run_fault(
     """Inject one fault while the clients of all contenders send requests.
 
     Args:
-        fault: what happens to the replicas.
-        cluster: where.
-        ports: of the applications, by the names of their contenders.
-        timing: seconds before the fault, while it lasts, and after the recovery.
+        fault: the fault of the replicas.
+        cluster: the servers.
+        ports: those of the applications, by the names of their contenders.
+        timing: seconds before the fault, during it, and after the recovery.
 
     """
     outcomes = {name: Outcome() for name in ports}
@@ -128,7 +128,7 @@ async def _read(client: Client, outcome: Outcome, *, key: int, until: float, wri
 
 
 async def _ask(client: Client, method: str, path: str, until: float) -> Answer | None:
-    """Return the application's answer; None when the request failed."""
+    """Return the application's response; None for a failed request."""
     try:
         async with asyncio.timeout(until + GRACE - time.monotonic()):
             status, body = await client.request(method, path)
@@ -138,7 +138,7 @@ async def _ask(client: Client, method: str, path: str, until: float) -> Answer |
 
 
 async def is_healthy(port: int) -> bool:
-    """Say whether an application answers again, on each of its connections to the server that had failed."""
+    """Return whether an application responds again, on each of its connections to the server that had failed."""
     clients = [Client(port) for _ in range(CLIENTS)]
     until = time.monotonic()
     answers = await asyncio.gather(*(_ask(client, "GET", "/witness/1", until) for client in clients))

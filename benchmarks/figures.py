@@ -1,4 +1,4 @@
-"""The pictures of a run as SVG, readable on light and on dark pages."""
+"""The figures of a run as SVG, readable on light and on dark pages."""
 
 import pathlib
 import typing
@@ -19,7 +19,7 @@ THEIRS_COLOUR: typing.Final = "#8b949e"
 BAD_COLOUR: typing.Final = "#e5534b"
 
 STYLE: typing.Final[dict[str, typing.Any]] = {
-    "svg.hashsalt": "modern-di-replicas",  # the same results give the same file
+    "svg.hashsalt": "modern-di-replicas",  # the same results produce the same file
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -68,7 +68,7 @@ def _keyed_read(results: Results, path: pathlib.Path) -> None:
 
 
 def _faults(results: Results, path: pathlib.Path) -> None:
-    """Two rows: the slowest read of each contender, and how many of its reads failed or were stale."""
+    """Draw two rows: the slowest read of each contender, and the share of its failed or stale reads."""
     figure, rows = plt.subplots(2, len(FAULTS), figsize=(11.5, 6), layout="constrained", sharey=True)
     entries = [*RIVALS[::-1], OURS]
     for column, fault in enumerate(FAULTS):

@@ -1,6 +1,6 @@
-"""A cheap HTTP/1.1 client: one connection that is kept alive, and one set of cookies.
+"""A minimal HTTP/1.1 client: one keep-alive connection, and one set of cookies.
 
-A general client takes more time than the servers that are measured here.
+A general client takes more time than the measured servers.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Client(asyncio.Protocol):
         try:
             return await self._answer
         except asyncio.CancelledError:
-            self.close()  # an answer that comes too late must not be taken for the next one
+            self.close()  # a late response must not be taken for the next one
             raise
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The machine of a run: what it is, how its processors are divided, and whether other programs use it."""
+"""The machine of a run: its description, the division of its processors, and the load by other programs."""
 
 import collections.abc
 import contextlib
@@ -25,7 +25,7 @@ class BusyMachineError(Exception):
 
 
 def describe(postgresql: str, versions: dict[str, dict[str, str]]) -> dict[str, str]:
-    """Return what is needed to assess the figures.
+    """Return the facts needed to assess the figures.
 
     Args:
         postgresql: the version of the servers.
@@ -55,10 +55,11 @@ def _processor() -> str:
 
 @contextlib.contextmanager
 def divided() -> collections.abc.Iterator[list[int]]:
-    """Reserve one processor for the contenders and return it in a list; the list is empty where that is not possible.
+    """Reserve one processor for the contenders and return it in a list, which is empty if that is not possible.
 
     A server process on its client's processor answers up to three times faster than one on another processor. The
-    scheduler's choice changes during a run, so it would decide the results. This process and its children use the rest.
+    scheduler's choice changes during a run, so it would dominate the results. This process and its children use the
+    other processors.
     """
     process = psutil.Process()
     available = sorted(process.cpu_affinity() or []) if hasattr(process, "cpu_affinity") else []
@@ -73,7 +74,7 @@ def divided() -> collections.abc.Iterator[list[int]]:
 
 
 def keep_to(processors: list[int]) -> None:
-    """Run this process and its children on these processors only; on all of them if the list is empty."""
+    """Run this process and its children on these processors only, or on all if the list is empty."""
     if processors:
         psutil.Process().cpu_affinity(processors)
 
@@ -82,7 +83,7 @@ class OtherPrograms:
     """Measures how much processor time programs other than the benchmark use.
 
     Args:
-        roots: returns the processes that belong to the benchmark; their children belong to it as well.
+        roots: returns the processes of the benchmark; their children count as well.
 
     """
 
@@ -97,7 +98,7 @@ class OtherPrograms:
         at, total, own = self._look()
         if at - self._at < SHORT:
             return
-        # Only the total knows short-lived programs.
+        # Only the total includes short-lived programs.
         benchmark = sum(max(0.0, seconds - self._own.get(pid, 0.0)) for pid, seconds in own.items())
         self.intervals.append(max(0.0, total - self._total - benchmark) / (at - self._at))
         self._at, self._total, self._own = at, total, own
@@ -129,7 +130,7 @@ class OtherPrograms:
 
 
 def check_quiet(seconds: float) -> None:
-    """Watch the machine for so many seconds.
+    """Observe the machine for a number of seconds.
 
     Raises:
         BusyMachineError: other programs use it.

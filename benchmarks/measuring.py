@@ -24,11 +24,11 @@ CONNECTIONS: typing.Final = 400
 
 
 async def measure(plan: Plan, log: typing.IO[bytes], progress: Progress) -> tuple[Results, machine.OtherPrograms]:
-    """Measure everything in a plan on a cluster of its own; return it with what other programs used meanwhile.
+    """Run a plan on a separate cluster; return the results and the load by other programs.
 
     Args:
-        plan: what, and how often.
-        log: receives what the contenders print.
+        plan: the measurements and their number.
+        log: receives the output of the contenders.
         progress: called with a description before each part.
 
     """
@@ -96,7 +96,7 @@ class _Run:
         self.begin(f"{surface}: {OPERATIONS[cell.operation].title}, {cell.clients} client(s)")
         entries = list(participants(cell))
         for number in range(turns.rounds):
-            # Another order in each round, so that no contender always follows the same one.
+            # A different order in each round, so that no contender always follows the same one.
             random.Random(number).shuffle(entries)  # noqa: S311
             for entry in entries:
                 run = over_http.run if cell.surface in HTTP_SURFACES else _run_sessions

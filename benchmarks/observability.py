@@ -1,7 +1,7 @@
-"""What hooks cost a FastAPI request: `python -m benchmarks.observability`, with the extras `prometheus` and `testing`.
+"""The cost of hooks in a FastAPI request: `python -m benchmarks.observability`.
 
-Requests go into the application without a network and take turns, so that what the machine does besides hits all alike.
-The processor time is that of the application and its monitor.
+Needs the extras `prometheus` and `testing`. Requests are passed to the application without a network and in turns, so
+that other load affects all equally. The processor time is that of the application and its monitor.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ SCOPE: typing.Final = {
 
 
 class Nothing:
-    """A hook that does nothing: what the events alone cost."""
+    """A hook that does nothing: the cost of the events alone."""
 
     def on_event(self, event: Event, /) -> None:
         pass
@@ -101,7 +101,7 @@ def main() -> None:
         times = asyncio.run(measure(cluster))
     base = times["no hooks"]
     for name, measured in times.items():
-        # Compared within a round, a machine that slows down slows both.
+        # A slowdown of the machine within a round affects both.
         more = statistics.median(one / other for one, other in zip(measured, base, strict=True)) - 1
         sys.stdout.write(f"{name:<26}{statistics.median(measured):8.1f} us  {more * 100:+5.1f} %\n")
 

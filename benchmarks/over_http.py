@@ -1,4 +1,4 @@
-"""Requests to contenders behind an HTTP server, sent by the command's process."""
+"""Requests to contenders behind an HTTP server, sent by the benchmark's process."""
 
 import collections.abc
 import contextlib
@@ -19,7 +19,7 @@ GOOD: typing.Final = (200, 201)
 
 
 async def run(worker: Worker, cell: Cell, seconds: float) -> Sample:
-    """Let the clients of one contender send requests, one after another, for so long."""
+    """Let the clients of one contender send requests one after another, for a given time."""
     paths = _paths(cell)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(contextlib.closing(Client(worker.port))) for _ in range(cell.clients)]
@@ -45,7 +45,7 @@ async def _succeeds(client: Client, request: tuple[str, str]) -> bool:
 
 
 def _paths(cell: Cell) -> collections.abc.Iterator[tuple[str, str]]:
-    """Yield method and path of one request after another: the same keys for all."""
+    """Yield the method and path of each request: the same keys for all contenders."""
     operation = BY_NAME[cell.operation]
     keys = random.Random(0).sample(range(1, BOOKS + 1), BOOKS)  # noqa: S311
     for key in itertools.cycle(keys):

@@ -1,4 +1,4 @@
-"""What is measured and how often: in full, and in a minute."""
+"""The measurements and their number, for a full and for a quick run."""
 
 import dataclasses
 import typing
@@ -32,7 +32,7 @@ PARTICIPANTS: typing.Final[dict[Cell, tuple[Entry, ...]]] = {
 
 
 def participants(cell: Cell) -> tuple[Entry, ...]:
-    """Return who is measured in a cell."""
+    """Return the contenders of a cell."""
     return PARTICIPANTS.get(cell, CONTENDERS)
 
 
@@ -40,8 +40,8 @@ def participants(cell: Cell) -> tuple[Entry, ...]:
 class Turns:
     """How often a cell is measured, and how long each time. In each round, all contenders take a turn.
 
-    Many short rounds rather than a few long ones: a shared machine changes its speed within a second, and only what
-    runs at the same time can be compared.
+    Many short rounds instead of a few long ones: a shared machine changes its speed within a second, so only
+    simultaneous measurements are comparable.
     """
 
     cell: Cell
@@ -66,7 +66,7 @@ def _turns(cell: Cell) -> Turns:
 
 
 FULL: typing.Final = Plan(
-    # Pools grow with the number of clients: one client has to come before a hundred.
+    # Pools grow with the number of clients, so one client has to be measured before a hundred.
     turns=(
         *map(_turns, PARTICIPANTS),
         *(

@@ -32,10 +32,10 @@ default_pool_size = 20
 
 
 class Pooler:
-    """A pgbouncer that runs.
+    """A running pgbouncer.
 
     Args:
-        url: of the server.
+        url: that of the server.
 
     """
 
@@ -53,7 +53,7 @@ class Pooler:
             )
         )
         is_root = os.geteuid() == 0
-        if is_root:  # which pgbouncer refuses to run as
+        if is_root:  # pgbouncer refuses to run as root
             file.parent.chmod(0o755)
         self._process = subprocess.Popen(  # noqa: S603  # a program of the system's
             [PROGRAM, str(file)],

@@ -1,4 +1,4 @@
-"""What a run has measured: samples while it lasts, and the figures that are kept as JSON."""
+"""The results of a run: samples while it runs, and the figures that are kept as JSON."""
 
 import collections
 import collections.abc
@@ -23,7 +23,7 @@ class Sample(typing.NamedTuple):
 
 
 class Cell(typing.NamedTuple):
-    """What is done, through which interface, by how many clients at once."""
+    """The operation, the interface and the number of concurrent clients."""
 
     surface: str
     operation: str
@@ -62,7 +62,7 @@ class Figures:
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Outcome:
-    """What one contender's clients saw during a fault."""
+    """Results of one contender's clients during a fault."""
 
     reads: int = 0
     failed: int = 0
@@ -80,7 +80,7 @@ class Outcome:
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Results:
-    """The figures of a run; absent where something failed in every round."""
+    """The figures of a run; those of a contender that failed in every round are absent."""
 
     machine: dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
@@ -101,7 +101,7 @@ class Results:
         ]
         rest = {name: figures for name, figures in dataclasses.asdict(self).items() if name != "cells"}
         lines = [f"{json.dumps(name)}: {json.dumps(figures)}" for name, figures in rest.items()]
-        # One row on each line, so that the differences between two runs can be read.
+        # One row per line, so that the differences between two runs are readable.
         rows = ",\n".join(map(json.dumps, cells))
         path.write_text("{\n" + ",\n".join(lines) + f',\n"cells": [\n{rows}\n]}}\n')
 
@@ -131,7 +131,7 @@ class Samples(collections.defaultdict[tuple[Cell, str], list[Sample]]):
         super().__init__(list)
 
     def figures(self) -> dict[Cell, dict[str, Figures]]:
-        """Return the figures of each cell; a contender that did nothing in a round is left out."""
+        """Return the figures of each cell; a contender without operations in a round is left out."""
         found: dict[Cell, dict[str, Figures]] = collections.defaultdict(dict)
         for (cell, name), theirs in self.items():
             entry = BY_NAME[name]

@@ -1,4 +1,4 @@
-"""What every contender is given, so that all of them have the same: the servers, and how many connections."""
+"""The servers and connections of the contenders: the same for all."""
 
 import dataclasses
 import typing
@@ -20,10 +20,10 @@ class Servers:
 
     @property
     def reading_connections(self) -> int:
-        """How many connections to each replica, for those who use all of them."""
+        """Return the number of connections to each replica, for contenders that use all of them."""
         return READING_CONNECTIONS // len(self.replicas)
 
 
 def dsn(url: str) -> str:
-    """Return the address as asyncpg wants it."""
+    """Return the address in asyncpg's format."""
     return url.replace("+asyncpg", "", 1)

@@ -1,7 +1,7 @@
-"""Flask and a `Session`: `make bench-flask`, with SQLAlchemy 2.0, the newest that all of them support.
+"""Flask and a `Session`: `make bench-flask`, with SQLAlchemy 2.0, the newest version that all contenders support.
 
 Each contender reads a row by its key: in a session alone, and as a request into the WSGI application without a network.
-They take turns, so that what the machine does besides hits all alike; the ratio compares two runs of the same round.
+They take turns, so that other load affects all equally; the ratio compares two runs of the same round.
 Under gunicorn, two forked workers with threads each serve the same application to clients of a thread pool.
 """
 
@@ -71,7 +71,7 @@ def read_in_request(contender: synchronous.Contender) -> Read:
 
 
 def add_route(contender: synchronous.Contender) -> flask.Flask:
-    """Return the application of a contender, with the view that is measured."""
+    """Return the application of a contender with the measured view."""
 
     def book(session: Session, key: int) -> dict[str, object]:
         found = session.get_one(Book, key)
@@ -88,7 +88,7 @@ def compare(reads: dict[str, Read]) -> dict[str, list[float]]:
         for key in range(1, WARM_UP):
             read(key)
     for number in range(ROUNDS):
-        # Another order in each round, so that no contender always follows the same one.
+        # A different order in each round, so that no contender always follows the same one.
         for name in random.Random(number).sample(list(reads), len(reads)):  # noqa: S311
             began = time.perf_counter()
             for key in range(1, READS + 1):
@@ -133,7 +133,7 @@ def requests_per_second(port: int) -> float:
         return done
 
     with concurrent.futures.ThreadPoolExecutor(CLIENTS) as executor:
-        for seconds in (0.5, SECONDS):  # the first to warm up
+        for seconds in (0.5, SECONDS):  # the first run warms up
             deadline = time.perf_counter() + seconds
             total = sum(executor.map(client, range(CLIENTS)))
     return total / SECONDS

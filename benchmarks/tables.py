@@ -80,7 +80,7 @@ spread."""
 
 
 class Verdict(typing.NamedTuple):
-    """One limit, and whether the run kept it."""
+    """A limit, and whether the run met it."""
 
     limit: str
     figure: str
@@ -134,7 +134,7 @@ def _replica_shares(results: Results) -> tuple[float, float]:
 
 
 def summary(results: Results) -> str:
-    """Return the limits and where others are better: what the command prints."""
+    """Return the summary that the command prints: the limits, and where others are better."""
     limits = ([each.limit, each.figure, "yes" if each.is_kept else "**no**"] for each in verdicts(results))
     parts = [
         *("## Limits", table(("limit", "this run", "kept"), limits), METHOD),
@@ -278,7 +278,7 @@ README_FIGURE: typing.Final = re.compile(r"(<!--([a-z-]+)-->)[\d.]+")
 
 
 def update(readme: str, results: Results) -> str:
-    """Return the README with the figures of these results."""
+    """Return the README with updated figures."""
     same_replica, trips = results.cells[SAME_REPLICA], results.round_trips[KEYED_READ.operation]
     freeze, crash = results.faults[FREEZE.name], results.faults[CRASH.name]
     ours = [results.faults[fault.name][OURS.name] for fault in FAULTS]

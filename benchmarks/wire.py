@@ -1,4 +1,4 @@
-"""A proxy that counts round trips, and can swallow what goes over the wire; the tests use it as well."""
+"""A proxy that counts round trips and can drop traffic; the tests use it as well."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ https://www.postgresql.org/docs/current/protocol-message-formats.html
 
 
 class Wire:
-    """Stands between a client and a server on this machine.
+    """Forwards between a client and a server on this machine.
 
     Args:
         server_port: where the server listens.
@@ -41,17 +41,17 @@ class Wire:
 
     @property
     def accepted(self) -> int:
-        """How many connections were accepted."""
+        """Return the number of accepted connections."""
         return len(self._tasks)
 
     def cut(self) -> None:
-        """Abort the connections that are open, as a proxy does that restarts; new ones are accepted."""
+        """Abort the open connections, like a restarting proxy; new ones are accepted."""
         for task in self._tasks:
             task.cancel()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connecting = asyncio.create_task(self._connect(reader, writer))
-        # A test may end while connections are open, or wait to be let through: none may outlive its event loop.
+        # A test may end while connections are open or blocked: none may outlive its event loop.
         connecting.add_done_callback(lambda _: writer.transport.abort())
         self._tasks.add(connecting)
 
@@ -68,7 +68,7 @@ class Wire:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(65536):
                 if counts:
-                    # The message may arrive in two pieces.
+                    # The message may be split.
                     seen = tail + data
                     self.round_trips += seen.count(READY_FOR_QUERY)
                     tail = seen[-len(READY_FOR_QUERY) + 1 :]

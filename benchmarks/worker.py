@@ -1,6 +1,6 @@
-"""One contender in a process of its own, in its environment. It receives orders and answers as lines of JSON.
+"""One contender in a separate process and environment. It receives commands and answers as lines of JSON.
 
-So all contenders can be measured in turns, round by round. Started by `workers.Workers`.
+This way all contenders can be measured in turns, round by round. Started by `workers.Workers`.
 """
 
 import asyncio
@@ -42,10 +42,10 @@ COUNTED: typing.Final = 20
 
 
 class Worker:
-    """Carries out the orders for one contender; each public method is an order.
+    """Executes the commands for one contender; each public method is a command.
 
     Args:
-        contender: what to measure.
+        contender: the one to measure.
         servers: the cluster.
 
     """
@@ -70,7 +70,7 @@ class Worker:
         return {"port": await self._stack.enter_async_context(serving(applications.build(contender)))}
 
     async def run(self, operation: str, clients: int, seconds: float) -> Answer:
-        """Let so many clients repeat the operation for so long."""
+        """Let a number of clients repeat the operation for a given time."""
 
         async def request(_: int) -> bool:
             try:
@@ -121,8 +121,8 @@ class Worker:
 @contextlib.asynccontextmanager
 async def serving(app: typing.Any) -> collections.abc.AsyncIterator[int]:
     """Serve an application over HTTP in this event loop; return the port."""
-    # The server makes its own socket: asyncio sets TCP_NODELAY only where a socket's protocol is TCP, which those of
-    # `socket.create_server` do not say, and then every answer waits 40 ms for a delayed acknowledgement.
+    # The server creates its socket: asyncio sets TCP_NODELAY only if a socket's protocol is TCP, which is not set by
+    # `socket.create_server`. Every response would then wait 40 ms for a delayed acknowledgement.
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, http="httptools", ws="none", access_log=False, log_config=None, lifespan="on"
     )
@@ -142,7 +142,7 @@ async def serving(app: typing.Any) -> collections.abc.AsyncIterator[int]:
 
 
 async def work(name: str, servers: Servers, port: int) -> None:
-    """Carry out orders until the command closes the connection."""
+    """Execute commands until the benchmark's process closes the connection."""
     orders, answers = await asyncio.open_connection("127.0.0.1", port)
     answers.write(json.dumps({"name": name, "pid": os.getpid()}).encode() + b"\n")
     worker = Worker(ENTRIES[name].load(), servers)
@@ -157,7 +157,7 @@ async def work(name: str, servers: Servers, port: int) -> None:
 
 
 def main(port: str, servers: str, processors: str, *names: str) -> None:
-    """Fork a process for each contender, so that what they all import is imported once."""
+    """Fork a process for each contender, so that common imports happen once."""
     given = json.loads(servers)
     keep_to(json.loads(processors))
     gc.freeze()

@@ -1,4 +1,4 @@
-"""The contenders' processes, as the command sees them."""
+"""The contenders' processes, from the view of the benchmark's process."""
 
 import asyncio
 import collections
@@ -21,7 +21,7 @@ TIMEOUT: typing.Final = 30.0
 
 
 class ContenderFailedError(Exception):
-    """A contender could not carry out an order."""
+    """A contender could not execute a command."""
 
 
 class Worker:
@@ -41,7 +41,7 @@ class Worker:
         self.connected.set()
 
     async def ask(self, order: str, *, timeout: float = TIMEOUT, **arguments: typing.Any) -> dict[str, typing.Any]:  # noqa: ASYNC109  # with an error of ours
-        """Give an order and wait for the answer.
+        """Send a command and wait for the answer.
 
         Raises:
             ContenderFailedError: it raised, ended, or did not answer in time.
@@ -64,7 +64,7 @@ class Worker:
         self.port = (await self.ask("open", surface=surface)).get("port", 0)
 
     def end(self) -> None:
-        """Kill the process and what it has started, whatever its state."""
+        """Kill the process and its children, whatever its state."""
         if self.connected.is_set():
             self.connected.clear()
             self._orders.close()
@@ -73,7 +73,7 @@ class Worker:
 
 
 class Workers(dict[str, Worker]):
-    """Starts the contenders' processes for one cluster; by the contenders' names.
+    """Starts the contenders' processes for one cluster, by the contenders' names.
 
     Args:
         servers: the cluster.
@@ -101,7 +101,7 @@ class Workers(dict[str, Worker]):
             await process.wait()
 
     async def start(self, entries: collections.abc.Iterable[Entry]) -> None:
-        """Start a process for each contender; those of one environment are forks of one process."""
+        """Start a process for each contender; those of one environment are forked from one process."""
         by_environment: dict[str, list[str]] = collections.defaultdict(list)
         for entry in entries:
             self[entry.name] = Worker(entry)
@@ -109,7 +109,7 @@ class Workers(dict[str, Worker]):
         for environment, names in by_environment.items():
             port = self._listener.sockets[0].getsockname()[1]
             self._processes.append(
-                # The password of the cluster's user, which is as short-lived as the cluster, is in the arguments.
+                # The arguments contain the password of the cluster's user, which is as short-lived as the cluster.
                 await asyncio.create_subprocess_exec(
                     *(str(ROOT / environment / "bin" / "python"), "-m", "benchmarks.worker"),
                     *(str(port), json.dumps(dataclasses.asdict(self._servers)), json.dumps(self._processors), *names),

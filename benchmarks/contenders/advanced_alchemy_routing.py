@@ -21,7 +21,7 @@ from benchmarks.servers import Servers
 
 class AdvancedAlchemyRouting(Contender):
     def __init__(self, servers: Servers) -> None:
-        # The same pool for every engine: its configuration knows no other.
+        # The same pool for every engine: its configuration supports only one size.
         self._options: dict[str, typing.Any] = {
             "routing_config": RoutingConfig(
                 primary_connection_string=servers.primary, read_replicas=list(servers.replicas)

@@ -1,4 +1,4 @@
-"""Who is compared. The contenders themselves are imported by their own processes only."""
+"""The contenders. Only their own processes import them."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""What the benchmark needs from every contender."""
+"""The interface of every contender."""
 
 import abc
 import collections.abc
@@ -25,7 +25,7 @@ class FastAPIParts:
 class Contender(abc.ABC):
     """One way to use a replicated database, as its own documentation recommends.
 
-    Enter it to start it. A unit of work is what a request is: a session, or a connection, that is used and released.
+    Entering the context starts it. A unit of work is that of a request: a session or a connection, used and released.
     """
 
     work: typing.ClassVar[dict[str, Run]] = on_session.WORK

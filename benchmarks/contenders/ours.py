@@ -1,4 +1,4 @@
-"""modern-di-replicas, as its README shows it."""
+"""modern-di-replicas, as in its README."""
 
 import contextlib
 import typing

@@ -1,4 +1,4 @@
-"""What is compared in synchronous applications, each as its own documentation recommends."""
+"""The contenders in synchronous applications, each as its own documentation recommends."""
 
 import abc
 import collections.abc
@@ -48,7 +48,7 @@ class Contender(abc.ABC):
             engine.dispose()
 
     def engines(self) -> collections.abc.Iterable[Engine]:
-        """Return what is to be disposed."""
+        """Return the engines to dispose."""
         return ()
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""A unit of work of the contenders that have a container of modern-di."""
+"""A unit of work of the contenders with a modern-di container."""
 
 import types
 import typing
@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 
 class UnitOfWork:
-    """A container for one request, and the session it gives.
+    """A container for one request, and its session.
 
-    A generator with a decorator would take some microseconds that contenders without a container do not take.
+    A generator with a decorator would add microseconds that contenders without a container do not have.
     """
 
     def __init__(self, container: Container, context: dict[type[typing.Any], typing.Any] | None = None) -> None:

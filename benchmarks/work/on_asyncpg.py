@@ -1,4 +1,4 @@
-"""The same work on a connection of asyncpg, without an ORM."""
+"""The same operations on a connection of asyncpg, without an ORM."""
 
 import typing
 

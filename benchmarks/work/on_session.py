@@ -1,4 +1,4 @@
-"""The work as an application on SQLAlchemy does it, in any contender's session."""
+"""The operations as an application on SQLAlchemy performs them, in any contender's session."""
 
 import typing
 

@@ -1,4 +1,4 @@
-"""What one request does; the same for each contender."""
+"""The operations of one request, the same for each contender."""
 
 import collections.abc
 import dataclasses

@@ -1,6 +1,6 @@
-"""A repository of Advanced Alchemy on the injected session: it reads a replica and writes the primary.
+"""An Advanced Alchemy repository on the injected session: it reads from a replica and writes to the primary.
 
-Nothing of Advanced Alchemy's own routing is used; the session it is given knows where it runs.
+Advanced Alchemy's own routing is not used; the session routes its statements.
 
 Run it:
 
@@ -38,7 +38,7 @@ class Book(BigIntBase):
 class BookRepository(SQLAlchemyAsyncRepository[Book]):
     model_type = Book
 
-    # A signature of its own, by which modern-di knows what to pass.
+    # An explicit signature tells modern-di what to inject.
     def __init__(self, session: AsyncSession) -> None:
         super().__init__(session=session, auto_commit=True)
 
@@ -83,7 +83,7 @@ async def add_book(new: NewBook, books: Books) -> Book:
     return await books.add(Book(**new.model_dump()))
 
 
-# The next ones load the book before they change it. They do so on the primary, as the method is not a GET.
+# These methods load the book before they change it: on the primary, because the method is not GET.
 
 
 @router.put("/books/{book_id}", response_model=BookModel)
@@ -101,8 +101,8 @@ async def delete_book(book_id: int, books: Books) -> Book:
     return await books.delete(book_id)
 
 
-# A GET that updates has to say so. Without the marker it would load the book from a replica, which may be behind, and
-# then not write it: StaleWriteError.
+# A GET that updates needs the marker. Without it, the book would be loaded from a replica, which may be behind, and
+# its update would raise StaleWriteError.
 
 
 @router.get("/books/{book_id}/borrow", response_model=BookModel)

@@ -26,7 +26,7 @@ async def app(
     monkeypatch: pytest.MonkeyPatch,
     routing_log: RoutingLog,
 ) -> collections.abc.AsyncIterator[fastapi.FastAPI]:
-    """Give the application, started, with one book."""
+    """Yield the started application with one book."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     app = main()
@@ -50,7 +50,7 @@ async def client(app: fastapi.FastAPI) -> collections.abc.AsyncIterator[httpx.As
 async def test_a_get_reads_a_replica(
     client: httpx.AsyncClient, routing_log: RoutingLog, path: str, answer: object
 ) -> None:
-    """A page and its total are one statement of the repository's."""
+    """The repository reads a page and its total with one statement."""
     assert (await client.get(path)).json() == answer
     assert routing_log.servers in (["replica-1"], ["replica-2"])
 
@@ -73,7 +73,7 @@ async def test_a_write_is_on_the_primary_from_its_first_statement(
     options: dict[str, typing.Any],
     answer: object,
 ) -> None:
-    """The repository loads what it changes, and that too is done there: the method or the marker says so."""
+    """The method or the marker declares a write, so the repository also loads the row there."""
     response = await client.request(*request_line.split(), **options)
 
     assert response.json() == answer
@@ -83,7 +83,7 @@ async def test_a_write_is_on_the_primary_from_its_first_statement(
 async def test_an_update_does_not_undo_what_a_replica_has_not_seen(
     client: httpx.AsyncClient, app: fastapi.FastAPI
 ) -> None:
-    """No waiting for the replicas in between: each loan counts from what the one before it left."""
+    """Without waiting for the replicas in between, each loan is based on the result of the previous one."""
     for _ in range(3):
         (await client.get("/books/1/borrow")).raise_for_status()
 
@@ -91,7 +91,7 @@ async def test_an_update_does_not_undo_what_a_replica_has_not_seen(
         assert await connection.scalar(text("SELECT copies FROM books")) == 0
 
 
-# What each method does in a unit of work that declares a read, such as a GET without its marker.
+# Each repository method in a unit of work that declares a read, such as a GET without a marker.
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ async def test_an_update_does_not_undo_what_a_replica_has_not_seen(
 async def test_a_method_that_reads_stays_on_its_replica(
     app: fastapi.FastAPI, use: Use, routing_log: RoutingLog
 ) -> None:
-    """And the server itself says so."""
+    """As the server itself reports."""
     await in_a_unit_of_work_that_reads(app, use)
 
     assert len(set(routing_log.servers)) == 1
@@ -134,7 +134,7 @@ async def test_a_method_that_reads_stays_on_its_replica(
 async def test_a_method_that_writes_nothing_it_read_moves_to_the_primary(
     app: fastapi.FastAPI, use: Use, routing_log: RoutingLog
 ) -> None:
-    """It may look at the replica before, but what it writes is the caller's, or is decided by the primary."""
+    """It may read from the replica first, but the written values come from the caller or from the primary."""
     await in_a_unit_of_work_that_reads(app, use)
 
     assert routing_log.servers[-1] == "primary"
@@ -154,7 +154,7 @@ async def test_a_method_that_writes_nothing_it_read_moves_to_the_primary(
 async def test_a_method_that_loads_from_the_replica_first_is_refused(
     app: fastapi.FastAPI, use: Use, routing_log: RoutingLog
 ) -> None:
-    """The row may have changed on the primary since; the error is the library's own, not wrapped by the repository."""
+    """The row may have changed on the primary since; the repository does not wrap the library's error."""
     with pytest.raises(StaleWriteError) as caught:
         await in_a_unit_of_work_that_reads(app, use)
 

@@ -1,9 +1,8 @@
-"""Settings for fleets that others look after: Patroni, RDS, Cloud SQL, Aurora.
+"""Settings for managed clusters: Patroni, RDS, Cloud SQL, Aurora.
 
-What was tried, plainly: the tests beside this file run on PostgreSQL 18 on one machine, with `pg_promote()` in the
-place of a failover and with a proxy of their own that is turned to the new primary. Patroni, RDS, Cloud SQL and Aurora
-themselves were not tried. The first three run the replication of PostgreSQL, for which this library is made; Aurora
-does not.
+The tests of this recipe run on PostgreSQL 18 on one machine, with `pg_promote()` as the failover and with a simple
+proxy that is switched to the new primary. Patroni, RDS, Cloud SQL and Aurora themselves were not tested. The first
+three use PostgreSQL's replication, for which this library is made; Aurora does not.
 
 Run it, for Patroni behind a proxy:
 
@@ -27,12 +26,11 @@ from modern_di_replicas import Dependencies, Intent, Monitor, ReplicaEngine, Rep
 def patroni_behind_a_proxy(endpoint: str, members: collections.abc.Sequence[str]) -> ReplicationSettings:
     """Return settings for an endpoint that always leads to the primary, such as Patroni's HAProxy or a virtual IP.
 
-    The members are listed one by one, and all of them, today's primary too: each has a lag and a health of its own,
-    and whichever is promoted is known already. Not the endpoint of the standbys: it leads to another server at each
-    connection.
+    List every member, including the current primary: each has its own lag and health, and a promoted member is known
+    already. Do not use the endpoint of the standbys: each connection may lead to another server.
 
-    Let the proxy end the sessions of the former primary (HAProxy: `on-marked-down shutdown-sessions`). A connection
-    that stays open is one to a server that may still take writes, and lose them.
+    Configure the proxy to close the sessions to the former primary (HAProxy: `on-marked-down shutdown-sessions`). A
+    connection that stays open leads to a server that may still accept writes, and lose them.
     """
     return ReplicationSettings(primary=endpoint, replicas=members)
 
@@ -40,8 +38,8 @@ def patroni_behind_a_proxy(endpoint: str, members: collections.abc.Sequence[str]
 def patroni_members(members: collections.abc.Sequence[str]) -> ReplicationSettings:
     """Return settings for the members of a Patroni cluster, without a proxy.
 
-    The monitor finds out which of them is the primary, and follows when that changes; the first one is only where it
-    begins. So a job needs a monitor too, as in `main`.
+    The monitor finds the primary and follows its changes; the search starts at the first member. A job therefore needs
+    a monitor too, as in `main`.
     """
     return ReplicationSettings(primary=members[0], replicas=members[1:])
 
@@ -49,27 +47,27 @@ def patroni_members(members: collections.abc.Sequence[str]) -> ReplicationSettin
 def rds_or_cloud_sql(primary: str, read_replicas: collections.abc.Sequence[str]) -> ReplicationSettings:
     """Return settings for a managed primary and its read replicas, which may be in another zone or region.
 
-    The address of the primary stays when the service replaces the server behind it. A read replica far away is further
-    behind than a standby next door, so it gets more time; what is too much is yours to say.
+    The address of the primary stays the same when the service replaces the server behind it. A replica in another
+    region lags more than a standby in the same zone, so its limit is higher; choose the limit for your application.
     """
     return ReplicationSettings(primary=primary, replicas=read_replicas, max_lag=dt.timedelta(minutes=1))
 
 
 def aurora(cluster_endpoint: str, instances: collections.abc.Sequence[str]) -> ReplicationSettings:
-    """Return settings for Aurora PostgreSQL: the cluster endpoint, and the endpoint of each instance. Not tried.
+    """Return settings for Aurora PostgreSQL: the cluster endpoint, and the endpoint of each instance. Not tested.
 
-    Not the reader endpoint: it leads to another instance at each connection.
+    Do not use the reader endpoint: each connection may lead to another instance.
 
-    Aurora's readers read the storage that the primary writes; they replay no WAL. What they answer to
-    `pg_last_wal_replay_lsn()` may be NULL, and says nothing about their lag. So no limit is put on it, `max_lag=None`:
-    with a limit, a replica whose lag cannot be known serves no reads. If they refuse one of the monitor's questions
-    altogether, they count as down, and the primary serves: then look into the log.
+    Aurora's readers read the storage that the primary writes; they replay no WAL. Their `pg_last_wal_replay_lsn()` may
+    be NULL, and does not show their lag. Therefore `max_lag=None`: with a limit, a replica with an unknown lag serves
+    no reads. If a reader refuses a question of the monitor entirely, it counts as down, and the primary serves; the
+    log gives the reason.
     """
     return ReplicationSettings(primary=cluster_endpoint, replicas=instances, max_lag=None)
 
 
 async def servers(settings: ReplicationSettings) -> dict[str, str]:
-    """Return the address of the server that a write would reach, and of one that serves a read."""
+    """Return the server addresses of a write and of a read."""
     intents = {"write": Intent.write(), "read": Intent.read()}
     addresses = {}
     async with (

@@ -22,7 +22,7 @@ from tests.waiting import until
 
 
 class Proxy:
-    """An endpoint that leads to one server, and can be turned to another; then it ends the sessions with the former."""
+    """An endpoint that leads to one server at a time; when it is switched, it closes the sessions to the former one."""
 
     def __init__(self, server: LocalServer) -> None:
         self._server = server
@@ -41,7 +41,7 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def turn(self, server: LocalServer) -> None:
-        """Lead to another server from now on, as HAProxy does with `on-marked-down shutdown-sessions`."""
+        """Switch to another server, as HAProxy does with `on-marked-down shutdown-sessions`."""
         self._server = server
         for writer in self._writers:
             writer.close()
@@ -81,7 +81,7 @@ async def watched(settings: ReplicationSettings) -> collections.abc.AsyncIterato
 
 
 async def port_of(container: Container, intent: Intent) -> int:
-    """Return the port of the server that ran a unit of work; one that writes really writes."""
+    """Return the port of the server that ran a unit of work; a write changes a row."""
     async with container.build_child_container(scope=Scope.REQUEST, context={Intent: intent}) as unit_of_work:
         session = unit_of_work.resolve(AsyncSession)
         if intent.is_write:
@@ -93,7 +93,7 @@ async def port_of(container: Container, intent: Intent) -> int:
 
 
 async def port_of_next_write(container: Container) -> int:
-    """Try again while there is no primary; that is for the application to decide, and here for the test."""
+    """Retry while there is no primary; an application decides about retries itself."""
     ports: list[int] = []
 
     async def is_written() -> bool:
@@ -106,9 +106,9 @@ async def port_of_next_write(container: Container) -> int:
 
 
 async def reads_reach(container: Container, expected: set[int]) -> None:
-    """Wait until the reads of the moment are served by just these servers.
+    """Wait until exactly these servers serve reads.
 
-    One whose replica restarts just when the connections to the former primary are ended has no server to read from.
+    A read fails if its replica restarts just when the connections to the former primary are closed.
     """
 
     async def are_reached() -> bool:
@@ -120,7 +120,7 @@ async def reads_reach(container: Container, expected: set[int]) -> None:
 
 
 async def test_an_endpoint_that_follows_the_primary_is_followed(disposable_cluster: LocalCluster) -> None:
-    """A switchover: the primary stops, a replica is promoted, the endpoint is turned, the former primary returns."""
+    """A switchover: the primary stops, a replica is promoted, the endpoint is switched, the former primary returns."""
     former, promoted, standby = disposable_cluster.servers
     async with Proxy(former) as proxy:
         settings = patroni_behind_a_proxy(proxy.url, [server.url for server in disposable_cluster.servers])
@@ -140,7 +140,7 @@ async def test_an_endpoint_that_follows_the_primary_is_followed(disposable_clust
 
 
 async def test_a_server_that_only_the_endpoint_knows_is_followed_too(disposable_cluster: LocalCluster) -> None:
-    """A managed service replaces the primary behind its address; the new one is in no settings."""
+    """A managed service replaces the primary behind its address by an undeclared server."""
     former, unknown, standby = disposable_cluster.servers
     async with Proxy(former) as proxy, watched(rds_or_cloud_sql(proxy.url, [standby.url])) as container:
         assert await port_of(container, Intent.write()) == former.port
@@ -156,7 +156,7 @@ async def test_a_server_that_only_the_endpoint_knows_is_followed_too(disposable_
 async def test_a_former_primary_that_lives_on_gets_no_write_when_the_proxy_ends_its_sessions(
     disposable_cluster: LocalCluster,
 ) -> None:
-    """INVARIANT: a row written there would be lost; the former primary takes connections all the time."""
+    """INVARIANT: a row written there would be lost; the former primary still accepts connections."""
     former, promoted, standby = disposable_cluster.servers
     async with Proxy(former) as proxy, watched(rds_or_cloud_sql(proxy.url, [standby.url])) as container:
         assert await port_of(container, Intent.write()) == former.port
@@ -169,7 +169,7 @@ async def test_a_former_primary_that_lives_on_gets_no_write_when_the_proxy_ends_
 
 
 async def test_members_may_be_listed_in_any_order(disposable_cluster: LocalCluster) -> None:
-    """The first one is only where the search for the primary begins."""
+    """The search for the primary starts at the first one."""
     primary, first, second = disposable_cluster.servers
     async with watched(patroni_members([first.url, primary.url, second.url])) as container:
         assert await port_of(container, Intent.write()) == primary.port
@@ -184,7 +184,7 @@ async def test_members_may_be_listed_in_any_order(disposable_cluster: LocalClust
 async def test_writes_go_to_the_primary_and_reads_to_a_replica(
     database: ReplicationSettings, configure: typing.Callable[[str, list[str]], ReplicationSettings]
 ) -> None:
-    """On PostgreSQL's own replication: of the services themselves it proves nothing but that the settings are valid."""
+    """On PostgreSQL's own replication: for the services themselves, it only proves that the settings are valid."""
     found = await servers(configure(database.declared_primary.url, [replica.url for replica in database.servers]))
 
     assert found["write"] == address(database.declared_primary.url)

@@ -1,4 +1,4 @@
-"""Jobs outside any request: one says that it only reads, one says nothing and therefore writes.
+"""Jobs outside a request: one declares that it only reads, the other declares nothing and may write.
 
 Run it:
 
@@ -65,7 +65,7 @@ class Jobs(Dependencies):
 
 
 # In a web application, pass the application's own container: its jobs then share its connections, and these two
-# functions stay as they are.
+# functions do not change.
 
 
 async def report(container: Container) -> dict[str, int]:
@@ -75,7 +75,7 @@ async def report(container: Container) -> dict[str, int]:
 
 
 async def clean_up(container: Container) -> int:
-    """Delete the spam and return how much there was, on the primary: a job that declares nothing may write."""
+    """Delete the spam and return the number of rows, on the primary: an undeclared job may write."""
     async with unit_of_work(container) as job:
         return await job.resolve(PostRepository).delete_spam()
 

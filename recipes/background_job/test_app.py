@@ -50,13 +50,13 @@ async def fill(container: Container) -> None:
 
 
 async def test_a_job_that_declares_a_read_uses_a_replica(container: Container, routing_log: RoutingLog) -> None:
-    """Also with the container of a web application, where no request says anything."""
+    """Also with the container of a web application, outside a request."""
     assert await report(container) == {"Hello": 2, "Quiet": 0}
     assert routing_log.servers in (["replica-1"], ["replica-2"])
 
 
 async def test_a_job_that_declares_nothing_writes_the_primary(container: Container, routing_log: RoutingLog) -> None:
-    """Who says nothing may do everything."""
+    """Without a declaration, any statement is allowed."""
     assert await clean_up(container) == 1
     assert set(routing_log.servers) == {"primary"}
 
@@ -64,7 +64,7 @@ async def test_a_job_that_declares_nothing_writes_the_primary(container: Contain
 async def test_the_program_cleans_up_and_reports(
     database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As run from a shell, here against one server only: no replicas is a valid number of replicas."""
+    """As run from a shell, here with a single server: settings without replicas are valid."""
     async with Container(groups=[Jobs], context={ReplicationSettings: database}) as container:
         await fill(container)
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)

@@ -1,9 +1,9 @@
-"""Tasks in a worker of Celery: they read what the request that queued them has written, on a replica that has it.
+"""Tasks in a Celery worker: they read the writes of the request that queued them, from a replica that has them.
 
-A task says with `@read_intent` that it only reads; without it, it may write. The tokens go along in the headers of the
-messages. Queue a task after the commit: of one that is queued before, nothing is known, and it reads the primary.
+A task declares with `@read_intent` that it only reads; without it, it may write. The tokens are in the headers of the
+messages. Queue a task after the commit: a task that is queued before reads from the primary.
 
-The application is asynchronous, on asyncpg; the worker is not, and has psycopg.
+The application is asynchronous, with asyncpg; the worker is synchronous, with psycopg.
 
 Run it:
 
@@ -111,7 +111,7 @@ def create_worker(settings: ReplicationSettings, redis_url: str) -> celery.Celer
     container = Container(
         groups=[modern_di_replicas.celery.Dependencies, WorkerRepositories], context={ReplicationSettings: settings}
     )
-    # A task has time: it waits for a replica rather than use the primary.
+    # A task can wait for a replica instead of using the primary.
     modern_di_replicas.celery.setup_replicas(app, container, wait=dt.timedelta(seconds=5))
     return app
 

@@ -28,7 +28,7 @@ async def test_the_task_of_a_request_reads_its_order(
     routing_log: RoutingLog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From a replica, which the task waits for; and what writes uses the primary."""
+    """The task waits for a replica, and writes use the primary."""
     primary = make_url(database.declared_primary.url)
     urls = [database.declared_primary.url, *(replica.url for replica in database.servers)]
     monkeypatch.setenv("CREDENTIALS", f"{primary.username}:{primary.password or ''}")

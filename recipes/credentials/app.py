@@ -1,4 +1,4 @@
-"""Passwords that expire: a token of a cloud's IAM, or a lease of a vault, asked for before it ends.
+"""Passwords that expire: an IAM token of a cloud, or a lease of a vault, renewed before it expires.
 
 Run it:
 
@@ -7,8 +7,8 @@ Run it:
     export PASSWORD_FILE=/run/secrets/app
     uvicorn --factory app:main
 
-The pools and the monitor call `password` at each new connection. Connections that are open stay: PostgreSQL checks a
-password at the start of a session only. `pool_recycle` replaces them after a while, for servers that end them.
+The pools and the monitor call `password` for each new connection. Open connections stay: PostgreSQL checks a password
+only at the start of a session. `pool_recycle` replaces them after a while, for servers that close them.
 """
 
 import asyncio
@@ -40,9 +40,9 @@ async def is_standby(session: Annotated[AsyncSession, FromDI(AsyncSession)]) -> 
 
 
 class Password:
-    """Fetches a password, and again before it ends; those who connect at the same time share one.
+    """Fetches a password, and a new one before it expires; concurrent connections share one fetch.
 
-    `fetch` asks a service: for instance boto3's `generate_db_auth_token`, or a vault's HTTP API.
+    `fetch` asks a service: for example boto3's `generate_db_auth_token`, or a vault's HTTP API.
     """
 
     def __init__(self, fetch: collections.abc.Callable[[], collections.abc.Awaitable[str]], lifetime: float) -> None:

@@ -15,7 +15,7 @@ def without_password(url: str) -> str:
 
 
 async def test_one_password_is_fetched_for_all_until_it_ends() -> None:
-    """A pool that fills asks once; one that is older than nine tenths of its life is fetched anew."""
+    """A pool that opens many connections fetches once; after nine tenths of its lifetime, a new password is fetched."""
     fetched: list[str] = []
 
     async def fetch() -> str:
@@ -31,7 +31,7 @@ async def test_one_password_is_fetched_for_all_until_it_ends() -> None:
 async def test_every_connection_uses_the_password_of_the_moment(
     replicated_cluster: LocalCluster, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The URLs have none; the one in the file is right."""
+    """The URLs contain none; the file contains the valid one."""
     file = tmp_path / "password"
     file.write_text(f"{make_url(replicated_cluster.primary.url).password}\n")
     monkeypatch.setenv("PASSWORD_FILE", str(file))

@@ -1,7 +1,7 @@
-"""A switchover to watch: the primary stops, a replica is promoted, the former primary comes back as a replica.
+"""A demonstration of a switchover: the primary stops, a replica is promoted, the former primary returns as a replica.
 
-The application notices and follows, with no restart and no other configuration. It starts its own servers, with the
-extra `testing` of this package. Run it:
+The application follows without a restart or a new configuration. The program starts its own servers, with the extra
+`testing` of this package. Run it:
 
     python app.py
 """
@@ -35,14 +35,14 @@ class NoteRepository:
         self.session = session
 
     async def add(self, words: str) -> int:
-        """Add a note, and return the port of the server that has it."""
+        """Add a note, and return the port of the server that stored it."""
         self.session.add(Note(text=words))
         port = await self.session.scalar(text("SELECT inet_server_port()"))
         await self.session.commit()
         return port or 0
 
     async def count(self) -> tuple[int, int]:
-        """Return how many notes there are, and the port of the server that says so."""
+        """Return the number of notes, and the port of the server that counted them."""
         row = (await self.session.execute(select(func.count(Note.id), func.inet_server_port()))).one()
         return row[0], row[1]
 
@@ -52,7 +52,7 @@ class NotesDependencies(Dependencies):
 
 
 async def write(container: Container, words: str) -> int:
-    """Write once. While there is no primary, a write fails: trying again is the application's own decision."""
+    """Write once. While there is no primary, a write fails; the application decides about retries."""
     async with asyncio.timeout(30):
         while True:
             try:
@@ -68,14 +68,14 @@ async def read(container: Container) -> tuple[int, int]:
 
 
 async def read_from(container: Container, server: LocalServer) -> None:
-    """Read until a server has served one of the reads."""
+    """Read until a given server has served a read."""
     async with asyncio.timeout(30):
         while (await read(container))[1] != server.port:
             pass
 
 
 async def switch_over(cluster: LocalCluster) -> collections.abc.AsyncIterator[str]:
-    """Switch over, and tell each step."""
+    """Perform a switchover, and print each step."""
     primary, first, second = cluster.servers
     names = {server.port: server.name for server in cluster.servers}
     settings = ReplicationSettings(primary=primary.url, replicas=[first.url, second.url])

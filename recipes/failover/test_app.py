@@ -4,7 +4,7 @@ from recipes.failover.app import main
 
 
 async def test_the_application_follows_the_primary(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each line is what the servers themselves say."""
+    """Each line shows what the servers report."""
     await main()
 
     lines = capsys.readouterr().out.splitlines()

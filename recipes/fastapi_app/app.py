@@ -1,4 +1,4 @@
-"""A shop on FastAPI: GET reads a replica, POST writes the primary, and the exceptions say so themselves.
+"""A shop on FastAPI: GET reads from a replica, POST writes to the primary, and exceptions have markers.
 
 Run it:
 
@@ -46,7 +46,7 @@ class Order(Base):
 
 
 class CustomerRepository:
-    """Knows one session and nothing of primaries and replicas."""
+    """Uses one session; contains no routing code."""
 
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
@@ -109,13 +109,13 @@ router = fastapi.APIRouter()
 
 @router.get("/customers/{customer_id}", response_model=CustomerModel)
 async def read_customer(customer_id: int, customers: Customers) -> Customer:
-    """Read a replica: it is a GET."""
+    """Read from a replica, because it is a GET."""
     return found(await customers.get(customer_id))
 
 
 @router.post("/customers", response_model=CustomerModel, status_code=201)
 async def create_customer(new: NewCustomer, customers: Customers) -> Customer:
-    """Write the primary: it is a POST."""
+    """Write to the primary, because it is a POST."""
     orders = [Order(cents=order.cents) for order in new.orders]
     return await customers.add(Customer(name=new.name, visits=0, orders=orders))
 
@@ -123,14 +123,14 @@ async def create_customer(new: NewCustomer, customers: Customers) -> Customer:
 @router.get("/customers/{customer_id}/profile", response_model=CustomerModel)
 @write_intent
 async def open_profile(customer_id: int, customers: Customers) -> Customer:
-    """Write the primary: a GET that counts visits."""
+    """Write to the primary: a GET that counts visits."""
     return found(await customers.count_visit(customer_id))
 
 
 @router.post("/customers/search", response_model=list[CustomerModel])
 @read_intent(group="analytics")
 async def search_customers(search: Search, customers: Customers) -> list[Customer]:
-    """Read the replica for analytics: a POST that only reads."""
+    """Read from the replica for analytics: a POST that only reads."""
     return await customers.spending_at_least(search.spent_cents)
 
 

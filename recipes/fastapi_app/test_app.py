@@ -40,7 +40,7 @@ async def client(
 
 
 async def test_a_get_reads_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """The customer and the orders are two statements, and one replica answers both."""
+    """The customer and the orders are two statements on the same replica."""
     customer = (await client.get("/customers/1")).json()
 
     assert customer == {"id": 1, "visits": 0, **ADA}
@@ -48,7 +48,7 @@ async def test_a_get_reads_a_replica(client: httpx.AsyncClient, routing_log: Rou
 
 
 async def test_a_post_writes_the_primary(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """What is written is in the answer, and comes from the primary."""
+    """The response contains the written row, read from the primary."""
     response = await client.post("/customers", json={"name": "Grace"})
 
     assert response.json() == {"id": 2, "name": "Grace", "visits": 0, "orders": []}
@@ -56,7 +56,7 @@ async def test_a_post_writes_the_primary(client: httpx.AsyncClient, routing_log:
 
 
 async def test_a_get_that_writes_uses_the_primary(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """Marked with `@write_intent`, it reads and writes the primary, so no visit is lost."""
+    """With `@write_intent` it reads and writes on the primary, so no visit is lost."""
     answers = [(await client.get("/customers/1/profile")).json() for _ in range(3)]
 
     assert [customer["visits"] for customer in answers] == [1, 2, 3]
@@ -67,7 +67,7 @@ async def test_a_get_that_writes_uses_the_primary(client: httpx.AsyncClient, rou
 async def test_a_search_reads_the_replica_for_analytics(
     client: httpx.AsyncClient, routing_log: RoutingLog, spent: int, names: list[str]
 ) -> None:
-    """Marked with `@read_intent(group="analytics")`, it leaves the other replica alone, though it is a POST."""
+    """With `@read_intent(group="analytics")` a POST uses the replica of that group, and no other."""
     customers = (await client.post("/customers/search", json={"spent_cents": spent})).json()
 
     assert [customer["name"] for customer in customers] == names
@@ -75,6 +75,6 @@ async def test_a_search_reads_the_replica_for_analytics(
 
 
 async def test_an_unknown_customer_is_not_found(client: httpx.AsyncClient) -> None:
-    """With a GET and with a GET that writes."""
+    """With a GET, and with a GET that writes."""
     assert (await client.get("/customers/9")).status_code == 404
     assert (await client.get("/customers/9/profile")).status_code == 404

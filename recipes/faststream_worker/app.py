@@ -1,8 +1,7 @@
-"""Events through FastStream: a subscriber reads what the sender of the event has written, on a replica that has it.
+"""Events with FastStream: a subscriber reads the writes of the event's sender, from a replica that has them.
 
-A subscriber says with `@read_intent` that it only reads; without it, it may write. The tokens go along in the headers
-of the messages. Publish an event after the commit: of one that is published before, nothing is known, and it is read on
-the primary.
+A subscriber declares with `@read_intent` that it only reads; without it, it may write. The tokens are in the headers of
+the messages. Publish an event after the commit: for an event that is published before, the primary is read.
 
 Run it:
 
@@ -110,7 +109,7 @@ def create_worker(settings: ReplicationSettings, redis_url: str) -> faststream.F
         groups=[modern_di_replicas.faststream.Dependencies, Repositories], context={ReplicationSettings: settings}
     )
     app = faststream.FastStream(RedisBroker(redis_url, routers=[events]))
-    # An event has time: its reads wait for a replica rather than use the primary.
+    # An event can wait for a replica instead of using the primary.
     modern_di_replicas.faststream.setup_replicas(app, container, wait=dt.timedelta(seconds=5))
     return app
 

@@ -22,7 +22,7 @@ ORDER: dict[str, str | list[str]] = {"customer": "Ada", "cents": ["700", "500"]}
 async def serving(
     invoices: asyncio.Queue[str],
 ) -> collections.abc.AsyncIterator[tuple[httpx.AsyncClient, faststream.FastStream]]:
-    """Run both programs, and listen to the invoices."""
+    """Run both programs, and collect the invoices."""
     doing, app = worker(), main()
     broker = typing.cast(RedisBroker, doing.broker)
 
@@ -48,7 +48,7 @@ async def test_the_event_of_a_request_reads_its_order(
     routing_log: RoutingLog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From a replica, which the subscriber waits for; and what writes uses the primary."""
+    """The subscriber waits for a replica, and writes use the primary."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     monkeypatch.setenv("REDIS_URL", redis_url)

@@ -1,4 +1,4 @@
-"""A guest book on Flask: GET reads a replica, POST writes the primary, and the exceptions say so themselves.
+"""A guest book on Flask: GET reads from a replica, POST writes to the primary, and exceptions have markers.
 
 Run it:
 
@@ -6,7 +6,7 @@ Run it:
     export DB_REPLICAS=postgresql+psycopg://app:secret@db-2/shop,postgresql+psycopg://app:secret@db-3/shop
     gunicorn --workers 4 --threads 8 --preload 'app:main()'
 
-Each worker watches the servers from its first request on. `flask --app 'app:main()' clean` runs the command.
+Each worker starts its monitor with its first request. `flask --app 'app:main()' clean` runs the command.
 """
 
 from typing import Annotated
@@ -34,7 +34,7 @@ class Entry(Base):
 
 
 class Entries:
-    """Knows one session and nothing of primaries and replicas."""
+    """Uses one session; contains no routing code."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -95,7 +95,7 @@ def server(session: Annotated[Session, FromDI(Session)]) -> dict[str, object]:
 @book.cli.command("clean")
 @inject
 def clean(session: Annotated[Session, FromDI(Session)]) -> None:
-    """Delete all entries: a command is a unit of work, which may write."""
+    """Delete all entries: a command is a unit of work that may write."""
     session.execute(delete(Entry))
     session.commit()
     click.echo("All entries are deleted.")

@@ -69,7 +69,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def gunicorn(settings: ReplicationSettings) -> collections.abc.Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Serve the application as the recipe says, with two workers that are forked after it was loaded."""
+    """Serve the application as described in the recipe, with two workers that are forked after loading it."""
     port = free_port()
     environment = {
         **os.environ,
@@ -91,7 +91,7 @@ def gunicorn(settings: ReplicationSettings) -> collections.abc.Iterator[tuple[su
 async def test_workers_that_are_forked_have_connections_and_a_monitor_of_their_own(
     app: flask.Flask, settings: ReplicationSettings
 ) -> None:
-    """Under gunicorn with `--preload`; a worker that is killed leaves no connection behind."""
+    """Under gunicorn with `--preload`; a killed worker leaves no connection behind."""
     engine = app.extensions["modern_di_container"].resolve(PrimaryEngine)
     connected = text("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'gunicorn-test%'")
 
@@ -114,6 +114,6 @@ async def test_workers_that_are_forked_have_connections_and_a_monitor_of_their_o
             assert connections() > 0
             for worker in psutil.Process(process.pid).children():
                 worker.kill()
-            await until(is_up)  # gunicorn starts others
+            await until(is_up)  # gunicorn starts new ones
             assert len((await client.get("/entries")).json()) == 20
     await until(lambda: connections() == 0)

@@ -1,4 +1,4 @@
-"""Flask with models of two databases: those of the archive stay there, whatever a request reads or writes.
+"""Flask with models in two databases: the models of the archive always use the archive.
 
 Run it:
 
@@ -7,7 +7,8 @@ Run it:
     export ARCHIVE_URL=postgresql+psycopg://app:secret@archive/archive
     gunicorn --threads 8 'app:main()'
 
-`binds` of a session win over the routing. The archive has no replicas here; with some, give it a container of its own.
+`binds` of a session take precedence over the routing. The archive has no replicas here; otherwise it needs a separate
+container.
 """
 
 import os
@@ -35,7 +36,7 @@ class Order(Base):
 
 
 class ArchiveBase(DeclarativeBase):
-    """Of all models in the archive."""
+    """The base of all models in the archive."""
 
 
 class OldOrder(ArchiveBase):
@@ -62,7 +63,7 @@ def count(session: Injected) -> dict[str, object]:
 @shop.post("/orders/archive")
 @inject
 def archive(session: Injected) -> dict[str, int]:
-    """Write both; each database commits for itself."""
+    """Write to both databases; each commits separately."""
     orders = list(session.scalars(select(Order).order_by(Order.id)))
     for order in orders:
         session.add(OldOrder(id=order.id))

@@ -15,7 +15,7 @@ def with_psycopg(url: str) -> str:
 
 @pytest.fixture
 def archive(replicated_cluster: LocalCluster) -> collections.abc.Iterator[Engine]:
-    """Another database, which has no replicas."""
+    """Another database without replicas."""
     replicated_cluster.primary.execute("CREATE DATABASE archive")
     url = make_url(with_psycopg(replicated_cluster.primary.url)).set(database="archive")
     engine = create_engine(url)
@@ -28,7 +28,7 @@ def archive(replicated_cluster: LocalCluster) -> collections.abc.Iterator[Engine
 def test_models_of_another_database_stay_there(
     database: ReplicationSettings, replicated_cluster: LocalCluster, archive: Engine
 ) -> None:
-    """A request that reads uses a replica for the others, and one that writes the primary."""
+    """For the other models, a reading request uses a replica, and a writing one the primary."""
     settings = ReplicationSettings(
         primary=with_psycopg(database.declared_primary.url),
         replicas=[with_psycopg(replica.url) for replica in database.servers],

@@ -1,4 +1,4 @@
-"""Replicas of unequal strength: weights, a group for reports, limits of lag, and a client's reads in one place.
+"""Replicas of unequal size: weights, a group for reports, lag limits, and affinity for the reads of a client.
 
 Run it:
 
@@ -63,7 +63,7 @@ class OrderRepository:
 
 
 class PreferLocal:
-    """A balancer of one's own: the replica in this rack while it has room, else the least used of the others."""
+    """A custom balancer: the replica in this rack while it has free connections, otherwise the least used other one."""
 
     local = "small"
 
@@ -78,12 +78,12 @@ class PreferLocal:
 
 
 def shop_intent(container: Container, declared: Intent | None, request: fastapi.Request | None = None) -> Intent:
-    """Decide as ever, and keep the reads of one user on one replica, so that they do not go back in time."""
+    """Decide as usual, and keep the reads of a user on one replica, so that they do not go back in time."""
     intent = request_intent(container, declared, request)
     user = request.headers.get("x-user") if request is not None else None
     if user is None or intent.is_write:
         return intent
-    # As Intent.read(affinity=user), with the group of the marker and the name of the endpoint as they are.
+    # Like Intent.read(affinity=user), with the group of the marker and the name of the endpoint kept.
     return dataclasses.replace(intent, affinity=user)
 
 
@@ -95,13 +95,13 @@ class ShopDependencies(Dependencies):
 def fleet(
     primary: str, large: str, small: str, balancing: Balancing | type[PreferLocal] = "least-in-use"
 ) -> ReplicationSettings:
-    """Return the settings; with `balancing=PreferLocal` the balancer decides, whatever the weights say."""
+    """Return the settings; with `balancing=PreferLocal` the weights are ignored."""
     return ReplicationSettings(
         primary=primary,
         replicas=[
-            # Nine requests of ten. It must not be far behind: customers look at it.
+            # Nine of ten requests. Customers read from it, so its lag is limited.
             Replica(large, "large", weight=9, max_lag=dt.timedelta(seconds=2)),
-            # The tenth, and all reports, which may be an hour old.
+            # One of ten requests, and all reports, whose data may be an hour old.
             Replica(small, "small", groups={"default", "reports"}, max_lag=dt.timedelta(hours=1)),
         ],
         balancing=balancing,

@@ -37,7 +37,7 @@ def settings(database: ReplicationSettings) -> ReplicationSettings:
 async def test_nine_requests_of_ten_go_to_the_large_replica(
     settings: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """Asked of the servers: large is the cluster's first replica, small its second."""
+    """As the servers report: large is the cluster's first replica, small its second."""
     async with serving(create_app(settings), replicated_cluster) as client:
         routing_log.clear()
         for _ in range(20):
@@ -52,7 +52,7 @@ async def test_reports_go_to_the_replica_of_their_group(
     routing_log: RoutingLog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A POST that only reads, however many customers there are."""
+    """A POST that only reads, for any number of customers."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     async with serving(main(), replicated_cluster) as client:
@@ -66,7 +66,7 @@ async def test_reports_go_to_the_replica_of_their_group(
 async def test_the_reads_of_one_user_stay_on_one_replica(
     settings: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """And the users are spread over both."""
+    """The users are distributed over both replicas."""
     homes = set()
     async with serving(create_app(settings), replicated_cluster) as client:
         for user in range(40):
@@ -82,7 +82,7 @@ async def test_the_reads_of_one_user_stay_on_one_replica(
 async def test_an_order_is_written_on_the_primary_for_every_user(
     settings: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """Affinity chooses among replicas; it makes no read of a write."""
+    """Affinity chooses among replicas; a write remains a write."""
     async with serving(create_app(settings), replicated_cluster) as client:
         routing_log.clear()
         response = await client.post("/orders", params={"amount": 7}, headers={"x-user": "1"})
@@ -94,14 +94,14 @@ async def test_an_order_is_written_on_the_primary_for_every_user(
 async def test_a_replica_that_is_late_for_customers_is_still_good_for_reports(
     disposable_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """Both replicas stand still: after two seconds only the small one serves."""
+    """The replay of both replicas is paused: after two seconds only the small one serves."""
     large, small = disposable_cluster.replicas
     settings = fleet(disposable_cluster.primary.url, large.url, small.url)
     async with serving(create_app(settings), disposable_cluster) as client:
         for replica in (large, small):
             await asyncio.to_thread(replica.pause_replay)
         (await client.post("/orders", params={"amount": 7})).raise_for_status()
-        client.cookies.clear()  # the readers are other clients; the writing one sees its write
+        client.cookies.clear()  # the readers are other clients; the writer sees its own write
 
         async def only_the_small_one_serves() -> bool:
             routing_log.clear()
@@ -129,7 +129,7 @@ async def test_a_replica_that_is_late_for_customers_is_still_good_for_reports(
 async def test_a_balancer_of_ones_own_chooses(
     database: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """Whatever the weights say."""
+    """It ignores the weights."""
     large, small = (replica.url for replica in database.servers)
     local = fleet(database.declared_primary.url, large, small, balancing=PreferLocal)
     async with serving(create_app(local), replicated_cluster) as client:
@@ -141,7 +141,7 @@ async def test_a_balancer_of_ones_own_chooses(
 
 
 def test_a_full_local_replica_is_left_to_the_others() -> None:
-    """Room decides before place."""
+    """Free connections take precedence over locality."""
 
     @dataclasses.dataclass
     class Candidate:

@@ -1,4 +1,4 @@
-"""Probes for Kubernetes, and metrics for Prometheus, from what the monitor knows: no probe asks a database.
+"""Probes for Kubernetes and metrics for Prometheus from the monitor's snapshot: no probe queries a database.
 
 Run it:
 
@@ -30,7 +30,7 @@ router = fastapi.APIRouter()
 
 @router.get("/health/live")
 async def live() -> str:
-    """Say that the process works: a database that is away is no reason to restart it."""
+    """Report that the process works: an unavailable database is no reason to restart it."""
     return "ok"
 
 
@@ -38,9 +38,9 @@ async def live() -> str:
 async def ready(
     replicas: Annotated[ReplicaEngine, FromDI(ReplicaEngine)], response: fastapi.Response
 ) -> dict[str, Any]:
-    """Say whether some server can answer a request; without a primary, reads still work."""
+    """Report whether any server can serve requests; without a primary, reads still work."""
     snapshot = replicas.snapshot
-    if snapshot is None:  # no replicas are declared, so nothing is watched
+    if snapshot is None:  # no replicas are declared, so no monitor runs
         return {"servers": {}}
     states = snapshot.servers.values()
     if not any(state.role in (Role.PRIMARY, Role.STANDBY) for state in states):

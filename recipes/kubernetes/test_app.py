@@ -26,7 +26,7 @@ async def serving(app: fastapi.FastAPI) -> collections.abc.AsyncIterator[httpx.A
 
 
 async def test_it_is_ready_while_some_server_answers_and_alive_in_any_case(disposable_cluster: LocalCluster) -> None:
-    """A pod without a database gets no requests, and is not restarted."""
+    """A pod without a database gets no requests, but is not restarted."""
     settings = ReplicationSettings(
         primary=disposable_cluster.primary.url,
         replicas=[server.url for server in disposable_cluster.replicas],
@@ -53,13 +53,13 @@ async def test_it_is_ready_while_some_server_answers_and_alive_in_any_case(dispo
 
 
 async def test_without_replicas_it_is_ready(database: ReplicationSettings) -> None:
-    """In development nothing is watched."""
+    """In development no monitor runs."""
     async with serving(create_app(dataclasses.replace(database, replicas=()), CollectorRegistry())) as client:
         assert (await client.get("/health/ready")).json() == {"servers": {}}
 
 
 async def test_metrics_are_scraped(database: ReplicationSettings) -> None:
-    """The lag of each replica among them."""
+    """They include the lag of each replica."""
     registry = CollectorRegistry()
     settings = dataclasses.replace(database, hooks=[PrometheusHook(registry=registry)])
     async with serving(create_app(settings, registry)) as client:
@@ -71,7 +71,7 @@ async def test_metrics_are_scraped(database: ReplicationSettings) -> None:
 def test_the_addresses_come_from_the_environment(
     database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is how it is run."""
+    """As in production."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     assert main().title == "FastAPI"

@@ -1,4 +1,4 @@
-"""A library on Litestar: GET reads a replica, POST writes the primary, and a whole controller can say otherwise.
+"""A library on Litestar: GET reads from a replica, POST writes to the primary, and a controller can override this.
 
 Run it:
 
@@ -46,7 +46,7 @@ class Book(Base):
 
 
 class BookRepository:
-    """Knows one session and nothing of primaries and replicas."""
+    """Uses one session; contains no routing code."""
 
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
@@ -98,23 +98,23 @@ class Catalogue(litestar.Controller):
 
     @litestar.get("/{book_id:int}")
     async def read_book(self, book_id: FromPath[int], books: NamedDependency[BookRepository]) -> BookView:
-        """Read a replica: it is a GET."""
+        """Read from a replica, because it is a GET."""
         return view(await books.get(book_id))
 
     @litestar.post()
     async def add_book(self, data: JSONBody[NewBook], books: NamedDependency[BookRepository]) -> BookView:
-        """Write the primary: it is a POST."""
+        """Write to the primary, because it is a POST."""
         return view(await books.add(title=data.title, author=data.author, copies=data.copies))
 
     @litestar.post("/search", status_code=200)
     @read_intent
     async def search(self, data: JSONBody[Search], books: NamedDependency[BookRepository]) -> list[BookView]:
-        """Read a replica: a POST that only reads."""
+        """Read from a replica: a POST that only reads."""
         return [view(book) for book in await books.with_title(data.words)]
 
 
 class Lending(litestar.Controller):
-    """The desk counts copies and may not be late by a moment: all of it uses the primary, GET included."""
+    """The desk counts copies and needs current data: all its handlers use the primary, GET included."""
 
     path = "/desk"
     opt = {"intent": Intent.write()}  # noqa: RUF012  # as Litestar's documentation writes it

@@ -25,7 +25,7 @@ def app(database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch) -> lites
 
 @contextlib.asynccontextmanager
 async def running(app: litestar.Litestar) -> collections.abc.AsyncIterator[None]:
-    """Run the lifespan in a task of its own: Litestar's has to be left in the task that entered it."""
+    """Run the lifespan in a separate task: Litestar's has to be left in the task that entered it."""
     started, stopping = asyncio.Event(), asyncio.Event()
 
     async def run() -> None:
@@ -50,13 +50,13 @@ async def client(
             await connection.run_sync(Base.metadata.create_all)
         (await client.post("/books", json=EMMA)).raise_for_status()
         replicated_cluster.catch_up()
-        client.cookies.clear()  # from here on it is another client, which has written nothing
+        client.cookies.clear()  # from here on another client, without writes
         routing_log.clear()
         yield client
 
 
 async def test_a_get_reads_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """Requests take turns: of two, each replica answers one."""
+    """Consecutive requests alternate between the two replicas."""
     answers = [(await client.get("/books/1")).json() for _ in range(2)]
 
     assert answers == [{"id": 1, **EMMA}] * 2
@@ -64,7 +64,7 @@ async def test_a_get_reads_a_replica(client: httpx.AsyncClient, routing_log: Rou
 
 
 async def test_a_post_writes_the_primary(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """Looking for the author and adding the book happen on the same server."""
+    """Both the search for the author and the insertion of the book happen there."""
     response = await client.post("/books", json={"title": "Persuasion", "author": "Jane Austen"})
 
     assert response.json() == {"id": 2, "title": "Persuasion", "author": "Jane Austen", "copies": 1}
@@ -72,7 +72,7 @@ async def test_a_post_writes_the_primary(client: httpx.AsyncClient, routing_log:
 
 
 async def test_a_post_that_only_reads_uses_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """Marked with `@read_intent`; the marker wins over the method."""
+    """With `@read_intent`, which takes precedence over the method."""
     response = await client.post("/books/search", json={"words": "em"})
 
     assert [book["title"] for book in response.json()] == ["Emma"]
@@ -80,7 +80,7 @@ async def test_a_post_that_only_reads_uses_a_replica(client: httpx.AsyncClient, 
 
 
 async def test_a_controller_can_be_sent_to_the_primary(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """With `opt = {"intent": Intent.write()}`, for all its handlers at once."""
+    """With `opt = {"intent": Intent.write()}`, which applies to all its handlers."""
     assert (await client.get("/desk/books/1")).json()["copies"] == 3
     assert routing_log.servers == ["primary"]
 

@@ -1,7 +1,7 @@
-"""A schema for each tenant: the header X-Tenant chooses it, on the replicas and on the primary.
+"""A schema per tenant: the header X-Tenant selects it, on the replicas and on the primary.
 
-The schema is set on each connection that the session begins to use: for its reads on a replica, and again on the
-primary, whether it starts there or escalates.
+The schema is set on each connection of the session: for its reads on a replica, and on the primary, whether the
+session starts there or escalates.
 
 Run it:
 
@@ -30,7 +30,7 @@ TENANTS = ("acme", "globex")
 
 
 class Base(DeclarativeBase):
-    # A name no schema has: a statement that was not translated fails, instead of touching the tables of a tenant.
+    # Not an existing schema: a statement without translation fails, instead of using the tables of a tenant.
     metadata = MetaData(schema="tenant")
 
 
@@ -100,14 +100,14 @@ async def add_contact(name: str, contacts: Contacts) -> list[str]:
 
 @router.get("/contacts/import")
 async def import_contact(name: str, contacts: Contacts) -> list[str]:
-    """Read a replica, and then escalate: the tenant goes along."""
+    """Read from a replica, and then escalate, with the same tenant."""
     if name not in await contacts.names():
         await contacts.add(name)
     return await contacts.names()
 
 
 async def create_tables(connection: AsyncConnection) -> None:
-    """Make the schema of each tenant, with its tables, on the primary."""
+    """Create the schema of each tenant with its tables, on the primary."""
     for tenant in TENANTS:
         await connection.execute(CreateSchema(tenant))
         await connection.execution_options(schema_translate_map={"tenant": tenant})

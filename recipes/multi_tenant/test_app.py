@@ -20,7 +20,7 @@ REPLICAS = {"replica-1", "replica-2"}
 async def app(
     database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch
 ) -> collections.abc.AsyncIterator[fastapi.FastAPI]:
-    """Give the application, started, with the tables of each tenant."""
+    """Yield the started application with the tables of each tenant."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     app = main()
@@ -46,7 +46,7 @@ async def client(
 
 
 async def test_a_tenant_reads_its_own_contacts_on_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """The tenants take turns on the same pooled connections."""
+    """The tenants alternate on the same pooled connections."""
     answers = [(await client.get("/contacts", headers=headers)).json() for headers in (ACME, GLOBEX) * 3]
 
     assert answers == [["Ada"], ["Grace"]] * 3
@@ -56,7 +56,7 @@ async def test_a_tenant_reads_its_own_contacts_on_a_replica(client: httpx.AsyncC
 async def test_a_tenant_writes_its_own_contacts_on_the_primary(
     client: httpx.AsyncClient, routing_log: RoutingLog
 ) -> None:
-    """A flush goes to the tenant's schema, like the reads before and after it."""
+    """A flush uses the tenant's schema, like the reads before and after it."""
     answer = (await client.post("/contacts", params={"name": "Alan"}, headers=ACME)).json()
 
     assert answer == ["Ada", "Alan"]
@@ -66,7 +66,7 @@ async def test_a_tenant_writes_its_own_contacts_on_the_primary(
 async def test_the_tenant_goes_along_when_a_request_moves_to_the_primary(
     client: httpx.AsyncClient, routing_log: RoutingLog, replicated_cluster: LocalCluster
 ) -> None:
-    """It reads and writes the same schema there, and the other tenant's is as it was."""
+    """It reads and writes the same schema there, and the other tenant's is unchanged."""
     answer = (await client.get("/contacts/import", params={"name": "Edsger"}, headers=GLOBEX)).json()
 
     assert answer == ["Grace", "Edsger"]
@@ -89,11 +89,11 @@ async def test_concurrent_requests_of_different_tenants_do_not_mix(client: httpx
 async def test_without_a_known_tenant_nothing_is_read(
     client: httpx.AsyncClient, headers: dict[str, str], routing_log: RoutingLog
 ) -> None:
-    """No schema is chosen by default."""
+    """No schema is used by default."""
     assert (await client.get("/contacts", headers=headers)).status_code == 404
     assert routing_log.servers == []
 
 
 def test_the_container_is_complete(app: fastapi.FastAPI) -> None:
-    """What was redefined is wired by type, like everything else."""
+    """Redefined providers are wired by type, like all others."""
     fetch_di_container(app).validate()

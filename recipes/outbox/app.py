@@ -1,10 +1,10 @@
-"""An outbox: an event is a row of the transaction that it is about, and what handles it reads what that has written.
+"""An outbox: an event is a row written in the transaction it reports, and its handler reads that transaction's writes.
 
-In the transaction its position is not known yet. The relay knows it: what it sees in the outbox is committed, so a
-token of now includes it. It publishes the event with that token, and marks the row in a transaction of its own; an
-event may come twice, and none is lost.
+During the transaction its position is not known yet. The relay sees only committed rows, so a token created afterwards
+includes them. It publishes the event with that token, and marks the row in a separate transaction; an event may be
+delivered twice, and none is lost.
 
-Run the relay and the handler, here in one process with a queue in memory in the place of yours:
+Run the relay and the handler, here in one process with an in-memory queue instead of yours:
 
     export PRIMARY_URL=postgresql+asyncpg://app:secret@db-1/shop
     export REPLICA_URLS="postgresql+asyncpg://app:secret@db-2/shop postgresql+asyncpg://app:secret@db-3/shop"
@@ -56,7 +56,7 @@ class OutboxRow(Base):
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Event:
-    """What goes through the queue."""
+    """A message in the queue."""
 
     order_id: int
     token: str
@@ -98,12 +98,12 @@ Publish = collections.abc.Callable[[str], collections.abc.Awaitable[None]]
 
 
 async def relay(container: Container, publish: Publish) -> int:
-    """Publish what is in the outbox; return how many events that were."""
+    """Publish the events in the outbox; return their number."""
     tokens = container.resolve(Tokens)
     async with unit_of_work(container) as unit:
         orders = unit.resolve(Orders)
         rows = await orders.unsent()
-        now = await tokens.now()  # after the rows were seen; None while the primary does not answer its monitor
+        now = await tokens.now()  # read after the rows; None while the primary does not answer the monitor
         for row in rows:
             event = Event(order_id=row.order_id, token="unknown" if now is None else tokens.encode(now))
             await publish(event.to_json())
@@ -113,7 +113,7 @@ async def relay(container: Container, publish: Publish) -> int:
 
 
 async def handle(container: Container, text: str) -> str:
-    """Handle an event: a handler has time, so it waits for a replica that has the order."""
+    """Handle an event: a handler can wait for a replica that has the order."""
     event = Event.from_json(text)
     intent = Intent.read(wait=dt.timedelta(seconds=5))
     async with unit_of_work(container, intent=intent, token=event.token) as unit:

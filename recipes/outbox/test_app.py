@@ -11,7 +11,7 @@ from recipes.outbox.app import Base, Event, Orders, create_container, handle, ma
 async def test_a_handler_reads_the_order_of_its_event(
     disposable_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """On a replica, for which it waits; nothing is published twice, or before it is committed."""
+    """The handler waits for a replica; nothing is published twice, or before it is committed."""
     settings = ReplicationSettings(
         primary=disposable_cluster.primary.url, replicas=[replica.url for replica in disposable_cluster.replicas]
     )
@@ -32,7 +32,7 @@ async def test_a_handler_reads_the_order_of_its_event(
         assert [await relay(container, publish) for _ in range(2)] == [2, 0]
         assert [Event.from_json(text).order_id for text in published] == [1, 2]
 
-        # Another process handles it, which has written nothing.
+        # The handler is another process, without writes.
         handling = asyncio.create_task(handle(container, published[0]), context=contextvars.Context())
         await asyncio.sleep(0)
         for replica in disposable_cluster.replicas:
@@ -44,7 +44,7 @@ async def test_a_handler_reads_the_order_of_its_event(
 async def test_the_program_relays_and_handles(
     database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As run from a shell, here against one server only."""
+    """As run from a shell, here with a single server."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", "")
     async with create_container(database) as container:

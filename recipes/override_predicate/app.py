@@ -1,6 +1,6 @@
-"""Two ways to decide otherwise: say what a request intends, or say which engine it uses.
+"""Two ways to override the routing: by the intent of a request, or by its engine.
 
-The application speaks RPC: every call is a POST, so the method says nothing and the name of the call says it all.
+The application uses RPC: every call is a POST, so the name of the call determines its intent, not the method.
 
 Run it:
 
@@ -47,7 +47,7 @@ class StockRepository:
         await self.session.commit()
 
 
-# 1. Another predicate. It looks at the call's name, and leaves every other request to the markers and the method.
+# 1. Another predicate. It reads the call's name, and leaves every other request to the markers and the method.
 
 
 def rpc_intent(container: Container, declared: Intent | None, request: fastapi.Request | None = None) -> Intent:
@@ -57,11 +57,11 @@ def rpc_intent(container: Container, declared: Intent | None, request: fastapi.R
 
 
 class RpcDependencies(Dependencies):
-    # `declared` is what a job declares in the context of its unit of work, if anything.
+    # `declared` is the intent in the context of a job's unit of work, if any.
     intent = providers.Factory(rpc_intent, scope=Scope.REQUEST, cache=True, kwargs={"declared": declared_intent})
 
 
-# 2. Another choice, for what an intent cannot express: a switch that takes all reads off the replicas, at run time.
+# 2. Another choice, for cases that an intent cannot express: a switch that disables the replicas at runtime.
 
 
 class Switch:

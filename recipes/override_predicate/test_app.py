@@ -36,7 +36,7 @@ async def client(
 
 
 async def test_a_call_that_lists_reads_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """The predicate knows it by its name, although it is a POST."""
+    """The predicate recognises it by its name, although it is a POST."""
     assert (await client.post("/rpc/list_quantities")).json() == {}
     assert routing_log.servers in (["replica-1"], ["replica-2"])
 
@@ -75,7 +75,7 @@ async def test_the_switch_takes_reads_off_the_replicas_and_puts_them_back(
 async def test_a_job_still_declares_its_own_intent(
     app: fastapi.FastAPI, declared: dict[type, Intent], expected: type[AsyncEngine]
 ) -> None:
-    """There is no request to look at, so the predicate leaves it to the context."""
+    """Without a request, the predicate uses the context."""
     async with (
         fetch_di_container(app) as container,
         container.build_child_container(scope=Scope.REQUEST, context=declared) as job,
@@ -84,5 +84,5 @@ async def test_a_job_still_declares_its_own_intent(
 
 
 def test_the_container_is_complete(app: fastapi.FastAPI) -> None:
-    """What was redefined is wired by type, like everything else."""
+    """Redefined providers are wired by type, like all others."""
     fetch_di_container(app).validate()

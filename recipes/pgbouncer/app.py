@@ -1,4 +1,4 @@
-"""An API whose servers are reached through pgbouncer in transaction mode, with a password that is rotated.
+"""An API behind pgbouncer in transaction mode, with a rotated password.
 
 Run it:
 
@@ -7,8 +7,8 @@ Run it:
     export PASSWORD_FILE=/run/secrets/app
     uvicorn --factory app:main
 
-psycopg sends a statement as one message train, so that reads stay in autocommit behind a pooler. With asyncpg the
-library reads in transactions there, and says so in the log.
+psycopg sends a statement as one batch of messages, so reads stay in autocommit behind a pooler. With asyncpg the
+library reads in transactions there, and logs it.
 """
 
 import os
@@ -42,7 +42,7 @@ async def visit(session: Session) -> int:
 
 
 def settings_for(primary: str, replicas: list[str], password_file: pathlib.Path) -> ReplicationSettings:
-    def password() -> str:  # called at each new connection, by the pools and the monitor
+    def password() -> str:  # called for each new connection of the pools and the monitor
         return password_file.read_text().strip()
 
     return ReplicationSettings(

@@ -20,7 +20,7 @@ def without_password(url: str) -> str:
 async def test_requests_are_served_through_the_poolers(
     disposable_cluster: LocalCluster, tmp_path: pathlib.Path
 ) -> None:
-    """A client reads what it has written, from a replica, though three connections serve everybody."""
+    """A client reads its own write from a replica, although all clients share three connections."""
     disposable_cluster.primary.execute("CREATE TABLE visits (n serial PRIMARY KEY)")
     disposable_cluster.catch_up()
     file = tmp_path / "password"
@@ -40,7 +40,7 @@ async def test_requests_are_served_through_the_poolers(
 
 
 def test_it_is_configured_by_its_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    """As its docstring says."""
+    """With the variables in its docstring."""
     monkeypatch.setenv("PRIMARY_URL", "postgresql+psycopg://app@pooler-1:6432/shop")
     monkeypatch.setenv("REPLICA_URLS", "postgresql+psycopg://app@pooler-2:6432/shop")
     monkeypatch.setenv("PASSWORD_FILE", str(tmp_path / "password"))

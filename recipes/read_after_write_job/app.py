@@ -1,9 +1,9 @@
-"""A request writes an order, and a job reads it right after: the token goes along with the job.
+"""A request writes an order, and a job reads it right afterwards: the job carries a token.
 
-A job is no client of the application, so nothing tells its reads what they have to include. The request does: it puts
-`carried_token()` into the job. The worker opens a `unit_of_work` with it, which reads from a replica that has the
-order, or, if none has it yet, from the primary. The worker is a program of its own; here the two share one process,
-and a queue in memory stands for yours, Redis for example: what goes through it is text.
+A job is not a client of the application, so its reads do not know which writes they have to include. Therefore the
+request adds `carried_token()` to the job. The worker opens a `unit_of_work` with it, which reads from a replica that
+has the order or, if none has it yet, from the primary. The worker is a separate program; here the two share one
+process, and an in-memory queue replaces yours, such as Redis: its messages are text.
 
 Run it:
 
@@ -85,7 +85,7 @@ class OrderRepository:
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
 class Job:
-    """What goes through the queue."""
+    """A message in the queue."""
 
     order_id: int
     after: str | None
@@ -100,7 +100,7 @@ class Job:
 
 
 class Queue(asyncio.Queue[str]):
-    """Stands for a queue between two programs."""
+    """Replaces a queue between two programs."""
 
 
 Deliver = collections.abc.Callable[[str], None]
@@ -149,14 +149,14 @@ class WorkerDependencies(Dependencies):
 
 
 async def write_invoice(container: Container, job: Job) -> str:
-    """Do one job, in a unit of work that reads what the request wrote."""
+    """Do one job, in a unit of work whose reads include the request's writes."""
     async with unit_of_work(container, intent=Intent.read(), token=job.after) as unit:
         return await unit.resolve(OrderRepository).invoice(job.order_id)
 
 
 @contextlib.asynccontextmanager
 async def worker_container(settings: ReplicationSettings) -> collections.abc.AsyncIterator[Container]:
-    """Give the container of a worker that watches the servers: it has to know how far the replicas are."""
+    """Yield the container of a worker; its monitor knows the positions of the replicas."""
     async with (
         Container(groups=[WorkerDependencies], context={ReplicationSettings: settings}) as container,
         Monitor(container.resolve(ReplicaEngine)),
@@ -165,13 +165,13 @@ async def worker_container(settings: ReplicationSettings) -> collections.abc.Asy
 
 
 async def work(settings: ReplicationSettings, queue: Queue, deliver: Deliver) -> None:
-    """Do the jobs of a queue, until it is cancelled. What becomes of a job that fails is for your queue to say."""
+    """Do the jobs of a queue until it is cancelled. The handling of failed jobs depends on your queue."""
     async with worker_container(settings) as container:
         while True:
             deliver(await write_invoice(container, Job.from_json(await queue.get())))
 
 
-# Both in one process
+# Both programs in one process
 
 
 def main() -> fastapi.FastAPI:

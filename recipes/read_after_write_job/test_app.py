@@ -40,7 +40,7 @@ async def order(settings: ReplicationSettings) -> Job:
 async def test_a_job_reads_a_replica_that_has_the_order(
     database: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """The token knows; the worker is another program, with another container and a monitor of its own."""
+    """By its token; the worker is another program, with a separate container and monitor."""
     job = await order(database)
     assert job.after is not None
     assert str(ConsistencyToken.parse(job.after)) == job.after
@@ -54,7 +54,7 @@ async def test_a_job_reads_a_replica_that_has_the_order(
 async def test_a_job_reads_the_primary_while_no_replica_has_the_order(
     disposable_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """The replicas stand still; a read without the token would find no order at all."""
+    """The replay is paused; a read without the token would not find the order."""
     settings = ReplicationSettings(
         primary=disposable_cluster.primary.url, replicas=[replica.url for replica in disposable_cluster.replicas]
     )
@@ -75,7 +75,7 @@ async def test_a_job_reads_the_primary_while_no_replica_has_the_order(
 
 
 async def test_without_replicas_there_is_no_token_and_the_primary_reads(database: ReplicationSettings) -> None:
-    """As in development, with one server: the same code."""
+    """As in development with one server: the same code."""
     single = ReplicationSettings(primary=database.declared_primary.url)
     job = await order(single)
     assert job.after is None
@@ -86,7 +86,7 @@ async def test_without_replicas_there_is_no_token_and_the_primary_reads(database
 async def test_the_program_answers_and_its_worker_writes_the_invoice(
     database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As run from a shell: whether a replica has the order yet is of no matter."""
+    """As run from a shell, whether or not a replica has the order."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     async with serving(main()) as client:

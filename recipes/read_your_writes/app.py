@@ -1,11 +1,11 @@
-"""A magazine where a client sees its own comment at once: each read says how fresh it has to be, or is a SESSION.
+"""A magazine where a client sees its own comment at once: each read declares its consistency, by default SESSION.
 
-- The feed is for everybody: EVENTUAL, from any healthy replica.
-- The comments say nothing, which is SESSION: a client sees its own comments, and a replica serves all other reads.
+- The feed is the same for all clients: EVENTUAL, from any healthy replica.
+- The comments have the default, SESSION: a client sees its own comments, and a replica serves all other reads.
 - The dashboard may be a minute old: Bounded.
 - The balance decides whether a payment is possible: STRONG, from the primary.
 
-Nothing else is to be done: a cookie tells the next request what its client has written.
+No further code is needed: a cookie carries the position of the client's last write to its next request.
 
 Run it:
 
@@ -54,7 +54,7 @@ class Comment(Base):
 
 
 class Magazine:
-    """Knows one session, and nothing of tokens and replicas."""
+    """Uses one session; contains no code for tokens or replicas."""
 
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
@@ -101,40 +101,40 @@ router = fastapi.APIRouter()
 
 @router.post("/readers/{reader_id}/comments", response_model=CommentModel, status_code=201)
 async def post_comment(reader_id: int, text: str, magazine: MagazineOfRequest) -> Comment:
-    """Write the primary; the response takes a token along."""
+    """Write to the primary; the response carries a token."""
     return await magazine.comment(reader_id, text)
 
 
 @router.get("/readers/{reader_id}/comments", response_model=list[CommentModel])
 async def read_comments(reader_id: int, magazine: MagazineOfRequest) -> list[Comment]:
-    """Read what the client has just posted, and what others posted up to `max_lag` ago."""
+    """Read the client's own comments, and those of others up to `max_lag` ago."""
     return await magazine.comments_of(reader_id)
 
 
 @router.get("/feed", response_model=list[CommentModel])
 @read_intent(consistency=EVENTUAL)
 async def read_feed(magazine: MagazineOfRequest) -> list[Comment]:
-    """Read any replica: a comment of this second may be missing."""
+    """Read from any replica: the latest comments may be missing."""
     return await magazine.newest()
 
 
 @router.get("/dashboard")
 @read_intent(consistency=Bounded(lag=dt.timedelta(minutes=1)))
 async def read_dashboard(magazine: MagazineOfRequest) -> int:
-    """Read a replica that is at most a minute old."""
+    """Read from a replica that is at most a minute behind."""
     return await magazine.count()
 
 
 @router.post("/readers/{reader_id}/payments", status_code=204)
 async def pay_in(reader_id: int, cents: int, magazine: MagazineOfRequest) -> None:
-    """Write the primary."""
+    """Write to the primary."""
     await magazine.pay_in(reader_id, cents)
 
 
 @router.get("/readers/{reader_id}/balance")
 @read_intent(consistency=STRONG)
 async def read_balance(reader_id: int, magazine: MagazineOfRequest) -> int:
-    """Read the primary: another request may have paid a moment ago."""
+    """Read from the primary: another request may just have made a payment."""
     return await magazine.balance(reader_id)
 
 
@@ -149,7 +149,8 @@ def main() -> fastapi.FastAPI:
     settings = ReplicationSettings(
         primary=os.environ["PRIMARY_URL"],
         replicas=os.environ["REPLICA_URLS"].split(),
-        # Of several the last signs and all are accepted, so that they can be rotated; none: unsigned, and checked.
+        # The last secret signs, and all are accepted, so that secrets can be rotated. Without a secret, tokens are
+        # unsigned, and compared with the primary's position.
         token_secret=os.environ["TOKEN_SECRETS"].split(",") if "TOKEN_SECRETS" in os.environ else None,
     )
     return create_app(settings)

@@ -18,7 +18,7 @@ ADA, GRACE = 1, 2
 
 @contextlib.contextmanager
 def paused(cluster: LocalCluster) -> collections.abc.Iterator[None]:
-    """Let the replicas stand still, as they are now. For a cluster of your own only: others need theirs."""
+    """Pause the replay of the replicas, only in a separate cluster: other tests need theirs."""
     cluster.catch_up()
     for replica in cluster.replicas:
         replica.pause_replay()
@@ -46,7 +46,7 @@ async def app(
 
 
 def client_of(app: fastapi.FastAPI) -> httpx.AsyncClient:
-    """Return a client with cookies of its own."""
+    """Return a client with separate cookies."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://magazine")
 
 
@@ -57,7 +57,7 @@ async def texts(client: httpx.AsyncClient, path: str) -> list[str]:
 async def test_a_writer_sees_its_comment_and_replicas_serve_all_others(
     app: fastapi.FastAPI, disposable_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """The replicas stand still, so only the primary has it; once they go on, they serve the writer again."""
+    """While the replay is paused, only the primary has the comment; afterwards replicas serve the writer again."""
     comments = f"/readers/{ADA}/comments"
     async with client_of(app) as writer, client_of(app) as other:
         with paused(disposable_cluster):
@@ -79,7 +79,7 @@ async def test_a_writer_sees_its_comment_and_replicas_serve_all_others(
 async def test_each_read_is_as_fresh_as_it_says(
     app: fastapi.FastAPI, disposable_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """One client, right after its write: neither the feed nor the dashboard takes it to the primary."""
+    """One client right after its write: neither the feed nor the dashboard uses the primary."""
     async with client_of(app) as writer, client_of(app) as other:
         with paused(disposable_cluster):
             (await writer.post(f"/readers/{ADA}/comments", params={"text": "First!"})).raise_for_status()

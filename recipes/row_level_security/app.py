@@ -1,14 +1,14 @@
-"""Row-level security: PostgreSQL itself shows each tenant its own rows only, on the replicas and on the primary.
+"""Row-level security: PostgreSQL returns each tenant only its own rows, on the replicas and on the primary.
 
-Every transaction begins by telling PostgreSQL the tenant, for this transaction only (what SET LOCAL does, with a bound
-value). Nothing of it is left on the connection when that goes back to its pool, and when a request moves to the
-primary, the transaction there begins in the same way.
+Every transaction starts by setting the tenant for this transaction only (like SET LOCAL, with a bound value). The
+setting does not remain on the pooled connection, and after an escalation the transaction on the primary starts in the
+same way.
 
-That needs transactions, so reads are set to READ COMMITTED: two round trips more for a request. In autocommit, the
-default, the setting would be gone before the next statement; the library sees that, and would send every request to
-the primary.
+This needs transactions, so the isolation of reads is READ COMMITTED: two more round trips per request. In autocommit,
+the default, the setting would be gone before the next statement; the library detects this, and would send every
+request to the primary.
 
-The application connects as a role that does not own the tables: policies bind neither their owner nor superusers.
+The application connects as a role that does not own the tables: policies apply neither to owners nor to superusers.
 
     CREATE ROLE app LOGIN PASSWORD 'secret';
     GRANT USAGE ON SCHEMA public TO app;
@@ -49,7 +49,7 @@ class Note(Base):
     words: Mapped[str]
 
 
-# For the migration that creates the table. Where no tenant is set, the setting is NULL or empty, and no row is visible.
+# For the migration that creates the table. Without a tenant the setting is NULL or empty, and no row is visible.
 POLICIES = (
     "ALTER TABLE notes ENABLE ROW LEVEL SECURITY",
     "CREATE POLICY tenant ON notes USING (tenant = current_setting('app.tenant', true))",
@@ -62,7 +62,7 @@ class Tenant:
 
 
 def request_tenant(request: fastapi.Request) -> Tenant:
-    """Return whose request it is; here a header says so, elsewhere the claims of a token."""
+    """Return the tenant of the request: here from a header, usually from the claims of a token."""
     name = request.headers.get("x-tenant", "")
     if not name:
         raise fastapi.HTTPException(status_code=401)
@@ -80,7 +80,7 @@ def create_tenant_session(tenant: Tenant, engine: AsyncEngine, primary: PrimaryE
 
 
 class NoteRepository:
-    """Says nothing of tenants, anywhere."""
+    """Contains no tenant-specific code."""
 
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
@@ -118,7 +118,7 @@ async def add_note(words: str, notes: Notes) -> list[str]:
 
 @router.get("/notes/welcome")
 async def welcome(notes: Notes) -> list[str]:
-    """Read a replica, and then escalate: the tenant goes along."""
+    """Read from a replica, and then escalate, with the same tenant."""
     if not await notes.all():
         await notes.add("Welcome!")
     return await notes.all()

@@ -18,7 +18,7 @@ from recipes.row_level_security.app import POLICIES, Base, Note, create_app, mai
 ACME, GLOBEX, INITECH = ({"x-tenant": tenant} for tenant in ("acme", "globex", "initech"))
 REPLICAS = {"replica-1", "replica-2"}
 
-# Superusers, and the owner of a table, see every row: the application is neither.
+# Superusers and the owner of a table see every row; the application is neither.
 ROLE, PASSWORD = "recipe_app", "secret"
 GRANTS = (
     f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'",
@@ -32,7 +32,7 @@ GRANTS = (
 async def restricted(
     database: ReplicationSettings, replicated_cluster: LocalCluster
 ) -> collections.abc.AsyncIterator[ReplicationSettings]:
-    """Give the database as a role sees it that policies bind, with a note of each of two tenants."""
+    """Yield the database for a role that is subject to policies, with a note of each of two tenants."""
     owner = create_async_engine(database.declared_primary.url)
     async with owner.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
@@ -58,7 +58,7 @@ def restrict(url: str) -> str:
 async def app(
     restricted: ReplicationSettings, monkeypatch: pytest.MonkeyPatch
 ) -> collections.abc.AsyncIterator[fastapi.FastAPI]:
-    """Give the application, started."""
+    """Yield the started application."""
     monkeypatch.setenv("PRIMARY_URL", restricted.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in restricted.servers))
     app = main()
@@ -78,7 +78,7 @@ def client_of(app: fastapi.FastAPI) -> httpx.AsyncClient:
 
 
 async def test_a_tenant_sees_only_its_rows_on_a_replica(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """The tenants take turns on the same pooled connections, and the query names no tenant."""
+    """The tenants alternate on the same pooled connections, and the query names no tenant."""
     answers = [(await client.get("/notes", headers=headers)).json() for headers in (ACME, GLOBEX, INITECH) * 2]
 
     assert answers == [["Buy anvils"], ["Buy an island"], []] * 2
@@ -86,7 +86,7 @@ async def test_a_tenant_sees_only_its_rows_on_a_replica(client: httpx.AsyncClien
 
 
 async def test_a_tenant_sees_only_its_rows_on_the_primary(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """Also after a commit, which ends the transaction and its setting: the next one begins with it again."""
+    """Also after a commit, which ends the transaction and its setting: the next transaction sets it again."""
     answer = (await client.post("/notes", params={"words": "Sell anvils"}, headers=ACME)).json()
 
     assert answer == ["Buy anvils", "Sell anvils"]
@@ -96,7 +96,7 @@ async def test_a_tenant_sees_only_its_rows_on_the_primary(client: httpx.AsyncCli
 async def test_the_tenant_goes_along_when_a_request_moves_to_the_primary(
     client: httpx.AsyncClient, routing_log: RoutingLog, replicated_cluster: LocalCluster
 ) -> None:
-    """It is set again on the primary's transaction: the row is its own, and it sees no other."""
+    """It is set again in the primary's transaction: the row belongs to it, and it sees no other."""
     answer = (await client.get("/notes/welcome", headers=INITECH)).json()
 
     assert answer == ["Welcome!"]
@@ -110,7 +110,7 @@ async def test_the_tenant_goes_along_when_a_request_moves_to_the_primary(
 async def test_nothing_of_a_tenant_is_left_on_a_pooled_connection(
     client: httpx.AsyncClient, app: fastapi.FastAPI
 ) -> None:
-    """A connection without a tenant sees no rows, on any of the servers."""
+    """A connection without a tenant sees no rows, on any server."""
     await asyncio.gather(*(client.get("/notes", headers=ACME) for _ in range(10)))
     await client.post("/notes", params={"words": "Sell anvils"}, headers=ACME)
 
@@ -136,7 +136,7 @@ async def test_concurrent_requests_of_different_tenants_do_not_mix(client: httpx
 async def test_in_autocommit_every_request_would_move_to_the_primary(
     restricted: ReplicationSettings, routing_log: RoutingLog
 ) -> None:
-    """There the setting would be gone before the next statement. The answer is right, and the replicas idle."""
+    """The setting would be gone before the next statement. The result is correct, but the replicas are unused."""
     app = create_app(dataclasses.replace(restricted, read_isolation="AUTOCOMMIT"))
     routing_log.clear()
     async with app.router.lifespan_context(app), client_of(app) as client:
@@ -153,5 +153,5 @@ async def test_without_a_tenant_nothing_is_read(client: httpx.AsyncClient, routi
 
 
 def test_the_container_is_complete(app: fastapi.FastAPI) -> None:
-    """What was redefined is wired by type, like everything else."""
+    """Redefined providers are wired by type, like all others."""
     fetch_di_container(app).validate()

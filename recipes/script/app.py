@@ -1,4 +1,4 @@
-"""A plain script without asyncio: it counts on a replica, in several threads, and cleans up on the primary.
+"""A script without asyncio: it counts rows on a replica in several threads, and cleans up on the primary.
 
 Run it:
 
@@ -38,7 +38,7 @@ class Comment(Base):
 
 
 def delete_spam(container: Container) -> int:
-    """Delete the spam and return how much there was, on the primary: what declares nothing may write."""
+    """Delete the spam and return the number of rows, on the primary: an undeclared unit of work may write."""
     with unit_of_work(container) as unit:
         session = unit.resolve(Session)
         deleted = session.scalars(delete(Comment).where(Comment.is_spam).returning(Comment.id)).all()
@@ -52,7 +52,7 @@ def titles(container: Container) -> dict[int, str]:
 
 
 def count_comments(container: Container, post: int) -> int:
-    """Count the comments of one post, on a replica; each thread has a unit of work of its own."""
+    """Count the comments of one post on a replica; each thread has a separate unit of work."""
     with unit_of_work(container, intent=Intent.read()) as unit:
         return unit.resolve(Session).scalar(select(func.count()).where(Comment.post_id == post)) or 0
 

@@ -31,7 +31,7 @@ def settings(database: ReplicationSettings, replicated_cluster: LocalCluster) ->
 def test_the_report_reads_from_replicas_and_the_clean_up_writes_to_the_primary(
     settings: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """Each unit of work uses the server it declares."""
+    """Each unit of work uses the server that it declares."""
     with create_container(settings) as container:
         assert report(container) == {"Hello": 3, "World": 0}
         assert "primary" not in routing_log.servers

@@ -1,4 +1,4 @@
-"""Settings from the environment: by the library alone, or as a part of your own pydantic-settings model.
+"""Settings from the environment: with the library alone, or as part of a pydantic-settings model.
 
 Run it:
 
@@ -7,7 +7,7 @@ Run it:
     export DB_MAX_LAG=5 DB_CONSISTENCY=session
     uvicorn --factory app:main
 
-With pydantic-settings, the same variables and those of the application are one model: `app:main_of_model`.
+With pydantic-settings, one model has these variables and those of the application: `app:main_of_model`.
 """
 
 import datetime as dt

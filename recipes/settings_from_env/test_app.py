@@ -41,7 +41,7 @@ async def test_the_replicas_of_the_environment_serve_reads(
 
 
 async def test_a_variable_that_is_wrong_is_named(urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is connected."""
+    """Before any connection is opened."""
     monkeypatch.setenv("DB_PRIMARY", urls[0])
     monkeypatch.setenv("DB_MAX_LAG", "a while")
     with pytest.raises(ConfigurationError, match="DB_MAX_LAG = 'a while' is not usable: give a number of seconds"):

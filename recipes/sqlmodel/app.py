@@ -27,7 +27,7 @@ class Hero(SQLModel, table=True):
 
 
 class HeroSession(RoutedSession, SQLModelSession):
-    """SQLModel's session, with the routing."""
+    """SQLModel's session, with routing."""
 
 
 def create_hero_session(session: RoutedSession) -> HeroSession:

@@ -14,7 +14,7 @@ from recipes.sqlmodel.app import Hero, main
 async def app(
     database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch
 ) -> collections.abc.AsyncIterator[fastapi.FastAPI]:
-    """Give the application, started, with its table."""
+    """Yield the started application with its table."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     app = main()
@@ -27,7 +27,7 @@ async def app(
 async def test_exec_works_on_both_servers(
     app: fastapi.FastAPI, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
-    """What a POST adds on the primary, a GET reads from a replica."""
+    """A GET reads from a replica what a POST adds on the primary."""
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://heroes") as client:
         routing_log.clear()

@@ -1,7 +1,7 @@
-"""Tasks in a worker of Taskiq: they read what the request that queued them has written, on a replica where one has it.
+"""Tasks in a Taskiq worker: they read the writes of the request that queued them, from a replica that has them.
 
-A task says with `@read_intent` that it only reads; without it, it may write. The tokens go along in the labels of the
-messages. Queue a task after the commit: of one that is queued before, nothing is known, and it reads the primary.
+A task declares with `@read_intent` that it only reads; without it, it may write. The tokens are in the labels of the
+messages. Queue a task after the commit: a task that is queued before reads from the primary.
 
 Run it:
 
@@ -85,7 +85,7 @@ class Repositories(Group):
     orders = providers.Factory(OrderRepository, scope=Scope.REQUEST)
 
 
-# The tasks, which both programs know
+# The tasks, imported by both programs
 
 Orders = Annotated[OrderRepository, modern_di_taskiq.FromDI(OrderRepository)]
 
@@ -116,7 +116,7 @@ def create_worker(settings: ReplicationSettings, redis_url: str) -> taskiq.Async
         groups=[modern_di_replicas.taskiq.Dependencies, Repositories], context={ReplicationSettings: settings}
     )
     broker = create_broker(redis_url)
-    # A task has time: it waits for a replica rather than use the primary.
+    # A task can wait for a replica instead of using the primary.
     modern_di_replicas.taskiq.setup_replicas(broker, container, wait=dt.timedelta(seconds=5))
     return broker
 
@@ -133,7 +133,7 @@ async def create_order(
     orders: Annotated[OrderRepository, modern_di_fastapi.FromDI(OrderRepository)],
 ) -> dict[str, object]:
     order = await orders.add(customer, cents)
-    # After the commit. Type checkers do not know that the worker gives the rest of the arguments.
+    # After the commit. Type checkers do not know that the worker supplies the other arguments.
     task = await write_invoice.kiq(order.id)  # type: ignore[call-overload]  # as above
     return {"order": order.id, "task": task.task_id}
 

@@ -19,7 +19,7 @@ ORDER: dict[str, str | list[str]] = {"customer": "Ada", "cents": ["700", "500"]}
 
 @contextlib.asynccontextmanager
 async def serving() -> collections.abc.AsyncIterator[httpx.AsyncClient]:
-    """Run both programs: the worker knows the tasks, and the application's broker queues them."""
+    """Run both programs: the worker executes the tasks, and the application's broker queues them."""
     doing, app = worker(), main()
     doing.is_worker_process = True
     finished = asyncio.Event()
@@ -49,7 +49,7 @@ async def test_the_task_of_a_request_reads_its_order(
     routing_log: RoutingLog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From a replica, which the task waits for; and what writes uses the primary."""
+    """The task waits for a replica, and writes use the primary."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     monkeypatch.setenv("REDIS_URL", redis_url)

@@ -1,4 +1,4 @@
-"""A to-do list, here for its tests: test_app.py runs each test in a transaction that is rolled back.
+"""A to-do list as an example for tests: test_app.py runs each test in a transaction that is rolled back.
 
 Run it:
 

@@ -1,4 +1,4 @@
-"""The fixtures to copy: an application whose every request runs in one transaction, which is rolled back."""
+"""Fixtures to copy: every request of the application runs in one transaction, which is rolled back."""
 
 import collections.abc
 
@@ -18,7 +18,7 @@ from recipes.test_overrides.app import Base, Task, main
 async def app(
     database: ReplicationSettings, monkeypatch: pytest.MonkeyPatch
 ) -> collections.abc.AsyncIterator[fastapi.FastAPI]:
-    """Give the application, started, with its tables."""
+    """Yield the started application with its tables."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     app = main()
@@ -30,20 +30,20 @@ async def app(
 
 @pytest.fixture
 async def connection(app: fastapi.FastAPI) -> collections.abc.AsyncIterator[AsyncConnection]:
-    """Give the connection on which all requests of a test run, reads and writes alike; it is rolled back."""
+    """Yield the connection for all requests of a test, reads and writes; it is rolled back."""
     async with rolled_back(fetch_di_container(app)) as connection:
         yield connection
 
 
 @pytest.fixture
 async def client(app: fastapi.FastAPI, connection: AsyncConnection) -> collections.abc.AsyncIterator[httpx.AsyncClient]:  # noqa: ARG001  # its requests run there
-    """Give a client."""
+    """Yield a client."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://todo") as client:
         yield client
 
 
 async def test_a_task_is_listed_once_it_is_added(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
-    """The GET sees what the POST wrote, at once: there is one connection and no replica to wait for."""
+    """The GET sees the write of the POST at once: there is one connection, and no replica to wait for."""
     (await client.post("/tasks", params={"title": "Write tests"})).raise_for_status()
 
     assert (await client.get("/tasks")).json() == ["Write tests"]
@@ -51,12 +51,12 @@ async def test_a_task_is_listed_once_it_is_added(client: httpx.AsyncClient, rout
 
 
 async def test_every_test_begins_with_an_empty_list(client: httpx.AsyncClient) -> None:
-    """Whatever other tests added was rolled back."""
+    """The changes of other tests were rolled back."""
     assert (await client.get("/tasks")).json() == []
 
 
 async def test_a_task_with_the_same_title_is_refused(client: httpx.AsyncClient) -> None:
-    """The session's rollback takes back the second task only, as it would in production."""
+    """The session's rollback undoes only the second task, as in production."""
     responses = [await client.post("/tasks", params={"title": "Write tests"}) for _ in range(2)]
 
     assert [response.status_code for response in responses] == [201, 409]
@@ -66,7 +66,7 @@ async def test_a_task_with_the_same_title_is_refused(client: httpx.AsyncClient) 
 async def test_other_connections_do_not_see_what_a_test_writes(
     client: httpx.AsyncClient, connection: AsyncConnection, database: ReplicationSettings
 ) -> None:
-    """What a request commits is in the test's transaction, and in no other."""
+    """A request's commit stays inside the test's transaction."""
     await client.post("/tasks", params={"title": "Write tests"})
     count = select(func.count()).select_from(Task)
 

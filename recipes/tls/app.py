@@ -1,4 +1,4 @@
-"""TLS to every server: an own CA, verified host names, and a certificate of the client's.
+"""TLS to every server, with a private CA, verified host names and a client certificate.
 
 Run it:
 
@@ -35,7 +35,7 @@ async def is_standby(session: Annotated[AsyncSession, FromDI(AsyncSession)]) -> 
 
 
 def verifying(folder: pathlib.Path) -> ssl.SSLContext:
-    """Return what verifies a server as `verify-full` does: by our CA, and by the host name of its URL."""
+    """Return a context that verifies a server like `verify-full`: by our CA, and by the host name of its URL."""
     context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     context.load_cert_chain(folder / "client.pem", folder / "client.key")
     return context
@@ -46,7 +46,7 @@ def settings_for(
 ) -> ReplicationSettings:
     return ReplicationSettings(
         primary=primary,
-        # A server of another CA would get a context of its own: Replica(url, connect_args={"ssl": another}).
+        # A server of another CA needs a separate context: Replica(url, connect_args={"ssl": another}).
         replicas=[Replica(url) for url in replicas],
         connect_args={"ssl": verifying(folder)},
         pooled=pooled,

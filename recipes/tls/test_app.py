@@ -28,7 +28,7 @@ async def test_only_a_server_with_a_certificate_for_its_name_is_used(
     host: str,
     start: contextlib.AbstractContextManager[object],
 ) -> None:
-    """Poolers with certificates stand before the servers: any PostgreSQL will do."""
+    """Poolers with certificates are in front of the servers, so any PostgreSQL can be used."""
     async with contextlib.AsyncExitStack() as stack:
         urls = [
             make_url(await stack.enter_async_context(pooler(server, **of_pooler(certificates))))
@@ -45,7 +45,7 @@ async def test_only_a_server_with_a_certificate_for_its_name_is_used(
 
 
 def test_files_that_are_missing_are_noticed_at_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is connected."""
+    """Before any connection is opened."""
     monkeypatch.setenv("PRIMARY_URL", "postgresql+asyncpg://app@db-1/shop")
     monkeypatch.setenv("REPLICA_URLS", "postgresql+asyncpg://app@db-2/shop")
     monkeypatch.setenv("CERTIFICATES", str(tmp_path))

@@ -1,7 +1,7 @@
-"""Two services that share a database: the one that is called reads what its caller has written, and vice versa.
+"""Two services that share a database: the called service reads the writes of its caller, and vice versa.
 
-The hooks of `modern_di_replicas.httpx` send the token of the client along, and take the one of the answer in. Both
-services have the same `token_secret`.
+The hooks of `modern_di_replicas.httpx` send the client's token with a request, and accept the token of the response.
+Both services have the same `token_secret`.
 
 Run it:
 
@@ -79,7 +79,7 @@ class Repositories(Group):
 Orders = Annotated[OrderRepository, FromDI(OrderRepository)]
 
 
-# The service that is called
+# The called service
 
 billing_router = fastapi.APIRouter()
 
@@ -99,7 +99,7 @@ def create_billing(settings: ReplicationSettings) -> fastapi.FastAPI:
     return app
 
 
-# The service that calls
+# The calling service
 
 
 class OrdersDependencies(modern_di_replicas.fastapi.Dependencies):
@@ -117,7 +117,7 @@ async def create_order(
     billing: Annotated[httpx.AsyncClient, FromDI(httpx.AsyncClient)],
 ) -> str:
     order = await orders.add(customer, cents)
-    invoice = await billing.get(f"/invoices/{order.id}")  # after the commit: the token of it goes along
+    invoice = await billing.get(f"/invoices/{order.id}")  # after the commit, so that its token is sent
     return str(invoice.raise_for_status().json())
 
 

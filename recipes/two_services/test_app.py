@@ -23,7 +23,7 @@ def declare(monkeypatch: pytest.MonkeyPatch, primary: str, replicas: list[str]) 
 async def test_the_service_that_is_called_reads_the_order(
     disposable_cluster: LocalCluster, routing_log: RoutingLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the primary while the replicas stand still, and on a replica once they have caught up."""
+    """On the primary while the replay is paused, and on a replica once it has caught up."""
     replicas = disposable_cluster.replicas
     declared = declare(monkeypatch, disposable_cluster.primary.url, [replica.url for replica in replicas])
     called = billing()

@@ -1,7 +1,7 @@
-"""Websockets on FastAPI and on Litestar: one unit of work for each message, however long the socket stays open.
+"""Websockets on FastAPI and on Litestar: one unit of work per message, however long the socket stays open.
 
-A unit of work for the whole connection would keep its database connection, and read from the server it began on, for
-hours. What a message has written is seen by the next ones of the same socket.
+A unit of work for the whole connection would keep its database connection and its server for hours. The writes of a
+message are visible to the next messages of the same socket.
 
 Run it:
 
@@ -67,7 +67,7 @@ class Message(typing.TypedDict):
 
 
 async def answer(connection: Container, message: Message) -> int:
-    """Answer one message in a unit of work of its own, which says what it is going to do."""
+    """Answer one message in a separate unit of work with a declared intent."""
     intent = Intent.write() if message["delivered"] else Intent.read()
     async with connection.build_child_container(scope=Scope.REQUEST, context={Intent: intent}) as unit:
         stock = unit.resolve(Stock)
@@ -83,8 +83,8 @@ def settings() -> ReplicationSettings:
 def fastapi_app() -> fastapi.FastAPI:
     app = fastapi.FastAPI()
 
-    # The container of a connection has modern-di's scope SESSION: a session, which has the scope REQUEST, is not
-    # resolved from it, but from a child of it.
+    # The container of a connection has modern-di's scope SESSION. A session has the scope REQUEST, so it is resolved
+    # from a child container.
     @app.websocket("/stock")
     async def stock(
         socket: fastapi.WebSocket, connection: typing.Annotated[Container, modern_di_fastapi.FromDI(Container)]

@@ -24,7 +24,7 @@ MESSAGES: list[Message] = [
 
 
 async def exchange(app: typing.Any, messages: list[Message]) -> list[int]:
-    """Open a websocket, send each message once the one before is answered, and return the answers."""
+    """Open a websocket, send each message after the previous one is answered, and return the answers."""
     answers: list[int] = []
     answered = asyncio.Semaphore(1)
     incoming: collections.abc.Iterator[dict[str, typing.Any]] = iter(
@@ -58,7 +58,7 @@ async def test_each_message_is_a_unit_of_work(
     replicated_cluster: LocalCluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A question reads from a replica, a delivery writes, and the next question of the socket sees it."""
+    """A question reads from a replica, a delivery writes, and the next question on the socket sees it."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
     owner = create_async_engine(database.declared_primary.url)
@@ -74,7 +74,7 @@ async def test_each_message_is_a_unit_of_work(
 
 
 async def test_a_session_of_the_connection_itself_is_refused() -> None:
-    """`FromDI(AsyncSession)` in a websocket's handler: what to do is in troubleshooting/scope-not-initialized-error."""
+    """`FromDI(AsyncSession)` in a websocket handler: troubleshooting/scope-not-initialized-error has the remedy."""
     app = fastapi.FastAPI()
 
     @app.websocket("/stock")

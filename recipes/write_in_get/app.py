@@ -1,7 +1,7 @@
-"""A GET that writes, with the marker and without it: what happens, and how to find the ones without.
+"""A GET that writes, with and without the marker, and how to find handlers without it.
 
-Production lets a write escalate (`on_write="escalate"`): the request moves to the primary and the log has one warning
-for each such handler. Tests and CI raise (`on_write="raise"`): the request fails before anything is sent, and the error
+In production a write escalates (`on_write="escalate"`): the request moves to the primary, and one warning per handler
+is logged. In tests and CI it raises (`on_write="raise"`): the request fails before anything is sent, and the error
 names the handler and the statement.
 
 Run it:
@@ -44,14 +44,14 @@ class ArticleRepository:
         self.session = session
 
     async def count_view(self, article_id: int) -> Article | None:
-        """Count in a statement: the server adds to what it has, so no view is lost."""
+        """Count in a statement: the server increments its own value, so no view is lost."""
         count = update(Article).where(Article.id == article_id).values(views=Article.views + 1).returning(Article)
         article = await self.session.scalar(count)
         await self.session.commit()
         return article
 
     async def count_view_of_object(self, article_id: int) -> Article | None:
-        """Count on an object: it writes a number computed from what was loaded, wherever that came from."""
+        """Count on an object: the written number is computed from the loaded one, whichever server it is from."""
         article = await self.session.get(Article, article_id)
         if article is not None:
             article.views += 1
@@ -73,7 +73,7 @@ class ArticleModel(BaseModel):
 Articles = Annotated[ArticleRepository, FromDI(ArticleRepository)]
 router = fastapi.APIRouter()
 
-# Right: the marker sends the whole request to the primary.
+# Correct: the marker sends the whole request to the primary.
 
 
 @router.get("/articles/{article_id}", response_model=ArticleModel)
@@ -88,7 +88,7 @@ async def read_article_as_object(article_id: int, articles: Articles) -> Article
     return found(await articles.count_view_of_object(article_id))
 
 
-# Forgotten: the same two without the marker. The first works, by a detour; the second is a StaleWriteError.
+# Wrong: the same two without the marker. The first works after an escalation; the second is a StaleWriteError.
 
 
 @router.get("/unmarked/{article_id}", response_model=ArticleModel)

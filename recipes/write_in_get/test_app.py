@@ -22,7 +22,7 @@ def serve(
     routing_log: RoutingLog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Serve:
-    """Give the application as it runs with a value of ON_WRITE, with one article that has 7 views."""
+    """Yield the application with a value of ON_WRITE, and one article that has 7 views."""
     monkeypatch.setenv("PRIMARY_URL", database.declared_primary.url)
     monkeypatch.setenv("REPLICA_URLS", " ".join(replica.url for replica in database.servers))
 
@@ -53,7 +53,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_with_the_marker_it_just_works(
     serve: Serve, path: str, on_write: str, routing_log: RoutingLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All of it on the primary, in both modes, without a warning."""
+    """Everything runs on the primary, in both modes, without a warning."""
     async with serve(on_write) as client:
         answers = [(await client.get(path)).json() for _ in range(2)]
 
@@ -65,7 +65,7 @@ async def test_with_the_marker_it_just_works(
 async def test_without_it_a_write_moves_to_the_primary_and_the_log_says_so_once(
     serve: Serve, routing_log: RoutingLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The replica never sees the write: it is foreseen. The second request warns of nothing new."""
+    """The write is foreseen, so the replica never gets it. The second request causes no further warning."""
     async with serve("escalate") as client:
         answers = [(await client.get("/unmarked/1")).json() for _ in range(2)]
 
@@ -78,7 +78,7 @@ async def test_without_it_a_write_moves_to_the_primary_and_the_log_says_so_once(
 async def test_where_writes_raise_the_error_names_the_handler_and_the_statement(
     serve: Serve, routing_log: RoutingLog
 ) -> None:
-    """So a test finds the handler that lacks its marker; nothing has been sent to any server."""
+    """A test thus finds the handler without its marker; nothing has been sent to any server."""
     async with serve("raise") as client:
         with pytest.raises(WriteOnReplicaError) as caught:
             await client.get("/unmarked/1")
@@ -92,7 +92,7 @@ async def test_where_writes_raise_the_error_names_the_handler_and_the_statement(
 async def test_without_it_an_object_that_a_replica_gave_is_not_written(
     serve: Serve, on_write: str, error: type[Exception], routing_log: RoutingLog
 ) -> None:
-    """Not even by escalating: the replica may have been behind, and then the other views would be lost."""
+    """Not even after an escalation: the replica may have been behind, and other views would be lost."""
     async with serve(on_write) as client:
         with pytest.raises(error):
             await client.get("/unmarked/1/object")
@@ -103,6 +103,6 @@ async def test_without_it_an_object_that_a_replica_gave_is_not_written(
 
 @pytest.mark.parametrize("path", ["/articles/9", "/articles/9/object", "/unmarked/9", "/unmarked/9/object"])
 async def test_an_unknown_article_is_not_found(serve: Serve, path: str) -> None:
-    """Whether it was looked for on the primary or on a replica."""
+    """On the primary as on a replica."""
     async with serve("escalate") as client:
         assert (await client.get(path)).status_code == 404
