@@ -78,7 +78,7 @@ def _bases(cls: type) -> str:
 
 def _is_role(cls: type) -> bool:
     """Return whether it is a base of the engines of both halves, whose members are listed there."""
-    return cls.__name__.endswith(("Role", "_Itself"))
+    return cls.__name__.endswith(("Role", "_SyncEngine"))
 
 
 def _members(cls: type, *, indent: str) -> collections.abc.Iterator[str]:

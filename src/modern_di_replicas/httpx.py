@@ -89,7 +89,7 @@ class _Tokens:
         for text in texts:
             token = self._container.resolve(Tokens).decode(text)
             if token is not None:
-                current_client().learn(token)
+                current_client().note_token(token)
 
 
 def _remove_cookie(headers: httpx.Headers, name: str) -> None:

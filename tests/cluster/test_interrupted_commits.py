@@ -31,8 +31,8 @@ MOMENTS = {
     "before the commit": b"now and then",
     "at the commit": b"COMMIT",
     "after the commit": b"COMMIT",
-    "at the question": b"commits_lazily",
-    "at the pool's reset": b"commits_lazily",
+    "at the question": b"commits_unflushed",
+    "at the pool's reset": b"commits_unflushed",
 }
 WAYS = (
     *("the server ends the backend", "the connection is cut", "the task is cancelled"),

@@ -55,8 +55,8 @@ class Writes(RuleBasedStateMachine):
                 del self.committed[other]
 
     @rule()
-    def tell(self) -> None:
-        self.client.answered()
+    def report_to(self) -> None:
+        self.client.note_response()
         assert not self.client.wrote
 
     @invariant()
@@ -112,7 +112,7 @@ def test_a_write_that_the_client_was_told_of_is_no_news_when_its_position_is_kno
     client = Client()
     write = client.begin_write()
     assert client.wrote
-    client.answered()
+    client.note_response()
     write.committed()
     write.known(token((1, 5)))
     assert not client.wrote

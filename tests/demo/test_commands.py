@@ -49,7 +49,7 @@ class FakeFaults(Faults):
 async def answer(line: str, faults: Faults | None = None) -> tuple[str, str]:
     listener = Listener()
     server = typing.cast(ServerPicture, type("Named", (), {"name": "primary"}))
-    await Commands(faults or FakeFaults(), listener, servers=lambda: [server]).obey(line)
+    await Commands(faults or FakeFaults(), listener, servers=lambda: [server]).execute(line)
     assert len(listener.said) == (1 if line.strip() else 0)
     return listener.said[0] if listener.said else ("", "")
 

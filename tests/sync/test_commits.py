@@ -98,7 +98,7 @@ def detached(servers: Servers) -> None:
 
 
 def chosen_with_a_reason(servers: Servers) -> None:
-    with servers.primary.because(servers.primary.decision).begin() as connection:
+    with servers.primary.with_decision(servers.primary.decision).begin() as connection:
         connection.execute(WRITE)
 
 

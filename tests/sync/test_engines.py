@@ -26,7 +26,7 @@ from modern_di_replicas import (
 )
 from modern_di_replicas.cluster.engines.catch_up import CatchUpRole
 from modern_di_replicas.cluster.pools.fence import Fence
-from modern_di_replicas.cluster.pools.pre_ping import MOMENT
+from modern_di_replicas.cluster.pools.pre_ping import RECHECK_SECONDS
 from modern_di_replicas.consistency.client import current_client
 from modern_di_replicas.observability.events import Decided, Shadowed, ShadowWrote
 from modern_di_replicas.observability.hook import Event
@@ -228,7 +228,7 @@ def test_a_connection_that_ended_while_it_was_held_is_replaced(
         pid = connection.scalar(pid_of_backend)
         taken = time.monotonic()
         server.execute(f"SELECT pg_terminate_backend({pid}, 20000)")
-        wait_for(lambda: time.monotonic() - taken > MOMENT)
+        wait_for(lambda: time.monotonic() - taken > RECHECK_SECONDS)
     with engine.connect() as connection:
         assert connection.scalar(pid_of_backend) != pid
 

@@ -62,7 +62,7 @@ class TokenMiddleware:
                     headers = carrier.write(given, tokens.encode(token), scheme=scope["scheme"])
                     message = {**message, "headers": headers}
                     tokens.note_sent()
-                client.answered()
+                client.note_response()
             await send(message)
 
         with request_of(client):

@@ -44,16 +44,16 @@ def position(missing: frozenset[str], *, with_identity: bool) -> str:
 SELECT {flushed(missing)} AS flushed,
        inserted,
        inserted % pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) AS inserted_in_file,
-       pg_catalog.current_setting('synchronous_commit') = 'off' AS commits_lazily,
+       pg_catalog.current_setting('synchronous_commit') = 'off' AS commits_unflushed,
        {timeline_of_primary(missing)} AS timeline{identity}
 FROM (SELECT {inserted(missing)} AS inserted) AS log
 """  # noqa: S608  # constants in a constant
 
 
-COMPLAINTS: typing.Final = 60.0
+WARNING_INTERVAL: typing.Final = 60.0
 """Seconds between two warnings that the primary did not return its position."""
 
-_LAZINESS: typing.Final = "synchronous_commit"
+_SETTING: typing.Final = "synchronous_commit"
 
 _NOT_COMMITTED: typing.Final = ("23", "40")
 """SQLSTATE classes of a commit that did not happen: a deferred constraint, and a transaction rollback."""
@@ -70,7 +70,7 @@ class _Work:
 
     may_have_written: bool = False
     """Whether a statement was sent that is not known to write nothing."""
-    commits_lazily: bool = False
+    commits_unflushed: bool = False
     """Whether its commit may return before it is flushed: it has set `synchronous_commit`."""
     writes: dict[Client, Write] = dataclasses.field(default_factory=dict)
     """Commits that were sent and whose position is not known yet."""
@@ -120,7 +120,7 @@ class Writes:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._complained_at = -math.inf
+        self._warned_at = -math.inf
         self.latest: ConsistencyToken | None = None
         """The token of the last write of this process."""
         watch_driver(engine, self._used_directly)  # first, so that a commit it refuses is not recorded
@@ -148,8 +148,8 @@ class Writes:
                 work.begin_write()
             return
         foreseen = foresee(statement)
-        if foreseen is not None and foreseen.need is Need.TRANSACTION and _LAZINESS in f"{statement}{parameters}":
-            _work(info_of(context.root_connection.connection)).commits_lazily = True
+        if foreseen is not None and foreseen.need is Need.TRANSACTION and _SETTING in f"{statement}{parameters}":
+            _work(info_of(context.root_connection.connection)).commits_unflushed = True
 
     def _executes_bare(self, cursor: DBAPICursor, statement: str, context: ExecutionContext) -> None:
         self._executes(cursor, statement, None, context)
@@ -161,7 +161,7 @@ class Writes:
             info[_PREPARED_DIRECTLY] = True
         elif not (work.may_have_written or info.get(_PREPARED_DIRECTLY)):
             return
-        work.commits_lazily = True  # settings are not tracked here either
+        work.commits_unflushed = True  # settings are not tracked here either
         work.begin_write()
 
     def _commits(self, connection: PoolProxiedConnection) -> None:
@@ -231,13 +231,13 @@ class Writes:
         for write in work.writes.values():
             write.committed()
         try:
-            token = self._ask(typing.cast(DBAPIConnection, connection), info, lazily=work.commits_lazily)
+            token = self._ask(typing.cast(DBAPIConnection, connection), info, unflushed=work.commits_unflushed)
         except Exception as error:  # noqa: BLE001  # what was committed is committed, whatever becomes of the connection
             now = time.monotonic()
-            is_news = now - self._complained_at >= COMPLAINTS
-            if is_news:
-                self._complained_at = now
-            level = logging.WARNING if is_news else logging.DEBUG
+            is_due = now - self._warned_at >= WARNING_INTERVAL
+            if is_due:
+                self._warned_at = now
+            level = logging.WARNING if is_due else logging.DEBUG
             logger.log(level, "The primary did not return its position after a commit (%s).", reason_of(error))
             pooled.invalidate(error, soft=True)  # at its next checkout; it stays usable until then
             return
@@ -245,7 +245,7 @@ class Writes:
         for write in work.writes.values():
             write.known(token)
 
-    def _ask(self, connection: DBAPIConnection, info: Info, *, lazily: bool) -> ConsistencyToken:
+    def _ask(self, connection: DBAPIConnection, info: Info, *, unflushed: bool) -> ConsistencyToken:
         database: str | None = info.get(_DATABASE)
         row = ask(
             self._dialect,
@@ -255,9 +255,9 @@ class Writes:
         if database is None:
             database = info[_DATABASE] = identify(row["system"], row["database"])
         # A commit that did not wait for its flush may be after the flush position, but not after the insert position.
-        lazily = lazily or row["commits_lazily"]
+        unflushed = unflushed or row["commits_unflushed"]
         return ConsistencyToken(
-            lsn=last_record_end(row["inserted"], row["inserted_in_file"]) if lazily else row["flushed"],
+            lsn=last_record_end(row["inserted"], row["inserted_in_file"]) if unflushed else row["flushed"],
             timeline=row["timeline"],
             database=database,
             issued_at=int(time.time()),

@@ -15,25 +15,25 @@ from modern_di_replicas.drivers.known import driver_of
 REFUSED_WRITE: typing.Final = "25006"
 """read_only_sql_transaction: a standby's answer to a write. PostgreSQL, appendix A, error codes."""
 
-_LIMITED: typing.Final = frozenset({"57014", "55P03"})
+_TIME_LIMITS: typing.Final = frozenset({"57014", "55P03"})
 """query_canceled and lock_not_available: a timeout that was set, which the primary would hit as well."""
 
-_OTHERS: typing.Final = ("57P", "25P03", "25P04", "08")
+_SESSION_ENDED: typing.Final = ("57P", "25P03", "25P04", "08")
 """How a server ends a connection. On one that lives, the statement was told so of another: by `dblink`, for example."""
 
 _POOLER: typing.Final = "08P01"
 """protocol_violation: a pooler has lost the server's connection, whatever the severity."""
 
-_TROUBLED: typing.Final = ("53", "58", "XX", "40", "57")
+_TRANSIENT: typing.Final = ("53", "58", "XX", "40", "57")
 """Insufficient resources, system and internal errors, conflicts with recovery: the server's state, not the statement's.
 
 https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
 
-RUNS: typing.Final = 3
+MAX_RUNS: typing.Final = 3
 """How often in a row a statement is run on one replica, when its connections are lost."""
 
-CONNECTS: typing.Final = 10
+MAX_CONNECTS: typing.Final = 10
 """How often in a row a connection to one replica is tried, when it is lost before it can be used."""
 
 _NOTE: typing.Final = "modern_di_replicas_failure"
@@ -44,7 +44,7 @@ class Failure(enum.Enum):
 
     WRITE = "the statement writes: it belongs on the primary"
     REFUSED = "the replica does not run this statement: the primary may"
-    TROUBLED = "the replica cannot do it now: another server can"
+    TRANSIENT = "the replica cannot do it now: another server can"
     LOST = "the connection was lost: a new one can do it"
     DOWN = "no connection can be opened: another server can do it"
     OWN = "it is the application's error, or a timeout: no other server would do better"
@@ -65,15 +65,15 @@ def classify_statement(sqlstate: str | None, *, lost: bool, text: str = "") -> F
     state = sqlstate or ""
     if lost and state == _POOLER and "query_wait_timeout" in text:
         # pgbouncer's connections are all in use or cannot be made: another attempt would wait as long again.
-        return Failure.TROUBLED
+        return Failure.TRANSIENT
     if state == REFUSED_WRITE:
         return Failure.WRITE
-    if state in _LIMITED:
+    if state in _TIME_LIMITS:
         return Failure.OWN
     if lost or state == _POOLER:
         return Failure.LOST
-    is_troubled = state.startswith(_TROUBLED) and not state.startswith(_OTHERS)
-    return Failure.TROUBLED if is_troubled else Failure.REFUSED
+    is_transient = state.startswith(_TRANSIENT) and not state.startswith(_SESSION_ENDED)
+    return Failure.TRANSIENT if is_transient else Failure.REFUSED
 
 
 def classify_connecting(error: BaseException, sqlstate: str | None) -> Failure:

@@ -64,7 +64,7 @@ class FreshRead:
         # Otherwise another thread has recorded a promotion meanwhile: positions of different timelines may be compared.
         return server if positions.epoch == epoch and not epoch % 2 else None
 
-    def is_shown_by(self, row: Row) -> bool:
+    def is_satisfied_by(self, row: Row) -> bool:
         """Return whether a server that has answered `about_server` is fresh enough."""
         required = self.required
         return required is not None and row["timeline"] == self.topology.positions.timeline and row["lsn"] >= required

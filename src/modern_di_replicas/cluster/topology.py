@@ -260,11 +260,11 @@ class Topology:
 
         """
         if not self._declared:
-            return self.primary_because(Cause.NO_REPLICAS, "no replicas are declared")
+            return self.primary_for(Cause.NO_REPLICAS, "no replicas are declared")
         self.check_group(group)
         if not self._primary_reads:
             raise self.refusal(group)
-        return self.primary_because(cause, reason)
+        return self.primary_for(cause, reason)
 
     def refusal(self, group: str | None) -> NoReplicaAvailable:
         """Return the error of a read that the primary may not serve, and emit its event."""
@@ -277,9 +277,9 @@ class Topology:
         """Return the primary's engine for a read, with the limit if a replica should have served it."""
         return primary if self._fallback is None or cause not in _FALLBACK else self._fallback.applied_to(primary)
 
-    def primary_because(self, cause: Cause, reason: str) -> AnyEngine:
+    def primary_for(self, cause: Cause, reason: str) -> AnyEngine:
         """Return the primary's engine with the reason why a read uses it."""
         primary = self.primary
         if isinstance(primary, PrimaryRole):
-            return primary.because(on_primary(cause, reason), self.limited(primary.sync_engine, cause))
+            return primary.with_decision(on_primary(cause, reason), self.limited(primary.sync_engine, cause))
         return primary  # a test may put any engine or connection in its place

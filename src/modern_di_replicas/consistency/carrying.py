@@ -94,9 +94,9 @@ def unit_of_work_client(container: Container, token: ConsistencyToken | str | No
         return
     own = client_of(container, token)
     if (enclosing := known_client()) is not None:
-        own.know(enclosing)
+        own.include(enclosing)
     try:
         with request_of(own):
             yield
     finally:
-        own.tell(current_client())
+        own.report_to(current_client())

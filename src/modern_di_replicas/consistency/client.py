@@ -48,7 +48,7 @@ class Client:
     def __init__(
         self, *, token: ConsistencyToken | None = None, is_request: bool = False, position_unknown: bool = False
     ) -> None:
-        self.token = self.brought = token
+        self.token = self.received = token
         """The latest known position; it never goes back."""
         self.is_request = is_request
         self.intent: Intent | None = None
@@ -56,9 +56,9 @@ class Client:
         self.enclosing: Client | None = None
         """The previous current client."""
         self._uncommitted: weakref.WeakSet[object] | None = None
-        self._came_unknown = position_unknown
+        self._received_unknown = position_unknown
         self._open: set[Write] = set()
-        self._has_news = self._has_learned = False
+        self._has_unreported = self._has_foreign = False
         self._commits = 0
         self._declares_write = False
         self._sessions: list[weakref.ref[Pending]] = []
@@ -66,17 +66,17 @@ class Client:
     @property
     def wrote(self) -> bool:
         """Whether it has written here, or may have, since the last response."""
-        return self._has_news or any(not write.is_told for write in self._open)
+        return self._has_unreported or any(not write.is_reported for write in self._open)
 
     @property
     def position_unknown(self) -> bool:
         """Whether it may have written after the position of its token."""
-        return self._came_unknown or bool(self._open)
+        return self._received_unknown or bool(self._open)
 
     @property
     def is_in_doubt(self) -> bool:
         """Whether a commit may still be running, because its answer was lost, or because it was not sent yet."""
-        return self._came_unknown or any(write.order is None for write in self._open)
+        return self._received_unknown or any(write.order is None for write in self._open)
 
     @property
     def has_more_to_commit(self) -> bool:
@@ -117,29 +117,29 @@ class Client:
             self._sessions = [reference for reference in self._sessions if reference() is not None]
         self._sessions.append(weakref.ref(session))  # a list of these: a WeakSet takes ten times as long
 
-    def know(self, other: "Client") -> None:
+    def include(self, other: "Client") -> None:
         """Include the writes of another client, from which this one is derived."""
         if other.token is not None:
             self.token = later(self.token, other.token)
-        self._came_unknown |= other.position_unknown
+        self._received_unknown |= other.position_unknown
 
-    def learn(self, token: ConsistencyToken) -> None:
+    def note_token(self, token: ConsistencyToken) -> None:
         """Record a write of another service: the reads include it, and the response carries the token."""
         self.token = later(self.token, token)
-        self._has_learned = self._has_news = True
+        self._has_foreign = self._has_unreported = True
 
-    def tell(self, other: "Client") -> None:
+    def report_to(self, other: "Client") -> None:
         """Let another client include the writes of this one."""
-        if self.token is not None and (self._commits or self._has_learned):
-            other.learn(self.token)
+        if self.token is not None and (self._commits or self._has_foreign):
+            other.note_token(self.token)
         if self._open:
             other.begin_write()
 
-    def answered(self) -> None:
+    def note_response(self) -> None:
         """Record that a response with its position is being sent."""
-        self._has_news = False
+        self._has_unreported = False
         for write in self._open:
-            write.is_told = True
+            write.is_reported = True
 
     def begin_write(self) -> "Write":
         """Record a commit that is about to be sent; the position is unknown until its result is recorded."""
@@ -166,7 +166,7 @@ class Write:
         self.client = client
         self.order: int | None = None
         """The number of the commit; None while the commit is running, or if its answer was lost."""
-        self.is_told = False
+        self.is_reported = False
         """Whether a response has said that the position is unknown."""
         self.began = time.monotonic()
 
@@ -179,7 +179,7 @@ class Write:
         """Record a position that includes it, and everything committed before the primary was asked."""
         client = self.client
         client.token = later(client.token, token)
-        client._has_news |= not self.is_told  # noqa: SLF001
+        client._has_unreported |= not self.is_reported  # noqa: SLF001
         client._open = {write for write in client._open if not self._settles(write)}  # noqa: SLF001
 
     def did_not_happen(self) -> None:

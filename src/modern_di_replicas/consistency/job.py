@@ -25,7 +25,7 @@ def begin_job(
     """
     client = Client(is_request=True)
     for each in carried:
-        client.know(client_of(container, each))
+        client.include(client_of(container, each))
     marked = next(filter(None, map(marked_intent, functions)), None)
     if marked is not None and not marked.is_write and marked.wait is None:
         marked = dataclasses.replace(marked, wait=wait)

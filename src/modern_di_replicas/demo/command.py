@@ -106,7 +106,7 @@ async def _serve(console: Console, interruption: Interruption, live: Live, url: 
     commands = Commands(live.faults, answers, servers=live.picture.servers)
     async with (
         Traffic(url=url, user_id=await _create_client(url), user=CLIENT, pause=CLIENT_PAUSE),
-        typed_lines(sys.stdin, commands.obey),
+        typed_lines(sys.stdin, commands.execute),
     ):
         answers.show_invitation(url)
         await interruption.wait()

@@ -41,7 +41,7 @@ class Commands:
             "servers": lambda: view.show_servers(servers()),
         }
 
-    async def obey(self, line: str) -> None:
+    async def execute(self, line: str) -> None:
         """Run one line; the answer to an invalid line lists the valid ones."""
         word, *names = line.lower().split() or [""]
         if not word:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from modern_di_replicas import Intent, ReplicationSettings, current_token
 from modern_di_replicas.demo.application import User
-from modern_di_replicas.demo.report import WHO_ARE_YOU, Report
+from modern_di_replicas.demo.report import SERVER_QUERY, Report
 from modern_di_replicas.demo.scenario import Exchange, RequestView
 from modern_di_replicas.flask import Dependencies, setup_replicas, with_replica
 from modern_di_replicas.sync import RoutedSession
@@ -58,7 +58,7 @@ def add_report(
     intent: Annotated[Intent, FromDI(Intent)],
 ) -> flask.Response:
     """Ask the server for its identity, in the session of the view."""
-    port, in_recovery = session.execute(WHO_ARE_YOU).one()
+    port, in_recovery = session.execute(SERVER_QUERY).one()
     report = Report(
         port=port,
         in_recovery=in_recovery,

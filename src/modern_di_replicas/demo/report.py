@@ -15,7 +15,7 @@ from modern_di_replicas import Intent, RoutedSession, current_token
 from modern_di_replicas.intent import marked_intent
 
 
-WHO_ARE_YOU: typing.Final = text("SELECT inet_server_port(), pg_is_in_recovery()")
+SERVER_QUERY: typing.Final = text("SELECT inet_server_port(), pg_is_in_recovery()")
 
 
 @dataclasses.dataclass(kw_only=True, slots=True, frozen=True)
@@ -87,7 +87,7 @@ async def report_of(request: fastapi.Request) -> Report:
     session: RoutedSession = request.state.session
     intent: Intent = request.state.intent
     marked = marked_intent(request.scope["endpoint"])
-    port, in_recovery = (await session.execute(WHO_ARE_YOU)).one()
+    port, in_recovery = (await session.execute(SERVER_QUERY)).one()
     # Some versions of FastAPI have closed the session by now, and it has just opened again.
     await session.close()
     return Report(

@@ -19,55 +19,55 @@ class ReportingConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg 
 
     report: Report | None = None
 
-    def _tell(self, query: str | None) -> None:
+    def _report(self, query: str | None) -> None:
         if self.report is not None:
             self.report(query)
 
     async def execute(self, query: str, *args: typing.Any, timeout: float | None = None) -> str:  # noqa: ASYNC109  # asyncpg's signature
-        self._tell(query)
+        self._report(query)
         status: str = await super().execute(query, *args, timeout=timeout)
         if status == "ROLLBACK" and is_commit(query):
             raise TransactionRolledBackError
         return status
 
     async def executemany(self, command: str, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(command)
+        self._report(command)
         return await super().executemany(command, *args, **options)
 
     async def prepare(self, query: str, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(query)
+        self._report(query)
         return await super().prepare(query, **options)
 
     def cursor(self, query: str, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(query)
+        self._report(query)
         return super().cursor(query, *args, **options)
 
     async def fetch(self, query: str, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(query)
+        self._report(query)
         return await super().fetch(query, *args, **options)
 
     async def fetchmany(self, query: str, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(query)
+        self._report(query)
         return await super().fetchmany(query, *args, **options)
 
     async def fetchrow(self, query: str, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(query)
+        self._report(query)
         return await super().fetchrow(query, *args, **options)
 
     async def fetchval(self, query: str, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(query)
+        self._report(query)
         return await super().fetchval(query, *args, **options)
 
     async def copy_from_query(self, query: str, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(query)
+        self._report(query)
         return await super().copy_from_query(query, *args, **options)
 
     async def copy_to_table(self, table_name: str, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(None)
+        self._report(None)
         return await super().copy_to_table(table_name, **options)
 
     async def copy_records_to_table(self, table_name: str, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(None)
+        self._report(None)
         return await super().copy_records_to_table(table_name, **options)
 
 

@@ -16,7 +16,7 @@ from modern_di_replicas.errors import TransactionRolledBackError
 class ReportingCursor(psycopg.Cursor[typing.Any]):
     """Reports the statements that are sent over psycopg's public methods, SQLAlchemy's among them."""
 
-    def _tell(self, query: object) -> None:
+    def _report(self, query: object) -> None:
         report = getattr(self.connection, "report", None)
         if report is not None:
             report(self._text(query))
@@ -27,22 +27,22 @@ class ReportingCursor(psycopg.Cursor[typing.Any]):
         return query.decode() if isinstance(query, bytes) else typing.cast(typing.Any, query).as_string(self.connection)
 
     def execute(self, query: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Self:  # noqa: ANN401
-        self._tell(query)
+        self._report(query)
         super().execute(query, *args, **options)
         if self.statusmessage == "ROLLBACK" and is_commit(self._text(query)):
             raise TransactionRolledBackError
         return self
 
     def executemany(self, query: typing.Any, *args: typing.Any, **options: typing.Any) -> None:  # noqa: ANN401
-        self._tell(query)
+        self._report(query)
         super().executemany(query, *args, **options)
 
     def stream(self, query: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(query)
+        self._report(query)
         return super().stream(query, *args, **options)
 
     def copy(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
-        self._tell(statement)
+        self._report(statement)
         return super().copy(statement, *args, **options)
 
 

@@ -70,7 +70,7 @@ class Positions:
 
     def follow(self, leader: Observation) -> None:
         """Apply an answer of the primary."""
-        if leader.timeline != self.timeline or self.began is None or self.is_set_back(leader):
+        if leader.timeline != self.timeline or self.began is None or self.has_gone_back(leader):
             self.epoch += 1
             self.timeline, self.began, self.written, self.written_at = leader.timeline, leader.lsn, 0, 0.0
             self._clear()
@@ -80,7 +80,7 @@ class Positions:
         if leader.at >= (self.answered_at or 0.0):
             self.history.add(leader.at, leader.lsn)
 
-    def is_set_back(self, leader: Observation) -> bool:
+    def has_gone_back(self, leader: Observation) -> bool:
         """Return whether a primary has gone back on the same timeline: a backup was restored."""
         if self.began is None or leader.timeline != self.timeline or self.database != leader.identity:
             return False

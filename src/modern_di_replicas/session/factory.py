@@ -4,14 +4,14 @@ import typing
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from modern_di_replicas.cluster.of_process import OfProcess
+from modern_di_replicas.cluster.not_picklable import NotPicklable
 from modern_di_replicas.consistency.client import current_client
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.session.routed import RoutedSession
 from modern_di_replicas.session.unit_of_work import UnitOfWork
 
 
-class SessionFactory(OfProcess):
+class SessionFactory(NotPicklable):
     """Opens further sessions of a unit of work: `async with sessions() as session`, one for each task of a `gather`.
 
     They are like the injected session: of the same class, with the same options, intent and client, on the same server.

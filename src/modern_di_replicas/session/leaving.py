@@ -10,7 +10,7 @@ from sqlalchemy.orm import SessionTransaction
 
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaRole
 from modern_di_replicas.cluster.engines.read_connections import ConnectionNotFresh, StatementNotForReplica
-from modern_di_replicas.cluster.failures import CONNECTS, RUNS, Failure, classify
+from modern_di_replicas.cluster.failures import MAX_CONNECTS, MAX_RUNS, Failure, classify
 from modern_di_replicas.cluster.freshness import FreshRead
 from modern_di_replicas.cluster.waiting import wait_for
 from modern_di_replicas.errors import WriteOnReplicaError
@@ -128,8 +128,8 @@ class LeavingSession(GuardedSession):
             # It is returned to the pool already; a load inside this statement may have replaced it.
             connection = self._reading.pop(engine, None)
             self._leave_connections(*filter(None, [connection]))
-            tries = CONNECTS if connection is None else RUNS
-            if losses < tries and not health.is_down and not self._may_be_set_back:
+            tries = MAX_CONNECTS if connection is None else MAX_RUNS
+            if losses < tries and not health.is_down and not self._may_go_back:
                 return False
             ejected = connection is None and health.failed()
         self._replica.policy.report_loss(server=self.label, error=error, ejected=ejected)
@@ -137,7 +137,7 @@ class LeavingSession(GuardedSession):
         return True
 
     @property
-    def _may_be_set_back(self) -> bool:
+    def _may_go_back(self) -> bool:
         """Whether the next connection may be less fresh than the last one: the name leads to several servers."""
         return self._has_read and self._replica.topology.leads_to_several(self.label)
 

@@ -24,7 +24,7 @@ class OwnWritesSession(UnsentWritesSession):
         level = self._intent.consistency or self._replica.settings.consistency
         client = client_of_request() if level is SESSION else None
         if client is not None:
-            self._client, self._included = client, client.brought
+            self._client, self._included = client, client.received
 
     @property
     def lacks_own_writes(self) -> bool:

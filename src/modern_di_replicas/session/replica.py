@@ -15,7 +15,7 @@ from modern_di_replicas.cluster.engines.read_connections import (
     asks_to_stream,
 )
 from modern_di_replicas.cluster.failures import Failure
-from modern_di_replicas.cluster.of_process import OfProcess
+from modern_di_replicas.cluster.not_picklable import NotPicklable
 from modern_di_replicas.cluster.waiting import wait_for
 from modern_di_replicas.intent import Intent, is_primary_declared
 from modern_di_replicas.observability.request import note_decision
@@ -34,7 +34,7 @@ _DECLARED: typing.Final = (Cause.USE_PRIMARY, "use_primary()")
 _NONE: typing.Final[collections.abc.Mapping[str, typing.Any]] = {}
 
 
-class ReplicaSession(BoundSession, OfProcess):
+class ReplicaSession(BoundSession, NotPicklable):
     """The synchronous half of a `RoutedSession` that reads from a replica: all of the routing.
 
     After an escalation it is an ordinary session on the primary.
@@ -144,13 +144,13 @@ class ReplicaSession(BoundSession, OfProcess):
         """
         self.in_flight += 1
         try:
-            return self._run_here_or_there(run, statement, args, options)
+            return self._run_with_retries(run, statement, args, options)
         finally:
             if self.in_flight == 1:
                 self._executing = None  # tasks that use the session at the same time may have set it
             self.ended()
 
-    def _run_here_or_there(
+    def _run_with_retries(
         self,
         run: collections.abc.Callable[..., typing.Any],
         statement: typing.Any,  # noqa: ANN401

@@ -12,7 +12,7 @@ from modern_di_replicas.cluster.engines.either import sync_of
 from modern_di_replicas.cluster.engines.one_replica import OneReplicaEngine
 from modern_di_replicas.cluster.engines.primary import PrimaryEngine
 from modern_di_replicas.cluster.engines.replica import ReplicaEngine
-from modern_di_replicas.cluster.of_process import OfProcess
+from modern_di_replicas.cluster.not_picklable import NotPicklable
 from modern_di_replicas.consistency.client import note_session
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.intent import NOTHING_DECLARED, Intent
@@ -27,7 +27,7 @@ from modern_di_replicas.session.taken_names import check_attributes
 from modern_di_replicas.session.unit_of_work import UnitOfWork
 
 
-class RoutedSession(AsyncSession, OfProcess):
+class RoutedSession(AsyncSession, NotPicklable):
     """The injected `AsyncSession`: its unit of work stays on one server, or moves to the primary permanently.
 
     On a replica, statements run in autocommit (see `ReplicationSettings.read_isolation`). A write that can be foreseen

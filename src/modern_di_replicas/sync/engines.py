@@ -37,7 +37,7 @@ SCHEME: typing.Final = "postgresql+psycopg"
 Ours = typing.TypeVar("Ours", bound=Engine)
 
 
-class _Itself(Engine, Role):
+class _SyncEngine(Engine, Role):
     """An engine that is its own `sync_engine`.
 
     `Engine` is the first base of all these classes, so that the class of an engine can be changed to them.
@@ -65,13 +65,13 @@ class _Optioned(OptionEngine):
         return self._engine.raw_connection()  # which may be limited
 
 
-class PrimaryEngine(_Itself, PrimaryRole):
+class PrimaryEngine(_SyncEngine, PrimaryRole):
     """The engine of the current primary: `follow` moves it to another server.
 
     `create_primary_engine` makes it.
     """
 
-    def because(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
+    def with_decision(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
         """Return the same engine, which carries why it was chosen; see `PrimaryRole.because`."""
         chosen = _OptionedPrimaryEngine(self if sync_engine is None else sync_engine, {}, self)
         chosen.decision = decision
@@ -125,7 +125,7 @@ class CatchUpEngine(CatchUpRole, OptionEngine):
         return self.sync_engine.raw_connection()
 
 
-class ReplicaEngine(_Itself, ReplicaRole):
+class ReplicaEngine(_SyncEngine, ReplicaRole):
     """The engine of all replicas; see `ReplicaRole`. `create_replica_engine` makes it."""
 
     catch_up_engine = CatchUpEngine
@@ -195,7 +195,7 @@ class _OptionedOneReplicaEngine(OneReplicaEngine, _Optioned):
     pass
 
 
-def _become(engine: Engine, kind: type[Ours]) -> Ours:
+def _convert(engine: Engine, kind: type[Ours]) -> Ours:
     """Change an engine that SQLAlchemy has created to one of the library's classes.
 
     It stays the same object: instrumentation and plugins have added listeners to it, or refer to it. SQLAlchemy has no
@@ -212,7 +212,7 @@ def _primary(
     connect_args: collections.abc.Mapping[str, typing.Any],
     hooks: Hooks | None,
 ) -> PrimaryEngine:
-    primary = _become(engine, PrimaryEngine)
+    primary = _convert(engine, PrimaryEngine)
     primary._serve(writes=writes, connect_args=connect_args, hooks=hooks)  # noqa: SLF001  # this is its constructor
     forget_in_children(primary)
     return primary
@@ -221,7 +221,7 @@ def _primary(
 def _replicas(
     engine: Engine, *, settings: ReplicationSettings, policy: EscalationPolicy, topology: Topology
 ) -> ReplicaEngine:
-    replicas = _become(engine, ReplicaEngine)
+    replicas = _convert(engine, ReplicaEngine)
     replicas._serve(settings=settings, policy=policy, topology=topology)  # noqa: SLF001
     forget_in_children(replicas)
     return replicas
@@ -234,7 +234,7 @@ def _one_replica(
     autocommits: bool,
     **of_all: typing.Any,
 ) -> OneReplicaEngine:
-    one = _become(engine, OneReplicaEngine)
+    one = _convert(engine, OneReplicaEngine)
     one._serve(**of_all)  # noqa: SLF001
     one._serve_one(isolation=isolation, autocommits=autocommits)  # noqa: SLF001
     return one

@@ -6,14 +6,14 @@ import typing
 
 from sqlalchemy.orm import Session
 
-from modern_di_replicas.cluster.of_process import OfProcess
+from modern_di_replicas.cluster.not_picklable import NotPicklable
 from modern_di_replicas.consistency.client import current_client, request_of
 from modern_di_replicas.errors import ConfigurationError
 from modern_di_replicas.session.unit_of_work import UnitOfWork
 from modern_di_replicas.sync.session import RoutedSession
 
 
-class SessionFactory(OfProcess):
+class SessionFactory(NotPicklable):
     """Opens further sessions of a unit of work: `with sessions() as session`, one for each of its threads.
 
     They are like the injected session: of the same class, with the same options, intent and client, on the same server.

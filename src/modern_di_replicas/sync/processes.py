@@ -9,7 +9,7 @@ import typing
 import weakref
 
 
-class OfProcess(typing.Protocol):
+class ProcessBound(typing.Protocol):
     """An object whose state belongs to one process."""
 
     def forget_process(self) -> None:
@@ -19,7 +19,7 @@ class OfProcess(typing.Protocol):
 _known: typing.Final[weakref.WeakSet[typing.Any]] = weakref.WeakSet()
 
 
-def forget_in_children(thing: OfProcess) -> None:
+def forget_in_children(thing: ProcessBound) -> None:
     """Call `forget_process` of an object in each forked process, before anything else runs there."""
     _known.add(thing)
 

@@ -204,15 +204,15 @@ class LocalCluster:
         self._finalizer = weakref.finalize(self, _dismantle, programs, os.getpid())
         workspace.open()
         if not programs.can_run() and account is not None:
-            self._tell(f"programs: copy, because {account.name} cannot reach {binaries}")
+            self._report(f"programs: copy, because {account.name} cannot reach {binaries}")
             programs.binaries = copy_installation(binaries, workspace.folder / "programs")
         names = ("primary", *(f"replica-{number}" for number in range(1, self._count + 1)))
         servers = tuple(
             LocalServer(name=name, programs=programs, password=password, driver=self._driver) for name in names
         )
-        self._tell("primary: initdb")
+        self._report("primary: initdb")
         servers[0].initialise(self._settings)
-        self._tell("primary: start")
+        self._report("primary: start")
         servers[0].start_first_time()
         self._add_replicas(servers[0], servers[1:], programs)
         self._servers = servers
@@ -229,13 +229,13 @@ class LocalCluster:
                 # The pool waits for the other threads: end their programs.
                 programs.close()
                 raise
-        self._tell("replicas: streaming")
+        self._report("replicas: streaming")
         primary.wait_for_streaming([replica.name for replica in replicas])
 
     def _add_replica(self, primary: LocalServer, replica: LocalServer) -> None:
-        self._tell(f"{replica.name}: base backup")
+        self._report(f"{replica.name}: base backup")
         replica.base_backup(primary, create_slot=True)
-        self._tell(f"{replica.name}: start")
+        self._report(f"{replica.name}: start")
         replica.start_first_time()
 
     def _stop(self) -> None:
@@ -249,7 +249,7 @@ class LocalCluster:
         if self._programs is not None:
             self._programs.close()
 
-    def _tell(self, sentence: str) -> None:
+    def _report(self, sentence: str) -> None:
         if self._progress is not None:
             with self._progress_lock:
                 self._progress(sentence)

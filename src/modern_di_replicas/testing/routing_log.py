@@ -13,7 +13,7 @@ from modern_di_replicas.testing.shared_connection import TakingTurns
 
 
 # The name of a server in a LocalCluster, or its address. A transaction that has written has an id.
-_WHO: typing.Final = """
+_SERVER_QUERY: typing.Final = """
 SELECT pg_catalog.pg_is_in_recovery(),
        coalesce(nullif(pg_catalog.current_setting('cluster_name'), ''),
                 pg_catalog.host(pg_catalog.inet_server_addr()) || ':' || pg_catalog.inet_server_port()),
@@ -81,9 +81,9 @@ def routing_log() -> collections.abc.Iterator[RoutingLog]:
 
     def ask(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
         info = info_of(connection.connection)
-        info[EXPECTED] = _WHO  # bypasses SQLAlchemy, so that it does not count as a write of the application
+        info[EXPECTED] = _SERVER_QUERY  # bypasses SQLAlchemy, so that it does not count as a write of the application
         cursor = connection.connection.cursor()
-        cursor.execute(_WHO)
+        cursor.execute(_SERVER_QUERY)
         is_replica, name, has_written = cursor.fetchall()[0]
         cursor.close()
         opened = connection.connection.dbapi_connection

@@ -83,11 +83,11 @@ class Tokens:
         for text in different:
             token = self.decode(text)
             if token is not None and self._topology is not None:
-                token = await self._judge(token, self._topology)
+                token = await self._validate(token, self._topology)
             if token is not None:
                 latest = later(latest, token)
         if latest is not None:
-            self._tell(TokenReceived(outcome="accepted"))
+            self._emit(TokenReceived(outcome="accepted"))
         return latest
 
     @property
@@ -97,22 +97,22 @@ class Tokens:
 
     def _reject(self, reason: Rejection) -> None:
         self.rejected[reason] += 1
-        self._tell(TokenReceived(outcome=reason))
+        self._emit(TokenReceived(outcome=reason))
 
     def note_sent(self) -> None:
         """Record that a response carries a token."""
-        self._tell(TokenSent(outcome="sent"))
+        self._emit(TokenSent(outcome="sent"))
 
     def note_too_late(self) -> None:
         """Record that a request wrote after its response had begun, so that its client gets no token."""
         self.too_late += 1
-        self._tell(TokenSent(outcome="too_late"))
+        self._emit(TokenSent(outcome="too_late"))
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         if self._topology is not None and self._topology.hooks is not None:
             self._topology.hooks.emit(event)
 
-    async def _judge(self, token: ConsistencyToken, topology: Topology) -> ConsistencyToken | None:
+    async def _validate(self, token: ConsistencyToken, topology: Topology) -> ConsistencyToken | None:
         if (
             self._serializer.is_signed
             or topology.has_written(token)

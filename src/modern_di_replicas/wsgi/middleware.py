@@ -66,7 +66,7 @@ class TokenMiddleware:
                 after = self._carrier.write(before, self._tokens.encode(token), scheme=environ["wsgi.url_scheme"])
                 written = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in after]
                 self._tokens.note_sent()
-        client.answered()
+        client.note_response()
         return written
 
     def note_end(self, client: Client) -> None:

@@ -36,5 +36,5 @@ def test_an_error_on_a_connection_that_was_given_up_is_not_classified_again() ->
         context: typing.Any = types.SimpleNamespace(
             connection=types.SimpleNamespace(**state), original_exception=error, is_disconnect=False
         )
-        one.reads._judge_error(context)  # noqa: SLF001  # SQLAlchemy calls it with such a connection only by chance
+        one.reads._classify_error(context)  # noqa: SLF001  # SQLAlchemy calls it with such a connection only by chance
         assert classify(error) is Failure.OWN

@@ -34,11 +34,11 @@ def test_a_trouble_is_logged_once_and_once_a_minute(caplog: pytest.LogCaptureFix
     clock = Clock()
     journal = Journal(clock=clock)
     for _ in range(int(REMINDER * 2)):
-        journal.trouble("a", "answer", "a is down: refused")
+        journal.note_problem("a", "answer", "a is down: refused")
         clock.now += 1
     assert said(caplog) == ["a is down: refused.", "For 60 s: a is down: refused."]
-    journal.over("a", "answer")
-    journal.trouble("a", "answer", "a is down: refused")
+    journal.note_resolved("a", "answer")
+    journal.note_problem("a", "answer", "a is down: refused")
     assert said(caplog)[2:] == ["a is down: refused."]
 
 
@@ -47,10 +47,10 @@ def test_a_trouble_that_changes_to_and_fro_does_not_fill_the_log(caplog: pytest.
     clock = Clock()
     journal = Journal(clock=clock)
     for number in range(int(CHANGES * 2)):
-        journal.trouble("a", "answer", ("a is down: refused", "a is down: silent")[number % 2])
+        journal.note_problem("a", "answer", ("a is down: refused", "a is down: silent")[number % 2])
         clock.now += 1
     assert len(said(caplog)) == 2
-    journal.trouble("a", "answer", "a refuses the password", level=logging.ERROR)
+    journal.note_problem("a", "answer", "a refuses the password", level=logging.ERROR)
     assert len(said(caplog)) == 3
 
 
@@ -60,11 +60,11 @@ def test_what_a_failover_causes_for_a_moment_is_not_logged(caplog: pytest.LogCap
     journal = Journal(clock=clock)
     left = Snapshot(servers={"a": ServerState(name="a", up=True, role=Role.LEFT_BEHIND)})
     for role in (Role.LEFT_BEHIND, Role.STANDBY, Role.UNKNOWN):
-        journal.roles(Snapshot(servers={"a": ServerState(name="a", up=True, role=role)}))
+        journal.log_roles(Snapshot(servers={"a": ServerState(name="a", up=True, role=role)}))
     assert said(caplog) == []
-    journal.roles(left)
+    journal.log_roles(left)
     clock.now += REMINDER
-    journal.roles(left)
+    journal.log_roles(left)
     assert len(said(caplog)) == 1
     assert "a is not used" in said(caplog)[0]
 
@@ -75,7 +75,7 @@ def test_an_old_primary_is_reported_when_it_lives_on(caplog: pytest.LogCaptureFi
     journal = Journal(settling=2.0, clock=clock)
 
     def note(role: Role) -> None:
-        journal.roles(Snapshot(servers={"a": ServerState(name="a", up=True, role=role)}))
+        journal.log_roles(Snapshot(servers={"a": ServerState(name="a", up=True, role=role)}))
 
     for role in (Role.FENCED, Role.UNKNOWN, Role.UNKNOWN):  # in a switchover
         note(role)
@@ -94,7 +94,7 @@ def test_an_old_primary_is_reported_when_it_lives_on(caplog: pytest.LogCaptureFi
 def test_a_promoted_clone_is_not_called_a_former_primary(caplog: pytest.LogCaptureFixture) -> None:
     """Servers of other timelines work correctly, and none of them has to be stopped."""
     clone = Snapshot(servers={"a": ServerState(name="a", up=True, role=Role.FENCED)})
-    Journal().roles(clone, not_promotable={"a"})
+    Journal().log_roles(clone, not_promotable={"a"})
     assert "a is not used: it was promoted, and is declared with promotable=False" in said(caplog)[0]
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from modern_di_replicas.cluster.failures import Failure, classify
-from modern_di_replicas.cluster.pools.connection_checks import refuse_setbacks, refuse_standbys
+from modern_di_replicas.cluster.pools.connection_checks import refuse_regressed, refuse_standbys
 from modern_di_replicas.errors import PrimaryUnavailable
 from modern_di_replicas.testing import LocalCluster, LocalServer
 
@@ -41,14 +41,14 @@ async def test_a_standby_is_refused_as_a_primary(replicated_cluster: LocalCluste
 async def test_a_standby_that_has_what_it_had_is_accepted(replicated_cluster: LocalCluster, furthest: int) -> None:
     """Without a known position it is not queried."""
     async with engine_of(replicated_cluster.replicas[0]) as engine:
-        refuse_setbacks(engine.sync_engine, lambda: furthest)
+        refuse_regressed(engine.sync_engine, lambda: furthest)
         assert await answers(engine)
 
 
 async def test_a_standby_that_has_less_than_it_had_is_down(replicated_cluster: LocalCluster) -> None:
     """After a crash it accepts readers before it has replayed its former position again."""
     async with engine_of(replicated_cluster.replicas[0]) as engine:
-        refuse_setbacks(engine.sync_engine, lambda: math.inf)
+        refuse_regressed(engine.sync_engine, lambda: math.inf)
         with pytest.raises(ConnectionResetError, match="restarted") as caught:
             await answers(engine)
     assert classify(caught.value) is Failure.DOWN
@@ -57,5 +57,5 @@ async def test_a_standby_that_has_less_than_it_had_is_down(replicated_cluster: L
 async def test_a_primary_has_replayed_nothing_and_is_accepted_as_a_replica(replicated_cluster: LocalCluster) -> None:
     """For example right after a promotion; the monitor detects it."""
     async with engine_of(replicated_cluster.primary) as engine:
-        refuse_setbacks(engine.sync_engine, lambda: math.inf)
+        refuse_regressed(engine.sync_engine, lambda: math.inf)
         assert await answers(engine)

@@ -34,7 +34,7 @@ async def waiting(permits: AsyncPermits, count: int) -> list[asyncio.Task[bool]]
 @pytest.fixture
 def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no checkout be overtaken, not even briefly."""
-    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", -1.0)
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKING_SECONDS", -1.0)
 
 
 @pytest.mark.usefixtures("in_turn")
@@ -77,7 +77,7 @@ async def test_one_that_was_overtaken_stays_the_first() -> None:
 async def test_one_that_gives_up_leaves_its_place_to_the_next(monkeypatch: pytest.MonkeyPatch, waits: str) -> None:
     """By a cancellation while it waits, or between its permit and its next step."""
     if waits == "for long":
-        monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", -1.0)
+        monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKING_SECONDS", -1.0)
     permits = AsyncPermits(1)
     assert await acquire(permits)
     early, late, last = await waiting(permits, 3)
@@ -190,7 +190,7 @@ def test_threads_get_their_permits_in_order() -> None:
 
 def test_a_thread_that_was_overtaken_stays_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """INVARIANT: a running thread may briefly take a returned permit; waiting threads keep their order."""
-    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", 60.0)
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKING_SECONDS", 60.0)
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
     threads = Threads(permits, 2)
@@ -208,7 +208,7 @@ def test_a_thread_that_was_overtaken_stays_the_first(monkeypatch: pytest.MonkeyP
 
 def test_several_permits_that_come_back_together_wake_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the first thread is woken each time; it wakes the next one for permits that it does not need."""
-    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", 60.0)
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKING_SECONDS", 60.0)
     permits = ThreadedPermits(2)
     assert permits.acquire(0)
     assert permits.acquire(0)
@@ -260,7 +260,7 @@ def test_a_thread_that_is_interrupted_keeps_no_permit(monkeypatch: pytest.Monkey
 
 def test_a_thread_that_is_interrupted_when_it_is_woken_wakes_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """INVARIANT: the permit that woke it is free, and nothing else would wake the next thread for it."""
-    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", 60.0)
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKING_SECONDS", 60.0)
     permits = ThreadedPermits(1)
     assert permits.acquire(0)
     outcomes: list[bool] = []
@@ -319,7 +319,7 @@ def test_a_connection_may_be_collected_at_any_moment_of_a_wait(
 
     Inside those of a `threading.Event` it would deadlock.
     """
-    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", overtaken)
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKING_SECONDS", overtaken)
     assert collects_at(1)
     last = next(moment for moment in itertools.count(2) if not collects_at(moment))
     assert last > 10, "it has been looked at"
@@ -363,7 +363,7 @@ class Checkouts(RuleBasedStateMachine):
 
     @initialize(overtaken=st.sampled_from([-1.0, 60.0]))
     def configure(self, overtaken: float) -> None:
-        self.patch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKEN", overtaken)
+        self.patch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKING_SECONDS", overtaken)
 
     @rule()
     def ask(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event, text
 
 from modern_di_replicas import RoutedSession
-from modern_di_replicas.cluster.pools.pre_ping import MOMENT
+from modern_di_replicas.cluster.pools.pre_ping import RECHECK_SECONDS
 from modern_di_replicas.cluster.pools.sockets import Idle, IdleSocket, limit_silence
 from modern_di_replicas.testing import LocalCluster
 from tests.pgbouncer import not_behind_a_pooler
@@ -26,7 +26,7 @@ PID = text("SELECT pg_backend_pid()")
 
 @pytest.fixture
 def always_ping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.MOMENT", 0.0)
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.RECHECK_SECONDS", 0.0)
     monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.IDLE_SECONDS", 0.0)
 
 
@@ -133,30 +133,30 @@ async def test_a_connection_that_ended_while_it_was_held_is_replaced(
             pid = await connection.scalar(PID)
             taken = time.monotonic()
             server.execute(f"SELECT pg_terminate_backend({pid}, 20000)")
-            wait_for(lambda: time.monotonic() - taken > MOMENT)  # the loop does not notice the end either
+            wait_for(lambda: time.monotonic() - taken > RECHECK_SECONDS)  # the loop does not notice the end either
         async with engine.connect() as connection:
             assert await connection.scalar(PID) != pid
 
 
-@pytest.mark.parametrize(("moment", "looks"), [(60.0, 0), (0.0, 3)])
-async def test_a_socket_is_not_looked_at_again_for_a_moment(
-    replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, moment: float, looks: int
+@pytest.mark.parametrize(("seconds", "checks"), [(60.0, 0), (0.0, 3)])
+async def test_a_socket_is_not_checked_again_within_the_recheck_time(
+    replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, seconds: float, checks: int
 ) -> None:
     """Each check is a system call, which a busy pool would make at every checkout; the driver's state costs nothing."""
-    looked: list[IdleSocket] = []
-    look = IdleSocket.look
+    checked: list[IdleSocket] = []
+    check = IdleSocket.check
 
     def counted(found: IdleSocket) -> Idle:
-        looked.append(found)
-        return look(found)
+        checked.append(found)
+        return check(found)
 
-    monkeypatch.setattr(IdleSocket, "look", counted)
-    monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.MOMENT", moment)
+    monkeypatch.setattr(IdleSocket, "check", counted)
+    monkeypatch.setattr("modern_di_replicas.cluster.pools.pre_ping.RECHECK_SECONDS", seconds)
     async with serving(replicated_cluster) as servers:
         before = await pid_of(servers, "primary")
         for _ in range(3):
             assert await pid_of(servers, "primary") == before
-        assert len(looked) == looks
+        assert len(checked) == checks
         async with servers.primary.connect() as connection:
             raw = await connection.get_raw_connection()
             opened = raw.driver_connection
@@ -168,14 +168,14 @@ def test_a_socket_tells_what_has_arrived() -> None:
     """A notification is not a closed connection, and vice versa."""
     here, there = socket.socketpair()
     with here, there:
-        assert IdleSocket(here.fileno()).look() is Idle.QUIET
+        assert IdleSocket(here.fileno()).check() is Idle.QUIET
         there.send(b"a notification")
-        assert IdleSocket(here.fileno()).look() is Idle.READABLE
+        assert IdleSocket(here.fileno()).check() is Idle.READABLE
         assert here.recv(100) == b"a notification", "looking takes nothing away"
         there.close()
-        assert IdleSocket(here.fileno()).look() is Idle.DEAD
+        assert IdleSocket(here.fileno()).check() is Idle.DEAD
         number = here.fileno()
-    assert IdleSocket(number).look() is Idle.DEAD
+    assert IdleSocket(number).check() is Idle.DEAD
 
 
 def test_an_error_of_a_socket_is_its_end() -> None:
@@ -184,7 +184,7 @@ def test_an_error_of_a_socket_is_its_end() -> None:
         there, _ = server.accept()
         there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close() resets
         there.close()
-        assert IdleSocket(here.fileno()).look() is Idle.DEAD
+        assert IdleSocket(here.fileno()).check() is Idle.DEAD
 
 
 async def test_the_operating_system_ends_a_connection_whose_peer_is_gone(replicated_cluster: LocalCluster) -> None:

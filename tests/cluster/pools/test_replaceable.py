@@ -119,7 +119,7 @@ async def test_checkouts_are_served_in_their_order(
 
     Under load SQLAlchemy's own pool lets some wait until their timeout, and their reads would go to the primary.
     """
-    monkeypatch.setattr(permits, "OVERTAKEN", -1.0)
+    monkeypatch.setattr(permits, "OVERTAKING_SECONDS", -1.0)
     # With one connection: of two, one may be pinged, and the next checkout served before the ping is answered.
     async with serving(replicated_cluster, **{**POOL, "primary_pool_size": 1}) as servers:
         served: list[int] = []
@@ -172,7 +172,7 @@ async def test_a_connection_that_is_collected_in_another_thread_wakes_the_loop(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, overtaken: float
 ) -> None:
     """INVARIANT: a checkout that waits for it continues at once, even if the loop is otherwise idle."""
-    monkeypatch.setattr(permits, "OVERTAKEN", overtaken)
+    monkeypatch.setattr(permits, "OVERTAKING_SECONDS", overtaken)
     async with serving(replicated_cluster, **{**POOL, "primary_pool_size": 1}) as servers:
         held = [await servers.primary.connect()]
         waiting = asyncio.create_task(count_opened(servers, "-infinity"))

@@ -22,7 +22,7 @@ def test_bytes_that_were_read_in_the_meantime_are_no_end(monkeypatch: pytest.Mon
     here, there = socket.socketpair()
     with here, there:
         here.setblocking(False)
-        assert IdleSocket(here.fileno()).look() is Idle.QUIET
+        assert IdleSocket(here.fileno()).check() is Idle.QUIET
 
 
 def test_what_the_operating_system_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from modern_di_replicas.cluster.engines.undeclared_pooler import warn_of_undecla
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.listeners import forward_listeners
 from modern_di_replicas.cluster.pools.all_replicas import AllReplicasPool
-from modern_di_replicas.cluster.pools.connection_checks import refuse_setbacks, refuse_standbys
+from modern_di_replicas.cluster.pools.connection_checks import refuse_regressed, refuse_standbys
 from modern_di_replicas.cluster.pools.fenced import FencedPool
 from modern_di_replicas.cluster.pools.pre_ping import validate_idle
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
@@ -211,7 +211,7 @@ def _create_one_replica(
     validate_idle(engine, timeout=settings.probe_timeout, silence=settings.connect_timeout)
     run_again_when_stale(engine, in_transactions=False)
     warn_of_undeclared_pooler(engine, replica.label)
-    refuse_setbacks(engine, functools.partial(topology.furthest, replica.label))
+    refuse_regressed(engine, functools.partial(topology.furthest, replica.label))
     return half.one_replica(
         engine,
         settings=settings,

@@ -6,14 +6,14 @@ import typing
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from modern_di_replicas.cluster.of_process import OfProcess
+from modern_di_replicas.cluster.not_picklable import NotPicklable
 from modern_di_replicas.intent import Intent
 
 
 AnyEngine: typing.TypeAlias = AsyncEngine | Engine
 
 
-class Role(OfProcess):
+class Role(NotPicklable):
     """The base of the library's engines in both halves; it acts on `sync_engine`."""
 
     sync_engine: Engine

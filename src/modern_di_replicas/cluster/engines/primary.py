@@ -92,7 +92,7 @@ class PrimaryRole(Role):
         self._connections.opening.give_up()
 
     @abc.abstractmethod
-    def because(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
+    def with_decision(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
         """Return the same engine, which carries why it was chosen.
 
         Args:
@@ -198,7 +198,7 @@ class PrimaryEngine(PrimaryRole, AsyncEngine):
         super().__init__(sync_engine)
         self._serve(writes=writes, connect_args=connect_args, hooks=hooks)
 
-    def because(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
+    def with_decision(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
         """Return the same engine, which carries why it was chosen; see `PrimaryRole.because`."""
         chosen = copy.copy(self)
         if sync_engine is not None and sync_engine is not self.sync_engine:

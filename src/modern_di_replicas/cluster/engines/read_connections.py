@@ -68,7 +68,7 @@ class SessionReads:
         # Not in an event: listeners to "before_cursor_execute" would see a statement that is not sent, listeners to
         # "handle_error" the signal, and any listener makes SQLAlchemy check for all events of a statement.
         engine.dialect.execution_ctx_cls = _checking(engine.dialect.execution_ctx_cls, self._check_statement)
-        event.listen(engine, "handle_error", self._judge_error)
+        event.listen(engine, "handle_error", self._classify_error)
         event.listen(engine, "handle_error", self._end_what_was_begun)
         attribute_checkouts(engine)
         # SQLAlchemy has no event around a rollback; the dialect belongs to this engine alone.
@@ -109,7 +109,7 @@ class SessionReads:
         except unknown:  # the freshness of that server is unknown, so the primary serves the read
             connection.invalidate()
             return False
-        return read.is_shown_by(row)
+        return read.is_satisfied_by(row)
 
     @staticmethod
     def _check_statement(context: ExecutionContext, use: _Use) -> None:
@@ -136,7 +136,7 @@ class SessionReads:
                 raise
             ours.invalidate(error)
 
-    def _judge_error(self, context: ExceptionContext) -> None:
+    def _classify_error(self, context: ExceptionContext) -> None:
         """Classify an error of the driver, and give up a connection that is lost."""
         error, connection = context.original_exception, context.connection
         if connection is None:

@@ -118,7 +118,7 @@ class ReplicaRole(Role):
         self.topology.check_group(intent.group)
         kept = rollout.kept_on_primary(intent.affinity)
         if kept is not None:
-            return self.topology.primary_because(*kept)
+            return self.topology.primary_for(*kept)
         if not rollout.shadow:
             return self._choose(intent)
         try:
@@ -134,23 +134,21 @@ class ReplicaRole(Role):
                     endpoint=intent.endpoint,
                 )
             )
-        return self.topology.primary_because(Cause.SHADOW, f"shadow mode: it would read from {server}")
+        return self.topology.primary_for(Cause.SHADOW, f"shadow mode: it would read from {server}")
 
     def _choose(self, intent: Intent) -> AnyEngine:
         topology, group = self.topology, intent.group
         level = intent.consistency or self.settings.consistency
         if is_primary_declared():
             topology.check_group(group)
-            return topology.primary_because(Cause.USE_PRIMARY, "use_primary()")
+            return topology.primary_for(Cause.USE_PRIMARY, "use_primary()")
         if level is STRONG:
             topology.check_group(group)
-            return topology.primary_because(Cause.STRONG, "STRONG")
+            return topology.primary_for(Cause.STRONG, "STRONG")
         client = client_of_request() if level is SESSION else None
         if client is not None and client.position_unknown:
             topology.check_group(group)
-            return topology.primary_because(
-                Cause.POSITION_UNKNOWN, "the position of its client's last write is unknown"
-            )
+            return topology.primary_for(Cause.POSITION_UNKNOWN, "the position of its client's last write is unknown")
         own = None if client is None else client.token
         if intent.after is None and own is None and not isinstance(level, Bounded):
             server = topology.choose_server(intent.group, affinity=intent.affinity)

@@ -10,7 +10,7 @@ from modern_di_replicas.drivers.known import driver_of
 
 logger = logging.getLogger("modern_di_replicas")
 
-_MIXED_UP: typing.Final = frozenset({"26000", "42P05"})
+_STATEMENT_NAMES: typing.Final = frozenset({"26000", "42P05"})
 """invalid_sql_statement_name and duplicate_prepared_statement: it was prepared on another connection of the server."""
 
 
@@ -28,7 +28,7 @@ def warn_of_undeclared_pooler(engine: Engine, label: str) -> None:
     def _warn(context: ExceptionContext) -> None:
         nonlocal has_warned
         state = driver.sqlstate(context.original_exception)
-        if state in _MIXED_UP and not has_warned:
+        if state in _STATEMENT_NAMES and not has_warned:
             has_warned = True
             logger.warning(
                 "%s seems to be behind a pooler in transaction mode that supports no prepared statements "

@@ -70,12 +70,12 @@ class Answers(Conclusions, abc.ABC):
             self._conclude()
             return False
         was_down = server.health.is_down
-        was_in_trouble = self._journal.over(server.name, "answer")
+        had_problem = self._journal.note_resolved(server.name, "answer")
         server.health.probe_succeeded()
         self._note_connection(server)
-        if (was_down or was_in_trouble) and not server.health.is_down:
+        if (was_down or had_problem) and not server.health.is_down:
             logger.warning("%s is back.", server.name)
-        if _leads_elsewhere(self._observed.get(server.name), seen):
+        if _is_another_server(self._observed.get(server.name), seen):
             self._note_several(server)
         self._observed[server.name] = seen
         self._conclude()
@@ -133,13 +133,13 @@ class Answers(Conclusions, abc.ABC):
             )
             if is_fatal:
                 raise refused from None
-            self._journal.trouble(server.name, "answer", refused.message().rstrip("."), level=logging.ERROR)
+            self._journal.note_problem(server.name, "answer", refused.message().rstrip("."), level=logging.ERROR)
             # It is up: open connections go on, and new ones are refused until the password is corrected.
             self._observed.pop(server.name, None)
             return
         if state == _TOO_MANY_CONNECTIONS:
             # It is up. A standby whose lag is unknown does not serve; for the primary the last answer counts.
-            self._journal.trouble(
+            self._journal.note_problem(
                 server.name, "answer", f"{server.name} has no connection left for the monitor: {reason}"
             )
             if server.name != self._primary:
@@ -150,7 +150,7 @@ class Answers(Conclusions, abc.ABC):
             remedy = f"TLS does not accept it ({reason}); correct the host name, the server's certificate or your CA's"
             raise self._misconfigured(server, remedy) from None
         level = logging.ERROR if is_untrusted else logging.WARNING
-        self._journal.trouble(server.name, "answer", f"{server.name} is down: {reason}", level=level)
+        self._journal.note_problem(server.name, "answer", f"{server.name} is down: {reason}", level=level)
         self._observed.pop(server.name, None)
         server.health.declare_down()
         engine = self._topology.primary
@@ -164,7 +164,7 @@ class Answers(Conclusions, abc.ABC):
         return ConfigurationError(field=f"the URL of {server.name}", value=redacted(url), remedy=remedy)
 
     @contextlib.contextmanager
-    def _guarded(self, name: str) -> collections.abc.Iterator[None]:
+    def _errors_logged(self, name: str) -> collections.abc.Iterator[None]:
         """Log an error of the monitor itself; it goes on."""
         try:
             yield
@@ -174,7 +174,7 @@ class Answers(Conclusions, abc.ABC):
                 self._publish_unknown()  # its last conclusions are too old to rely on
 
 
-def _leads_elsewhere(before: Observation | None, now: Observation) -> bool:
+def _is_another_server(before: Observation | None, now: Observation) -> bool:
     """Return whether a name now leads to another standby: one that started earlier, as no restart can explain."""
     if before is None or not (before.in_recovery and now.in_recovery):
         return False

@@ -71,7 +71,7 @@ class Conclusions(abc.ABC):
         positions = self._topology.positions
         if primary is None:
             self._lost_primary_at = self._lost_primary_at or time.monotonic()
-            ours = self._ours()
+            ours = self._same_cluster()
             newest = (seen.timeline for seen in self._promotable(ours).values() if self._system == seen.system)
             before, self._timeline = self._timeline, max(self._timeline, *newest, 0)
             if self._timeline > before:
@@ -79,8 +79,8 @@ class Conclusions(abc.ABC):
             positions.assume(ours.values())
         else:
             leader = self._observed[primary]
-            if positions.is_set_back(leader):
-                self._set_back(primary, leader)
+            if positions.has_gone_back(leader):
+                self._note_restored_backup(primary, leader)
             if primary != self._primary or leader.timeline > self._timeline > 0 or self._is_fenced:
                 self._move_to(primary)
             self._lost_primary_at, self._system, self._timeline = None, leader.system, leader.timeline
@@ -99,7 +99,7 @@ class Conclusions(abc.ABC):
         for state in snapshot.servers.values():
             if state.role is Role.STANDBY:
                 positions.note_written(self._observed[state.name])
-        self._journal.roles(snapshot, not_promotable=self._not_promotable)
+        self._journal.log_roles(snapshot, not_promotable=self._not_promotable)
         if primary is None and self._unwatched:
             self._publish_unknown()  # one of them may be the primary: the lag of its replicas would be unbounded
         else:
@@ -110,7 +110,7 @@ class Conclusions(abc.ABC):
             longest = self._succession_time + self._answer_time
             engine.fence(timeout=min(longest, self._settings.connect_timeout))
 
-    def _ours(self) -> dict[str, Observation]:
+    def _same_cluster(self) -> dict[str, Observation]:
         """Return the answers of the servers that belong to the known PostgreSQL cluster."""
         system = self._system
         if system is None and self._declared in self._observed:
@@ -121,7 +121,7 @@ class Conclusions(abc.ABC):
         return {name: seen for name, seen in observed.items() if name not in self._not_promotable}
 
     def _find_primary(self) -> str | None:
-        primary = find_primary(self._promotable(self._ours()), current=self._primary, timeline=self._timeline)
+        primary = find_primary(self._promotable(self._same_cluster()), current=self._primary, timeline=self._timeline)
         if primary is not None or self._system is None or self._lost_primary_at is None:
             return primary
         silent = time.monotonic() - self._lost_primary_at
@@ -135,7 +135,7 @@ class Conclusions(abc.ABC):
             not_promotable=self._not_promotable,
         )
         if successor is not None:
-            self._begin_anew(successor, silent)
+            self._replace_cluster(successor, silent)
         return successor
 
     @property
@@ -143,7 +143,7 @@ class Conclusions(abc.ABC):
         """For how many seconds the primary must be lost before another history may replace it."""
         return self._settings.probe_timeout + 2 * self._settings.probe_interval
 
-    def _begin_anew(self, successor: str, silent: float) -> None:
+    def _replace_cluster(self, successor: str, silent: float) -> None:
         """Forget a PostgreSQL cluster whose primary is gone: another one, or a restored backup, is at its addresses."""
         seen = self._observed[successor]
         what = "a restored backup of its cluster" if seen.system == self._system else "another PostgreSQL cluster"
@@ -164,7 +164,7 @@ class Conclusions(abc.ABC):
         self._system, self._timeline = seen.system, seen.timeline
         self._follow(successor)
 
-    def _set_back(self, primary: str, leader: Observation) -> None:
+    def _note_restored_backup(self, primary: str, leader: Observation) -> None:
         """Forget the positions from before a backup was restored on the same timeline."""
         self._diverged = {
             name: seen

@@ -33,10 +33,10 @@ class ImmediateProbes(Answers, abc.ABC):
 
     def probe_now(self, name: str) -> asyncio.Task[None]:
         """Ask one server for its position now; concurrent callers share the answer."""
-        look = self._immediate_probes.get(name)
-        if look is None or look.done():
-            look = self._immediate_probes[name] = asyncio.create_task(self._probe_now(name))
-        return look
+        probe = self._immediate_probes.get(name)
+        if probe is None or probe.done():
+            probe = self._immediate_probes[name] = asyncio.create_task(self._probe_now(name))
+        return probe
 
     async def _probe_now(self, name: str) -> None:
         try:
@@ -47,7 +47,7 @@ class ImmediateProbes(Answers, abc.ABC):
         if known is None:
             return  # it is down, and regular probes bring it back
         self._observed[name] = seen
-        with self._guarded(name):
+        with self._errors_logged(name):
             self._take_over(name, seen, known)
         self._note_answer(name)
 
@@ -55,7 +55,7 @@ class ImmediateProbes(Answers, abc.ABC):
         if (seen.in_recovery, seen.timeline, seen.system) != (known.in_recovery, known.timeline, known.system):
             self._conclude()
         elif name == self._primary:
-            if self._topology.positions.is_set_back(seen):
+            if self._topology.positions.has_gone_back(seen):
                 self._conclude()
             else:
                 self._topology.positions.follow(seen)

@@ -34,7 +34,7 @@ _PROMOTED: typing.Final = (
 
 
 @dataclasses.dataclass(slots=True)
-class _Trouble:
+class _Problem:
     what: str
     level: int
     since: float
@@ -54,9 +54,11 @@ class Journal:
     def __init__(self, *, settling: float = 0.0, clock: collections.abc.Callable[[], float] = time.monotonic) -> None:
         self._settling = settling
         self._clock = clock
-        self._troubles: dict[tuple[str, str], _Trouble] = {}
+        self._problems: dict[tuple[str, str], _Problem] = {}
 
-    def trouble(self, server: str, topic: str, what: str, *, level: int = logging.WARNING, after: float = 0.0) -> None:
+    def note_problem(
+        self, server: str, topic: str, what: str, *, level: int = logging.WARNING, after: float = 0.0
+    ) -> None:
         """Record a problem: logged when it is new, when it changes, and once a minute while it lasts.
 
         Args:
@@ -68,9 +70,9 @@ class Journal:
 
         """
         now = self._clock()
-        known = self._troubles.get((server, topic))
+        known = self._problems.get((server, topic))
         if known is None:
-            known = self._troubles[server, topic] = _Trouble(what, level, now, None)
+            known = self._problems[server, topic] = _Problem(what, level, now, None)
         if known.logged is None:
             if now - known.since >= after:
                 known.what, known.level, known.logged = what, level, now
@@ -82,12 +84,12 @@ class Journal:
             known.what, known.level, known.logged = what, level, now
             logger.log(level, "For %.0f s: %s.", now - known.since, what)
 
-    def over(self, server: str, topic: str) -> bool:
+    def note_resolved(self, server: str, topic: str) -> bool:
         """Record that a problem is over; return whether it had been logged."""
-        known = self._troubles.pop((server, topic), None)
+        known = self._problems.pop((server, topic), None)
         return known is not None and known.logged is not None
 
-    def roles(self, snapshot: Snapshot, *, not_promotable: collections.abc.Container[str] = ()) -> None:
+    def log_roles(self, snapshot: Snapshot, *, not_promotable: collections.abc.Container[str] = ()) -> None:
         """Log which servers cannot be used because of their role; a server that is down is another topic.
 
         Args:
@@ -97,20 +99,20 @@ class Journal:
         """
         for state in snapshot.servers.values():
             if state.role is Role.UNKNOWN:
-                if (known := self._troubles.get((state.name, "role"))) is not None and known.logged is None:
-                    self.over(state.name, "role")  # it is going down, which is another topic
+                if (known := self._problems.get((state.name, "role"))) is not None and known.logged is None:
+                    self.note_resolved(state.name, "role")  # it is going down, which is another topic
                 continue
             if (why := _ROLES.get(state.role)) is None:
-                self.over(state.name, "role")
+                self.note_resolved(state.name, "role")
             else:
                 # After a failover each standby lags for a moment, and the old primary is fenced until it is down.
                 after = {Role.LEFT_BEHIND: REMINDER, Role.FENCED: self._settling}.get(state.role, 0.0)
                 if state.role is Role.FENCED and state.name in not_promotable:
                     why = _PROMOTED
                 what = f"{state.name} is not used: {why}"
-                self.trouble(state.name, "role", what, level=logging.ERROR, after=after)
+                self.note_problem(state.name, "role", what, level=logging.ERROR, after=after)
 
-    def began(
+    def log_start(
         self,
         snapshot: Snapshot,
         observed: collections.abc.Mapping[str, Observation],

@@ -58,7 +58,7 @@ class Monitor(ImmediateProbes):
             raise
         snapshot = typing.cast(Snapshot, self._topology.snapshot)  # each answer and each failure has published one
         aliases = {server.name for server in self._topology.servers if server.url != self._leader.url}
-        self._journal.began(snapshot, self._observed, declared=self._declared, elsewhere=aliases)
+        self._journal.log_start(snapshot, self._observed, declared=self._declared, elsewhere=aliases)
         self._tasks = [self._start_watch(server) for server in self._topology.servers]
         for server in self._topology.servers:
             server.health.start_watching()
@@ -138,7 +138,7 @@ class Monitor(ImmediateProbes):
         )
         self._unwatched.add(server.name)
         self._observed.pop(server.name, None)
-        with self._guarded(server.name):
+        with self._errors_logged(server.name):
             self._conclude()
 
     async def _watch(self, server: Server) -> None:
@@ -146,7 +146,7 @@ class Monitor(ImmediateProbes):
         while True:
             await asyncio.sleep(pause * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311  # for spreading
             answered = False
-            with self._guarded(server.name):
+            with self._errors_logged(server.name):
                 answered = await self._probe(server)
             if answered:
                 pause = self._settings.probe_interval

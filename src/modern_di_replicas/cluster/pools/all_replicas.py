@@ -10,7 +10,7 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from modern_di_replicas.cluster.engines.either import AnyEngine, sync_of
-from modern_di_replicas.cluster.failures import CONNECTS, Failure, classify, note_checkout_failure
+from modern_di_replicas.cluster.failures import MAX_CONNECTS, Failure, classify, note_checkout_failure
 from modern_di_replicas.cluster.listeners import on_listen
 from modern_di_replicas.cluster.pools.replaceable import ReplaceablePool
 from modern_di_replicas.cluster.server import Server
@@ -54,7 +54,7 @@ class AllReplicasPool(Pool):
         if is_primary_declared():
             kept = (Cause.USE_PRIMARY, "use_primary()")
         if kept is not None:
-            return _engine(self._topology.primary_because(*kept)).raw_connection()
+            return _engine(self._topology.primary_for(*kept)).raw_connection()
         failed: set[str] = set()
         losses = 0
         while (server := self._topology.choose_server(without=failed)) is not None:
@@ -75,9 +75,9 @@ class AllReplicasPool(Pool):
         failure = classify(error)
         if failure is Failure.OWN:
             raise error
-        if failure is Failure.LOST and losses < CONNECTS:
+        if failure is Failure.LOST and losses < MAX_CONNECTS:
             return False
-        if failure is not Failure.TROUBLED:
+        if failure is not Failure.TRANSIENT:
             server.health.failed(error)
         return True
 

@@ -28,7 +28,7 @@ def attribute_checkouts(engine: Engine) -> None:
     typing.cast(typing.Any, engine.dialect).connect = open_connection
 
     @event.listens_for(engine, "invalidate")
-    def _judge(connection: DBAPIConnection, record: object, error: BaseException | None) -> None:  # noqa: ARG001  # the event's signature
+    def _attribute(connection: DBAPIConnection, record: object, error: BaseException | None) -> None:  # noqa: ARG001  # the event's signature
         """Classify an error after which a connection is given up; errors of statements are classified already."""
         if error is not None:
             is_gone = driver.is_lost(error) or driver.is_closed(engine.dialect.get_driver_connection(connection))

@@ -16,7 +16,7 @@ REPLAYED: typing.Final = "SELECT (pg_catalog.pg_last_wal_replay_lsn() - '0/0')::
 IN_RECOVERY: typing.Final = "SELECT pg_catalog.pg_is_in_recovery() AS in_recovery"
 
 
-def refuse_setbacks(engine: Engine, furthest: collections.abc.Callable[[], float]) -> None:
+def refuse_regressed(engine: Engine, furthest: collections.abc.Callable[[], float]) -> None:
     """Refuse connections to a standby that is behind its own earlier position.
 
     After a crash, a standby accepts connections before it has replayed its WAL again up to its earlier position. Until

@@ -11,10 +11,10 @@ import typing
 from sqlalchemy.util import await_only
 
 
-OVERTAKEN: typing.Final = 0.2
-"""Seconds for which a task that waits may be overtaken by tasks that run already, whose memory is in the caches.
+OVERTAKING_SECONDS: typing.Final = 0.2
+"""Seconds for which a waiting task may be overtaken by running tasks, whose memory is in the caches.
 
-With a strict order from the beginning, a busy application answers about a seventh fewer requests.
+With a strict order from the start, a busy application answers about a seventh fewer requests.
 """
 
 Waiter = typing.TypeVar("Waiter")
@@ -24,7 +24,7 @@ class Permits(abc.ABC, typing.Generic[Waiter]):
     """As many permits as a pool has connections at most.
 
     In SQLAlchemy's pool a checkout that is woken and finds its connection taken goes to the end of the queue. Under
-    load some wait until their timeout while others never wait. Here the first stays the first.
+    load some wait until their timeout while others never wait. Here the first one keeps its place.
 
     Args:
         limit: how many.
@@ -129,7 +129,7 @@ class AsyncPermits(Permits[_Task]):
             self._pass_on()
         elif not _runs_here(loop):  # a connection is collected in any thread
             loop.call_soon_threadsafe(self._pass_on)
-        elif time.monotonic() - since > OVERTAKEN:
+        elif time.monotonic() - since > OVERTAKING_SECONDS:
             self._pass_on()
         else:
             loop.call_soon(self._pass_on)
@@ -225,7 +225,7 @@ class ThreadedPermits(Permits[_Thread]):
             self.in_use -= 1
             if not self._waiting:
                 return
-            if time.monotonic() - self._waiting[0].since > OVERTAKEN:
+            if time.monotonic() - self._waiting[0].since > OVERTAKING_SECONDS:
                 self._pass_on()
             else:
                 self._waiting[0].wake()

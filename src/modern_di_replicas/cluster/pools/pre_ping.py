@@ -17,10 +17,10 @@ from modern_di_replicas.drivers.known import driver_of
 
 
 IDLE_SECONDS: typing.Final = 1.0
-"""A connection that was validated a moment ago is not pinged, unless something has arrived on it."""
+"""Seconds after a validation in which a connection is not pinged, unless something has arrived on it."""
 
-MOMENT: typing.Final = 0.01
-"""Seconds in which even its socket is not checked again: that would be a system call for each checkout.
+RECHECK_SECONDS: typing.Final = 0.01
+"""Seconds after a validation in which not even the socket is checked: a check is a system call.
 
 A connection that ends during a statement is as likely, and is handled.
 """
@@ -69,10 +69,10 @@ def validate_idle(engine: Engine, *, timeout: float, silence: float) -> None:
             return
         opened = dialect.get_driver_connection(connection)
         since, is_closed = now - validated, driver.is_closed(opened)
-        if since < MOMENT and not is_closed:
+        if since < RECHECK_SECONDS and not is_closed:
             return
         connected: IdleSocket | None = info.get(_SOCKET)
-        idle = Idle.DEAD if is_closed else Idle.QUIET if connected is None else connected.look()
+        idle = Idle.DEAD if is_closed else Idle.QUIET if connected is None else connected.check()
         if idle is Idle.DEAD:
             driver.terminate(opened)
             raise DisconnectionError

@@ -108,7 +108,7 @@ class ReplaceableQueuePool(QueuePool):
                 f"timeout {self.timeout():.2f}"
             )
             late = PoolTimeoutError(msg, code="3o7r")  # SQLAlchemy's text
-            note_failure(late, Failure.TROUBLED)  # busy is not down
+            note_failure(late, Failure.TRANSIENT)  # busy is not down
             raise late from None
         if not has_permit:
             raise _ReplacedError

@@ -31,7 +31,7 @@ class IdleSocket:
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
 
-    def look(self) -> Idle:
+    def check(self) -> Idle:
         """Return its state, without reading from it."""
         if not self._poll.poll(0):
             return Idle.QUIET

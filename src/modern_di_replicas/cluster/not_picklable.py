@@ -5,7 +5,7 @@ import typing
 from modern_di_replicas.errors import NotPicklableError
 
 
-class OfProcess:
+class NotPicklable:
     """An object with connections or locks of its process; pickling it would fail at an internal part."""
 
     __slots__ = ()
