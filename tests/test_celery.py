@@ -138,7 +138,7 @@ def in_own_thread(function: collections.abc.Callable[[], typing.Any]) -> typing.
     return results[0]
 
 
-async def test_a_task_in_a_worker_shows_what_its_request_has_written(stock: LocalCluster, redis_url: str) -> None:
+async def test_a_task_in_a_worker_reads_the_writes_of_its_request(stock: LocalCluster, redis_url: str) -> None:
     """Through a real Redis; the request is asynchronous, and the worker is not."""
     app = create_app(stock, redis_url, token_secret="a secret")
 
@@ -150,7 +150,7 @@ async def test_a_task_in_a_worker_shows_what_its_request_has_written(stock: Loca
         await check_jobs(stock, queue, token_secret="a secret")
 
 
-def test_a_task_whose_token_says_nothing_reads_the_primary(stock: LocalCluster, redis_url: str) -> None:
+def test_a_task_with_an_unusable_token_reads_from_the_primary(stock: LocalCluster, redis_url: str) -> None:
     """With a forged or not yet committed token it still runs. A redelivered message has the same effect twice."""
     app = create_app(stock, redis_url, token_secret="a secret")
     with working(app):
@@ -201,7 +201,7 @@ def queued(redis_url: str, queue: str) -> celery.Celery:
 
 
 @pytest.mark.slow
-def test_a_task_whose_worker_was_killed_in_the_middle_is_done_by_another(
+def test_a_task_of_a_killed_worker_is_run_by_another(
     stock: LocalCluster, redis_url: str, tmp_path: pathlib.Path
 ) -> None:
     """In a forked process of a separate worker: its message is redelivered with its token."""
@@ -249,7 +249,7 @@ async def test_the_processes_of_a_worker_have_connections_and_monitors_of_their_
     await until(lambda: not connections("forked%"))
 
 
-def test_an_eager_task_reads_what_was_written_before_it(stock: LocalCluster, app: celery.Celery) -> None:
+def test_an_eager_task_reads_earlier_writes(stock: LocalCluster, app: celery.Celery) -> None:
     """It has no message, and runs in its caller; it leaves nothing behind there, whether it succeeds or fails."""
 
     def run() -> list[typing.Any]:
@@ -271,7 +271,7 @@ def test_an_eager_task_reads_what_was_written_before_it(stock: LocalCluster, app
     assert in_own_thread(run) == [(0, REPLICA), (0, PRIMARY), (1, PRIMARY)]
 
 
-def test_the_next_task_of_a_chain_reads_what_the_one_before_it_has_written(stock: LocalCluster, redis_url: str) -> None:
+def test_the_next_task_of_a_chain_reads_the_writes_of_the_previous_one(stock: LocalCluster, redis_url: str) -> None:
     """The worker queues it when the task before it has ended."""
     app = create_app(stock, redis_url)
     with working(app):

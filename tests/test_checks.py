@@ -14,7 +14,7 @@ def test_a_number_in_its_range_is_fine(value: int) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, True, "3", 1.5, float("inf"), None])
-def test_what_is_no_whole_number_in_its_range_is_refused(value: object) -> None:
+def test_values_other_than_integers_in_the_range_are_refused(value: object) -> None:
     """In Python a bool is an int, and an environment variable is a text."""
     with pytest.raises(ConfigurationError, match="a whole number of at least 0"):
         check_number("size", value, whole=True, minimum=0)
@@ -26,7 +26,7 @@ def test_a_bound_may_be_excluded() -> None:
         check_number("timeout", 0.0, whole=False, minimum=0, exclusive=True)
 
 
-def test_the_text_of_an_environment_variable_is_no_flag() -> None:
+def test_a_text_is_not_a_flag() -> None:
     """INVARIANT: "false" would be true."""
     check_flag("enabled", value=False)
     with pytest.raises(ConfigurationError, match="not the text of an environment variable"):

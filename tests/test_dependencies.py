@@ -99,7 +99,7 @@ async def test_an_unknown_group_of_a_marker_is_an_error_at_the_start_in_litestar
                 pytest.fail("the application started")
 
 
-async def test_an_opt_that_is_no_intent_is_an_error_at_the_start() -> None:
+async def test_an_opt_that_is_not_an_intent_is_an_error_at_the_start() -> None:
     """A text looks right, but would have no effect."""
 
     @litestar.get("/x", opt={"intent": "read"})
@@ -189,7 +189,7 @@ def test_a_session_of_another_type_is_left_alone() -> None:
     assert unit.resolve(OwnSession) is unit.resolve(OwnSession)
 
 
-def test_reads_follow_what_a_test_puts_in_the_place_of_the_primary() -> None:
+def test_reads_follow_a_tests_replacement_of_the_primary() -> None:
     """`override(primary, connection)` alone must not send the reads of a test to real replicas."""
     container = Container(groups=[Dependencies], context={ReplicationSettings: SETTINGS})
     other = create_async_engine("postgresql+asyncpg://test@db-9/shop")

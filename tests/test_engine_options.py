@@ -13,7 +13,7 @@ URL = make_url("postgresql+asyncpg://app@db-1/shop")
 
 
 @pytest.mark.parametrize("name", sorted(OWNED_OPTIONS))
-def test_what_the_library_owns_is_refused_with_what_to_do_instead(name: str) -> None:
+def test_options_of_the_library_are_refused_with_an_alternative(name: str) -> None:
     """INVARIANT: no option applies on the primary and is dropped on a replica."""
     with pytest.raises(ConfigurationError) as caught:
         check_engine_options("engine_options", {name: "s3cret"}, URL)
@@ -28,7 +28,7 @@ def test_other_options_of_the_engine_the_dialect_and_the_pool_are_accepted(name:
     check_engine_options("engine_options", {name: None}, URL)
 
 
-def test_what_no_one_takes_is_refused_unless_a_plugin_may() -> None:
+def test_an_unknown_option_is_refused_unless_there_is_a_plugin() -> None:
     """Otherwise a typing error would be ignored."""
     with pytest.raises(ConfigurationError, match="no such option"):
         check_engine_options("engine_options", {"ecoh": True}, URL)

@@ -126,7 +126,7 @@ def test_an_error_names_the_variable(variables: dict[str, str], field: str, hint
     assert "s3cret" not in f"{caught.value} {caught.value.__cause__} {caught.value.__context__}"
 
 
-def test_what_has_another_name_is_for_others() -> None:
+def test_other_variables_are_ignored() -> None:
     """Other programs may use the same prefix."""
     assert read(SHOP_TITLE="The shop", OTHER_MAX_LAG="x").max_lag == dt.timedelta(seconds=10)
 

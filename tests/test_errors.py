@@ -50,7 +50,7 @@ def test_all_is_sorted_and_complete() -> None:
     assert modern_di_replicas.__all__ == sorted(exported, key=lambda name: (not name.isupper(), name))
 
 
-def test_every_message_says_what_to_do() -> None:
+def test_every_message_contains_a_remedy() -> None:
     """It contains the facts of the raise site, and a remedy."""
     unknown = errors.UnknownGroupError(group="analytics", known=("default",))
     assert "'analytics'" in str(unknown)

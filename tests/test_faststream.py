@@ -117,13 +117,13 @@ def stock(disposable_cluster: LocalCluster) -> LocalCluster:
 
 
 @pytest.mark.parametrize("secret", [None, "a secret"], ids=["unsigned", "signed"])
-async def test_a_subscriber_shows_what_the_request_has_written(stock: LocalCluster, secret: str | None) -> None:
+async def test_a_subscriber_reads_the_writes_of_the_request(stock: LocalCluster, secret: str | None) -> None:
     """With the in-memory broker, the header carries the token as well."""
     async with in_memory(settings_of(stock, token_secret=secret)) as (worker, _):
         await check_jobs(stock, lambda name: worker.send(worker.broker, name), token_secret=secret)
 
 
-async def test_a_subscriber_in_a_worker_shows_what_the_request_has_written(stock: LocalCluster, redis_url: str) -> None:
+async def test_a_subscriber_in_a_worker_reads_the_writes_of_the_request(stock: LocalCluster, redis_url: str) -> None:
     """Through a real Redis; the publisher has only the middleware."""
     settings = settings_of(stock)
     broker = faststream.redis.RedisBroker(redis_url)
@@ -140,7 +140,7 @@ async def test_a_subscriber_in_a_worker_shows_what_the_request_has_written(stock
         await app.stop()
 
 
-async def test_a_message_whose_token_says_nothing_is_read_on_the_primary(stock: LocalCluster) -> None:
+async def test_a_subscriber_with_an_unusable_token_reads_from_the_primary(stock: LocalCluster) -> None:
     """With a forged or not yet committed token the subscriber still runs. A redelivered message has the same effect."""
     async with in_memory(settings_of(stock, token_secret="a secret")) as (worker, _):
         for carried in ("forged", "unknown"):
@@ -150,7 +150,7 @@ async def test_a_message_whose_token_says_nothing_is_read_on_the_primary(stock: 
         assert await in_own_task(worker.send(worker.broker, "reads")) == (0, REPLICA)
 
 
-async def test_what_a_subscriber_publishes_carries_what_it_has_written(stock: LocalCluster) -> None:
+async def test_messages_of_a_subscriber_carry_its_writes(stock: LocalCluster) -> None:
     """A reply is published after the end of the unit of work; the headers of the sender are kept."""
     async with in_memory(settings_of(stock)) as (worker, container):
         headers = {"a": "b"}
@@ -162,7 +162,7 @@ async def test_what_a_subscriber_publishes_carries_what_it_has_written(stock: Lo
                 assert await read(unit.resolve(AsyncSession)) == (2, PRIMARY)
 
 
-async def test_a_batch_reads_what_all_its_senders_have_written(stock: LocalCluster) -> None:
+async def test_a_batch_reads_the_writes_of_all_its_senders(stock: LocalCluster) -> None:
     """The latest position counts, and an unknown one."""
     async with in_memory(settings_of(stock)) as (worker, container):
 
@@ -197,7 +197,7 @@ async def test_subscribers_wait_for_a_replica_as_long_as_the_application_says(st
         assert await task == (1, REPLICA)
 
 
-async def test_a_subscriber_leaves_nothing_in_the_context_it_was_run_in(stock: LocalCluster) -> None:
+async def test_a_subscriber_does_not_change_the_context_of_its_caller(stock: LocalCluster) -> None:
     """Whether it succeeds or fails; an in-memory broker runs it in the context of the sender."""
     async with in_memory(settings_of(stock)) as (worker, _):
         before = known_client()

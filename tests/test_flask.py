@@ -268,7 +268,7 @@ def test_a_head_request_is_served_as_a_get(app: flask.Flask) -> None:
 
 
 @pytest.mark.parametrize("path", ["/write", "/undeclared", "/fails", "/stream", "/at-teardown"])
-def test_a_client_sees_what_it_has_written(app: flask.Flask, cluster: LocalCluster, path: str) -> None:
+def test_a_client_sees_its_writes(app: flask.Flask, cluster: LocalCluster, path: str) -> None:
     """INVARIANT: while no replica has the write, the primary serves its client; replicas serve other clients."""
     writer, other = app.test_client(), app.test_client()
     before = read(other)["count"]
@@ -326,7 +326,7 @@ def test_a_command_is_a_unit_of_work(app: flask.Flask) -> None:
     assert runner.invoke(args=["report"]).output == "True\n"
 
 
-def test_what_is_injected_in_a_stream_is_of_the_request(app: flask.Flask) -> None:
+def test_dependencies_in_a_stream_are_those_of_the_request(app: flask.Flask) -> None:
     """Flask pushes the application context again for it, without a new unit of work."""
     with app.test_client().get("/streamed-helper") as response:
         assert response.get_data(as_text=True) == "True True True True "

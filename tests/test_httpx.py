@@ -119,7 +119,7 @@ def stock(disposable_cluster: LocalCluster) -> LocalCluster:
     [{}, {"token_carrier": "header", "token_secret": "a secret"}],
     ids=["cookie", "signed header"],
 )
-async def test_services_read_what_the_others_have_written_for_a_client(
+async def test_services_read_each_others_writes_for_a_client(
     stock: LocalCluster, options: dict[str, typing.Any]
 ) -> None:
     """In the same request, and in the client's next one; other clients still use the replicas."""
@@ -226,7 +226,7 @@ def call_often(container: Container, token: ConsistencyToken, carrier: str | Non
             assert "cookie" not in service.seen.pop()
 
 
-async def test_a_unit_of_work_reads_what_a_service_has_written_for_the_one_before_it(stock: LocalCluster) -> None:
+async def test_a_unit_of_work_reads_a_services_writes_for_the_previous_one(stock: LocalCluster) -> None:
     """A script that calls a service is one client."""
     settings = settings_of(stock)
     async with called(settings) as (service, _), watched(settings) as container:

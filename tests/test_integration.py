@@ -33,7 +33,7 @@ def test_a_container_has_to_hold_the_providers_of_the_framework(framework: types
             check_container(Container(groups=typing.cast(list[type[Group]], groups)), dependencies)
 
 
-def test_what_a_unit_of_work_declares_is_none_unless_its_context_says_so() -> None:
+def test_an_intent_is_none_unless_the_context_declares_it() -> None:
     """A framework then uses the request."""
 
     class Declared(Group):

@@ -60,7 +60,7 @@ def test_a_marker_is_found_behind_a_partial_and_a_wrapper() -> None:
     assert marked_intent(lambda: None) is None
 
 
-def test_a_marker_is_found_on_what_a_class_makes_of_a_function() -> None:
+def test_a_marker_is_found_on_methods_and_callable_objects() -> None:
     """Above `@staticmethod` and `@classmethod`, and on a callable object."""
 
     class Handlers:
@@ -91,14 +91,14 @@ def test_a_marker_is_found_on_what_a_class_makes_of_a_function() -> None:
         litestar.Router("/", route_handlers=[]),
     ],
 )
-def test_a_marker_on_what_is_no_function_is_refused(misplaced: typing.Any) -> None:
+def test_a_marker_on_something_else_than_a_function_is_refused(misplaced: typing.Any) -> None:
     """`@read_intent("analytics")` would have marked a string instead of the handler."""
     with pytest.raises(ConfigurationError, match="group="):
         read_intent(misplaced)
 
 
 @pytest.mark.parametrize(("field", "value"), [("group", 5), ("affinity", 5), ("after", 5)])
-def test_what_an_intent_cannot_be_given_is_named(field: str, value: typing.Any) -> None:
+def test_an_invalid_argument_of_an_intent_is_named(field: str, value: typing.Any) -> None:
     """Before a request instead of during one."""
     with pytest.raises(ConfigurationError) as caught:
         Intent.read(**{field: value})
@@ -118,7 +118,7 @@ def test_two_different_markers_on_one_handler_are_refused() -> None:
     assert marked_intent(handler) == Intent.read()
 
 
-def test_intents_are_equal_if_what_they_declare_is_equal() -> None:
+def test_intents_are_equal_if_their_declarations_are_equal() -> None:
     """The reason is only for people."""
     assert Intent.read(reason="GET") == Intent.read(reason="@read_intent")
     assert Intent.read() != Intent.write()

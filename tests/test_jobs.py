@@ -47,7 +47,7 @@ async def write_in_unit(container: Container, **options: typing.Any) -> None:
         await write(unit.resolve(AsyncSession))
 
 
-async def test_a_unit_of_work_reads_what_those_before_it_in_the_same_task_have_written(stock: LocalCluster) -> None:
+async def test_a_unit_of_work_reads_the_writes_of_earlier_ones_in_the_same_task(stock: LocalCluster) -> None:
     """A script is one client, however it commits; the paused replicas serve it again later."""
     async with watched(settings_of(stock)) as container:
         assert await read_in_unit(container) == (0, REPLICA)
@@ -60,7 +60,7 @@ async def test_a_unit_of_work_reads_what_those_before_it_in_the_same_task_have_w
         assert await read_in_unit(container) == (2, REPLICA)
 
 
-async def test_each_task_has_a_client_of_its_own(stock: LocalCluster) -> None:
+async def test_each_task_has_its_own_client(stock: LocalCluster) -> None:
     """The writes of one job do not keep another job off the replicas."""
     async with watched(settings_of(stock)) as container:
         with replay_paused(stock):
@@ -69,7 +69,7 @@ async def test_each_task_has_a_client_of_its_own(stock: LocalCluster) -> None:
             assert current_token() is None
 
 
-async def test_a_unit_of_work_reads_what_its_message_says(stock: LocalCluster) -> None:
+async def test_a_unit_of_work_reads_the_writes_in_its_messages_token(stock: LocalCluster) -> None:
     """The message carries a text between processes; the worker has another container."""
     settings = settings_of(stock, token_secret="a secret")
 
@@ -119,7 +119,7 @@ async def test_a_unit_of_work_in_a_request_is_the_requests(stock: LocalCluster) 
     assert seen == [(1, PRIMARY), (1, PRIMARY)]
 
 
-async def test_a_token_inside_of_a_request_adds_to_what_the_request_has_written(stock: LocalCluster) -> None:
+async def test_a_token_inside_a_request_adds_to_the_requests_writes(stock: LocalCluster) -> None:
     """Both are known, and the later position counts."""
     async with watched(settings_of(stock)) as container, unit_of_work(container) as unit:
         await write(unit.resolve(AsyncSession))
@@ -157,7 +157,7 @@ async def test_a_unit_of_work_may_end_in_another_task_than_it_began_in(stock: Lo
         assert current_token() is not None
 
 
-async def test_a_commit_whose_answer_was_lost_leaves_the_position_unknown_for_the_next_unit_of_work(
+async def test_a_lost_commit_answer_leaves_the_position_unknown_for_the_next_unit_of_work(
     stock: LocalCluster,
 ) -> None:
     """As within one unit of work: it may still be committed."""

@@ -72,7 +72,7 @@ def test_outside_a_request_a_unit_of_work_writes_unless_declared() -> None:
         assert request_intent(container, Intent.read()) == Intent.read()
 
 
-async def test_an_opt_that_is_no_intent_is_an_error_at_the_start() -> None:
+async def test_an_opt_that_is_not_an_intent_is_an_error_at_the_start() -> None:
     """Before any request, as for a group that no replica declares."""
 
     @litestar.get("/", opt={"intent": "read"})

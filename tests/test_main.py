@@ -11,7 +11,7 @@ from modern_di_replicas.demo import command
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"]])
-def test_a_command_that_does_not_exist_is_answered_with_those_that_do(
+def test_an_unknown_command_is_answered_with_the_list_of_commands(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The status is that of a usage error."""
@@ -24,7 +24,7 @@ def test_a_command_that_does_not_exist_is_answered_with_those_that_do(
 
 
 @pytest.mark.parametrize("port", ["none", "-1", "65536"])
-def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_port_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It is refused before anything starts."""
     with pytest.raises(SystemExit) as caught:
         main(["demo", f"--port={port}"])
@@ -67,7 +67,7 @@ def test_without_its_extra_the_demo_says_how_to_install_it(
     assert capsys.readouterr().err == "The demo needs 'uvicorn': pip install 'modern-di-replicas[demo]'\n"
 
 
-def test_the_remedy_is_the_same_for_what_is_missing_deep_inside() -> None:
+def test_the_remedy_is_the_same_for_a_missing_indirect_import() -> None:
     """A new interpreter without psutil, which the cluster needs, prints the remedy and no traceback."""
     script = (
         "import sys; sys.modules['psutil'] = None; from modern_di_replicas.__main__ import main; "

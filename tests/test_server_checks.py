@@ -25,7 +25,7 @@ PRIMARY = Primary(URL.format("db-1"))
         (f"{URL.format('db-1')}?sslmode=require", "ssl="),
     ],
 )
-def test_a_url_that_cannot_work_is_refused_with_what_to_write(value: object, remedy: str) -> None:
+def test_an_invalid_url_is_refused_with_a_valid_form(value: object, remedy: str) -> None:
     """INVARIANT: without the password, even if it is where a parser does not expect it."""
     with pytest.raises(ConfigurationError) as caught:
         check_url("primary", value)
@@ -48,7 +48,7 @@ def test_the_parsed_url_of_the_primary_is_returned() -> None:
         (Primary(URL.format("db-1"), connect_args={"timeout": 1}), "primary.connect_args['timeout']"),
     ],
 )
-def test_what_is_declared_of_one_server_is_checked(server: Primary, field: str) -> None:
+def test_the_declaration_of_a_server_is_checked(server: Primary, field: str) -> None:
     """Before any connection is opened."""
     with pytest.raises(ConfigurationError) as caught:
         check_primary(server)

@@ -65,7 +65,7 @@ def test_a_repr_shows_the_hosts_and_nothing_secret() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, "no URL", "postgresql+asyncpg://app:s3cret@db:x/shop"])
-def test_a_repr_shows_what_is_no_url_as_such(value: typing.Any) -> None:
+def test_a_repr_accepts_invalid_urls(value: typing.Any) -> None:
     """A debugger shows settings and servers that were not checked yet."""
     unchecked = object.__new__(ReplicationSettings)
     for field in dataclasses.fields(ReplicationSettings):

@@ -194,7 +194,7 @@ def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_url_may_have_what_the_driver_takes() -> None:
+def test_a_url_may_have_parameters_of_the_driver() -> None:
     """As text: the driver gets these values as the URL has them."""
     query = "ssl=require&target_session_attrs=any&command_timeout=30&prepared_statement_cache_size=0"
     assert ReplicationSettings(primary=f"{PRIMARY}?{query}").declared_primary.url.endswith(query)

@@ -57,7 +57,7 @@ def create_app(settings: ReplicationSettings, *routes: Route | Mount) -> Starlet
     return app
 
 
-async def test_each_method_of_an_endpoint_that_is_a_class_has_a_marker_of_its_own(
+async def test_each_method_of_a_class_based_endpoint_can_have_its_own_marker(
     database: ReplicationSettings,
 ) -> None:
     """Without a marker the HTTP method decides; the method for GET also serves HEAD."""

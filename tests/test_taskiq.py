@@ -108,13 +108,13 @@ def stock(disposable_cluster: LocalCluster) -> LocalCluster:
 
 
 @pytest.mark.parametrize("secret", [None, "a secret"], ids=["unsigned", "signed"])
-async def test_a_task_shows_what_its_request_has_written(stock: LocalCluster, secret: str | None) -> None:
+async def test_a_task_reads_the_writes_of_its_request(stock: LocalCluster, secret: str | None) -> None:
     """With the in-memory broker, the label carries the token as well."""
     async with in_memory(settings_of(stock, token_secret=secret)) as broker:
         await check_jobs(stock, lambda name: result_of(broker, name), token_secret=secret)
 
 
-async def test_a_task_in_a_worker_shows_what_its_request_has_written(stock: LocalCluster, redis_url: str) -> None:
+async def test_a_task_in_a_worker_reads_the_writes_of_its_request(stock: LocalCluster, redis_url: str) -> None:
     """Through a real Redis, with a broker and a container on each side."""
 
     def create_broker() -> taskiq.AsyncBroker:
@@ -138,7 +138,7 @@ async def test_a_task_in_a_worker_shows_what_its_request_has_written(stock: Loca
         await worker.shutdown()
 
 
-async def test_a_task_whose_token_says_nothing_reads_the_primary(stock: LocalCluster) -> None:
+async def test_a_task_with_an_unusable_token_reads_from_the_primary(stock: LocalCluster) -> None:
     """With a forged or not yet committed token it still runs. A redelivered message has the same effect twice."""
     async with in_memory(settings_of(stock, token_secret="a secret")) as broker:
         for carried in ("forged", "unknown", 7):
@@ -154,7 +154,7 @@ async def test_a_marker_may_stand_above_the_task(stock: LocalCluster) -> None:
         assert (await in_own_task(result_of(broker, "marked_above"))).startswith("@read_intent")
 
 
-async def test_only_the_unit_of_work_of_a_task_is_what_its_marker_says(stock: LocalCluster) -> None:
+async def test_only_the_unit_of_work_of_a_task_has_the_intent_of_its_marker(stock: LocalCluster) -> None:
     """Other units of work in the task declare their own intent."""
     async with in_memory(settings_of(stock)) as broker:
         assert await in_own_task(result_of(broker, "another_unit")) is True
@@ -175,7 +175,7 @@ async def test_tasks_wait_for_a_replica_as_long_as_the_broker_says(stock: LocalC
         assert await task == (1, REPLICA)
 
 
-async def test_a_task_leaves_nothing_in_the_context_it_was_run_in(stock: LocalCluster) -> None:
+async def test_a_task_does_not_change_the_context_of_its_caller(stock: LocalCluster) -> None:
     """Whether it succeeds or fails; an in-memory broker may run it in the context of the request."""
     async with in_memory(settings_of(stock)) as broker:
         broker.await_inplace = True

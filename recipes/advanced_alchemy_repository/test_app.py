@@ -80,7 +80,7 @@ async def test_a_write_is_on_the_primary_from_its_first_statement(
     assert set(routing_log.servers) == {"primary"}
 
 
-async def test_an_update_does_not_undo_what_a_replica_has_not_seen(
+async def test_an_update_does_not_undo_writes_that_a_replica_lacks(
     client: httpx.AsyncClient, app: fastapi.FastAPI
 ) -> None:
     """Without waiting for the replicas in between, each loan is based on the result of the previous one."""
@@ -131,7 +131,7 @@ async def test_a_method_that_reads_stays_on_its_replica(
         pytest.param(lambda books: books.delete_where(title="Emma"), id="delete_where"),
     ],
 )
-async def test_a_method_that_writes_nothing_it_read_moves_to_the_primary(
+async def test_a_method_that_writes_other_rows_than_it_read_moves_to_the_primary(
     app: fastapi.FastAPI, use: Use, routing_log: RoutingLog
 ) -> None:
     """It may read from the replica first, but the written values come from the caller or from the primary."""

@@ -55,7 +55,7 @@ async def test_a_job_that_declares_a_read_uses_a_replica(container: Container, r
     assert routing_log.servers in (["replica-1"], ["replica-2"])
 
 
-async def test_a_job_that_declares_nothing_writes_the_primary(container: Container, routing_log: RoutingLog) -> None:
+async def test_an_undeclared_job_writes_to_the_primary(container: Container, routing_log: RoutingLog) -> None:
     """Without a declaration, any statement is allowed."""
     assert await clean_up(container) == 1
     assert set(routing_log.servers) == {"primary"}

@@ -126,7 +126,7 @@ async def test_a_replica_that_is_late_for_customers_is_still_good_for_reports(
         assert counts[-1] == 1
 
 
-async def test_a_balancer_of_ones_own_chooses(
+async def test_a_custom_balancer_chooses(
     database: ReplicationSettings, replicated_cluster: LocalCluster, routing_log: RoutingLog
 ) -> None:
     """It ignores the weights."""

@@ -49,13 +49,15 @@ async def test_any_other_call_writes_the_primary(client: httpx.AsyncClient, rout
     assert set(routing_log.servers) == {"primary"}
 
 
-async def test_a_request_that_is_no_call_is_decided_as_ever(client: httpx.AsyncClient, routing_log: RoutingLog) -> None:
+async def test_a_request_that_is_not_a_call_is_decided_as_usual(
+    client: httpx.AsyncClient, routing_log: RoutingLog
+) -> None:
     """The predicate leaves it to the method: a GET reads."""
     assert (await client.get("/quantities")).json() == {}
     assert routing_log.servers in (["replica-1"], ["replica-2"])
 
 
-async def test_the_switch_takes_reads_off_the_replicas_and_puts_them_back(
+async def test_the_switch_moves_reads_to_the_primary_and_back(
     client: httpx.AsyncClient, routing_log: RoutingLog
 ) -> None:
     """The engine is chosen for each request, so no restart is needed."""

@@ -107,7 +107,7 @@ async def test_the_tenant_goes_along_when_a_request_moves_to_the_primary(
     assert (await client.get("/notes", headers=ACME)).json() == ["Buy anvils"]
 
 
-async def test_nothing_of_a_tenant_is_left_on_a_pooled_connection(
+async def test_no_setting_of_a_tenant_remains_on_a_pooled_connection(
     client: httpx.AsyncClient, app: fastapi.FastAPI
 ) -> None:
     """A connection without a tenant sees no rows, on any server."""

@@ -42,7 +42,7 @@ def test_the_report_reads_from_replicas_and_the_clean_up_writes_to_the_primary(
         assert report(container) == {"Hello": 2, "World": 0}
 
 
-def test_the_script_reads_what_it_has_written(
+def test_the_script_reads_its_writes(
     settings: ReplicationSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the monitor, a read after a write in the same thread includes it."""

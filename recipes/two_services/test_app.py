@@ -20,7 +20,7 @@ def declare(monkeypatch: pytest.MonkeyPatch, primary: str, replicas: list[str]) 
     return settings()
 
 
-async def test_the_service_that_is_called_reads_the_order(
+async def test_the_called_service_reads_the_order(
     disposable_cluster: LocalCluster, routing_log: RoutingLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the primary while the replay is paused, and on a replica once it has caught up."""

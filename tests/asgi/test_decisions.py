@@ -50,9 +50,7 @@ async def test_a_middleware_reads_the_decision_in_the_state_of_the_request(
 
 
 @pytest.mark.parametrize("framework", BUILDERS)
-async def test_a_response_says_where_it_was_made_if_the_settings_say_so(
-    framework: str, stock_cluster: LocalCluster
-) -> None:
+async def test_a_response_names_its_server_if_the_settings_say_so(framework: str, stock_cluster: LocalCluster) -> None:
     """Browsers show the header with the request; responses without a unit of work have none."""
     application = BUILDERS[framework](settings_of(stock_cluster, server_timing=True), {})
     async with application.running(), application.client() as client:
@@ -66,7 +64,7 @@ async def test_a_response_says_where_it_was_made_if_the_settings_say_so(
 
 
 @pytest.mark.parametrize("framework", BUILDERS)
-async def test_tokens_are_told_to_the_hooks(framework: str, stock_cluster: LocalCluster) -> None:
+async def test_tokens_are_reported_to_the_hooks(framework: str, stock_cluster: LocalCluster) -> None:
     """Accepted tokens are reported with their validation result, issued tokens with whether they were in time."""
     recorder = Recorder()
     application = BUILDERS[framework](settings_of(stock_cluster, hooks=[recorder]), {})
@@ -81,7 +79,7 @@ async def test_tokens_are_told_to_the_hooks(framework: str, stock_cluster: Local
     assert [one.outcome for one in recorder.of(TokenReceived)] == ["accepted", "accepted", "malformed"]
 
 
-async def test_what_is_no_request_passes() -> None:
+async def test_events_without_a_request_are_passed_on() -> None:
     """A lifespan event has no unit of work."""
     passed = []
 

@@ -11,7 +11,7 @@ from tests.asgi.conftest import create_stock
 from tests.waiting import until
 
 
-async def test_after_a_failover_a_token_asks_for_what_the_new_primary_knows(disposable_cluster: LocalCluster) -> None:
+async def test_after_a_failover_a_token_requires_only_surviving_writes(disposable_cluster: LocalCluster) -> None:
     """INVARIANT: no read waits for writes lost in the failover; each read sees those that survived."""
     create_stock(disposable_cluster)
     former, promoted, standby = disposable_cluster.servers
@@ -48,7 +48,7 @@ async def test_after_a_failover_a_token_asks_for_what_the_new_primary_knows(disp
         await until_read_by(first, renewed, replica=True)
 
 
-async def test_for_a_token_of_an_unknown_promotion_the_servers_are_asked(
+async def test_a_token_of_an_unknown_timeline_asks_the_servers(
     disposable_cluster: LocalCluster,
 ) -> None:
     """INVARIANT: another worker may know a newer timeline; its token is valid, and its primary is found."""

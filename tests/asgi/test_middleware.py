@@ -50,7 +50,7 @@ async def seen(client: httpx.AsyncClient, path: str = "/read") -> dict[str, typi
 
 
 @pytest.mark.parametrize("way", list(WAYS))
-async def test_a_client_reads_what_it_has_written_however_it_was_committed(
+async def test_a_client_reads_its_writes_however_they_were_committed(
     application: Application, stock_cluster: LocalCluster, way: str
 ) -> None:
     """INVARIANT: while no replica has the write, the primary serves its client; replicas serve other clients."""
@@ -87,7 +87,7 @@ async def test_a_request_that_wrote_nothing_gets_no_token(application: Applicati
     assert "set-cookie" not in reading.headers
 
 
-async def test_the_levels_promise_what_they_say(application: Application, stock_cluster: LocalCluster) -> None:
+async def test_each_level_keeps_its_guarantee(application: Application, stock_cluster: LocalCluster) -> None:
     """The same read five times after a write that no replica has; the bounded one changes as time passes."""
     async with application.running(), application.client() as writer:
         with paused(stock_cluster):
@@ -119,7 +119,7 @@ async def test_a_cookie_is_for_the_server_alone_and_ends_by_itself(application: 
 
 
 @pytest.mark.parametrize("path", ["/write-and-fail", "/write-and-break", "/stream"])
-async def test_a_response_that_is_no_plain_success_carries_the_token_as_well(
+async def test_an_error_or_streamed_response_carries_the_token_as_well(
     application: Application, stock_cluster: LocalCluster, path: str
 ) -> None:
     """The write is committed, whatever the status of the response and however the response is produced."""
@@ -181,7 +181,7 @@ async def test_the_settings_say_how_fresh_a_read_is_that_does_not(stock_cluster:
 
 
 @pytest.mark.parametrize("secret", [None, "of both"])
-async def test_a_token_of_one_worker_counts_with_every_other(stock_cluster: LocalCluster, secret: str | None) -> None:
+async def test_a_token_of_one_worker_is_valid_in_every_other(stock_cluster: LocalCluster, secret: str | None) -> None:
     """INVARIANT: a worker that has not seen the write yet asks the primary instead of rejecting the token."""
     first, second = (
         BUILDERS["fastapi"](settings_of(stock_cluster, token_secret=secret, probe_interval=60.0), {}) for _ in range(2)

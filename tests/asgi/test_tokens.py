@@ -60,9 +60,7 @@ async def test_every_kind_of_bad_token_is_ignored_and_counted(
 
 
 @pytest.mark.parametrize("secret", [None, "secret"])
-async def test_of_several_tokens_the_latest_that_is_believed_counts(
-    stock_cluster: LocalCluster, secret: str | None
-) -> None:
+async def test_of_several_tokens_the_latest_valid_one_counts(stock_cluster: LocalCluster, secret: str | None) -> None:
     """INVARIANT: a cookie of the same name from another subdomain does not hide the client's own writes."""
     application = BUILDERS["fastapi"](settings_of(stock_cluster, token_secret=secret), {})
     async with application.running(), application.client() as writer, application.client() as client:
@@ -82,7 +80,7 @@ async def test_of_several_tokens_the_latest_that_is_believed_counts(
             assert (await client.get("/read", headers={"Cookie": f"{NAME}={made_up}; {NAME}=x"})).json()["replica"]
 
 
-async def test_made_up_tokens_do_not_have_the_primary_asked_more_than_once_in_a_probe_interval(
+async def test_forged_tokens_ask_the_primary_at_most_once_per_probe_interval(
     stock_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """INVARIANT: a thousand forged tokens cost the primary no more than one."""

@@ -32,7 +32,7 @@ async def cpu() -> float:
 
 
 @pytest.mark.parametrize(("clients", "seconds"), list(itertools.product((1, 7, 100), (0.001, 0.12, 1.0))))
-async def test_the_time_of_one_operation_is_what_it_takes_however_many_clients_work_in_step(
+async def test_the_time_of_an_operation_does_not_depend_on_clients_in_step(
     clock: Clock, clients: int, seconds: float
 ) -> None:
     """INVARIANT: clients that start together run in step, so operations complete in bursts.

@@ -60,7 +60,7 @@ def test_drivers_and_poolers_are_shown_where_they_were_measured() -> None:
     assert "## Drivers and poolers" not in render(results)
 
 
-def test_a_contender_that_does_nothing_is_not_slow() -> None:
+def test_a_contender_without_operations_is_not_slow() -> None:
     """A contender that fails is not a reference for ours."""
     results = made_up_results({(KEYED_READ, RECIPE.name): [Sample(0, 9, wall=1, cpu=1)] * 3})
     _, _, requests = render(results).partition("### Through the session alone, 1 client")

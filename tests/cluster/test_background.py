@@ -30,7 +30,7 @@ def test_replaced_threads_are_refused(name: str, module: object, monkeypatch: py
     assert inspect.getcoroutinestate(waiting) == inspect.CORO_CLOSED
 
 
-def test_what_is_imported_and_has_replaced_nothing_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_imported_but_inactive_library_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dependency may import it."""
     module = types.SimpleNamespace(is_module_patched=lambda name: False)  # noqa: ARG005  # gevent's signature
     monkeypatch.setitem(sys.modules, "gevent.monkey", module)
@@ -74,7 +74,7 @@ async def test_a_function_that_blocks_is_called_once_at_a_time() -> None:
     assert await call() == 2
 
 
-async def test_a_function_in_a_thread_may_raise_or_return_what_is_awaited() -> None:
+async def test_a_function_in_a_thread_may_raise_or_return_an_awaitable() -> None:
     """As where it is called without a thread."""
 
     async def later() -> str:

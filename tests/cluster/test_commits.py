@@ -78,7 +78,7 @@ def log(server: LocalServer) -> tuple[int, int, int]:
     return flushed, inserted, in_page
 
 
-async def test_a_token_is_what_was_flushed_after_the_commit(primary: PrimaryEngine, cluster: LocalCluster) -> None:
+async def test_a_token_is_the_flush_position_after_the_commit(primary: PrimaryEngine, cluster: LocalCluster) -> None:
     """It grows with every write, and a replica that has reached it has the row."""
     first, second = [await write(primary) for _ in range(2)]
 
@@ -151,7 +151,7 @@ async def test_a_read_costs_the_primary_no_question(primary: PrimaryEngine) -> N
     assert current_token() is None
 
 
-async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_again(
+async def test_a_connection_lost_after_its_commit_leads_to_another_question(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """INVARIANT: it is committed, so its client must see it: another connection asks for the primary's position."""
@@ -175,7 +175,7 @@ async def test_a_write_whose_connection_broke_after_its_commit_is_asked_about_ag
 
 
 @pytest.mark.parametrize("secret", [None, "secret"])
-async def test_when_the_primary_cannot_be_asked_the_token_asks_for_everything(
+async def test_if_the_primary_cannot_be_asked_the_token_requires_everything(
     cluster: LocalCluster, secret: str | None
 ) -> None:
     """INVARIANT: a write without a token would be hidden from its client; no replica has reached this token.
@@ -232,7 +232,7 @@ async def test_a_write_in_a_context_without_a_client_is_not_noted(primary: Prima
     assert (await write(primary)) == current_token()
 
 
-async def test_a_transaction_that_lost_its_connection_has_written_nothing(
+async def test_a_transaction_that_lost_its_connection_wrote_nothing(
     primary: PrimaryEngine, cluster: LocalCluster
 ) -> None:
     """Before its commit, or when it is asked whether it wrote."""

@@ -33,7 +33,7 @@ async def driver_of(connection: typing.Any) -> typing.Any:
     return (await connection.get_raw_connection()).driver_connection
 
 
-async def test_what_is_written_past_sqlalchemy_is_noticed(engine: AsyncEngine) -> None:
+async def test_writes_that_bypass_sqlalchemy_are_detected(engine: AsyncEngine) -> None:
     """Before the statement is sent; reads are not reported."""
     noticed: list[str | None] = []
     watch_driver(engine.sync_engine, lambda _, statement: noticed.append(statement))
@@ -45,7 +45,7 @@ async def test_what_is_written_past_sqlalchemy_is_noticed(engine: AsyncEngine) -
     assert noticed == [WRITE]
 
 
-async def test_what_is_expected_is_not_noticed(engine: AsyncEngine) -> None:
+async def test_expected_statements_are_not_reported(engine: AsyncEngine) -> None:
     """SQLAlchemy sends it, and it is recorded there."""
     noticed: list[Info] = []
     watch_driver(engine.sync_engine, lambda info, _: noticed.append(info))

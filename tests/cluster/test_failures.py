@@ -46,7 +46,7 @@ ENGINE = create_async_engine("postgresql+asyncpg://").sync_engine
         (None, Failure.REFUSED),
     ],
 )
-def test_what_the_server_says_on_a_connection_that_lives(state: str | None, meaning: Failure) -> None:
+def test_errors_on_an_open_connection_are_classified(state: str | None, meaning: Failure) -> None:
     """The SQLSTATE decides; statements with any other error are run on the primary."""
     assert classify_statement(state, lost=False) is meaning
 
@@ -64,7 +64,7 @@ def test_what_the_server_says_on_a_connection_that_lives(state: str | None, mean
         ("25006", Failure.WRITE),
     ],
 )
-def test_what_the_server_says_on_a_connection_that_is_gone(state: str | None, meaning: Failure) -> None:
+def test_errors_on_a_closed_connection_are_classified(state: str | None, meaning: Failure) -> None:
     """A new connection is tried, except for a time limit and a write, whose result would not change."""
     assert classify_statement(state, lost=True) is meaning
 
@@ -78,7 +78,7 @@ def test_what_the_server_says_on_a_connection_that_is_gone(state: str | None, me
         ("server conn crashed?", Failure.LOST),
     ],
 )
-def test_a_pooler_that_has_let_a_client_wait_in_vain_is_not_asked_again(text: str, meaning: Failure) -> None:
+def test_a_query_wait_timeout_of_a_pooler_is_not_retried(text: str, meaning: Failure) -> None:
     """INVARIANT: each attempt would wait equally long; other errors of a pooler are resolved by the next attempt."""
     assert classify_statement("08P01", lost=True, text=text) is meaning
     assert classify_statement("08P01", lost=False, text=text) is Failure.LOST
@@ -99,7 +99,7 @@ def test_a_pooler_that_has_let_a_client_wait_in_vain_is_not_asked_again(text: st
         (ConnectionError("unexpected connection_lost() call"), None, Failure.LOST),
     ],
 )
-def test_what_the_driver_raises_while_it_connects(error: Exception, state: str | None, meaning: Failure) -> None:
+def test_errors_of_connecting_are_classified(error: Exception, state: str | None, meaning: Failure) -> None:
     """A server that refuses or is silent is down; after a closed connection, another attempt is made first."""
     assert classify_connecting(error, state) is meaning
 
@@ -123,7 +123,7 @@ def test_an_error_without_a_note_is_the_applications(error: Exception) -> None:
     assert classify(error) is Failure.OWN
 
 
-def test_the_note_is_found_on_what_is_raised_from_the_drivers_error() -> None:
+def test_the_note_is_found_on_errors_raised_from_the_drivers_error() -> None:
     """SQLAlchemy wraps the driver's error, and a listener for `handle_error` may raise another error from it."""
     error, raised = OSError(), ValueError()
     note_failure(error, Failure.DOWN)
@@ -151,7 +151,7 @@ def test_the_first_note_counts() -> None:
         (TimeoutError("of a secret store"), Failure.OWN),
     ],
 )
-def test_what_a_pool_raises_instead_of_a_connection(error: Exception, meaning: Failure) -> None:
+def test_errors_of_a_pools_checkout_are_classified(error: Exception, meaning: Failure) -> None:
     """An error that is not the driver's comes from a listener of the application, unless it has a note."""
     note_checkout_failure(error, ENGINE)
     assert classify(error) is meaning

@@ -58,7 +58,7 @@ def reading(servers: Servers, **options: typing.Any) -> RoutedSession:
     return RoutedSession(servers.replica, primary=servers.primary, intent=Intent.read(**options))
 
 
-async def test_a_session_says_why_it_reads_where_it_does(cluster: LocalCluster) -> None:
+async def test_a_sessions_decision_names_its_server_and_the_reason(cluster: LocalCluster) -> None:
     """Its decision names the server, before and after the wait."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         async with reading(servers, after=await ahead(servers)) as session:
@@ -88,7 +88,7 @@ async def test_without_a_monitor_nothing_is_known_and_the_primary_reads(cluster:
 
 
 @not_behind_a_pooler("the error is the pooler's")
-async def test_a_worker_that_starts_without_a_primary_reads_what_the_replicas_are_known_to_have(
+async def test_a_worker_that_starts_without_a_primary_reads_positions_known_from_the_replicas(
     disposable_cluster: LocalCluster,
 ) -> None:
     """They agree on the timeline of the token and have replayed it, which needs no primary."""
@@ -108,7 +108,7 @@ async def test_a_worker_that_starts_without_a_primary_reads_what_the_replicas_ar
             assert not await session.scalar(WHERE)
 
 
-async def test_a_read_whose_monitor_ended_meanwhile_goes_to_the_primary(cluster: LocalCluster) -> None:
+async def test_a_read_without_a_monitor_uses_the_primary(cluster: LocalCluster) -> None:
     """The server was chosen while a monitor was running; the statement is sent later."""
     async with serving(cluster) as servers:
         async with Monitor(servers.replica):
@@ -184,7 +184,7 @@ async def test_execution_options_go_along_wherever_the_read_ends(cluster: LocalC
                 assert "schema_translate_map" in connection.sync_connection.get_execution_options()
 
 
-async def test_a_bounded_read_has_the_primary_asked_when_its_position_is_not_known(cluster: LocalCluster) -> None:
+async def test_a_bounded_read_asks_for_an_unknown_position_of_the_primary(cluster: LocalCluster) -> None:
     """The monitor probes rarely here; the primary is asked for the missing position, and the next read uses it too."""
     async with serving(cluster, probe_interval=60.0, catch_up_wait=5.0) as servers, Monitor(servers.replica):
         bound = Bounded(dt.timedelta(milliseconds=500))
@@ -212,9 +212,7 @@ async def test_a_frozen_replica_delays_no_read_that_another_can_serve(
         frozen.thaw()
 
 
-async def test_the_replica_that_was_chosen_is_asked_alone(
-    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_only_the_chosen_replica_is_asked(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """INVARIANT: the first read after each write asks one server and reads there; the next one uses the next server."""
     monkeypatch.setattr(freshness, "HEAD_START", 30.0)  # the machine may be busy
     settings: dict[str, typing.Any] = {"probe_interval": 60.0, "balancing": "round-robin"}
@@ -302,7 +300,7 @@ class Answering:
         return True
 
 
-async def test_an_answer_to_a_question_older_than_the_token_settles_nothing(cluster: LocalCluster) -> None:
+async def test_an_answer_older_than_the_token_is_not_used(cluster: LocalCluster) -> None:
     """INVARIANT: the write may have happened between the question and its answer; the next answer decides."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         token, topology = await now(servers), servers.replica.topology
@@ -330,7 +328,7 @@ async def test_a_primary_that_answers_late_is_asked_again(cluster: LocalCluster)
         assert token.lsn == LAST_LSN
 
 
-async def test_without_servers_a_token_is_what_it_says(cluster: LocalCluster) -> None:
+async def test_without_servers_a_token_is_accepted_unchecked(cluster: LocalCluster) -> None:
     """It cannot be verified, and no server is asked."""
     async with serving(cluster) as servers, Monitor(servers.replica):
         token = await now(servers)

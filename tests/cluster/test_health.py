@@ -55,7 +55,7 @@ def test_a_server_that_served_well_meanwhile_starts_over() -> None:
     assert not health.is_down
 
 
-def test_of_many_sessions_that_fail_at_once_one_counts() -> None:
+def test_simultaneous_failures_count_once() -> None:
     """Forty failed statements on one crashed server are one failure."""
     health, clock, _ = build()
     for _ in range(40):

@@ -139,7 +139,7 @@ async def running(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("moment", list(MOMENTS))
-async def test_whatever_interrupts_a_commit_its_client_sees_what_is_in_the_table(
+async def test_after_an_interrupted_commit_its_client_sees_the_table(
     cluster: LocalCluster, moment: str, way: str
 ) -> None:
     """INVARIANT: success is reported only for a commit, and every commit is seen by its client."""

@@ -71,7 +71,7 @@ def test_options_of_a_listener_go_along(front: Engine, receivers: list[Engine]) 
             assert connection.scalar(text("SELECT 1")) == 2
 
 
-def test_an_engine_with_options_forwards_to_engines_of_its_own(front: Engine, receivers: list[Engine]) -> None:
+def test_an_engine_with_options_forwards_to_its_own_engines(front: Engine, receivers: list[Engine]) -> None:
     """Those of `execution_options()` get its listeners, and the others do not."""
     optioned, own, heard = front.execution_options(a=1), receivers[0].execution_options(a=1), list[object]()
     forward_listeners_of_options(optioned, lambda: [own])

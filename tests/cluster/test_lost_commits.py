@@ -146,7 +146,7 @@ async def test_a_commit_that_was_rolled_back_is_an_error(
     assert "rolled the transaction back" in str(pickle.loads(pickle.dumps(raised.value)))  # noqa: S301  # our own
 
 
-async def test_a_deferred_constraint_that_fails_at_the_commit_notes_no_write(cluster: LocalCluster) -> None:
+async def test_a_deferred_constraint_that_fails_at_the_commit_records_no_write(cluster: LocalCluster) -> None:
     """The server has reported that nothing was committed."""
     primary = engine_of(cluster)
     client = Client(is_request=True)

@@ -18,7 +18,7 @@ from tests.waiting import until
 
 
 @not_behind_a_pooler("it looks the names up")
-async def test_slow_names_of_replicas_do_not_hold_up_the_primary(
+async def test_slow_host_names_of_replicas_do_not_delay_the_primary(
     replicated_cluster: LocalCluster, resolver: Resolver
 ) -> None:
     """INVARIANT: one lookup per name at a time, outside the event loop's executor, which has few threads."""
@@ -86,7 +86,7 @@ async def test_a_name_that_does_not_exist_is_not_looked_up_at_once_again(
         assert resolver.asked["nowhere"] == count
 
 
-async def test_addresses_and_sockets_are_no_names(resolver: Resolver) -> None:
+async def test_addresses_and_sockets_are_not_looked_up(resolver: Resolver) -> None:
     """They need neither a lookup nor a thread."""
     await Names().find("127.0.0.1,::1,fe80::1%eth0,/run/postgresql,@abstract,", timeout=5)
     await Names().find(None, timeout=5)

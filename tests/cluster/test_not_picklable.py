@@ -44,7 +44,7 @@ THINGS: dict[str, collections.abc.Callable[[Container, typing.Any], object]] = {
 
 @pytest.mark.parametrize("half", [asynchronous, sync])
 @pytest.mark.parametrize("thing", THINGS)
-def test_what_belongs_to_a_process_is_not_sent_to_another_one(half: typing.Any, thing: str) -> None:
+def test_objects_of_a_process_cannot_be_pickled(half: typing.Any, thing: str) -> None:
     """The error names the object, or what cannot be pickled, and what to send instead."""
     found = THINGS[thing](container_of(half), half)
     with pytest.raises(NotPicklableError, match="Send the settings") as caught:

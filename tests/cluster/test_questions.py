@@ -77,7 +77,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
-async def test_without_the_right_to_ask_for_something_the_servers_are_used_all_the_same(
+async def test_without_some_privileges_the_servers_are_still_used(
     cluster: LocalCluster, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """INVARIANT: a server that answers is up. The missing privilege is logged once, with the GRANT that adds it."""
@@ -110,7 +110,7 @@ async def test_without_the_right_to_ask_for_something_the_servers_are_used_all_t
         cluster.catch_up()
 
 
-async def test_without_any_of_it_the_servers_are_used_all_the_same(
+async def test_without_any_privilege_the_servers_are_still_used(
     cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Only the role of each server remains known, which suffices for reads without a freshness requirement."""
@@ -183,7 +183,7 @@ class SaidError(Exception):
         self.sqlstate = sqlstate
 
 
-async def test_a_server_that_shuts_down_while_it_is_asked_lacks_nothing() -> None:
+async def test_a_server_that_shuts_down_during_a_question_has_no_missing_functions() -> None:
     """INVARIANT: a closed connection says nothing about a function, which would otherwise not be asked for again."""
     ended = SaidError("57P01")
 
@@ -197,7 +197,7 @@ async def test_a_server_that_shuts_down_while_it_is_asked_lacks_nothing() -> Non
         await find_missing(driver, fetch, SaidError("42501"))
 
 
-async def test_a_new_connection_may_ask_for_what_the_last_one_could_not(cluster: LocalCluster) -> None:
+async def test_a_new_connection_asks_again_for_missing_functions(cluster: LocalCluster) -> None:
     """For example after a restart of the server: the privilege may have been granted meanwhile."""
     server, source = cluster.primary, SOURCES["pg_postmaster_start_time"]
     url = make_url(server.url).set(username="app", password="app")

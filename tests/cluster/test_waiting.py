@@ -76,7 +76,7 @@ def test_tasks_that_run_at_the_end_are_cancelled() -> None:
     assert task is not None
 
 
-def test_a_child_process_starts_a_loop_of_its_own() -> None:
+def test_a_child_process_starts_its_own_loop() -> None:
     """INVARIANT: a forked process does not have the thread that runs its parent's loop."""
     background = Background()
     background.run(asyncio.sleep(0))
@@ -95,7 +95,7 @@ def test_a_child_process_starts_a_loop_of_its_own() -> None:
     background.stop()
 
 
-def test_what_is_forgotten_is_started_anew() -> None:
+def test_a_reset_loop_is_started_again() -> None:
     """A child process has the objects of its parent, but not its threads."""
     background = Background()
     of_parent = background.loop
@@ -131,7 +131,7 @@ async def test_a_signal_wakes_tasks_from_any_thread() -> None:
     assert signal.is_set
 
 
-def test_a_signal_does_not_mind_a_loop_that_is_gone() -> None:
+def test_a_signal_ignores_closed_loops() -> None:
     """Tasks of that loop have ended."""
     signal = Signal()
 
@@ -144,7 +144,7 @@ def test_a_signal_does_not_mind_a_loop_that_is_gone() -> None:
     assert signal.is_set
 
 
-def test_a_deadline_calls_only_where_a_block_takes_longer() -> None:
+def test_a_deadline_calls_its_function_only_if_a_block_takes_longer() -> None:
     """And never after the block has ended."""
     called: list[str] = []
     with Deadline(60.0, lambda: called.append("too long")) as deadline:

@@ -57,7 +57,7 @@ async def container(database: ReplicationSettings) -> collections.abc.AsyncItera
         yield container
 
 
-async def test_nothing_is_carried_where_nothing_was_written(container: Container) -> None:
+async def test_without_writes_no_token_is_carried(container: Container) -> None:
     """A job that was queued by a read may use any replica."""
 
     async def run() -> None:
@@ -117,7 +117,7 @@ async def test_before_the_commit_of_its_unit_of_work_the_position_is_unknown(con
     await in_own_task(run())
 
 
-async def test_a_unit_of_work_on_the_engine_alone_carries_that_it_has_not_committed(container: Container) -> None:
+async def test_a_unit_of_work_with_core_carries_that_it_has_not_committed(container: Container) -> None:
     """As with a session: it declares a write, and has not committed yet."""
 
     async def run() -> None:
@@ -132,7 +132,7 @@ async def test_a_unit_of_work_on_the_engine_alone_carries_that_it_has_not_commit
     await in_own_task(run())
 
 
-async def test_a_read_that_came_to_write_carries_that_it_has_not_committed(container: Container) -> None:
+async def test_an_escalated_read_carries_that_it_has_not_committed(container: Container) -> None:
     """Declared as a read, it has escalated to the primary."""
 
     async def run() -> None:
@@ -163,7 +163,7 @@ async def test_an_unknown_position_is_carried_on(container: Container) -> None:
 
 
 @pytest.mark.parametrize("secret", [None, "a secret"], ids=["unsigned", "signed"])
-async def test_a_job_reads_the_primary_where_its_token_says_nothing(
+async def test_a_job_with_an_unusable_token_reads_from_the_primary(
     disposable_cluster: LocalCluster, secret: str | None
 ) -> None:
     """For a forged or malformed token, or one of another database; an expired one still names its position."""

@@ -107,7 +107,7 @@ def test_a_commit_without_an_answer_is_settled_by_a_later_position_only_after_a_
     assert not client.position_unknown
 
 
-def test_a_write_that_the_client_was_told_of_is_no_news_when_its_position_is_known() -> None:
+def test_a_reported_write_is_not_reported_again_with_its_position() -> None:
     """The response already required a read of the primary."""
     client = Client()
     write = client.begin_write()
@@ -118,7 +118,7 @@ def test_a_write_that_the_client_was_told_of_is_no_news_when_its_position_is_kno
     assert not client.wrote
 
 
-def test_another_database_has_positions_of_its_own() -> None:
+def test_another_database_has_its_own_positions() -> None:
     """The cluster was replaced: the token of the old one would always be later."""
     client = Client(token=token((3, 900)))
     client.written(token((1, 5), database="1" * 16))

@@ -27,7 +27,7 @@ def test_levels_are_values() -> None:
 
 
 @pytest.mark.parametrize("level", ["strong", 5, Bounded])
-def test_what_is_no_level_is_an_error_where_it_is_declared(level: typing.Any) -> None:
+def test_an_invalid_level_is_an_error_where_it_is_declared(level: typing.Any) -> None:
     """Not at the first request."""
     with pytest.raises(ConfigurationError, match="EVENTUAL, SESSION"):
         Intent.read(consistency=level)

@@ -33,7 +33,7 @@ def mutated(text: str, source: random.Random) -> str:
 
 @pytest.mark.parametrize("number", [3_000, pytest.param(50_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("secret", [None, "another"])
-def test_of_many_made_up_tokens_none_is_believed(secret: str | None, number: int) -> None:
+def test_of_many_forged_tokens_none_is_accepted(secret: str | None, number: int) -> None:
     """Without a secret, a token may be constructed by a client; then its format must be exact."""
     source = random.Random(5)  # noqa: S311  # for variety, not for secrets
     tokens = Tokens(settings(secret))

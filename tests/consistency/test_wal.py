@@ -18,6 +18,6 @@ FILE = 16 * 1024 * 1024
         (3 * FILE + 5 * PAGE + 8184, 3 * FILE + 5 * PAGE + 8184),
     ],
 )
-def test_the_last_record_ends_before_a_header_that_nothing_follows(insert_lsn: int, end: int) -> None:
+def test_the_last_record_ends_before_a_trailing_header(insert_lsn: int, end: int) -> None:
     """INVARIANT: a standby never replays a bare header: a wait for one would not end."""
     assert last_record_end(insert_lsn, insert_lsn % FILE) == end

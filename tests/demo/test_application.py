@@ -26,7 +26,7 @@ async def running(settings: ReplicationSettings) -> collections.abc.AsyncIterato
         yield client
 
 
-async def test_what_is_written_is_read_at_once(settings: ReplicationSettings, replicated_cluster: LocalCluster) -> None:
+async def test_writes_are_read_at_once(settings: ReplicationSettings, replicated_cluster: LocalCluster) -> None:
     """Includes every operation on a user; the test waits only for the front page, which is EVENTUAL."""
     async with running(settings) as client:
         created = await client.post("/users", json=ADA)
@@ -51,7 +51,7 @@ async def test_what_is_written_is_read_at_once(settings: ReplicationSettings, re
         assert (await client.post("/search", json={"words": ""})).json() == []
 
 
-async def test_a_response_says_what_its_server_says_of_itself(
+async def test_a_response_contains_the_servers_own_report(
     settings: ReplicationSettings, replicated_cluster: LocalCluster
 ) -> None:
     """The ports are those of the cluster, and the reasons those of the routing."""
@@ -103,7 +103,7 @@ async def test_a_response_says_what_its_server_says_of_itself(
     ("method", "path", "headers"),
     [("GET", "/users/0", {}), ("DELETE", "/users/0", {}), ("GET", "/me", {"X-User-Id": "0"})],
 )
-async def test_a_user_that_is_not_there_is_404_and_the_response_says_who_knows(
+async def test_an_unknown_user_is_404_and_the_response_names_its_server(
     settings: ReplicationSettings, method: str, path: str, headers: dict[str, str]
 ) -> None:
     """An error has the same headers as a success."""

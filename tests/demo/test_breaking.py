@@ -13,7 +13,7 @@ def answer(port: int | None, reason: str = "GET", seconds: float = 0.01) -> Answ
     return Answer(server="", port=port, reason=reason, seconds=seconds)
 
 
-def test_an_act_sums_up_its_reads() -> None:
+def test_an_experiment_summarizes_its_reads() -> None:
     """Failed reads, the slowest read, and every reason except the usual one."""
     reads = [answer(1), answer(2), answer(1, "no replica", 0.3), answer(None, "ReadError")]
     experiment = Experiment(title="a crash", reads=reads, went_well=True)
@@ -77,7 +77,7 @@ async def run_all(*, notices: bool) -> tuple[list[str], list[Experiment], Experi
     return done, experiments, view
 
 
-async def test_each_fault_is_mended_before_the_next() -> None:
+async def test_each_fault_is_undone_before_the_next() -> None:
     """The last fault cannot be undone: another server is the primary from then on."""
     done, experiments, view = await run_all(notices=True)
     assert done == [
@@ -88,7 +88,7 @@ async def test_each_fault_is_mended_before_the_next() -> None:
     assert view.seen == [words for one in experiments for words in (one.title, f"end of {one.title}")]
 
 
-async def test_an_act_that_the_application_does_not_notice_did_not_go_well() -> None:
+async def test_an_experiment_without_an_effect_has_failed() -> None:
     """It is undone all the same, and the next one follows."""
     done, experiments, _ = await run_all(notices=False)
     assert len(done) == 9

@@ -87,14 +87,14 @@ async def test_a_line_with_too_many_words_is_not_a_command(line: str) -> None:
     assert words.startswith(f"'{line}' is not a command")
 
 
-async def test_a_server_that_does_not_do_what_it_is_told_is_an_answer_too() -> None:
+async def test_a_failed_fault_is_an_answer_too() -> None:
     """The demo continues."""
     kind, words = await answer("crash broken")
     assert kind == "refusal"
     assert words.startswith("The server 'broken' failed to crash")
 
 
-async def test_what_the_state_of_a_server_forbids_is_refused(replicated_cluster: LocalCluster) -> None:
+async def test_a_fault_that_a_servers_state_forbids_is_refused(replicated_cluster: LocalCluster) -> None:
     """The refusal is that of `Faults`."""
     kind, words = await answer("start replica-1", Faults(replicated_cluster))
     assert (kind, words) == ("refusal", "replica-1 is running: freeze, crash, lag, promote is possible there")

@@ -6,7 +6,7 @@ from modern_di_replicas.demo.faults import MEANINGS, Faults, NotPossibleError
 from modern_di_replicas.testing import LocalCluster
 
 
-async def test_each_fault_breaks_or_mends_a_server_and_says_what_is_possible_next(
+async def test_each_fault_changes_a_server_and_the_possible_faults(
     disposable_cluster: LocalCluster,
 ) -> None:
     """The state is that of the processes; only faults that change something are offered."""
@@ -54,7 +54,7 @@ async def test_a_promotion_moves_the_primary_and_every_other_server_follows(disp
         ("thaw", "replica-1", "replica-1 is running: freeze, crash, lag, promote is possible there"),
     ],
 )
-async def test_what_cannot_be_done_is_refused_with_what_can(
+async def test_an_impossible_fault_is_refused_with_the_possible_ones(
     replicated_cluster: LocalCluster, fault: str, server: str, words: str
 ) -> None:
     """No server is changed."""

@@ -17,7 +17,7 @@ async def create_tables(url: str) -> None:
     await engine.dispose()
 
 
-def test_a_client_of_flask_reads_what_it_wrote(settings: ReplicationSettings, replicated_cluster: LocalCluster) -> None:
+def test_a_client_of_flask_reads_its_writes(settings: ReplicationSettings, replicated_cluster: LocalCluster) -> None:
     """While no replica has the write, the primary answers; before the write, a replica does."""
     asyncio.run(create_tables(settings.declared_primary.url))
     replicated_cluster.catch_up()

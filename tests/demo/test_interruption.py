@@ -29,7 +29,7 @@ async def test_the_first_signal_cancels_and_later_ones_do_not_disturb_the_cleani
         assert interruption.signal is number
 
 
-async def test_a_signal_that_is_waited_for_cancels_nothing() -> None:
+async def test_an_awaited_signal_cancels_nothing() -> None:
     """Ctrl-C is the normal end of serving."""
     with interruption_of(this_task()) as interruption:
         asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)

@@ -69,7 +69,7 @@ def paused(cluster: LocalCluster) -> collections.abc.Iterator[None]:
             replica.resume_replay()
 
 
-async def test_every_read_includes_what_was_written_before_though_no_replica_has_it(
+async def test_every_read_includes_earlier_writes_even_if_no_replica_has_them(
     disposable_cluster: LocalCluster,
 ) -> None:
     """The demo also works on a slow machine: then the primary answers, and the row gives the reason."""

@@ -46,7 +46,7 @@ def typist(request: pytest.FixtureRequest) -> typing.Iterator[Typist]:
     typing_one.source.close()
 
 
-async def test_lines_are_passed_on_as_they_come_and_the_end_changes_nothing(typist: Typist) -> None:
+async def test_lines_are_passed_on_as_they_arrive_and_the_end_changes_nothing(typist: Typist) -> None:
     """A line in two parts is one line; the event loop never blocks on input."""
     lines: list[str] = []
 
@@ -66,7 +66,7 @@ async def test_lines_are_passed_on_as_they_come_and_the_end_changes_nothing(typi
         assert lines == ["freeze replica-1", "thaw"]
 
 
-async def test_what_was_never_a_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_input_without_line_breaks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that writes without a line break does not fill the memory."""
     monkeypatch.setattr(terminal, "LONGEST_LINE", 4)
     source, target = os.pipe()
@@ -85,7 +85,7 @@ async def test_what_was_never_a_line_is_bounded(monkeypatch: pytest.MonkeyPatch)
             await until(lambda: lines == ["xxxx"])
 
 
-async def test_from_a_file_or_nothing_nothing_is_read(tmp_path: pathlib.Path) -> None:
+async def test_a_file_or_a_closed_stream_is_not_read(tmp_path: pathlib.Path) -> None:
     """A file is always readable, so it cannot be waited for; a closed stream has no descriptor."""
     (tmp_path / "lines").write_text("crash primary\n")
     closed = (tmp_path / "lines").open()
@@ -102,7 +102,7 @@ async def test_from_a_file_or_nothing_nothing_is_read(tmp_path: pathlib.Path) ->
     assert taken == []
 
 
-async def test_a_terminal_that_is_gone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_closed_terminal_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A read error ends the input, not the demo."""
     reads: list[int] = []
 

@@ -14,7 +14,7 @@ def test_all_replicas_serve_reads_and_the_last_one_analytics_too(replicated_clus
     ]
 
 
-async def test_each_server_says_itself_what_it_is(replicated_cluster: LocalCluster) -> None:
+async def test_each_server_reports_its_own_role(replicated_cluster: LocalCluster) -> None:
     """Only its groups come from the settings."""
     primary, first, second = await describe(replicated_cluster, settings_for(replicated_cluster))
     assert [server.port for server in (primary, first, second)] == [one.port for one in replicated_cluster.servers]

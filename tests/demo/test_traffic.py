@@ -23,7 +23,7 @@ async def test_an_application_that_does_not_answer_is_a_failure_that_is_counted(
     assert running.written_on is None
 
 
-async def test_each_write_changes_what_the_replicas_have_to_replay() -> None:
+async def test_each_write_changes_a_row() -> None:
     """INVARIANT: an unchanged user would not be written, and a replica with paused replay would not lag."""
     app = fastapi.FastAPI()
     names: list[str] = []

@@ -33,7 +33,7 @@ def test_a_replica_is_counted_with_the_larger_pool() -> None:
     assert one.arithmetic.startswith("1 worker x")
 
 
-def test_a_server_whose_limits_are_not_its_own_has_no_budget() -> None:
+def test_a_server_behind_a_pooler_has_no_budget() -> None:
     """Behind a pooler, the pooler's limits count; unanswered limits are unknown."""
     servers = primary(settings=LIMITS, pooling="transaction"), replica(settings={})
     assert list(budgets(examination(*servers))) == []

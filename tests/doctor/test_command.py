@@ -16,7 +16,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
 
 
-def test_a_good_cluster_is_told_in_80_columns(good_cluster: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_good_cluster_is_reported_in_80_columns(
+    good_cluster: LocalCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each server with its facts, the connection budget, and the result that nothing was found."""
     assert main(["doctor", *(server.url for server in good_cluster.servers)]) == 0
     printed = capsys.readouterr().out

@@ -294,7 +294,7 @@ async def test_a_user_who_may_have_one_connection(visitor: LocalCluster) -> None
     assert "a second connection" in next(one.message for one in findings if one.kind == "not-examined")
 
 
-async def test_a_replica_has_a_lag_limit_of_its_own(good_cluster: LocalCluster) -> None:
+async def test_a_replica_can_have_its_own_lag_limit(good_cluster: LocalCluster) -> None:
     """The limit of the settings applies to the others."""
     own = Replica(good_cluster.replicas[0].url, "own", max_lag=dt.timedelta(seconds=7))
     other = Replica(good_cluster.replicas[1].url, "other")

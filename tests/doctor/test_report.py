@@ -46,7 +46,7 @@ def test_findings_that_differ_only_in_their_server_have_one_remedy() -> None:
     assert {name: marks[name] for name in ("db-2", "db-3", "db-4")} == {"db-2": "x", "db-3": "x", "db-4": "!"}
 
 
-def test_what_is_not_known_is_a_question_mark() -> None:
+def test_an_unknown_value_is_a_question_mark() -> None:
     """An empty cell would look like no value."""
     lines = shown(examination(primary(unreachable="refused"), replica(in_recovery=None, behind=None, version=None)))
     rows = [line for line in lines if line[2:5] == "db-"]

@@ -42,7 +42,7 @@ def test_an_argument_that_cannot_work_is_refused(name: str, value: object, hint:
         ("prepared_statement_name_func", lambda: "x"),
     ],
 )
-def test_what_the_driver_takes_is_passed_on(name: str, value: object) -> None:
+def test_arguments_of_the_driver_are_passed_on(name: str, value: object) -> None:
     """Including SQLAlchemy's own arguments for this driver."""
     assert Asyncpg().argument_remedy(name, value) is None
 
@@ -58,7 +58,7 @@ def test_the_servers_settings_are_merged_with_the_name_of_the_application() -> N
     }
 
 
-async def test_what_belongs_to_sqlalchemy_does_not_reach_the_driver(
+async def test_parameters_of_sqlalchemy_do_not_reach_the_driver(
     replicated_cluster: LocalCluster,
 ) -> None:
     """A URL may set SQLAlchemy's own cache size, as behind a pooler; the driver refuses unknown arguments."""

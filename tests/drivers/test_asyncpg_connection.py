@@ -23,7 +23,7 @@ async def connected(cluster: LocalCluster) -> ReportingConnection:
     return connection
 
 
-async def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> None:
+async def test_it_reports_every_statement(replicated_cluster: LocalCluster) -> None:
     """By each of asyncpg's methods; a COPY into a table has no text."""
     reported: list[str | None] = []
     connection = await connected(replicated_cluster)

@@ -16,6 +16,6 @@ def test_each_way_to_write_a_commit_is_one(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["COMMIT PREPARED 'a'", "SELECT 1; COMMIT", "-- COMMIT", "ENDS", "ROLLBACK"])
-def test_anything_else_is_none(text: str) -> None:
+def test_any_other_statement_is_not_a_commit(text: str) -> None:
     """The answer to it is not that of a commit."""
     assert not is_commit(text)

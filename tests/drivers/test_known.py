@@ -11,6 +11,6 @@ def test_the_driver_of_a_url_is_loaded_once(scheme: str) -> None:
     assert driver_of(url) is driver_of(url)
 
 
-def test_each_scheme_has_a_driver_of_its_own() -> None:
+def test_each_scheme_has_its_own_driver() -> None:
     """Their differences are behind one protocol."""
     assert len({id(driver_of(make_url(f"{scheme}://app@db-1/shop"))) for scheme in SCHEMES}) == len(SCHEMES)

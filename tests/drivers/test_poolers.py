@@ -80,7 +80,7 @@ async def test_many_readers_and_writers_share_three_connections(
 
 
 @DRIVERS
-async def test_what_is_set_for_one_transaction_stays_in_it(disposable_shop: LocalCluster, driver: str) -> None:
+async def test_a_setting_of_one_transaction_stays_in_it(disposable_shop: LocalCluster, driver: str) -> None:
     """`SET LOCAL` and `schema_translate_map` need no session on the server."""
     async with pooled(disposable_shop, driver, read_isolation="READ COMMITTED") as servers:
         async with servers.session() as session:

@@ -77,7 +77,7 @@ def test_an_argument_that_cannot_work_is_refused(name: str, value: object, hint:
         ("prepare_threshold", None),
     ],
 )
-def test_what_the_driver_takes_is_passed_on(name: str, value: object) -> None:
+def test_arguments_of_the_driver_are_passed_on(name: str, value: object) -> None:
     """Psycopg's own arguments, and libpq's."""
     assert Psycopg().argument_remedy(name, value) is None
 
@@ -137,7 +137,7 @@ async def test_a_connection_is_terminated_while_another_task_waits_on_it(replica
     await driver.end_statement(connection)
 
 
-async def test_connecting_in_vain_leaves_no_connection_open() -> None:
+async def test_a_failed_attempt_to_connect_leaves_no_connection_open() -> None:
     """INVARIANT: otherwise it would stay open while its error is referenced, for example by a log record."""
     accepted, ended = asyncio.Event(), asyncio.Event()
 
@@ -162,7 +162,7 @@ async def test_connecting_in_vain_leaves_no_connection_open() -> None:
         assert kept.value is not None
 
 
-async def test_a_connection_whose_server_is_gone_is_terminated_twice(replicated_cluster: LocalCluster) -> None:
+async def test_a_connection_to_a_stopped_server_can_be_terminated_twice(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: its socket is no longer connected, which must not fail the monitor."""
     driver = Psycopg()
     arguments = driver.connect_args({}, application_name="x", timeout=10, pooled=False)
@@ -229,7 +229,7 @@ async def test_reads_go_to_a_replica_and_writes_to_the_primary(disposable_shop: 
             assert await port_of(session) == primary
 
 
-async def test_a_client_reads_what_it_has_written(disposable_shop: LocalCluster) -> None:
+async def test_a_client_reads_its_writes(disposable_shop: LocalCluster) -> None:
     """The token is read after the commit, and the replicas are asked for their replayed position."""
     async with served(disposable_shop, catch_up_wait=5.0) as servers:
         client = Client(is_request=True)

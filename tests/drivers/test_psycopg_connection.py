@@ -37,7 +37,7 @@ async def connected(cluster: LocalCluster) -> collections.abc.AsyncIterator[typi
     await driver.close(connection, within=1)
 
 
-async def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> None:
+async def test_it_reports_every_statement(replicated_cluster: LocalCluster) -> None:
     """By each of psycopg's methods, and for each type of query text."""
     reported: list[str | None] = []
     async with connected(replicated_cluster) as connection:

@@ -31,7 +31,7 @@ def test_an_engine_has_the_driver_of_its_half() -> None:
     assert not isinstance(driver_of(make_url("postgresql+psycopg://")), PsycopgSync)
 
 
-def test_commits_past_sqlalchemy_are_noticed(replicated_cluster: LocalCluster) -> None:
+def test_commits_that_bypass_sqlalchemy_are_detected(replicated_cluster: LocalCluster) -> None:
     """A write on the driver's connection has its token when the connection is returned."""
     primary = create_primary_engine(settings_of(replicated_cluster))
     client = Client(is_request=True)
@@ -50,7 +50,7 @@ def test_commits_past_sqlalchemy_are_noticed(replicated_cluster: LocalCluster) -
     primary.dispose()
 
 
-def test_what_does_not_answer_is_given_up_in_time() -> None:
+def test_a_server_that_does_not_answer_is_abandoned_in_time() -> None:
     """The driver counts whole seconds, at least two, which is too long for a replica that hangs."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -108,7 +108,7 @@ def test_a_connection_that_comes_too_late_is_closed(replicated_cluster: LocalClu
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-def test_a_password_is_asked_for_at_each_connection(replicated_cluster: LocalCluster, is_async: bool) -> None:
+def test_a_password_is_requested_for_each_connection(replicated_cluster: LocalCluster, is_async: bool) -> None:
     """By a function or a coroutine function."""
     asked: list[bool] = []
 
@@ -127,7 +127,7 @@ def test_a_password_is_asked_for_at_each_connection(replicated_cluster: LocalClu
     primary.dispose()
 
 
-def test_a_password_that_cannot_be_had_is_an_error_where_it_is_wanted(replicated_cluster: LocalCluster) -> None:
+def test_an_error_of_the_password_function_is_raised_in_its_caller(replicated_cluster: LocalCluster) -> None:
     """The function's error is raised in the caller that connects."""
 
     def fail() -> str:

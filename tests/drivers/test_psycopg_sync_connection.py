@@ -37,7 +37,7 @@ def connected(cluster: LocalCluster, **options: typing.Any) -> typing.Iterator[t
     engine.dispose()
 
 
-def test_it_reports_whatever_is_sent(replicated_cluster: LocalCluster) -> None:
+def test_it_reports_every_statement(replicated_cluster: LocalCluster) -> None:
     """By each of psycopg's methods, and for each type of query text."""
     reported: list[str | None] = []
     with connected(replicated_cluster) as connection:

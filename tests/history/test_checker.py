@@ -89,7 +89,7 @@ def test_a_client_that_misses_its_own_write_is_found() -> None:
     ],
     ids=["same", "newer", "another's", "elsewhere", "in-flight", "failed", "failed-and-done", "bounded", "no-answer"],
 )
-def test_what_a_client_could_not_know_is_no_violation(events: list[Event]) -> None:
+def test_a_write_unknown_to_the_client_is_not_a_violation(events: list[Event]) -> None:
     """A write counts for its client and register, once the client was told that it succeeded."""
     assert read_your_writes(history(*events)) == []
 
@@ -104,14 +104,14 @@ def test_a_write_that_is_acknowledged_late_does_not_hide_a_greater_one() -> None
 
 
 @pytest.mark.parametrize(("age", "found"), [(LAG + 0.1, 1), (LAG - 0.1, 0)])
-def test_a_bounded_read_may_miss_only_what_is_younger(age: float, found: int) -> None:
+def test_a_bounded_read_may_miss_only_writes_within_its_bound(age: float, found: int) -> None:
     """For a write of any client."""
     events = [write("a", 7, at=1), read("b", 6, at=1 + age, operation=Operation.BOUNDED)]
 
     assert len(bounded_staleness(history(*events), lag=LAG)) == found
 
 
-def test_a_replica_that_goes_back_is_found_whatever_was_done_to_it() -> None:
+def test_a_replica_that_goes_back_is_found_after_any_fault() -> None:
     """Also after a crash: the library must detect that a replica has returned with older data."""
     events = [read("a", 7, at=1), read("a", 6, at=2)]
 
@@ -137,7 +137,7 @@ def test_a_reader_may_leave_a_replica_that_is_disturbed(began: float) -> None:
     assert monotonic_reads(history(*events, disturbed=disturbed), grace=GRACE) == []
 
 
-def test_what_affinity_does_not_promise_is_not_counted() -> None:
+def test_reads_without_an_affinity_guarantee_are_not_counted() -> None:
     """A client's own token may send it elsewhere; answers of the primary are not those of a replica."""
     moved = [read("a", 7, at=1), read("a", 6, at=2, port=SECOND), write("a", 1, at=3, key="own")]
     over_primary = [read("a", 5, at=1), read("a", 7, at=2, port=PRIMARY), read("a", 6, at=3)]
@@ -218,7 +218,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_a_careful_router_passes_whatever_its_clients_do(steps: list[tuple[typing.Any, ...]]) -> None:
+def test_a_correct_router_has_no_violations(steps: list[tuple[typing.Any, ...]]) -> None:
     """It reads from the primary what its replica does not have."""
     model = Model(careful=True)
     for step in steps:
@@ -228,7 +228,7 @@ def test_a_careful_router_passes_whatever_its_clients_do(steps: list[tuple[typin
 
 
 @given(STEPS)
-def test_of_a_careless_router_exactly_the_reads_that_miss_something_are_found(
+def test_of_an_incorrect_router_exactly_the_wrong_reads_are_found(
     steps: list[tuple[typing.Any, ...]],
 ) -> None:
     """INVARIANT: no more and no fewer; a checker that cannot fail proves nothing."""

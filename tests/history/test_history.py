@@ -56,9 +56,7 @@ async def something_of_everything(faults: Faults) -> None:
 
 
 @pytest.mark.parametrize("variant", ["ours", pytest.param(FLASK, marks=pytest.mark.slow)])
-async def test_clients_of_ours_see_what_they_were_promised(
-    faults: Faults, tmp_path: pathlib.Path, variant: str
-) -> None:
+async def test_clients_of_this_library_see_no_violation(faults: Faults, tmp_path: pathlib.Path, variant: str) -> None:
     """INVARIANT: with two workers, a lagging replica, a pause, a crash and a failover, no answer is wrong."""
     history = await recorded(variant, faults, something_of_everything, tmp_path)
 
@@ -103,7 +101,7 @@ async def interrupted_until_it_shows(faults: Faults) -> None:
             faults.history.interruption = ""
 
 
-async def test_a_commit_whose_answer_was_lost_is_missed_if_it_is_not_counted_as_a_write(
+async def test_a_lost_commit_answer_that_does_not_count_as_a_write_is_found(
     faults: Faults, tmp_path: pathlib.Path
 ) -> None:
     """The harness detects this injected bug: the row is committed, and its client reads a replica."""
@@ -111,7 +109,7 @@ async def test_a_commit_whose_answer_was_lost_is_missed_if_it_is_not_counted_as_
 
 
 @pytest.mark.parametrize("variant", ["naive", pytest.param("pin", marks=pytest.mark.slow)])
-async def test_clients_of_what_people_write_by_hand_do_not(
+async def test_clients_of_hand_written_routing_see_violations(
     faults: Faults, tmp_path: pathlib.Path, variant: str
 ) -> None:
     """The same clients in the same harness, which can therefore fail.

@@ -72,7 +72,7 @@ async def test_a_write_in_a_read_is_an_escalation_and_no_rerun(shop_cluster: Loc
 
 
 @pytest.mark.parametrize(("statement", "succeeded"), [("SELECT add_up()", True), ("SELECT spend_all()", False)])
-async def test_what_a_replica_refuses_is_a_rerun(shop_cluster: LocalCluster, statement: str, succeeded: bool) -> None:
+async def test_a_refused_statement_is_a_rerun(shop_cluster: LocalCluster, statement: str, succeeded: bool) -> None:
     """The event says whether the primary succeeded, and how long it took."""
     recorder = Recorder()
     shop_cluster.primary.execute(
@@ -148,7 +148,7 @@ async def test_the_monitor_tells_of_ejections_returns_and_changes_of_the_primary
     assert recorder.of(SnapshotPublished)[-1] == SnapshotPublished(snapshot=None)
 
 
-async def test_a_wait_for_a_replica_and_its_decision_are_told_when_it_ends(disposable_shop: LocalCluster) -> None:
+async def test_a_wait_for_a_replica_and_its_decision_are_reported_when_it_ends(disposable_shop: LocalCluster) -> None:
     """One decision per unit of work, whether a replica has caught up or the primary serves."""
     recorder = Recorder()
     (replica,) = disposable_shop.replicas[:1]
@@ -171,7 +171,7 @@ async def test_a_wait_for_a_replica_and_its_decision_are_told_when_it_ends(dispo
         assert [one.decision.cause for one in recorder.of(Decided)] == [Cause.REPLICA]
 
 
-async def test_a_wait_in_vain_is_one_decision_for_the_primary(disposable_shop: LocalCluster) -> None:
+async def test_a_wait_that_times_out_is_one_decision_for_the_primary(disposable_shop: LocalCluster) -> None:
     """With a session, and with Core on the engine."""
     recorder = Recorder()
     (replica,) = disposable_shop.replicas[:1]

@@ -50,7 +50,7 @@ def test_the_current_span_says_where_a_unit_of_work_runs_and_why() -> None:
 
 
 @pytest.mark.parametrize(("succeeded", "status"), [(True, StatusCode.UNSET), (False, StatusCode.ERROR)])
-def test_a_rerun_is_a_span_of_its_own(succeeded: bool, status: StatusCode) -> None:
+def test_a_rerun_is_a_separate_span(succeeded: bool, status: StatusCode) -> None:
     """It has the duration of the re-run, as a child of the request's span."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()

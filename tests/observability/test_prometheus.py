@@ -162,7 +162,7 @@ async def test_labels_stay_bounded_under_random_paths(disposable_cluster: LocalC
         assert samples() == before
 
 
-def test_what_happens_seldom_is_counted_too() -> None:
+def test_rare_events_are_counted_too() -> None:
     """Tokens, shadow mode, a failed re-run and a refused read."""
     registry = CollectorRegistry()
     hook = PrometheusHook(registry=registry)
@@ -188,7 +188,7 @@ def test_what_happens_seldom_is_counted_too() -> None:
     }
 
 
-def test_an_event_that_is_not_counted_changes_nothing() -> None:
+def test_an_uncounted_event_changes_nothing() -> None:
     """A server's return is visible in the gauges."""
     registry = CollectorRegistry()
     before = {family.name: len(family.samples) for family in registry.collect()}

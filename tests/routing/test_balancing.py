@@ -69,7 +69,7 @@ def test_the_least_used_for_its_weight_is_chosen(topology: list[Server], data: s
     assert chosen.in_use / chosen.weight == min(server.in_use / server.weight for server in used)
 
 
-def test_of_very_many_all_have_their_turn() -> None:
+def test_many_replicas_are_all_chosen() -> None:
     """Only a few are compared at a time, but changing ones: in a thousand rounds, each is chosen."""
     topology, balancer = [Server(str(number), 1) for number in range(64)], LeastInUse()
 
@@ -79,7 +79,7 @@ def test_of_very_many_all_have_their_turn() -> None:
     assert max(chosen.values()) < 200
 
 
-def test_at_random_the_shares_are_those_of_the_weights() -> None:
+def test_random_choices_follow_the_weights() -> None:
     """Weights of 9:1 give 9:1 within four standard deviations of 10,000 choices."""
     topology, balancer = [Server("a", 9), Server("b", 1)], Random(random.Random(1))  # noqa: S311  # repeatable
 

@@ -6,7 +6,7 @@ def snapshot(primary: str | None, timeline: int = 1) -> Snapshot:
     return Snapshot(servers={name: ServerState(name=name, timeline=timeline) for name in ("a", "b")}, primary=primary)
 
 
-def test_the_first_primary_is_no_change() -> None:
+def test_the_first_primary_is_not_a_change() -> None:
     """No primary was known before."""
     assert LastPrimary().follow(snapshot("a")) is None
 

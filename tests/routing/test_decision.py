@@ -15,7 +15,7 @@ def test_an_engine_carries_its_decision() -> None:
 
 
 @pytest.mark.parametrize("stand_in", [object(), type("Other", (), {"decision": "yes"})()])
-def test_what_a_test_puts_in_the_place_of_an_engine_was_chosen_by_the_application(stand_in: object) -> None:
+def test_an_engine_without_a_decision_was_chosen_by_the_application(stand_in: object) -> None:
     """Even if it has an attribute of that name."""
     assert decision_of(stand_in) == on_primary(Cause.CHOSEN, "chosen by the application")
     assert decision_of(stand_in).server == PRIMARY

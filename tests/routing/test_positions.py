@@ -48,7 +48,7 @@ def test_nothing_is_known_before_the_primary_was_seen() -> None:
     assert positions.answered_at is None
 
 
-def test_standbys_that_agree_say_where_they_are_before_a_primary_was_seen() -> None:
+def test_standbys_on_one_timeline_have_known_positions_before_a_primary_was_seen() -> None:
     """INVARIANT: the surviving part of an older timeline is unknown, and standbys on two timelines prove nothing."""
     positions = Positions()
     first, second = said(90, timeline=2, in_recovery=True), said(100, timeline=2, in_recovery=True)
@@ -76,7 +76,7 @@ def test_a_token_requires_its_own_lsn() -> None:
     assert positions.database == identify(7, "app")
 
 
-def test_what_a_token_of_another_database_requires_is_unknown() -> None:
+def test_the_position_required_by_a_token_of_another_database_is_unknown() -> None:
     """Its LSN belongs to another log."""
     positions = following(said(100))
     foreign = dataclasses.replace(token(1), database=identify(8, "app"))
@@ -85,7 +85,7 @@ def test_what_a_token_of_another_database_requires_is_unknown() -> None:
     assert not positions.has_written(foreign)
 
 
-def test_of_a_token_of_an_older_timeline_only_what_survived_is_required() -> None:
+def test_a_token_of_an_older_timeline_requires_only_surviving_writes() -> None:
     """INVARIANT: an LSN lost in a promotion is never reached, so nothing waits for it."""
     positions = following(said(100), said(60, timeline=2), said(80, timeline=2))
 
@@ -96,7 +96,7 @@ def test_of_a_token_of_an_older_timeline_only_what_survived_is_required() -> Non
     assert not positions.has_written(token(10, timeline=3))
 
 
-def test_a_promotion_makes_what_was_known_of_the_servers_worthless() -> None:
+def test_a_promotion_discards_the_positions_of_the_servers() -> None:
     """Their positions were on the former timeline."""
     positions = following(said(100, at=1.0))
     positions.saw("a", said(90, in_recovery=True))
@@ -107,7 +107,7 @@ def test_a_promotion_makes_what_was_known_of_the_servers_worthless() -> None:
     assert positions.required(Freshness(max_age=5.0), now=3.0) == 60
 
 
-def test_what_a_standby_has_received_the_primary_has_written() -> None:
+def test_a_standbys_received_position_was_written_by_the_primary() -> None:
     """It saves a question to the primary."""
     positions = following(said(100))
     positions.saw("a", said(90, written=300, in_recovery=True))

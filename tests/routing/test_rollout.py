@@ -35,7 +35,7 @@ def test_without_a_key_the_share_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("key", [None, "user-1"])
-def test_no_share_keeps_everything_and_all_keeps_nothing(key: str | None) -> None:
+def test_a_share_of_0_keeps_all_reads_on_the_primary_and_1_keeps_none(key: str | None) -> None:
     """Both ends of the range are exact."""
     assert Rollout(share=0).kept_on_primary(key) == (
         Cause.NOT_SHARED,
@@ -45,7 +45,7 @@ def test_no_share_keeps_everything_and_all_keeps_nothing(key: str | None) -> Non
     assert Rollout(enabled=False).kept_on_primary(key) == (Cause.DISABLED, "replicas are disabled")
 
 
-def test_a_callable_is_asked_at_each_choice() -> None:
+def test_a_callable_share_is_called_for_each_choice() -> None:
     """The share can change while the application runs."""
     shares = iter([0.0, 1.0, 0.0])
     rollout = Rollout(share=lambda: next(shares))
@@ -74,6 +74,6 @@ def test_a_callable_that_fails_keeps_reads_on_the_primary_and_is_logged_once(cap
         (Rollout(shadow=True), False),
     ],
 )
-def test_a_rollout_that_is_complete_for_good_is_not_asked(rollout: Rollout, expected: bool) -> None:
+def test_a_constant_complete_rollout_is_not_evaluated(rollout: Rollout, expected: bool) -> None:
     """The usual case costs nothing."""
     assert rollout.is_complete is expected

@@ -48,7 +48,7 @@ def test_the_primary_is_never_on_an_older_timeline_than_another_server(
         assert observed[primary].timeline == newest
 
 
-def test_of_two_names_for_one_server_the_current_one_stays() -> None:
+def test_of_two_names_of_one_server_the_current_one_stays() -> None:
     """For example an endpoint that follows the primary, and the primary itself: the primary has not moved."""
     observed = {"a": seen(in_recovery=False), "b": seen(in_recovery=False)}
 

@@ -91,14 +91,14 @@ quoted = st.text(st.characters(codec="ascii", exclude_characters="'\\"), max_siz
 
 
 @hypothesis.given(quoted, st.sampled_from(sorted(WRITES)))
-def test_what_stands_in_a_string_means_nothing(words: str, sql: str) -> None:
+def test_the_content_of_strings_is_ignored(words: str, sql: str) -> None:
     """INVARIANT: a value is not a statement, whatever it contains."""
     inside = sql.replace("'", "''")
     assert foresee(f"SELECT '{words} {inside}', 1") is None
 
 
 @hypothesis.given(st.text(max_size=200))
-def test_no_text_is_too_strange(sql: str) -> None:
+def test_any_text_is_accepted(sql: str) -> None:
     """PostgreSQL decides what is a valid statement."""
     foresee(sql)
 
@@ -119,7 +119,7 @@ def test_no_text_is_too_strange(sql: str) -> None:
         ";",
     ],
 )
-def test_what_calls_nothing_unknown_writes_nothing(sql: str) -> None:
+def test_statements_without_unknown_functions_write_nothing(sql: str) -> None:
     """A transaction of such statements needs no question after its commit."""
     assert not may_write(sql)
 
@@ -145,7 +145,7 @@ def test_what_calls_nothing_unknown_writes_nothing(sql: str) -> None:
         "CREATE TABLE a (b int)",
     ],
 )
-def test_whatever_else_may_write(sql: str) -> None:
+def test_all_other_statements_may_write(sql: str) -> None:
     """INVARIANT: a missed write has no token, and its client may not see it."""
     assert may_write(sql)
 
@@ -160,6 +160,6 @@ def test_a_commit_that_is_sent_as_a_statement_is_one(sql: str) -> None:
 
 
 @pytest.mark.parametrize("sql", ["SELECT 'COMMIT', CASE WHEN a THEN 1 END FROM b", "PREPARE a AS SELECT 1", "ROLLBACK"])
-def test_what_only_says_commit_is_none(sql: str) -> None:
+def test_a_text_that_only_mentions_commit_is_not_one(sql: str) -> None:
     """Its transaction has written nothing when it is rolled back."""
     assert not commits(sql)

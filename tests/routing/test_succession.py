@@ -32,7 +32,7 @@ timelines = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 2), max_size
 
 
 @hypothesis.given(servers, timelines)
-def test_another_cluster_is_only_followed_at_the_declared_address_or_where_nothing_is_left(
+def test_another_cluster_is_followed_only_at_the_declared_address_or_if_no_server_is_left(
     observed: dict[str, Observation], newest: dict[str, int]
 ) -> None:
     """INVARIANT: a wrong address of a replica never redirects the writes of running servers."""
@@ -65,7 +65,7 @@ def test_another_cluster_at_the_declared_address_is_followed_though_old_standbys
     assert successor({"a": seen(), "b": seen(system=OLD, timeline=2)}) is None
 
 
-def test_elsewhere_another_cluster_is_followed_only_when_nothing_is_left() -> None:
+def test_at_other_addresses_another_cluster_is_followed_only_if_no_server_is_left() -> None:
     """It may be a wrong address; of two other clusters, neither is known to be right."""
     assert successor({"b": seen(primary=True)}) == "b"
     assert successor({"b": seen(primary=True), "c": seen(system=OLD)}) is None

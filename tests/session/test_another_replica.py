@@ -116,7 +116,7 @@ async def test_a_read_that_waited_for_a_connection_finds_its_replica_down(shop_c
 
 
 @pytest.mark.parametrize("state", ["53100", "53200", "53400", "58030", "XX001", "40001"])
-async def test_a_replica_in_trouble_is_passed_over(shop_cluster: LocalCluster, state: str) -> None:
+async def test_a_replica_with_a_transient_error_is_passed_over(shop_cluster: LocalCluster, state: str) -> None:
     """After a full disk, exhausted memory or a limit, the next replica may work; this one is not down."""
     shop_cluster.primary.execute(FAILS_ON)
     shop_cluster.catch_up()
@@ -146,7 +146,7 @@ async def test_a_statement_that_every_replica_refuses_raises_its_own_error(shop_
 
 
 @pytest.mark.parametrize("state", ["08001", "08006", "57P01", "57P03", "57P05", "25P03", "25P04"])
-async def test_an_error_of_a_function_is_not_a_lost_connection_whatever_its_code(
+async def test_an_error_of_a_function_is_not_a_lost_connection_with_any_sqlstate(
     shop_cluster: LocalCluster, state: str
 ) -> None:
     """The connection works: each replica runs the statement once, and the application gets its error."""
@@ -186,7 +186,7 @@ async def test_the_first_statement_of_a_transaction_runs_on_another_replica_too(
             assert await session.scalar(READ) == 10
 
 
-async def test_a_unit_of_work_that_has_read_goes_on_with_a_replica_that_is_as_far(
+async def test_a_unit_of_work_that_has_read_continues_on_a_replica_that_is_as_fresh(
     disposable_shop: LocalCluster,
 ) -> None:
     """INVARIANT: time does not run backwards; the other replica is asked for its position, and may catch up."""
@@ -223,7 +223,7 @@ async def test_without_a_monitor_the_position_of_another_replica_is_unknown(disp
             await session.scalar(READ)
 
 
-async def test_what_a_read_asks_for_holds_on_another_replica_too(disposable_shop: LocalCluster) -> None:
+async def test_the_freshness_of_a_read_holds_on_another_replica_too(disposable_shop: LocalCluster) -> None:
     """INVARIANT: `Bounded` and the client's own writes: a replica that is not known to be fresh enough is not used."""
     victim, other = disposable_shop.replicas
     options: dict[str, typing.Any] = {"probe_interval": 0.05, "max_lag": None}

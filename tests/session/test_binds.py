@@ -15,7 +15,7 @@ EXPECTED = [n * 10 for n in range(1, 21)]
 IN_RECOVERY = text("SELECT pg_is_in_recovery()")
 
 
-async def test_a_statement_with_a_bind_of_its_own_goes_there(shop_cluster: LocalCluster) -> None:
+async def test_a_statement_with_its_own_bind_uses_it(shop_cluster: LocalCluster) -> None:
     """An explicit engine takes precedence over the routing."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         arguments = {"bind": servers.primary.sync_engine}
@@ -24,7 +24,7 @@ async def test_a_statement_with_a_bind_of_its_own_goes_there(shop_cluster: Local
         assert await session.scalar(place) is True
 
 
-async def test_asking_for_the_bind_connects_to_nothing(shop_cluster: LocalCluster) -> None:
+async def test_reading_the_bind_opens_no_connection(shop_cluster: LocalCluster) -> None:
     """Libraries read the dialect of a session's bind outside of any statement."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         assert session.get_bind().dialect.name == "postgresql"
@@ -52,7 +52,7 @@ async def test_a_session_can_be_given_engines_for_its_mappers(shop_cluster: Loca
         assert await session.scalar(select(text("pg_is_in_recovery()")).select_from(Shop))
 
 
-async def test_what_is_not_bound_is_read_from_the_replica_beside_what_is(shop_cluster: LocalCluster) -> None:
+async def test_unbound_tables_are_read_from_the_replica_beside_bound_ones(shop_cluster: LocalCluster) -> None:
     """One table has a separate engine; the others use the unit of work's server."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         session.sync_session.bind_table(Account.metadata.tables["account"], servers.primary.sync_engine)
@@ -60,7 +60,7 @@ async def test_what_is_not_bound_is_read_from_the_replica_beside_what_is(shop_cl
         assert await session.run_sync(lambda sync: sync.scalars(place).all()) == [True]
 
 
-async def test_an_error_of_another_database_is_no_fault_of_the_replica(shop_cluster: LocalCluster) -> None:
+async def test_an_error_of_another_database_ejects_no_replica(shop_cluster: LocalCluster) -> None:
     """INVARIANT: a statement on another bind runs there once, and its errors do not count against the replica."""
     refused: list[object] = []
     nowhere = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
@@ -76,7 +76,7 @@ async def test_an_error_of_another_database_is_no_fault_of_the_replica(shop_clus
 
 
 @pytest.mark.parametrize("mode", ["create_savepoint", "control_fully", "rollback_only", "conditional_savepoint"])
-async def test_reading_is_no_write_however_a_session_joins_transactions(shop_cluster: LocalCluster, mode: str) -> None:
+async def test_a_read_is_not_a_write_in_any_join_transaction_mode(shop_cluster: LocalCluster, mode: str) -> None:
     """INVARIANT: the savepoint is for the test's transaction, not for the connection that is read from."""
     async with (
         serving(shop_cluster, on_write="raise") as servers,

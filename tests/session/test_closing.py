@@ -36,7 +36,7 @@ async def test_a_session_that_has_only_read_is_closed_at_once(shop_cluster: Loca
 
 
 @pytest.mark.parametrize("what", ["write", "stream", "elsewhere"])
-async def test_what_has_to_send_something_is_awaited(shop_cluster: LocalCluster, what: str) -> None:
+async def test_a_close_that_sends_a_statement_is_awaited(shop_cluster: LocalCluster, what: str) -> None:
     """The end of a transaction, on either server."""
     async with serving(shop_cluster) as servers:
         session = servers.session()
@@ -81,7 +81,7 @@ async def test_a_listener_of_the_pool_may_send_something(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_the_close_of_a_class_of_ones_own_is_called(shop_cluster: LocalCluster) -> None:
+async def test_an_overridden_close_is_called(shop_cluster: LocalCluster) -> None:
     """The class may do anything in it."""
     closed = []
 

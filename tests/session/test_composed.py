@@ -130,7 +130,9 @@ async def test_a_combination_is_made_once_for_each_class(shop_cluster: LocalClus
 
 
 @pytest.mark.parametrize("own", [sessionmaker(), make_session, int])
-async def test_a_callable_that_is_no_class_is_refused_on_both_servers(shop_cluster: LocalCluster, own: object) -> None:
+async def test_a_session_class_that_is_not_a_class_is_refused_on_both_servers(
+    shop_cluster: LocalCluster, own: object
+) -> None:
     """Routing cannot be added to its sessions; it would work on one server and be ignored on the other."""
     async with serving(shop_cluster) as servers:
         for engine in engines(servers):

@@ -67,7 +67,7 @@ async def test_tasks_at_once_read_from_one_replica(shop_cluster: LocalCluster) -
         assert servers.checked_out() == 1
 
 
-async def test_what_is_opened_after_an_escalation_begins_on_the_primary(shop_cluster: LocalCluster) -> None:
+async def test_sessions_opened_after_an_escalation_start_on_the_primary(shop_cluster: LocalCluster) -> None:
     """Open sessions stay where they are."""
     async with unit_of_work(shop_cluster) as (session, sessions, _), sessions() as before, sessions() as writing:
         assert await before.scalar(IN_RECOVERY) is True
@@ -116,7 +116,7 @@ async def test_the_sessions_are_made_like_the_one_that_is_injected(shop_cluster:
             assert one.info == {"tenant": 1}
 
 
-async def test_on_the_primary_all_are_on_the_primary(shop_cluster: LocalCluster) -> None:
+async def test_sessions_of_a_unit_of_work_on_the_primary_use_the_primary(shop_cluster: LocalCluster) -> None:
     """A unit of work that writes, and a read that has to see everything."""
     for intent in (Intent.write(), Intent.read(consistency=STRONG)):
         async with unit_of_work(shop_cluster, intent) as (_, sessions, _), sessions() as one:
@@ -124,7 +124,7 @@ async def test_on_the_primary_all_are_on_the_primary(shop_cluster: LocalCluster)
             assert one.decision.server == "primary"
 
 
-async def test_what_a_task_has_written_is_known_to_the_task_that_awaits_it(shop_cluster: LocalCluster) -> None:
+async def test_the_writes_of_a_task_are_known_to_the_task_that_awaits_it(shop_cluster: LocalCluster) -> None:
     """Both have the same client: the token of a child task is the job's."""
 
     async def job() -> None:
@@ -148,7 +148,7 @@ def test_without_a_routed_session_it_is_refused() -> None:
     assert caught.value.field == "session"
 
 
-async def test_sessions_that_wait_for_a_replica_read_from_the_one_that_was_found_first(
+async def test_waiting_sessions_read_from_the_replica_that_was_found_first(
     shop_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """INVARIANT: with several candidates, the tasks of one unit of work would otherwise see different states."""

@@ -97,7 +97,7 @@ MOMENTS = ["bind", "result", "before_cursor_execute", "do_execute", "after_curso
 
 @pytest.mark.parametrize("error", APPLICATION_ERRORS)
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_an_error_of_the_application_is_raised_once_and_blames_no_server(
+async def test_an_error_of_the_application_is_raised_once_and_ejects_no_server(
     shop_cluster: LocalCluster, moment: str, error: type[Exception]
 ) -> None:
     """INVARIANT: an error in a column type or a listener, of any class, is raised once; the replica stays in use."""
@@ -212,7 +212,7 @@ async def cut(watched: Watched, wire: Wire) -> None:  # noqa: ARG001
 )
 @pytest.mark.parametrize("moment", ["idle", "executing", "between statements", "streaming"])
 @pytest.mark.parametrize("primary_reads", [True, False])
-async def test_a_lost_connection_is_replaced_and_blames_no_server(
+async def test_a_lost_connection_is_replaced_and_ejects_no_server(
     shop_cluster: LocalCluster, moment: str, fault: Fault, primary_reads: bool
 ) -> None:
     """INVARIANT: the statement runs again on a new connection to the same replica, which stays in the rotation."""
@@ -249,7 +249,7 @@ async def test_a_lost_connection_is_replaced_and_blames_no_server(
 
 @pytest.mark.parametrize("fault", [end_backends, cut])
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
-async def test_a_connection_that_is_lost_before_it_is_given_back_costs_nothing(
+async def test_a_connection_lost_before_its_return_causes_no_error(
     shop_cluster: LocalCluster, isolation: str, fault: Fault
 ) -> None:
     """INVARIANT: the result is complete, and a rollback on a replica undoes nothing: users do not see the loss."""
@@ -289,7 +289,7 @@ FAILING = """
         pytest.param("SELECT fail('57014')", "57014", ["replica"], id="a time limit"),
     ],
 )
-async def test_an_error_inside_a_statement_runs_it_once_on_each_server_and_blames_none(
+async def test_an_error_inside_a_statement_runs_it_once_on_each_server_and_ejects_none(
     shop_cluster: LocalCluster, statement: str, state: str, runs: list[str], isolation: str
 ) -> None:
     """INVARIANT: a function can raise any SQLSTATE, also that of a foreign server, while the connection works."""
@@ -329,7 +329,7 @@ async def test_an_error_of_a_trigger_in_a_commit_costs_no_connection(shop_cluste
 
 @only_on("asyncpg", "psycopg has no such state: libpq reads the server's last message and closes the connection")
 @pytest.mark.parametrize("role", ["replica", "primary"])
-async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster: LocalCluster, role: str) -> None:
+async def test_a_connection_in_an_undefined_driver_state_is_replaced(shop_cluster: LocalCluster, role: str) -> None:
     """After a server closes an idle connection, asyncpg is in a state in which no statement succeeds."""
     async with one_replica(shop_cluster) as watched:
         assert await watched.serves_as_before()
@@ -369,7 +369,9 @@ async def test_a_connection_whose_driver_has_lost_track_is_replaced(shop_cluster
         "cancelled task",
     ],
 )
-async def test_a_time_limit_is_the_applications_and_blames_no_server(shop_cluster: LocalCluster, way: str) -> None:
+async def test_a_time_limit_is_the_applications_error_and_ejects_no_server(
+    shop_cluster: LocalCluster, way: str
+) -> None:
     """INVARIANT: wherever the limit was set, the statement runs once, and other readers stay on the replica."""
     async with one_replica(shop_cluster, replica_pool_size=1) as watched:
         engine = watched.engine.sync_engine

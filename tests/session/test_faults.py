@@ -128,7 +128,7 @@ async def test_a_statement_on_a_frozen_replica_is_run_again_as_soon_as_it_is_dec
 
 
 @not_behind_a_pooler("it accepts clients while its server is down, and each connection takes until its timeout")
-async def test_a_replica_that_refuses_connections_costs_a_reader_nothing(
+async def test_a_replica_that_refuses_connections_fails_no_read(
     disposable_shop: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With an empty pool: the read is run again; the operator gets one warning per replica, not per read."""
@@ -142,7 +142,7 @@ async def test_a_replica_that_refuses_connections_costs_a_reader_nothing(
     assert len([message for message in warnings if "failed a statement" in message]) == 2
 
 
-async def test_a_replica_out_of_connections_costs_a_reader_nothing(disposable_shop: LocalCluster) -> None:
+async def test_a_replica_out_of_connections_fails_no_read(disposable_shop: LocalCluster) -> None:
     """SQLSTATE 53300, too_many_connections, occurs while connecting, where the driver's error is not wrapped."""
     victim = disposable_shop.replicas[0]
     disposable_shop.replicas[1].stop()
@@ -240,9 +240,7 @@ async def test_a_stream_that_cannot_be_opened_is_opened_on_the_primary(disposabl
 
 
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
-async def test_a_stream_whose_statement_fails_is_no_fault_of_its_replica(
-    shop_cluster: LocalCluster, isolation: str
-) -> None:
+async def test_a_failed_statement_of_a_stream_ejects_no_replica(shop_cluster: LocalCluster, isolation: str) -> None:
     """INVARIANT: SQLAlchemy raises the driver's own error, as it does for an unreachable server."""
     wrong, writing = text("SELECT 1 / (i - 1) FROM generate_series(1, 3) i"), select(func.visit())
     async with serving(shop_cluster, read_isolation=isolation, on_write="raise") as servers:
@@ -407,7 +405,7 @@ async def test_a_statement_the_driver_gave_up_on_leaves_its_connection_behind(di
 
 
 @not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
-async def test_a_stream_that_gets_no_connection_of_its_own_goes_to_the_primary(shop_cluster: LocalCluster) -> None:
+async def test_a_stream_that_gets_no_separate_connection_goes_to_the_primary(shop_cluster: LocalCluster) -> None:
     """In autocommit a server-side cursor needs a second connection; the first one stays usable."""
     settings = {"replica_pool_size": 1, "replica_max_overflow": 0, "replica_pool_timeout": 0.01}
     async with serving(shop_cluster, **settings) as servers, servers.session() as session:
@@ -417,7 +415,7 @@ async def test_a_stream_that_gets_no_connection_of_its_own_goes_to_the_primary(s
         assert session.decision.server == "primary"
 
 
-async def test_a_replica_that_went_down_after_the_choice_is_not_even_asked(shop_cluster: LocalCluster) -> None:
+async def test_a_replica_that_went_down_after_the_choice_is_not_connected_to(shop_cluster: LocalCluster) -> None:
     """The server is chosen when the session is resolved; the first statement may come much later."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         for replica in shop_cluster.replicas:
@@ -427,7 +425,7 @@ async def test_a_replica_that_went_down_after_the_choice_is_not_even_asked(shop_
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_a_transaction_whose_end_is_cancelled_keeps_no_connection_of_its_replica(
+async def test_a_transaction_whose_end_is_cancelled_returns_its_connection(
     disposable_shop: LocalCluster, end: str
 ) -> None:
     """INVARIANT: however a unit of work ends, each pool gets its connections back; `serving` verifies it."""

@@ -279,7 +279,7 @@ ASKED: typing.Final[dict[str, tuple[collections.abc.Callable[[Session], object],
 
 @pytest.mark.filterwarnings("ignore:fully NULL primary key")  # intended
 @pytest.mark.parametrize("asked", ASKED)
-async def test_it_finds_what_sqlalchemy_finds(engine: AsyncEngine, asked: str) -> None:
+async def test_it_finds_the_same_as_sqlalchemy(engine: AsyncEngine, asked: str) -> None:
     """INVARIANT: the same objects, the same loaded attributes, the same SQL, the same errors."""
     ask, looks = ASKED[asked]
 

@@ -50,7 +50,7 @@ def leave(session: GuardedSession) -> None:
     session.guard.left_replica(session)
 
 
-def test_what_was_loaded_before_may_not_be_written(session: GuardedSession) -> None:
+def test_objects_loaded_before_the_move_may_not_be_written(session: GuardedSession) -> None:
     """Objects loaded afterwards may be written."""
     shop = session.get_one(Shop, 1)
     leave(session)
@@ -66,7 +66,7 @@ def test_what_was_loaded_before_may_not_be_written(session: GuardedSession) -> N
     session.flush()
 
 
-def test_what_is_deleted_is_checked_as_well(session: GuardedSession) -> None:
+def test_deleted_objects_are_checked_as_well(session: GuardedSession) -> None:
     """The row may have changed meanwhile."""
     item = session.get_one(Item, 1)
     leave(session)
@@ -76,7 +76,7 @@ def test_what_is_deleted_is_checked_as_well(session: GuardedSession) -> None:
 
 
 @pytest.mark.parametrize("how", ["expunge", "expunge_all", "close"])
-def test_what_has_left_the_session_is_known_when_it_comes_back(session: GuardedSession, how: str) -> None:
+def test_expunged_objects_are_known_when_they_return(session: GuardedSession, how: str) -> None:
     """With its cascaded objects; objects of another session are not affected."""
     shop = session.get_one(Shop, 1)
     item = shop.items[0]
@@ -94,7 +94,7 @@ def test_what_has_left_the_session_is_known_when_it_comes_back(session: GuardedS
         session.flush()
 
 
-def test_what_is_merged_is_as_stale_as_it_was(session: GuardedSession) -> None:
+def test_a_merged_object_is_as_stale_as_before(session: GuardedSession) -> None:
     """INVARIANT: a merge writes all attributes of the object over those of the primary."""
     shop = session.get_one(Shop, 1)
     session.expunge(shop)
@@ -105,7 +105,7 @@ def test_what_is_merged_is_as_stale_as_it_was(session: GuardedSession) -> None:
         session.flush()
 
 
-def test_what_is_merged_from_outside_may_be_written(session: GuardedSession) -> None:
+def test_an_object_merged_from_outside_may_be_written(session: GuardedSession) -> None:
     """For example a form of the user."""
     session.get_one(Shop, 1)
     session.expunge_all()
@@ -127,7 +127,7 @@ def test_a_class_of_another_database_is_not_checked(session: GuardedSession) -> 
     assert checked == []
 
 
-def test_once_it_has_streamed_only_what_is_asked_of_the_primary_comes_from_there(session: GuardedSession) -> None:
+def test_after_a_stream_only_objects_read_from_the_primary_are_fresh(session: GuardedSession) -> None:
     """Rows of the replica may still arrive later."""
     assert session.loads_from_primary
     session.has_streamed = True
@@ -138,7 +138,7 @@ def test_once_it_has_streamed_only_what_is_asked_of_the_primary_comes_from_there
 
 
 @pytest.mark.parametrize("operation", [GuardedSession.merge, GuardedSession.expunge])
-def test_what_is_no_mapped_object_gets_sqlalchemys_error(
+def test_an_unmapped_object_raises_sqlalchemys_error(
     session: GuardedSession, operation: collections.abc.Callable[[GuardedSession, object], object]
 ) -> None:
     """SQLAlchemy's own tests expect it, and an application may as well."""

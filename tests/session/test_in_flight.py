@@ -37,7 +37,7 @@ def engine_of(servers: Servers, role: str) -> AsyncEngine:
 @pytest.mark.parametrize("role", ["primary", "replica"])
 @pytest.mark.parametrize("tasks", [5, 16])
 @pytest.mark.parametrize("statement", [READ, SLOW], ids=["fast", "slow"])
-async def test_first_statements_at_once_are_refused_and_leave_nothing_behind(
+async def test_concurrent_first_statements_are_refused_and_leave_nothing_behind(
     shop_cluster: LocalCluster, role: str, tasks: int, statement: typing.Any
 ) -> None:
     """INVARIANT: an endpoint that wrongly shares a session between tasks leaks no connection."""
@@ -55,7 +55,7 @@ async def test_first_statements_at_once_are_refused_and_leave_nothing_behind(
 
 
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
-async def test_the_first_of_them_has_its_result(shop_cluster: LocalCluster, isolation: str) -> None:
+async def test_the_first_of_concurrent_statements_has_its_result(shop_cluster: LocalCluster, isolation: str) -> None:
     """The other statements are refused; the session stays usable."""
     async with serving(shop_cluster, read_isolation=isolation) as servers, servers.session() as session:
         results = await asyncio.gather(*(session.scalar(READ) for _ in range(5)), return_exceptions=True)
@@ -66,7 +66,7 @@ async def test_the_first_of_them_has_its_result(shop_cluster: LocalCluster, isol
 
 
 @pytest.mark.parametrize("role", ["primary", "replica"])
-async def test_closing_waits_for_what_other_tasks_run(shop_cluster: LocalCluster, role: str) -> None:
+async def test_closing_waits_for_statements_of_other_tasks(shop_cluster: LocalCluster, role: str) -> None:
     """SQLAlchemy refuses it, and the session stays open."""
     async with serving(shop_cluster) as servers:
         for end in ("close", "reset"):
@@ -80,7 +80,7 @@ async def test_closing_waits_for_what_other_tasks_run(shop_cluster: LocalCluster
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
-async def test_other_ends_while_a_connection_is_taken_are_refused(shop_cluster: LocalCluster, end: str) -> None:
+async def test_ending_a_session_while_it_takes_a_connection_is_refused(shop_cluster: LocalCluster, end: str) -> None:
     """As in SQLAlchemy's own sessions."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         running = asyncio.ensure_future(session.scalar(READ))
@@ -92,9 +92,7 @@ async def test_other_ends_while_a_connection_is_taken_are_refused(shop_cluster: 
 
 @pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.parametrize("moment", ["begin", "rollback"])
-async def test_a_connection_whose_use_is_cancelled_halfway_is_given_back(
-    shop_cluster: LocalCluster, moment: str
-) -> None:
+async def test_a_connection_is_returned_if_its_setup_is_cancelled(shop_cluster: LocalCluster, moment: str) -> None:
     """While the session sets up its connection, a listener of the application or the server may be slow."""
     waiting, reached = asyncio.Event(), asyncio.Event()
 

@@ -10,7 +10,7 @@ from modern_di_replicas.testing import LocalCluster
 from tests.session.conftest import serving
 
 
-async def test_a_unit_of_work_goes_on_with_the_replica_that_one_of_its_sessions_moved_to(
+async def test_a_unit_of_work_continues_on_the_replica_that_one_of_its_sessions_moved_to(
     shop_cluster: LocalCluster,
 ) -> None:
     """INVARIANT: a session opened later does not try the failed replica."""

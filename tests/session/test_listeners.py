@@ -273,7 +273,7 @@ async def test_a_connection_that_is_lost_in_a_listener_is_replaced(shop_cluster:
 
 
 @pytest.mark.parametrize("moment", ["before_cursor_execute", "after_cursor_execute", "checkout"])
-async def test_an_error_of_the_drivers_own_type_in_a_listener_blames_no_server(
+async def test_an_error_of_the_drivers_type_in_a_listener_ejects_no_server(
     shop_cluster: LocalCluster, moment: str
 ) -> None:
     """INVARIANT: another database's client raises the same type; only a connection that is closed is lost."""

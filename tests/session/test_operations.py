@@ -500,6 +500,6 @@ async def test_an_operation_ends_where_it_should_with_the_right_result(
     assert servers.checked_out() == 0
 
 
-def test_the_table_covers_what_it_should() -> None:
+def test_the_table_is_complete() -> None:
     """At least forty kinds."""
     assert len(OPERATIONS) >= 40

@@ -70,7 +70,7 @@ async def add_one(primary: PrimaryEngine) -> int:
 
 
 @pytest.mark.parametrize("reads_before", [False, True])
-async def test_a_read_shows_what_core_has_written_in_the_same_request(
+async def test_a_read_includes_writes_by_core_in_the_same_request(
     shop_cluster: LocalCluster, reads_before: bool
 ) -> None:
     """INVARIANT: the replica was chosen before the write, and must not be read while it lacks it."""
@@ -146,7 +146,7 @@ async def test_a_transaction_keeps_its_snapshot_to_its_end(shop_cluster: LocalCl
             assert await session.scalar(BALANCE) == written
 
 
-async def test_a_name_of_several_servers_is_asked_on_a_new_connection(shop_cluster: LocalCluster) -> None:
+async def test_a_shared_host_name_is_asked_on_a_new_connection(shop_cluster: LocalCluster) -> None:
     """INVARIANT: the current connection may lead to a server without the write."""
     async with request(shop_cluster) as servers, servers.session() as session:
         await session.scalar(IN_RECOVERY)

@@ -42,7 +42,7 @@ def test_the_event_says_where_it_ran_and_why(decision: Decision, again_on: str, 
     assert event.seconds >= 0
 
 
-def test_one_that_fails_again_is_told_too() -> None:
+def test_a_second_failure_is_reported_too() -> None:
     """Its error is raised in the application."""
 
     def fail() -> None:
@@ -54,6 +54,6 @@ def test_one_that_fails_again_is_told_too() -> None:
     assert [event.succeeded for event in recorder.of(ReRun)] == [False]
 
 
-def test_without_hooks_nothing_stands_in_between() -> None:
+def test_without_hooks_the_call_is_direct() -> None:
     """It costs nothing."""
     assert reporting(max, session(on_replica("db-2", "GET")), server="db-2", error=LOST) is max

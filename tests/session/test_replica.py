@@ -143,7 +143,7 @@ async def test_a_setting_of_one_unit_of_work_holds_for_all_its_statements(shop_c
 # Blocks of the primary
 
 
-async def test_what_is_run_in_the_block_is_run_on_the_primary(shop_cluster: LocalCluster) -> None:
+async def test_statements_in_the_block_run_on_the_primary(shop_cluster: LocalCluster) -> None:
     """INVARIANT: a session used in it stays on the primary; other sessions read from replicas afterwards."""
     async with (
         serving(shop_cluster, on_write="raise") as servers,
@@ -172,7 +172,7 @@ async def test_a_get_in_the_block_reads_its_object_anew(shop_cluster: LocalClust
         await session.rollback()
 
 
-async def test_what_is_chosen_in_the_block_is_the_primary(shop_cluster: LocalCluster) -> None:
+async def test_choices_inside_the_block_are_the_primary(shop_cluster: LocalCluster) -> None:
     """An engine for a unit of work, and a connection of all replicas."""
     async with serving(shop_cluster) as servers:
         with use_primary():

@@ -64,7 +64,7 @@ def lose_after_questions(engine: Engine, driver: Driver) -> None:
     engine.dialect.initialize = ask_and_lose  # type: ignore[method-assign]
 
 
-async def test_core_is_told_that_its_connection_is_lost(disposable_shop: LocalCluster) -> None:
+async def test_core_gets_the_error_of_a_lost_connection(disposable_shop: LocalCluster) -> None:
     """Its statements are not run again, so the loss is reported."""
     async with (
         serving(disposable_shop, read_isolation="READ COMMITTED") as servers,

@@ -43,7 +43,7 @@ async def test_a_keyed_read_is_one_round_trip(shop_cluster: LocalCluster) -> Non
 
 @not_behind_a_pooler(AUTOCOMMIT, driver="asyncpg")
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ"])
-async def test_the_isolation_is_what_the_settings_say(shop_cluster: LocalCluster, isolation: str) -> None:
+async def test_the_isolation_is_that_of_the_settings(shop_cluster: LocalCluster, isolation: str) -> None:
     """The server is asked; in autocommit the transaction starts with the statement."""
     async with serving(shop_cluster, read_isolation=isolation) as servers, servers.session() as session:
         first, second = [await session.scalar(text("SELECT now()")) for _ in range(2)]
@@ -184,7 +184,7 @@ async def test_an_error_of_a_flush_inside_a_read_is_the_primarys(shop_cluster: L
         await session.rollback()
 
 
-async def test_a_flush_that_changes_nothing_is_no_write(shop_cluster: LocalCluster) -> None:
+async def test_a_flush_without_changes_is_not_a_write(shop_cluster: LocalCluster) -> None:
     """An attribute is set to its current value: no warning, and no error."""
     async with serving(shop_cluster, on_write="raise") as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
@@ -193,7 +193,7 @@ async def test_a_flush_that_changes_nothing_is_no_write(shop_cluster: LocalClust
         assert await session.scalar(KEYED) == 10
 
 
-async def test_an_engine_with_other_execution_options_routes_all_the_same(shop_cluster: LocalCluster) -> None:
+async def test_an_engine_with_other_execution_options_still_routes(shop_cluster: LocalCluster) -> None:
     """INVARIANT: an engine with other options must still escalate; for one replica and for all."""
     async with serving(shop_cluster) as servers:
         for engine in (servers.replica, servers.replica.choose()):
@@ -221,7 +221,7 @@ async def test_an_engine_with_options_of_one_request_is_gone_after_it(shop_clust
         assert chosen() is None
 
 
-async def test_a_session_on_an_engine_with_an_isolation_level_of_its_own_is_on_the_primary(
+async def test_a_session_on_an_engine_with_another_isolation_level_uses_the_primary(
     shop_cluster: LocalCluster,
 ) -> None:
     """A replica has the isolation level of the settings, on which re-running on the primary relies."""
@@ -235,7 +235,7 @@ async def test_a_session_on_an_engine_with_an_isolation_level_of_its_own_is_on_t
 
 
 @pytest.mark.skipif(sqlalchemy.__version__ < "2.1", reason="SQLAlchemy 2.0 has no execution options of a session")
-async def test_a_session_with_an_isolation_level_of_its_own_is_on_the_primary(shop_cluster: LocalCluster) -> None:
+async def test_a_session_with_another_isolation_level_uses_the_primary(shop_cluster: LocalCluster) -> None:
     """A replica has the isolation level of the settings; the primary supports every level."""
     options = {"isolation_level": "SERIALIZABLE"}
     async with serving(shop_cluster) as servers, servers.session(execution_options=options) as session:

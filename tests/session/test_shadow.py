@@ -29,12 +29,12 @@ def written(session: Session, *statements: str) -> list[tuple[str, str]]:
     return [(event.statement, event.endpoint) for event in recorder.of(ShadowWrote)]
 
 
-def test_the_first_write_is_told_and_no_other(session: Session) -> None:
+def test_only_the_first_write_is_reported(session: Session) -> None:
     """A unit of work would have moved to the primary once, whatever its transactions."""
     statements = ("SELECT 1", "CREATE TABLE t (n int)", "INSERT INTO t VALUES (1)", "DELETE FROM t")
     assert written(session, *statements) == [("CREATE", "shop.show")]
 
 
-def test_what_only_reads_is_not_told(session: Session) -> None:
+def test_a_read_is_not_reported(session: Session) -> None:
     """Even if its text mentions a write."""
     assert written(session, "SELECT 'UPDATE t SET n = 1'") == []

@@ -130,7 +130,7 @@ async def test_a_read_modify_write_of_a_stale_object_cannot_lose_an_update(dispo
         assert all(remedy in str(caught.value) for remedy in ("@write_intent", "refresh", "version_id_col"))
 
 
-async def test_a_versioned_object_fails_honestly_when_it_is_stale_and_succeeds_when_it_is_not(
+async def test_a_versioned_object_fails_only_when_it_is_stale(
     disposable_shop: LocalCluster,
 ) -> None:
     """PostgreSQL compares the version, so the guard allows the write."""
@@ -164,7 +164,7 @@ async def leave(session: RoutedSession) -> None:
 
 
 @pytest.mark.parametrize("how", ["get", "select", "statement's own"])
-async def test_use_primary_reads_what_the_session_holds_anew(disposable_shop: LocalCluster, how: str) -> None:
+async def test_use_primary_reloads_the_sessions_objects(disposable_shop: LocalCluster, how: str) -> None:
     """The object from the replica is reloaded, and may be written then."""
     for replica in disposable_shop.replicas:
         replica.pause_replay()
@@ -187,7 +187,7 @@ async def test_use_primary_reads_what_the_session_holds_anew(disposable_shop: Lo
 
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
 @pytest.mark.parametrize("how", ["changed", "deleted", "refreshed by the stream"])
-async def test_what_a_stream_of_the_replica_gives_after_the_move_is_stale(
+async def test_objects_of_a_replicas_stream_after_the_move_are_stale(
     shop_cluster: LocalCluster, isolation: typing.Any, how: str
 ) -> None:
     """INVARIANT: the server of its row determines an object's state, not its creation time."""
@@ -251,7 +251,7 @@ async def test_an_object_that_gets_values_of_the_replica_is_stale_again(shop_clu
         await session.rollback()
 
 
-async def test_a_stream_that_moved_by_its_own_flush_is_one_of_the_primary(shop_cluster: LocalCluster) -> None:
+async def test_a_stream_after_its_own_flush_reads_from_the_primary(shop_cluster: LocalCluster) -> None:
     """Objects it refreshes may be written."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)
@@ -265,7 +265,7 @@ async def test_a_stream_that_moved_by_its_own_flush_is_one_of_the_primary(shop_c
 
 
 @pytest.mark.parametrize("how", ["get", "select"])
-async def test_use_primary_does_not_undo_what_was_not_flushed(shop_cluster: LocalCluster, how: str) -> None:
+async def test_use_primary_keeps_unflushed_changes(shop_cluster: LocalCluster, how: str) -> None:
     """Without autoflush a change is only in memory; it is kept, and checked at the flush."""
     async with serving(shop_cluster) as servers, servers.session(autoflush=False) as session:
         account = await session.get_one(Account, 1)
@@ -279,7 +279,7 @@ async def test_use_primary_does_not_undo_what_was_not_flushed(shop_cluster: Loca
         await session.rollback()
 
 
-async def test_what_a_result_of_the_replica_gives_after_the_move_is_stale(shop_cluster: LocalCluster) -> None:
+async def test_objects_of_a_replicas_result_after_the_move_are_stale(shop_cluster: LocalCluster) -> None:
     """In `run_sync`, the objects of a result are created when they are fetched."""
 
     def change_late(session: Session) -> None:
@@ -294,7 +294,7 @@ async def test_what_a_result_of_the_replica_gives_after_the_move_is_stale(shop_c
         await session.rollback()
 
 
-async def test_what_a_stream_of_the_primary_gives_may_be_written(shop_cluster: LocalCluster) -> None:
+async def test_objects_of_a_stream_of_the_primary_may_be_written(shop_cluster: LocalCluster) -> None:
     """The unit of work has already left its replica."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         await leave(session)
@@ -351,7 +351,7 @@ async def test_a_stale_orphan_of_a_fresh_object_is_not_deleted(shop_cluster: Loc
         assert await amount_on_primary(servers) == 10
 
 
-async def test_what_a_new_object_refers_to_is_not_written(shop_cluster: LocalCluster) -> None:
+async def test_an_object_referenced_by_a_new_one_is_not_written(shop_cluster: LocalCluster) -> None:
     """The reference is in the new object's row; the whole is not stale because of a part."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         held = await session.get_one(Case, 1, options=[selectinload(Case.thing)])
@@ -395,7 +395,7 @@ async def test_an_object_that_left_the_session_and_came_back_is_still_stale(
         await session.rollback()
 
 
-async def test_what_left_the_session_along_with_another_object_is_still_stale(shop_cluster: LocalCluster) -> None:
+async def test_objects_expunged_by_a_cascade_are_still_stale(shop_cluster: LocalCluster) -> None:
     """The cascade of an expunge follows the relationship."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         owner = await session.get_one(Owner, 1, options=[selectinload(Owner.items)])
@@ -409,7 +409,7 @@ async def test_what_left_the_session_along_with_another_object_is_still_stale(sh
 
 
 @pytest.mark.parametrize("how", ["merge", "merge as a member", "bulk_save_objects"])
-async def test_what_left_the_session_is_not_written_over_the_row_either(shop_cluster: LocalCluster, how: str) -> None:
+async def test_an_expunged_object_that_is_merged_is_not_written(shop_cluster: LocalCluster, how: str) -> None:
     """INVARIANT: a merge writes all attributes of the object over newer ones of the primary."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         owner = await session.get_one(Owner, 1, options=[selectinload(Owner.items)])
@@ -427,7 +427,7 @@ async def test_what_left_the_session_is_not_written_over_the_row_either(shop_clu
         await session.rollback()
 
 
-async def test_what_is_merged_after_its_row_is_gone_is_a_new_object(shop_cluster: LocalCluster) -> None:
+async def test_an_object_merged_after_its_row_was_deleted_is_new(shop_cluster: LocalCluster) -> None:
     """As in SQLAlchemy: there is no row to overwrite."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         thing = await session.get_one(Thing, 1)
@@ -439,7 +439,7 @@ async def test_what_is_merged_after_its_row_is_gone_is_a_new_object(shop_cluster
         await session.rollback()
 
 
-async def test_what_is_merged_from_outside_may_be_written(shop_cluster: LocalCluster) -> None:
+async def test_an_object_merged_from_outside_may_be_written(shop_cluster: LocalCluster) -> None:
     """For example the body of a request, which defines the new state of the row."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         await session.merge(Item(id=1, amount=11))
@@ -617,7 +617,7 @@ async def test_new_objects_and_bulk_statements_are_not_affected(shop_cluster: Lo
         await session.rollback()
 
 
-async def test_an_object_that_another_session_loaded_is_not_this_sessions_to_judge(
+async def test_an_object_loaded_by_another_session_is_not_checked(
     shop_cluster: LocalCluster,
 ) -> None:
     """It was attached from another session; this session's replica did not return it."""
@@ -641,7 +641,7 @@ async def test_where_writes_raise_a_flush_raises_that(shop_cluster: LocalCluster
 
 
 @pytest.mark.parametrize("synchronize", ["auto", "fetch", False])
-async def test_an_update_shows_in_the_objects_of_the_replica_what_the_primary_has(
+async def test_an_update_reloads_objects_of_the_replica_from_the_primary(
     disposable_shop: LocalCluster, synchronize: typing.Any
 ) -> None:
     """INVARIANT: SQLAlchemy computes the new value from the object's value, which may differ from every row."""

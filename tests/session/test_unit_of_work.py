@@ -46,7 +46,7 @@ async def merge(first: RoutedSession, second: RoutedSession, item: Item) -> Item
 
 
 @pytest.mark.parametrize("hand_over", [add_once_it_is_closed, add_once_it_is_expunged, merge])
-async def test_what_another_session_has_from_the_replica_is_not_written(
+async def test_objects_that_another_session_read_from_the_replica_are_not_written(
     shop_cluster: LocalCluster, hand_over: Handing
 ) -> None:
     """INVARIANT: tasks of a `gather` read with separate sessions, and pass their objects to the writing one."""
@@ -61,7 +61,7 @@ async def test_what_another_session_has_from_the_replica_is_not_written(
         await second.rollback()
 
 
-async def test_what_another_session_has_from_the_primary_is_written(shop_cluster: LocalCluster) -> None:
+async def test_objects_that_another_session_read_from_the_primary_may_be_written(shop_cluster: LocalCluster) -> None:
     """They are not stale."""
     async with serving(shop_cluster) as servers, servers.session() as first, servers.session() as second:
         unit = UnitOfWork()

@@ -58,16 +58,16 @@ def session() -> collections.abc.Iterator[Recording]:
     ],
     ids=["new", "deleted", "changed"],
 )
-def test_a_flush_says_what_it_is_about_to_send(
+def test_a_flush_names_its_first_write(
     session: Recording, do: collections.abc.Callable[[Recording], object], move: str
 ) -> None:
-    """Before it begins: a partial flush on a replica could not be run again."""
+    """It moves before the flush begins: a partial flush on a replica could not be run again."""
     do(session)
     session.flush()
     assert session.moves == [move, "wrote: flush"]
 
 
-def test_an_attribute_that_was_set_to_what_it_was_is_no_write(session: Recording) -> None:
+def test_an_attribute_set_to_its_current_value_is_not_a_write(session: Recording) -> None:
     """The flush sends nothing, but moves the session all the same, without a warning."""
     note = session.get_one(Note, 1)
     note.text = note.text  # SQLAlchemy reports an event
@@ -87,7 +87,7 @@ def test_an_attribute_that_was_set_to_what_it_was_is_no_write(session: Recording
     ],
     ids=["connection", "begin_nested", "merge", "bulk_save_objects", "bulk_insert_mappings", "bulk_update_mappings"],
 )
-def test_what_cannot_be_run_again_moves_first(
+def test_an_operation_that_cannot_be_run_again_moves_first(
     session: Recording, do: collections.abc.Callable[[Recording], object], move: str
 ) -> None:
     """The reason is the called method."""

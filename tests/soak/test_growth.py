@@ -9,12 +9,12 @@ def samples(**growth: float) -> list[dict[str, typing.Any]]:
     return [{kind: base + growth.get(kind, 0) * number for kind, base in kinds.items()} for number in range(30)]
 
 
-def test_what_the_control_does_as_well_is_no_leak() -> None:
+def test_growth_of_the_control_too_is_not_a_leak() -> None:
     """Allocators and caches grow for both."""
     assert evaluate(samples(memory=10**7), samples(memory=10**7), warming_up=0.3) == []
 
 
-def test_a_growth_of_its_own_is_a_leak() -> None:
+def test_growth_beyond_the_control_is_a_leak() -> None:
     """The error names the kind of growth."""
     for kind, step in {"memory": 10**7, "tasks": 3, "descriptors": 10, "objects": 10**4}.items():
         leaky = samples(**{kind: step})
@@ -24,7 +24,7 @@ def test_a_growth_of_its_own_is_a_leak() -> None:
         assert complaints[0].startswith(kind)
 
 
-def test_what_is_left_at_the_end_is_named() -> None:
+def test_resources_left_at_the_end_are_named() -> None:
     """It was needed under load, but not at the end."""
     left = samples()
     left[-1] = {**left[-1], "tasks": left[0]["tasks"] + 1, "descriptors": left[0]["descriptors"] + 4}

@@ -128,7 +128,7 @@ def test_a_write_has_a_token(servers: Servers, way: Way) -> None:
     assert after.lsn >= client.token.lsn
 
 
-def test_what_is_rolled_back_or_only_read_has_none(servers: Servers) -> None:
+def test_rolled_back_and_reading_transactions_have_no_token(servers: Servers) -> None:
     """A failed transaction has no token either."""
 
     def roll_back(servers: Servers) -> None:

@@ -90,7 +90,7 @@ def test_the_driver_must_be_psycopg() -> None:
         container.resolve(PrimaryEngine)
 
 
-def test_hooks_are_told_of_decisions_and_snapshots(shop: ReplicationSettings) -> None:
+def test_hooks_receive_decisions_and_snapshots(shop: ReplicationSettings) -> None:
     """Events are emitted as in the asynchronous half; the monitor's in its own thread, without a session."""
     events: list[Event] = []
     errors: list[str] = []

@@ -183,7 +183,7 @@ def test_the_fallback_limit_counts_threads(shop: ReplicationSettings) -> None:
             assert not session.scalar(IN_RECOVERY)
 
 
-def test_a_forked_process_has_a_fallback_limit_of_its_own(shop: ReplicationSettings) -> None:
+def test_a_forked_process_has_its_own_fallback_limit(shop: ReplicationSettings) -> None:
     """INVARIANT: a read that began in its parent and ends in both processes does not raise the limit."""
     gone = [gone_of(shop)]
     with serving(shop, replicas=gone, primary_fallback_limit=1, replica_pool_timeout=0.0) as servers:
@@ -298,7 +298,7 @@ def test_a_transaction_of_a_sessionmaker_commits_on_the_primary(servers: Servers
         assert session.another().decision == session.decision
 
 
-def test_without_reads_of_the_primary_another_replica_goes_on(shop: ReplicationSettings) -> None:
+def test_without_reads_on_the_primary_another_replica_continues(shop: ReplicationSettings) -> None:
     """If its replica fails, a unit of work uses another one that is fresh enough."""
     replicas = [gone_of(shop), shop.servers[0]]
     with serving(shop, replicas=replicas, primary_reads=False, balancing="round-robin") as servers:
@@ -344,7 +344,7 @@ def test_a_forked_process_would_leave_the_connections_to_its_parent(servers: Ser
     opened[0].close()
 
 
-def test_a_child_process_forgets_what_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_process_resets_registered_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every object that still exists is notified, once."""
     monkeypatch.setattr(processes, "_known", weakref.WeakSet())
     told: list[str] = []

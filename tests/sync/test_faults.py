@@ -46,7 +46,7 @@ def test_a_thread_that_waits_for_a_frozen_replica_wakes_when_it_is_declared_down
         frozen.thaw()
 
 
-def test_a_frozen_primary_wakes_those_that_wait_for_it(disposable_shop: LocalCluster) -> None:
+def test_a_frozen_primary_wakes_waiting_threads(disposable_shop: LocalCluster) -> None:
     """A transaction on it fails when the monitor declares it down; the next one starts when it answers again."""
     failed: list[Exception] = []
     with serving(disposable_shop, **SOON) as servers, Monitor(servers.replica):

@@ -17,7 +17,7 @@ from tests.sync.test_dependencies import IN_RECOVERY, container_of
 Injected = typing.Annotated[Session, FromDI(Session)]
 
 
-def test_a_function_may_be_given_what_it_asks_for(shop: ReplicationSettings) -> None:
+def test_a_function_may_be_called_with_its_dependencies(shop: ReplicationSettings) -> None:
     """For example by its test."""
     with container_of(shop) as container:
 

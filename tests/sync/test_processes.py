@@ -49,7 +49,7 @@ def run_forked(target: collections.abc.Callable[..., None], container: Container
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python warns about a fork while threads run
-def test_a_forked_process_has_connections_and_a_monitor_of_its_own(replicated_cluster: LocalCluster) -> None:
+def test_a_forked_process_has_its_own_connections_and_monitor(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: a server may load and even use the application before it forks its workers."""
     settings = settings_of(replicated_cluster, replicas=[synchronous(replicated_cluster.replicas[0].url)])
     with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:
@@ -131,7 +131,7 @@ def test_a_process_may_be_forked_while_threads_hold_locks(replicated_cluster: Lo
         assert {standby for _, standby in seen} == {True, False}
 
 
-def test_a_forked_process_knows_nothing_of_what_its_parent_has_met(replicated_cluster: LocalCluster) -> None:
+def test_a_forked_process_does_not_inherit_ejections(replicated_cluster: LocalCluster) -> None:
     """A server that was down for the parent may be up, and no monitor of the child would report it."""
     settings = settings_of(replicated_cluster, primary_fallback_limit=1)
     with Container(groups=[sync.Dependencies], context={ReplicationSettings: settings}) as container:
@@ -147,7 +147,7 @@ def test_a_forked_process_knows_nothing_of_what_its_parent_has_met(replicated_cl
         assert primary.is_fenced, "a former primary stays one"
 
 
-def test_what_is_called_in_a_forked_process(replicated_cluster: LocalCluster) -> None:
+def test_a_forked_process_starts_another_monitor(replicated_cluster: LocalCluster) -> None:
     """In this process, for coverage: the monitor of the parent is left alone, and another one starts."""
     settings = settings_of(replicated_cluster, primary_fallback_limit=1)
     with Container(groups=[Dependencies], context={ReplicationSettings: settings}) as container:

@@ -56,7 +56,7 @@ ESCALATIONS: dict[str, tuple[Cause, collections.abc.Callable[[RoutedSession], ob
 
 
 @pytest.mark.parametrize("write", ESCALATIONS)
-def test_what_a_replica_cannot_do_is_done_on_the_primary(servers: Servers, write: str) -> None:
+def test_statements_that_a_replica_cannot_run_escalate(servers: Servers, write: str) -> None:
     """The session moves before or after the statement is sent, stays there, and gives the reason."""
     cause, run = ESCALATIONS[write]
     with servers.session() as session:
@@ -195,7 +195,7 @@ def test_the_methods_of_an_applications_class_run_on_both_roles(servers: Servers
     assert seen[0] == seen[1]
 
 
-def test_what_a_method_of_an_applications_class_gives_to_super_is_routed(servers: Servers) -> None:
+def test_statements_that_an_overridden_method_passes_to_super_are_routed(servers: Servers) -> None:
     """INVARIANT: under any method name: SQLModel's `exec()` runs `super().execute()`."""
 
     class Asking(Session):
@@ -268,7 +268,7 @@ def test_sessionmaker_and_scoped_session_make_it(servers: Servers) -> None:
         assert not session.autoflush
 
 
-def test_what_cannot_work_is_refused(servers: Servers) -> None:
+def test_invalid_options_are_refused(servers: Servers) -> None:
     """Two engines, or a two-phase commit, are configuration errors."""
     with pytest.raises(ConfigurationError, match="bind"):
         RoutedSession(servers.replica, bind=servers.primary)

@@ -38,7 +38,7 @@ def test_a_unit_of_work_reads_or_writes_as_it_declares(shop: ReplicationSettings
     assert sum(pool.checkedin() for pool in pools) == 0
 
 
-def test_a_unit_of_work_reads_what_it_and_those_before_it_have_written(shop: ReplicationSettings) -> None:
+def test_a_unit_of_work_reads_its_writes_and_those_of_earlier_ones(shop: ReplicationSettings) -> None:
     """In each thread a unit of work has a separate record, which the next one in the thread inherits."""
     with container_of(shop) as container, Monitor(container.resolve(ReplicaEngine)):
 

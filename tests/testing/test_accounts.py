@@ -15,7 +15,7 @@ def test_without_root_the_programs_run_as_the_own_account(monkeypatch: pytest.Mo
     assert account_for_programs() is None
 
 
-def test_root_takes_the_first_account_that_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_uses_the_first_existing_account(monkeypatch: pytest.MonkeyPatch) -> None:
     """`nobody` is missing on some systems."""
     entry = pwd.getpwuid(os.getuid())
 
@@ -30,7 +30,7 @@ def test_root_takes_the_first_account_that_exists(monkeypatch: pytest.MonkeyPatc
     assert account_for_programs() == Account(name=CANDIDATES[1], uid=entry.pw_uid, gid=entry.pw_gid)
 
 
-def test_root_without_any_account_learns_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_root_without_an_account_lists_the_tried_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """PostgreSQL would refuse later, with a less useful message."""
 
     def find(name: str) -> pwd.struct_passwd:

@@ -88,7 +88,7 @@ def is_clean(folder: pathlib.Path) -> bool:
     return not programs_below(folder) and list(folder.iterdir()) == []
 
 
-def test_what_a_killed_owner_leaves_is_removed_by_the_next_cluster_and_nothing_else_is(folder: pathlib.Path) -> None:
+def test_the_remains_of_a_killed_owner_are_removed_by_the_next_cluster(folder: pathlib.Path) -> None:
     """INVARIANT: processes (also frozen ones), folder and shared memory of the dead owner are removed, others stay."""
     with LocalCluster(0, folder=folder) as neighbour:
         neighbours_segments = segments_below(folder)
@@ -346,7 +346,7 @@ def test_a_folder_that_does_not_exist_is_refused(folder: pathlib.Path) -> None:
     assert is_clean(folder)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(folder: pathlib.Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(folder: pathlib.Path) -> None:
     """Initdb is the first program to fail."""
     directory = folder / "installation" / "bin"
     directory.mkdir(parents=True)

@@ -8,7 +8,9 @@ from modern_di_replicas.testing import empty_database
 PUBLIC = text("SELECT nspowner::regrole::text, nspacl::text FROM pg_namespace WHERE nspname = 'public'")
 
 
-async def test_accounts_may_do_in_an_emptied_database_what_they_may_in_a_new_one(database: ReplicationSettings) -> None:
+async def test_accounts_have_the_same_privileges_in_an_emptied_and_a_new_database(
+    database: ReplicationSettings,
+) -> None:
     """INVARIANT: tests with ordinary accounts pass after other tests as well."""
     owner = create_async_engine(database.declared_primary.url)
     async with owner.begin() as connection:

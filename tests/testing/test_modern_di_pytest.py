@@ -47,7 +47,7 @@ async def test_an_injected_session_is_a_fixture(session: AsyncSession, connectio
     assert await connection.scalar(text("SELECT count(*) FROM word")) == 1
 
 
-async def test_what_a_test_wrote_is_gone_in_the_next_one(session: AsyncSession) -> None:
+async def test_the_writes_of_a_test_are_gone_in_the_next_one(session: AsyncSession) -> None:
     """The table is created for each test, empty."""
     assert await session.scalar(text("SELECT count(*) FROM word")) == 0
 

@@ -101,9 +101,7 @@ def test_a_promotion_waits_until_the_server_accepts_writes() -> None:
 
 
 @pytest.mark.parametrize(("names", "streams"), [(["a"], True), (["a", "b"], True), (["c"], False)])
-def test_it_waits_for_the_standbys_that_are_named(
-    names: list[str], streams: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_waits_for_the_given_standbys(names: list[str], streams: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other standbys may be streaming as well."""
     monkeypatch.setattr(operations, "STREAMING_SECONDS", 0.01)
     server = Stub(pg_stat_replication="a\nb")

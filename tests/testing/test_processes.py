@@ -10,7 +10,7 @@ import pytest
 from modern_di_replicas.testing import LocalCluster, processes
 
 
-def test_a_pid_file_that_is_missing_or_only_begun_says_nothing(tmp_path: pathlib.Path) -> None:
+def test_a_missing_or_incomplete_pid_file_is_ignored(tmp_path: pathlib.Path) -> None:
     """It is written in steps, while it is read."""
     assert processes.read_pid_file(tmp_path) is None
     (tmp_path / processes.PID_FILE).write_text("")
@@ -77,7 +77,7 @@ def test_a_process_that_may_not_be_looked_at_is_not_ours(
     assert processes.programs_below(tmp_path) == []
 
 
-def test_what_does_not_quit_is_killed(folder: pathlib.Path) -> None:
+def test_a_program_that_does_not_quit_is_killed(folder: pathlib.Path) -> None:
     """Only a PostgreSQL program that works in the folder; a shell in that folder keeps running."""
     sleep = shutil.which("sleep")
     assert sleep is not None

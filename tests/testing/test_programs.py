@@ -42,7 +42,7 @@ def test_a_program_gets_its_input_and_the_password(make_program: MakeProgram, mo
     assert output.splitlines() == ["in", "secret ", str(programs.workspace.folder)]
 
 
-def test_a_failure_says_what_the_program_said(make_program: MakeProgram) -> None:
+def test_a_failure_quotes_the_output_of_the_program(make_program: MakeProgram) -> None:
     """Standard output and standard error are both quoted."""
     programs = make_program("echo one; echo two >&2; exit 3")
 
@@ -82,7 +82,7 @@ def test_a_missing_program_is_a_failure(make_program: MakeProgram) -> None:
     assert "No such file" in caught.value.output
 
 
-def test_closing_ends_what_runs_and_refuses_what_comes(make_program: MakeProgram) -> None:
+def test_closing_ends_running_programs_and_refuses_new_ones(make_program: MakeProgram) -> None:
     """A cancelled start must not wait for a base backup."""
     programs = make_program("touch running; sleep 60")
     caught: list[BaseException] = []

@@ -112,7 +112,7 @@ async def test_sessions_of_one_unit_of_work_overlap(container: Container) -> Non
         assert sorted(await first.scalars(select(Note.text))) == ["0", "1"]
 
 
-async def test_a_session_below_one_that_is_rolled_back_ends_without_an_error(container: Container) -> None:
+async def test_a_session_inside_a_rolled_back_one_ends_without_an_error(container: Container) -> None:
     """PostgreSQL undoes all later savepoints with one; nothing remains to be released."""
     async with rolled_back(container), unit_of_work(container) as unit:
         first = unit.resolve(AsyncSession)
@@ -247,7 +247,7 @@ async def test_a_cancelled_request_leaves_the_transaction_usable(container: Cont
         assert len(await notes(container)) == 30
 
 
-async def test_autocommit_keeps_what_it_did(container: Container) -> None:
+async def test_autocommit_keeps_its_changes(container: Container) -> None:
     """It does not wait for a commit."""
     async with rolled_back(container):
         engine = container.resolve(PrimaryEngine).execution_options(isolation_level="AUTOCOMMIT")

@@ -66,7 +66,7 @@ async def test_the_question_of_the_log_is_not_a_write(database: ReplicationSetti
     assert not client.wrote
 
 
-async def test_an_empty_log_proves_nothing() -> None:
+async def test_an_empty_log_fails_the_assertion() -> None:
     """A test must not pass if its request failed before the first statement."""
     with routing_log() as log:
         pass

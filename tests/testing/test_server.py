@@ -46,7 +46,7 @@ def test_the_password_is_on_no_command_line(replicated_cluster: LocalCluster) ->
         assert password not in " ".join(process.cmdline())
 
 
-def test_refused_sql_says_what_postgresql_said(replicated_cluster: LocalCluster) -> None:
+def test_refused_sql_quotes_the_error_of_postgresql(replicated_cluster: LocalCluster) -> None:
     """A replica refuses to write."""
     with pytest.raises(ServerFailedError, match="read-only transaction") as caught:
         replicated_cluster.replicas[0].execute("CREATE TABLE refused ()")
@@ -55,7 +55,7 @@ def test_refused_sql_says_what_postgresql_said(replicated_cluster: LocalCluster)
     assert "read-only transaction" in replicated_cluster.replicas[0].log()
 
 
-def test_the_replay_really_stops_and_goes_on(disposable_cluster: LocalCluster) -> None:
+def test_the_replay_stops_and_continues(disposable_cluster: LocalCluster) -> None:
     """A paused replica returns the old rows however long one waits, and catching up does not wait for it."""
     primary, (lagging, other) = disposable_cluster.primary, disposable_cluster.replicas
     primary.execute("CREATE TABLE t AS SELECT 1 AS number")
@@ -224,7 +224,7 @@ def test_a_taken_port_is_left_to_its_owner(folder: pathlib.Path, monkeypatch: py
                 cluster.primary.start_first_time()
 
 
-def test_what_does_not_happen_in_time_is_an_error(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timeout_is_an_error(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wait has a timeout, and a server that does not start in time is stopped."""
     with LocalCluster(0, folder=folder) as cluster:
         primary = cluster.primary

@@ -55,7 +55,7 @@ def test_a_transaction_is_a_savepoint_that_begins_with_its_first_statement() -> 
 
 
 @pytest.mark.parametrize("say", ["set_isolation_level", "set_autocommit"])
-def test_in_autocommit_a_rollback_keeps_what_was_done(say: str) -> None:
+def test_in_autocommit_a_rollback_keeps_changes(say: str) -> None:
     """One driver has an isolation level for it, the other an attribute."""
     real = Real()
     connection = use(real, Savepoints())
@@ -74,7 +74,7 @@ def test_in_autocommit_a_rollback_keeps_what_was_done(say: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "terminate"])
-def test_the_end_undoes_what_was_not_committed_and_gives_the_turn_back(end: str) -> None:
+def test_the_end_rolls_back_and_returns_the_turn(end: str) -> None:
     """The connection itself stays open, because others share it."""
     real, given = Real(), Given()
     connection = use(real, Savepoints(), given)
@@ -84,12 +84,12 @@ def test_the_end_undoes_what_was_not_committed_and_gives_the_turn_back(end: str)
     assert given.count == 1
 
 
-def test_anything_else_is_the_real_ones() -> None:
+def test_other_attributes_are_those_of_the_real_connection() -> None:
     """A handler may use the driver's own methods."""
     assert use(Real(), Savepoints()).server_version == "18"
 
 
-def test_what_a_statement_does_decides_whether_its_turn_must_be_kept() -> None:
+def test_the_effect_of_a_statement_decides_whether_its_turn_is_kept() -> None:
     """INVARIANT: a turn that has only read can be interrupted; after an error only a rollback helps."""
     kept: list[bool] = []
 

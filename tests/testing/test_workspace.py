@@ -33,7 +33,7 @@ def test_a_workspace_comes_and_goes(folder: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "a file"])
-def test_a_folder_that_is_none_is_refused(folder: pathlib.Path, kind: str) -> None:
+def test_a_path_that_is_not_a_folder_is_refused(folder: pathlib.Path, kind: str) -> None:
     """The error names the folder and the reason."""
     path = folder / "wanted"
     if kind == "a file":
@@ -104,7 +104,7 @@ def test_a_dead_owners_folder_goes_and_a_live_ones_stays(folder: pathlib.Path) -
     live.remove()
 
 
-def test_what_is_not_a_cluster_stays(folder: pathlib.Path) -> None:
+def test_other_folders_stay(folder: pathlib.Path) -> None:
     """INVARIANT: only a folder with our marker, or an empty one with our name, is removed."""
     file = folder / f"{PREFIX}notes"
     file.touch()
@@ -183,7 +183,7 @@ def test_a_file_system_without_locks_is_refused(folder: pathlib.Path, monkeypatc
     assert list(folder.iterdir()) == []
 
 
-def test_a_creator_whose_folder_is_swept_makes_another(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_creator_whose_folder_is_swept_creates_another(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it is locked, a new folder looks like that of a dead owner."""
     take_lock = workspace._take_lock  # noqa: SLF001 - the race lies inside
     answers = [True, False]
@@ -211,7 +211,7 @@ def test_a_creator_gives_up_after_a_while(folder: pathlib.Path, monkeypatch: pyt
     assert list(folder.iterdir()) == []
 
 
-def test_a_folder_whose_processes_do_not_end_stays(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_running_processes_stays(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Removing it would only hide the processes."""
     made = open_workspace(folder)
     with monkeypatch.context() as patch:

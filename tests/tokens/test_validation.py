@@ -82,7 +82,7 @@ async def test_a_token_that_is_not_believed_is_counted_by_its_reason(
     assert [event.outcome for event in recorder.of(TokenReceived)] == [reason]
 
 
-async def test_of_several_texts_the_latest_that_is_believed_counts() -> None:
+async def test_of_several_texts_the_latest_valid_one_counts() -> None:
     """A cookie of the same name may be set for a parent domain; a larger number is an attack."""
     service, recorder = tokens()
     older = str(dataclasses.replace(TOKEN, lsn=WRITTEN - 1))
@@ -94,7 +94,7 @@ async def test_of_several_texts_the_latest_that_is_believed_counts() -> None:
     assert [event.outcome for event in recorder.of(TokenReceived)] == ["malformed", "accepted", "duplicated"]
 
 
-async def test_a_signed_token_is_not_held_against_what_was_written() -> None:
+async def test_a_signed_token_is_not_compared_with_the_primarys_position() -> None:
     """The application has issued it, so the servers need not be asked."""
     service, _ = tokens(token_secret="of the test")
     ahead = dataclasses.replace(TOKEN, lsn=WRITTEN + 1)
@@ -104,7 +104,7 @@ async def test_a_signed_token_is_not_held_against_what_was_written() -> None:
     assert not Tokens(ReplicationSettings(primary=URL.format("db-1"))).asks_servers
 
 
-async def test_a_token_that_asks_for_everything_asks_for_what_is_written_by_now(
+async def test_a_token_of_everything_becomes_the_current_position(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It was issued when the primary's position was unknown; now it is known."""
@@ -140,7 +140,7 @@ async def test_a_client_that_has_written_gets_the_position_of_the_last_write() -
     assert await service.of(known) == TOKEN
 
 
-def test_what_a_response_says_of_a_write_is_told() -> None:
+def test_tokens_of_responses_are_reported() -> None:
     """A late token is counted: its client did not get it."""
     service, recorder = tokens()
     service.note_sent()

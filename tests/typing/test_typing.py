@@ -35,7 +35,7 @@ Intent.read(affinity=7)
     # It takes eight seconds of processor time; the others are fast and find the same errors.
     ["mypy", "ty", pytest.param("pyright", marks=pytest.mark.slow)],
 )
-def test_what_users_write_is_well_typed_and_what_is_wrong_is_found(checker: str, tmp_path: pathlib.Path) -> None:
+def test_correct_code_type_checks_and_errors_are_found(checker: str, tmp_path: pathlib.Path) -> None:
     """Both files are checked in one run, because it takes seconds.
 
     A checker that treats everything as Any would accept both.

@@ -69,7 +69,7 @@ def test_it_ends_after_the_seconds_it_was_given(
 
 
 @pytest.mark.parametrize("target", ["mysql://a/b", "postgresql://u:wrong@127.0.0.1:{port}/postgres"])
-def test_what_cannot_be_watched_is_exit_status_1(
+def test_servers_that_cannot_be_watched_are_exit_status_1(
     target: str, replicated_cluster: LocalCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """For a wrong scheme or a wrong password."""

@@ -40,7 +40,7 @@ def test_lags_are_sampled_and_the_oldest_are_forgotten() -> None:
         (published(Role.FENCED), "a is fenced now", True),
     ],
 )
-def test_what_changes_is_a_line(event: Event, words: str, is_bad: bool) -> None:
+def test_each_change_is_a_line(event: Event, words: str, is_bad: bool) -> None:
     """Problems are marked."""
     history = History(lambda: 7.0)
     history.on_event(published())

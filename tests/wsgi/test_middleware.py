@@ -116,7 +116,7 @@ def too_late(environ: WSGIEnvironment, start_response: StartResponse) -> list[by
 
 
 @pytest.mark.parametrize("app", [plain, generator, empty, by_hand, corrected])
-def test_a_response_carries_the_token_however_it_begins(app: WSGIApplication) -> None:
+def test_a_response_carries_the_token_however_it_starts(app: WSGIApplication) -> None:
     """At once, with its first part, without any part, by `write()`, or restarted after an error."""
     server = Server(app).serve(WRITES="" if app is generator else "yes")
     assert server.has_token
@@ -162,7 +162,7 @@ def test_an_error_after_the_response_has_begun_is_the_servers() -> None:
         Server(too_late).serve()
 
 
-def test_what_the_application_raises_is_passed_on() -> None:
+def test_errors_of_the_application_are_passed_on() -> None:
     """Before any response."""
 
     def fails(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:  # noqa: ARG001
@@ -194,7 +194,7 @@ def test_a_token_is_read_from_a_cookie_or_a_header() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"token_carrier": None}, {"replicas": ()}])
-def test_without_tokens_only_the_decision_is_told(settings: dict[str, typing.Any]) -> None:
+def test_without_tokens_only_the_decision_is_reported(settings: dict[str, typing.Any]) -> None:
     """In the environment, and in a header if the settings say so."""
     kept: list[object] = []
 

@@ -29,7 +29,7 @@ def test_until_a_replica_has_caught_up_it_is_the_primary() -> None:
     assert engine.candidate is replica.engines["db-2"]
 
 
-async def test_when_none_has_in_time_the_hooks_are_told_of_the_primary() -> None:
+async def test_if_none_catches_up_in_time_the_hooks_get_the_primary() -> None:
     """Without a monitor no server can be asked, so the primary is chosen at once."""
     recorder = Recorder()
     engine, _ = catching_up(hooks=[recorder])
@@ -48,7 +48,7 @@ async def test_where_the_primary_is_not_to_read_it_is_an_error() -> None:
         engine.connect()
 
 
-async def test_a_name_that_leads_to_several_servers_is_not_asked() -> None:
+async def test_a_host_name_of_several_servers_is_not_asked() -> None:
     """The answer of one server says nothing about the next connection, so the session asks on its own connection."""
     recorder = Recorder()
     engine, replica = catching_up(hooks=[recorder])

@@ -21,7 +21,9 @@ OTHER = create_engine("sqlite://")
     ("intent", "server", "cause"),
     [(Intent.write(), "primary", Cause.WRITE), (Intent.read(), "db-2", Cause.REPLICA)],
 )
-def test_the_decision_is_carried_told_and_kept_for_the_request(intent: Intent, server: str, cause: Cause) -> None:
+def test_the_decision_is_on_the_engine_in_an_event_and_in_the_request(
+    intent: Intent, server: str, cause: Cause
+) -> None:
     """The engine, the hooks and the state of the request have the same decision."""
     recorder, state = Recorder(), dict[str, typing.Any]()
     primary, replica = engines("db-2", hooks=[recorder])
@@ -38,7 +40,7 @@ def test_a_write_uses_the_engine_of_the_primary_itself() -> None:
     assert choose(Intent.write(), primary, replica) is primary
 
 
-def test_what_a_test_puts_in_the_place_of_a_role_is_used_as_it_is() -> None:
+def test_a_tests_replacement_of_a_role_is_used_directly() -> None:
     """An engine that replaces only the primary serves reads as well, because the replicas do not have its writes."""
     primary, replica = engines("db-2")
     assert choose(Intent.read(), primary, OTHER) is OTHER

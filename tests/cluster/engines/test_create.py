@@ -72,7 +72,9 @@ async def test_connect_args_reach_every_pool_and_the_monitor(replicated_cluster:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_password_is_asked_for_at_each_new_connection(replicated_cluster: LocalCluster, is_async: bool) -> None:
+async def test_a_password_is_requested_for_each_new_connection(
+    replicated_cluster: LocalCluster, is_async: bool
+) -> None:
     """For the pools and the monitor; from a plain or an async callable."""
     server = replicated_cluster.primary
     asked: list[str] = []
@@ -134,7 +136,7 @@ async def test_a_pool_logs_as_sqlalchemys_own_do_with_the_name_of_its_server(
     }
 
 
-def test_a_plugin_may_take_options_of_its_own() -> None:
+def test_a_plugin_may_have_its_own_options() -> None:
     """SQLAlchemy passes all options to the plugin before it checks the rest."""
     url = "postgresql+asyncpg://app@db-1/shop"
     settings = ReplicationSettings(primary=url, engine_options={"plugins": [], "of_a_plugin": 1})

@@ -10,7 +10,7 @@ from modern_di_replicas.cluster.engines.limited import FallbackLimit, LimitedEng
 URL = "postgresql+asyncpg://app@db-1/shop"
 
 
-def test_an_engine_is_limited_once_whatever_its_execution_options_are() -> None:
+def test_an_engine_is_limited_once_with_any_execution_options() -> None:
     """INVARIANT: an engine that is limited twice would count each read twice."""
     limit = FallbackLimit(1, timeout=1.0)
     limited = limit.applied_to(create_primary_engine(ReplicationSettings(primary=URL)).sync_engine)
@@ -23,7 +23,7 @@ def test_an_engine_is_limited_once_whatever_its_execution_options_are() -> None:
     assert limit.applied_to(optioned) is optioned
 
 
-def test_an_engine_with_a_pool_of_its_own_is_not_limited() -> None:
+def test_an_engine_with_a_foreign_pool_is_not_limited() -> None:
     """Such a pool does not report returned connections, so the limit would never be released."""
     engine = create_async_engine(URL).sync_engine
 

@@ -11,7 +11,7 @@ from modern_di_replicas.cluster.failures import Failure, classify
 from modern_di_replicas.cluster.names import Names
 
 
-async def test_a_replica_whose_name_is_not_found_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_replica_with_an_unknown_host_name_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """INVARIANT: without the note on the error it would count as the application's error, and the read would fail."""
 
     def look_up(*_: object, **__: object) -> typing.NoReturn:

@@ -16,7 +16,9 @@ from tests.waiting import until
 
 
 @not_behind_a_pooler("it has TLS of its own")
-async def test_nothing_of_the_former_primarys_url_sticks_to_the_next_one(replicated_cluster: LocalCluster) -> None:
+async def test_no_parameter_of_the_former_primarys_url_applies_to_the_next_one(
+    replicated_cluster: LocalCluster,
+) -> None:
     """INVARIANT: an inherited `ssl=require` would fail every write while the monitor reports a primary."""
     server = replicated_cluster.primary
     former = make_url(server.url).update_query_dict({TLS_LEVEL: "require"}).render_as_string(hide_password=False)

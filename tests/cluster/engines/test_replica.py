@@ -363,7 +363,7 @@ def is_over(moment: float) -> bool:
     return time.monotonic() >= moment
 
 
-async def test_with_the_primary_gone_the_replicas_go_on_and_say_since_when_they_do_not_know(
+async def test_without_a_primary_the_replicas_serve_and_the_snapshot_says_since_when(
     disposable_cluster: LocalCluster,
 ) -> None:
     """A stale answer is better than none, and the snapshot says that it may be stale."""
@@ -438,7 +438,7 @@ async def test_the_engine_of_all_replicas_gives_connections_to_healthy_ones(disp
         assert typing.cast(typing.Any, servers.replica.pool).checkedout() == 0
 
 
-async def test_restarts_are_not_noticed(three_replicas: LocalCluster) -> None:
+async def test_restarts_fail_no_read(three_replicas: LocalCluster) -> None:
     """Stopped and started between two probes: every pooled connection is closed, and no read fails."""
     async with load(three_replicas) as (_, running):
         for server in three_replicas.replicas:

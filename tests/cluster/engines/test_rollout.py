@@ -37,7 +37,7 @@ async def test_disabled_everything_is_on_the_primary(replicated_cluster: LocalCl
             assert not await connection.scalar(IN_RECOVERY)
 
 
-async def test_a_group_that_is_unknown_is_an_error_whatever_the_rollout(replicated_cluster: LocalCluster) -> None:
+async def test_an_unknown_group_is_an_error_for_any_rollout(replicated_cluster: LocalCluster) -> None:
     """Otherwise it would be noticed only once the share is above zero."""
     async with serving(replicated_cluster, enabled=False) as servers:
         with pytest.raises(UnknownGroupError):
@@ -62,7 +62,7 @@ async def test_keys_are_on_the_same_side_each_time(replicated_cluster: LocalClus
         assert set(sides) == {True, False}
 
 
-async def test_in_shadow_mode_choices_are_told_and_everything_is_on_the_primary(
+async def test_in_shadow_mode_choices_are_reported_and_everything_is_on_the_primary(
     disposable_shop: LocalCluster,
 ) -> None:
     """Counts reads that a replica would have served, stale reads, and writes in reads."""
@@ -103,7 +103,7 @@ async def test_shadow_mode_without_hooks_works(replicated_cluster: LocalCluster)
         assert not await reads_on_replica(servers)
 
 
-async def test_in_shadow_mode_nothing_available_is_no_error(replicated_cluster: LocalCluster) -> None:
+async def test_in_shadow_mode_a_missing_replica_is_not_an_error(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: a mode that only counts must not fail a read that the primary serves."""
     recorder = Recorder()
     async with serving(replicated_cluster, shadow=True, primary_reads=False, hooks=[recorder]) as servers:

@@ -42,7 +42,7 @@ async def prepare(servers: Servers) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
-async def test_a_read_whose_plan_is_stale_on_every_server_has_its_result(
+async def test_a_read_with_a_stale_plan_on_every_server_succeeds(
     replicated_cluster: LocalCluster, migrated: collections.abc.Callable[[], None], isolation: str
 ) -> None:
     """INVARIANT: on the replica and, if it fails there, on the primary, so that users do not notice a migration."""

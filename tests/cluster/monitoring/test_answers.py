@@ -98,7 +98,7 @@ async def test_a_replica_that_is_down_does_not_stop_the_start(disposable_cluster
         await until(lambda: state(servers, replica).role is Role.STANDBY)
 
 
-async def test_an_error_while_the_monitor_concludes_is_logged_and_it_goes_on(
+async def test_an_error_of_the_monitor_is_logged_and_it_continues(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """INVARIANT: states do not become stale silently: the error is logged, and the states become unknown."""

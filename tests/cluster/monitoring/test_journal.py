@@ -29,7 +29,7 @@ def said(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list
     return [record.getMessage() for record in caplog.records if record.levelno >= level]
 
 
-def test_a_trouble_is_logged_once_and_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_problem_is_logged_once_and_then_every_minute(caplog: pytest.LogCaptureFixture) -> None:
     """However often it is noted; once it is resolved, the next occurrence is logged again."""
     clock = Clock()
     journal = Journal(clock=clock)
@@ -42,7 +42,7 @@ def test_a_trouble_is_logged_once_and_once_a_minute(caplog: pytest.LogCaptureFix
     assert said(caplog)[2:] == ["a is down: refused."]
 
 
-def test_a_trouble_that_changes_to_and_fro_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_problem_that_alternates_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """Refused, silent, refused: at most one line in ten seconds; an error after a warning is logged at once."""
     clock = Clock()
     journal = Journal(clock=clock)
@@ -54,7 +54,7 @@ def test_a_trouble_that_changes_to_and_fro_does_not_fill_the_log(caplog: pytest.
     assert len(said(caplog)) == 3
 
 
-def test_what_a_failover_causes_for_a_moment_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_transient_states_of_a_failover_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Each standby is on the old timeline until it follows; this is not logged for the first minute."""
     clock = Clock()
     journal = Journal(clock=clock)
@@ -108,7 +108,7 @@ def test_a_promoted_clone_is_not_called_a_former_primary(caplog: pytest.LogCaptu
         (sqlalchemy.exc.DBAPIError("SELECT :secret", {"secret": 1}, OSError("no route to host")), "no route to host"),
     ],
 )
-def test_the_reason_is_what_the_system_says(error: Exception, reason: str) -> None:
+def test_the_reason_is_the_message_of_the_system(error: Exception, reason: str) -> None:
     """Neither a class name nor the statement with its parameters."""
     assert reason in reason_of(error)
     assert "secret" not in reason_of(error)
@@ -122,9 +122,7 @@ def test_the_reason_of_a_wrapped_error_is_the_innermost() -> None:
     assert reason_of(sqlalchemy.exc.DBAPIError("SELECT 1", {}, dialect)) == "it broke"
 
 
-async def test_the_start_says_what_the_servers_are(
-    replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_start_logs_the_servers(replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture) -> None:
     """One line with the role, version and lag of each server."""
     caplog.set_level(logging.INFO, "modern_di_replicas")
     async with serving(replicated_cluster) as servers, Monitor(servers.replica):
@@ -138,7 +136,7 @@ async def test_the_start_says_what_the_servers_are(
 
 
 @not_behind_a_pooler("the log says how replicas are read", driver="asyncpg")
-async def test_the_start_says_what_is_not_as_it_is_declared(
+async def test_the_start_logs_deviations_from_the_declaration(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A declared primary that is a standby, with its primary declared or not, and a replica that is the primary."""

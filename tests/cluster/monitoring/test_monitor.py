@@ -104,7 +104,7 @@ async def test_a_write_that_was_reported_as_successful_survives_a_failover() -> 
             assert found >= reported
 
 
-async def test_of_two_that_claim_to_be_the_primary_the_older_timeline_is_fenced(
+async def test_of_two_primaries_the_one_on_the_older_timeline_is_fenced(
     disposable_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """INVARIANT: the old primary does not know of the promotion; no row is written to it, and it is reported."""
@@ -217,7 +217,7 @@ async def test_checkouts_wait_at_a_fence_until_a_primary_is_known(replicated_clu
             await port_of_primary(servers)
 
 
-async def test_an_engine_with_a_pool_of_its_own_is_fenced_as_well(replicated_cluster: LocalCluster) -> None:
+async def test_an_engine_with_a_foreign_pool_is_fenced_as_well(replicated_cluster: LocalCluster) -> None:
     """It refuses at once: a foreign pool has no fence, so checkouts cannot wait."""
     engine = PrimaryEngine(create_async_engine(replicated_cluster.primary.url, poolclass=NullPool).sync_engine)
     engine.fence(timeout=60)
@@ -228,7 +228,7 @@ async def test_an_engine_with_a_pool_of_its_own_is_fenced_as_well(replicated_clu
         assert await connection.scalar(text("SELECT inet_server_port()")) == replicated_cluster.primary.port
 
 
-async def test_the_next_monitor_takes_down_the_fence_of_the_last_one(replicated_cluster: LocalCluster) -> None:
+async def test_the_next_monitor_lifts_the_fence_of_the_last_one(replicated_cluster: LocalCluster) -> None:
     """It knows the primary; the last monitor ended before it did."""
     async with serving(replicated_cluster) as servers:
         servers.primary.fence(timeout=0)
@@ -275,7 +275,7 @@ async def test_a_connection_to_a_primary_that_became_a_standby_is_replaced(dispo
         assert primary.execute("SELECT to_regclass('accepted')") == "accepted"
 
 
-async def test_nothing_is_known_of_a_server_whose_watch_was_ended_by_others(
+async def test_a_server_is_unknown_once_its_watch_was_cancelled(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """INVARIANT: a state that is never updated is worse than none; without the primary's position, lag has no limit."""

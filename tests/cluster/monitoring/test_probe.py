@@ -23,7 +23,7 @@ def at_port(server: LocalServer, port: int) -> str:
     return make_url(server.url).set(port=port).render_as_string(hide_password=False)
 
 
-async def test_a_probe_tells_what_a_server_says_of_itself(replicated_cluster: LocalCluster) -> None:
+async def test_a_probe_returns_the_servers_own_report(replicated_cluster: LocalCluster) -> None:
     """The same question to a primary and to a standby."""
     primary, standby = (probe_of(server, timeout=10) for server in replicated_cluster.servers[:2])
     replicated_cluster.catch_up()
@@ -39,7 +39,7 @@ async def test_a_probe_tells_what_a_server_says_of_itself(replicated_cluster: Lo
     await standby.close()
 
 
-async def test_a_connection_that_was_closed_meanwhile_says_nothing_of_the_server(
+async def test_a_closed_connection_does_not_mean_that_the_server_is_down(
     replicated_cluster: LocalCluster,
 ) -> None:
     """INVARIANT: a terminated idle connection is not a failed server; the probe asks again on a new one."""
@@ -117,7 +117,7 @@ async def test_an_answer_that_was_slow_counts_when_no_other_is_there_first(
             writer.close()
 
 
-async def test_a_new_connection_whose_question_is_not_answered_is_ended(replicated_cluster: LocalCluster) -> None:
+async def test_a_new_connection_without_an_answer_is_closed(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: otherwise each probe would leave a connection open."""
     server = replicated_cluster.primary
     left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probe'"
@@ -154,7 +154,7 @@ async def test_a_frozen_server_is_given_up_within_the_time_limit(
     await probe.close()
 
 
-async def test_a_connection_whose_question_was_given_up_is_closed_with_the_probe(
+async def test_a_connection_with_an_abandoned_question_is_closed_with_the_probe(
     disposable_cluster: LocalCluster,
 ) -> None:
     """It cannot be closed while a question is in flight, even if no caller waits for it."""

@@ -149,7 +149,7 @@ async def test_a_server_that_cannot_say_how_far_it_is_is_not_fresh(
 
 
 @not_behind_a_pooler("it keeps its connections through the endpoint")
-async def test_a_unit_of_work_that_has_read_is_not_set_back(disposable_cluster: LocalCluster) -> None:
+async def test_a_unit_of_work_that_has_read_does_not_go_back_in_time(disposable_cluster: LocalCluster) -> None:
     """INVARIANT: after a lost connection, the next one may lead to an older server."""
     _, first, second = disposable_cluster.servers
     async with endpoint(disposable_cluster, second.port) as (proxy, servers):
@@ -175,7 +175,7 @@ async def test_a_connection_that_is_behind_is_refused_where_the_primary_is_not_t
             await read_after_write(servers)
 
 
-async def test_a_name_of_one_server_is_no_reader_endpoint(
+async def test_a_host_name_of_one_server_is_not_a_reader_endpoint(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Most names lead to one server."""
@@ -185,7 +185,7 @@ async def test_a_name_of_one_server_is_no_reader_endpoint(
     assert "several servers" not in caplog.text
 
 
-async def test_a_name_that_does_not_answer_is_not_looked_behind(replicated_cluster: LocalCluster) -> None:
+async def test_a_host_name_that_does_not_answer_gets_no_further_probes(replicated_cluster: LocalCluster) -> None:
     """It is down; nothing else is known."""
     url = make_url(replicated_cluster.replicas[0].url).set(host="localhost", port=1)
     replicas = [url.render_as_string(hide_password=False)]

@@ -127,7 +127,7 @@ async def test_a_primary_that_answers_an_application_is_not_refused(replicated_c
         assert await port_of_primary(servers) == replicated_cluster.primary.port
 
 
-async def test_what_connects_to_a_silent_address_is_told_why_it_fails(replicated_cluster: LocalCluster) -> None:
+async def test_a_connection_to_a_silent_address_fails_with_the_reason(replicated_cluster: LocalCluster) -> None:
     """Nothing answers there, and the monitor knows: the error links to its page."""
     async with SilentProxy.before(replicated_cluster.primary.port) as proxy:
         proxy.cut()

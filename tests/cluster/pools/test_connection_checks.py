@@ -38,14 +38,14 @@ async def test_a_standby_is_refused_as_a_primary(replicated_cluster: LocalCluste
 
 
 @pytest.mark.parametrize("furthest", [0, 1])
-async def test_a_standby_that_has_what_it_had_is_accepted(replicated_cluster: LocalCluster, furthest: int) -> None:
+async def test_a_standby_at_its_former_position_is_accepted(replicated_cluster: LocalCluster, furthest: int) -> None:
     """Without a known position it is not queried."""
     async with engine_of(replicated_cluster.replicas[0]) as engine:
         refuse_regressed(engine.sync_engine, lambda: furthest)
         assert await answers(engine)
 
 
-async def test_a_standby_that_has_less_than_it_had_is_down(replicated_cluster: LocalCluster) -> None:
+async def test_a_standby_behind_its_former_position_is_down(replicated_cluster: LocalCluster) -> None:
     """After a crash it accepts readers before it has replayed its former position again."""
     async with engine_of(replicated_cluster.replicas[0]) as engine:
         refuse_regressed(engine.sync_engine, lambda: math.inf)
@@ -54,7 +54,7 @@ async def test_a_standby_that_has_less_than_it_had_is_down(replicated_cluster: L
     assert classify(caught.value) is Failure.DOWN
 
 
-async def test_a_primary_has_replayed_nothing_and_is_accepted_as_a_replica(replicated_cluster: LocalCluster) -> None:
+async def test_a_primary_is_accepted_as_a_replica(replicated_cluster: LocalCluster) -> None:
     """For example right after a promotion; the monitor detects it."""
     async with engine_of(replicated_cluster.primary) as engine:
         refuse_regressed(engine.sync_engine, lambda: math.inf)

@@ -90,7 +90,7 @@ async def test_a_pool_that_does_not_close_in_time_is_ended(monkeypatch: pytest.M
     assert not ended.is_set()
 
 
-async def test_a_forked_process_cannot_use_those_of_its_parent(engine: AsyncEngine) -> None:
+async def test_a_forked_process_cannot_use_its_parents_connections(engine: AsyncEngine) -> None:
     """They are discarded, and those in use are detached from their sockets; new ones belong to the child."""
     connections = OpenConnections(engine.sync_engine)
     async with engine.connect() as connection:

@@ -52,7 +52,7 @@ async def test_without_a_monitor_a_lost_primary_is_not_waited_for() -> None:
     assert not await Outage().ended(since=time.monotonic())
 
 
-def test_the_errors_of_another_engine_are_no_outage() -> None:
+def test_errors_of_another_engine_are_not_an_outage() -> None:
     """A listener of the application may use another database."""
     refused = ConnectionRefusedError()
     outage = Outage((EOFError,))

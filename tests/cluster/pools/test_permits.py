@@ -54,7 +54,7 @@ async def test_a_permit_passes_to_the_first_that_has_waited_for_long() -> None:
     assert (permits.in_use, permits.waiting) == (0, 0)
 
 
-async def test_one_that_was_overtaken_stays_the_first() -> None:
+async def test_an_overtaken_checkout_stays_the_first() -> None:
     """INVARIANT: a running task may briefly take a returned permit; waiting tasks keep their order."""
     permits = AsyncPermits(1)
     assert await acquire(permits)
@@ -74,7 +74,9 @@ async def test_one_that_was_overtaken_stays_the_first() -> None:
 
 
 @pytest.mark.parametrize("waits", ["for a moment", "for long"])
-async def test_one_that_gives_up_leaves_its_place_to_the_next(monkeypatch: pytest.MonkeyPatch, waits: str) -> None:
+async def test_a_checkout_that_gives_up_leaves_its_place_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, waits: str
+) -> None:
     """By a cancellation while it waits, or between its permit and its next step."""
     if waits == "for long":
         monkeypatch.setattr("modern_di_replicas.cluster.pools.permits.OVERTAKING_SECONDS", -1.0)
@@ -93,7 +95,7 @@ async def test_one_that_gives_up_leaves_its_place_to_the_next(monkeypatch: pytes
     assert (permits.in_use, permits.waiting) == (0, 0)
 
 
-async def test_one_that_is_cancelled_with_the_permit_passes_over_the_cancelled() -> None:
+async def test_a_cancelled_checkout_passes_its_permit_over_other_cancelled_ones() -> None:
     """Tasks that were cancelled but have not run since are still in the queue."""
     permits = AsyncPermits(1)
     assert await acquire(permits)
@@ -120,7 +122,7 @@ async def test_a_permit_that_comes_with_the_timeout_is_kept() -> None:
     assert (permits.in_use, permits.waiting) == (1, 0)
 
 
-async def test_those_that_wait_for_a_replaced_pool_are_dismissed() -> None:
+async def test_checkouts_waiting_for_a_replaced_pool_are_dismissed() -> None:
     """They continue with its successor; a task that is cancelled meanwhile has no permit to return."""
     permits = AsyncPermits(1)
     assert await acquire(permits)

@@ -164,7 +164,7 @@ async def test_a_socket_is_not_checked_again_within_the_recheck_time(
         assert await pid_of(servers, "primary") != before
 
 
-def test_a_socket_tells_what_has_arrived() -> None:
+def test_a_socket_distinguishes_data_from_its_end() -> None:
     """A notification is not a closed connection, and vice versa."""
     here, there = socket.socketpair()
     with here, there:
@@ -187,7 +187,9 @@ def test_an_error_of_a_socket_is_its_end() -> None:
         assert IdleSocket(here.fileno()).check() is Idle.DEAD
 
 
-async def test_the_operating_system_ends_a_connection_whose_peer_is_gone(replicated_cluster: LocalCluster) -> None:
+async def test_the_operating_system_closes_a_connection_to_an_unreachable_peer(
+    replicated_cluster: LocalCluster,
+) -> None:
     """A statement gets an error after `connect_timeout`, where the operating system supports it."""
     async with serving(replicated_cluster, connect_timeout=3.0) as servers, servers.primary.connect() as connection:
         raw = await connection.get_raw_connection()
@@ -212,7 +214,7 @@ async def test_a_connection_that_is_closed_has_no_socket(replicated_cluster: Loc
         await connection.invalidate()
 
 
-async def test_a_connection_whose_socket_is_gone_when_it_is_made_is_not_limited(
+async def test_a_new_connection_without_a_socket_gets_no_timeout(
     replicated_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection may be lost at that moment; its user gets that error instead of a timeout."""

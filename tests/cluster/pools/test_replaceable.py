@@ -208,7 +208,7 @@ async def test_checkouts_that_are_cancelled_together_leave_the_pool_empty(replic
 
 
 @pytest.mark.parametrize("idle", [True, False])
-async def test_a_checkout_that_is_cancelled_while_it_connects_takes_no_idle_connection(
+async def test_a_checkout_cancelled_while_it_connects_keeps_idle_connections(
     replicated_cluster: LocalCluster, idle: bool
 ) -> None:
     """Only the entry that wakes checkouts is removed."""

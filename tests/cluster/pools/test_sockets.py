@@ -25,7 +25,7 @@ def test_bytes_that_were_read_in_the_meantime_are_no_end(monkeypatch: pytest.Mon
         assert IdleSocket(here.fileno()).check() is Idle.QUIET
 
 
-def test_what_the_operating_system_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_missing_in_the_operating_system_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some systems have no TCP_USER_TIMEOUT; the other options are still set."""
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as here:

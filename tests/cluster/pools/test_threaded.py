@@ -16,7 +16,7 @@ from tests.sync.conftest import serving, synchronous
 from tests.waiting import wait_for
 
 
-def test_threads_that_wait_go_on_to_the_pool_that_replaced_theirs(replicated_cluster: LocalCluster) -> None:
+def test_waiting_threads_continue_in_the_new_pool(replicated_cluster: LocalCluster) -> None:
     """INVARIANT: no thread waits for a pool whose connections were all terminated."""
     engine = create_engine(
         synchronous(replicated_cluster.primary.url), poolclass=ThreadedPool, pool_size=1, max_overflow=0
@@ -60,7 +60,7 @@ def test_an_idle_connection_is_not_given_out_after_all_were_terminated(replicate
     engine.dispose()
 
 
-def test_threads_that_wait_are_told_when_no_connection_can_be_made() -> None:
+def test_waiting_threads_get_the_error_of_a_failed_connection() -> None:
     """A failed attempt to connect frees its place and wakes another waiting thread."""
     engine = create_engine(
         "postgresql+psycopg://", poolclass=ThreadedPool, pool_size=1, max_overflow=0, pool_timeout=30

@@ -51,7 +51,7 @@ async def picture(
     pytest.fail("the stream ended")  # pragma: no cover
 
 
-async def test_the_events_show_what_the_application_knows_and_the_buttons_break_servers(
+async def test_the_events_show_the_snapshot_and_the_buttons_break_servers(
     disposable_cluster: LocalCluster,
 ) -> None:
     """Names and ports are those of the cluster; a frozen server is shown as down, and as up once it thaws."""
@@ -92,7 +92,7 @@ async def test_the_events_show_what_the_application_knows_and_the_buttons_break_
         ("/live/replica-1/crash", {"Sec-Fetch-Site": "cross-site"}, 403, "Only the page of the demo may do this."),
     ],
 )
-async def test_what_a_button_may_not_do_is_refused(
+async def test_a_forbidden_button_is_refused(
     replicated_cluster: LocalCluster, path: str, headers: dict[str, str], status: int, detail: str
 ) -> None:
     """A page of another site cannot break the servers either."""

@@ -41,7 +41,7 @@ def picture(snapshot: Snapshot | None) -> Picture:
     return Picture(faults=typing.cast(Faults, Broken()), requests=requests, primary=primary, replicas=replicas)
 
 
-def test_it_joins_what_was_done_what_is_known_and_what_was_answered() -> None:
+def test_it_combines_faults_snapshot_and_answers() -> None:
     """The primary is declared without a name, so its address is shown."""
     states = {
         PRIMARY: ServerState(name=PRIMARY, up=True, role=Role.PRIMARY, lsn=9),

@@ -77,7 +77,7 @@ async def test_requests_are_counted_by_the_server_that_answered_and_failures_by_
     ]
 
 
-async def test_what_is_not_http_passes(counted: Requests) -> None:
+async def test_events_other_than_http_are_passed_on(counted: Requests) -> None:
     """A lifespan event has no status."""
     seen: list[str] = []
 

@@ -44,7 +44,7 @@ def test_a_primary_that_refuses_writes_is_found(value: str, in_recovery: bool, f
         ({"settings": {**GOOD["settings"], "max_connections": "15"}}, ["connection-budget"]),
     ],
 )
-def test_what_a_server_lets_the_application_do(facts: dict[str, typing.Any], found: list[str]) -> None:
+def test_missing_access_is_found(facts: dict[str, typing.Any], found: list[str]) -> None:
     """A missing answer is not a finding."""
     checks = (access.check_privileges, access.check_tls, access.check_clock, access.check_budget)
     examined = examination(primary(), replica(**facts))

@@ -85,7 +85,7 @@ def test_queries_that_hold_up_the_replay_are_found(
     assert [(finding.kind, finding.severity) for finding in findings] == found
 
 
-def test_a_server_that_told_no_settings_is_not_judged_by_them() -> None:
+def test_a_server_without_known_settings_has_no_findings() -> None:
     """Nor is a server that is not a standby."""
     for server in (replica(settings={}), replica(in_recovery=False, settings={"hot_standby_feedback": "off"})):
         assert list(replication.check_conflicts(examination(primary(), server))) == []
