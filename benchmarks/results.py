@@ -85,7 +85,7 @@ class Results:
     machine: dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     is_divided: bool = False
-    """Whether the contenders had a processor of their own."""
+    """Whether the contenders had a reserved processor."""
     cells: dict[Cell, dict[str, Figures]] = dataclasses.field(default_factory=dict)
     """By cell and name of the contender."""
     round_trips: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)

@@ -47,7 +47,7 @@ all contenders take a turn, in a different order each time, and a ratio compares
 
 For the limits of the read by key, all contenders read from the same replica. In the tables of requests,
 modern-di-replicas alternates between two replicas while the recipe and the asyncpg pool stay on one, so it finds the
-caches of two server processes cold. The asyncpg pool resets a connection in a round trip of its own at its release."""
+caches of two server processes cold. The asyncpg pool resets a connection in a separate round trip at its release."""
 MACHINE: typing.Final = """\
 The run took {seconds:.0f} s. The primary, two replicas, the contenders and their clients share the machine, so a round
 trip costs next to nothing; over a network, each adds its latency. {processors}"""

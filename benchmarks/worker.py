@@ -75,7 +75,7 @@ class Worker:
         async def request(_: int) -> bool:
             try:
                 await self._do(self._opened, operation)
-            except Exception as error:  # noqa: BLE001  # whatever a contender raises is a failure of its own
+            except Exception as error:  # noqa: BLE001  # any error of a contender is its failure
                 print(f"{operation}: {error!r}", file=sys.stderr)  # noqa: T201  # goes to the log
                 return False
             return True

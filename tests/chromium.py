@@ -37,11 +37,11 @@ LIMIT = 64 * 1024 * 1024
 
 
 class Page:
-    """One tab.
+    """A tab.
 
     Args:
-        reader: the answers of the browser.
-        writer: takes the commands.
+        reader: receives the answers of the browser.
+        writer: sends the commands.
 
     """
 

@@ -50,11 +50,11 @@ def is_behind_poolers() -> bool:
 
 
 def not_behind_a_pooler(reason: str, *, driver: str | None = None) -> pytest.MarkDecorator:
-    """Mark a test of what a pooler in transaction mode hides, or refuses; `docs/drivers.md` lists the reasons.
+    """Mark a test that fails behind a transaction pooler; `docs/drivers.md` lists the differences.
 
     Args:
-        reason: what is different there.
-        driver: the one with which it is; default: with each.
+        reason: the difference.
+        driver: the driver with which it fails; default: each.
 
     """
     # `tests.driver` must not be imported before pytest has parsed its options.

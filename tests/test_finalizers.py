@@ -126,7 +126,7 @@ async def test_an_application_can_be_started_again_after_it_was_stopped(applicat
 
 
 async def test_pool_sizes_are_separate_for_each_role(replicated_cluster: LocalCluster) -> None:
-    """INVARIANT: every pool option reaches the pool of its own role."""
+    """INVARIANT: every pool option applies to the pool of its role."""
     application = BUILDERS["fastapi"](
         ReplicationSettings(
             primary=replicated_cluster.primary.url,

@@ -43,7 +43,7 @@ def check_engine_options(field: str, value: object, url: URL) -> None:
     known = _OPTIONS | _parameters(url.get_dialect(_is_async=True)) | _parameters(Engine)
     for name in options:
         owned = OWNED_OPTIONS.get(name)
-        if owned is None and (name in known or "plugins" in options):  # a plugin may have options of its own
+        if owned is None and (name in known or "plugins" in options):  # a plugin may have its own options
             continue
         remedy = f"remove {name!r}: create_async_engine() has no such option" if owned is None else owned
         check(f"{field}[{name!r}]", "<not shown>", usable=False, remedy=remedy.format(name))

@@ -95,14 +95,14 @@ class NoReplicaAvailable(ReplicasError):  # noqa: N818  # the name operators say
 
     group: str | None
     limit: int | None = None
-    """The `primary_fallback_limit` that was reached; None where the settings say `primary_reads=False`."""
+    """The `primary_fallback_limit` that was reached; None with `primary_reads=False`."""
 
     def message(self) -> str:
         whom = f"of the group {self.group!r}" if self.group else "of the default group"
         if self.limit is not None:
             return (
-                "No replica can serve this read now, and the primary serves as many of such reads as "
-                f"primary_fallback_limit={self.limit} allows. Bring a replica back, or raise the limit."
+                "No replica can serve this read now, and the primary already serves "
+                f"primary_fallback_limit={self.limit} such reads. Bring a replica back, or raise the limit."
             )
         return (
             f"No replica {whom} can serve this read now: each is down, behind its max_lag, or full, and the settings "
@@ -195,7 +195,7 @@ class NotPicklableError(ReplicasError, pickle.PicklingError):
     def message(self) -> str:
         return (
             f"{self.kind} cannot be pickled: its connections and locks belong to this process. Send the settings to "
-            "the other process, and make a container there: Container(groups=[Dependencies], "
+            "the other process, and create a container there: Container(groups=[Dependencies], "
             "context={ReplicationSettings: settings})."
         )
 
@@ -262,7 +262,7 @@ class ClusterStateError(ClusterError):
     def message(self) -> str:
         return (
             f"Cannot {self.action}: the cluster is {self.state}. "
-            "Use a cluster inside its `with LocalCluster(...) as cluster:` block, and make a new one for each block."
+            "Use a cluster inside its `with LocalCluster(...) as cluster:` block, and create a new one for each block."
         )
 
 
@@ -304,4 +304,4 @@ class ServerFailedError(ClusterError):
 
     def message(self) -> str:
         output = self.output.strip() or "(nothing)"
-        return f"The server {self.server!r} failed to {self.action}. What PostgreSQL said:\n{output}"
+        return f"The server {self.server!r} failed to {self.action}. The output of PostgreSQL:\n{output}"

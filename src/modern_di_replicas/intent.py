@@ -91,8 +91,8 @@ class Intent:
             reason: the origin of the intent, in words for people.
 
         Raises:
-            ConfigurationError: an argument cannot be used, such as a `group` that is no text, an `after` that is no
-                token, or the isolation SERIALIZABLE, which a standby refuses.
+            ConfigurationError: an argument cannot be used, such as a `group` that is not a text, an `after` that is not
+                a token, or the isolation SERIALIZABLE, which a standby refuses.
 
         """
         for field, value, kind in (("group", group, str), ("affinity", affinity, str), ("after", after, _TOKEN)):
@@ -159,8 +159,8 @@ def read_intent(
         wait: how long to wait for a replica that is fresh enough; default: that of the settings.
 
     Raises:
-        ConfigurationError: the handler is already marked with another intent, or is no function; or an argument cannot
-            be used, see `Intent.read`.
+        ConfigurationError: the handler is already marked with another intent, or is not a function; or an argument
+            cannot be used, see `Intent.read`.
 
     """
     intent = Intent.read(group=group, consistency=consistency, isolation=isolation, wait=wait, reason="@read_intent")
@@ -180,7 +180,7 @@ def write_intent(handler: object = None, /) -> object:
         handler: the handler, when used without parentheses.
 
     Raises:
-        ConfigurationError: the handler is already marked with another intent, or is no function.
+        ConfigurationError: the handler is already marked with another intent, or is not a function.
 
     """
     return _marker(handler, Intent.write(reason="@write_intent"))

@@ -48,7 +48,7 @@ class ReplicationSettings:
         primary: the primary, as a `Primary` or its URL, `postgresql+asyncpg://user:password@host:port/database`.
         replicas: the read replicas, as URLs or `Replica`s; with none, everything goes to the primary.
         connect_args: arguments of the driver's `connect`, for the pools and the monitor alike: TLS contexts, a
-            `password` callable, `server_settings`. A server may have some of its own.
+            `password` callable, `server_settings`. A server may have its own.
         engine_options: options of `create_async_engine` for every server: `echo`, `json_serializer`, `pool_recycle`.
         pooled: whether poolers in transaction mode are in front of the servers; a server may say otherwise.
         application_name: what PostgreSQL shows in `pg_stat_activity`, with `-primary` or `-replica` appended.

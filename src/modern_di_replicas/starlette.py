@@ -124,7 +124,7 @@ def _watch_servers(
         ):
             yield lifespan_state
 
-    # A lifespan yields nothing or a mapping; the union of the two has no name of its own in Starlette.
+    # A lifespan yields nothing or a mapping; Starlette has no name for the union of the two.
     return typing.cast(Lifespan[typing.Any], watched)
 
 

@@ -1,4 +1,4 @@
-"""Objects that cannot be sent to another process raise an error of their own, not that of one of their parts."""
+"""Objects that cannot be sent to another process raise a specific error, not that of one of their parts."""
 
 import collections.abc
 import copy

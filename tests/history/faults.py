@@ -117,9 +117,9 @@ class Faults:
 
     async def switch_over(self) -> None:
         """Crash the primary, promote the replica that has received most, and make the others follow it."""
-        former, everybody = self.primary, [self.primary, *self.replicas]
-        with self._disturbing("switchover", *everybody):
-            with self._disturbing("without a primary", *everybody, without_primary=True):
+        former, members = self.primary, [self.primary, *self.replicas]
+        with self._disturbing("switchover", *members):
+            with self._disturbing("without a primary", *members, without_primary=True):
                 await asyncio.to_thread(former.stop, "immediate")
                 received = {replica: await _received(replica) for replica in self.replicas}
                 chosen = max(self.replicas, key=lambda replica: received[replica])
@@ -127,7 +127,7 @@ class Faults:
                 await _configure(chosen, "SET synchronous_standby_names = ''")
                 await asyncio.to_thread(chosen.promote)
                 await self._until_written()
-            self.primary, self.replicas = chosen, [server for server in everybody if server is not chosen]
+            self.primary, self.replicas = chosen, [server for server in members if server is not chosen]
             for replica in reversed(self.replicas):  # the former primary last, because it does not serve anyway
                 await asyncio.to_thread(replica.follow, chosen)
             await _configure(chosen, "RESET synchronous_standby_names")

@@ -65,5 +65,5 @@ def interrupt_commits(url: str) -> dict[str, typing.Any]:
     """Return `connect_args` with interruptible connections; psycopg accepts no class, so its own is changed."""
     if "asyncpg" in url:
         return {"connection_class": InterruptedAsyncpg}
-    psycopg.AsyncConnection.commit = _commit_interrupted  # type: ignore[assignment,method-assign]  # in a process of its own
+    psycopg.AsyncConnection.commit = _commit_interrupted  # type: ignore[assignment,method-assign]  # in a separate process
     return {}

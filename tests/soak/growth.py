@@ -17,12 +17,12 @@ Samples = collections.abc.Sequence[collections.abc.Mapping[str, typing.Any]]
 
 
 def evaluate(ours: Samples, control: Samples, *, warming_up: float) -> list[str]:
-    """Return what is wrong: a growth under load that the control has not, or something that is left at the end.
+    """Return the problems: growth under load beyond the control's, or resources left at the end.
 
     Args:
         ours: one sample before, many under load, one after the end.
-        control: the same of the other one.
-        warming_up: the share of those under load that does not count.
+        control: the same samples of the control.
+        warming_up: the share of the samples under load that is ignored.
 
     """
     complaints = []

@@ -38,7 +38,7 @@ AWAITED: typing.Final = frozenset(
 
 
 class Awaitable(collections.abc.Coroutine[typing.Any, typing.Any, typing.Any]):
-    """A call that happens when it is awaited or entered; in a thread where the test goes on meanwhile."""
+    """A call that runs when it is awaited or entered; in a thread if the test continues meanwhile."""
 
     executor: typing.ClassVar[concurrent.futures.Executor | None] = None
     """Where calls run; None for the thread of the test."""
@@ -348,13 +348,13 @@ def hold_to(
     without: tuple[str, ...] = (),
     in_threads: bool = False,
 ) -> None:
-    """Have a test module collect the tests of another, and run them on synchronous sessions.
+    """Let a test module collect the tests of another one, and run them on synchronous sessions.
 
     Args:
-        claims: the tests of asynchronous sessions; what they have imported is replaced, see `STAND_INS`.
+        claims: the tests of asynchronous sessions; their imports are replaced, see `STAND_INS`.
         namespace: the `globals()` of the module.
-        without: the names of tests that are about an asynchronous driver, or of their parameters.
-        in_threads: whether a session is called in another thread, where the test does something meanwhile.
+        without: the names of tests, or of their parameters, that need an asynchronous driver.
+        in_threads: whether sessions are called in another thread, because the test continues meanwhile.
 
     """
 

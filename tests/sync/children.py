@@ -1,8 +1,7 @@
-"""What child processes do in `test_processes.py`, in a module of its own: a spawned process imports little.
+"""The child processes of `test_processes.py`, in a separate module, so that a spawned process imports little.
 
-As a script, `python -m tests.sync.children PRIMARY REPLICA`, it forks in the middle of a unit of work. Its child ends
-as Python does, which frees all that it has inherited: a child of pytest would free pytest's. It exits with 0 if every
-claim holds.
+As a script, `python -m tests.sync.children PRIMARY REPLICA`, it forks during a unit of work. Its child exits normally,
+which frees all inherited objects; a child of pytest would free pytest's. It exits with 0 if every assertion holds.
 """
 
 import contextlib
@@ -67,7 +66,7 @@ def fork_and_wait(settings: ReplicationSettings, pipe: typing.Any, of_parent: ty
 
 def forked(container: Container, session: RoutedSession, of_parent: Backends) -> typing.NoReturn:
     """Use the engines and the inherited session, and exit: open units of work end with the process."""
-    assert not use(container) & of_parent, "a child has connections of its own"
+    assert not use(container) & of_parent, "a child has its own connections"
     assert container.resolve(ReplicaEngine).topology.watcher is not None
     session.close()
     assert session.execute(PIDS).scalar_one() not in {pid for pid, _ in of_parent}

@@ -1,5 +1,5 @@
 # pyright: strict
-"""What users write, checked by mypy, pyright and ty; see test_typing.py. It is not executed."""
+"""Typical code of users, checked by mypy, pyright and ty; see test_typing.py. It is not executed."""
 
 import datetime as dt
 from typing import Annotated, assert_type

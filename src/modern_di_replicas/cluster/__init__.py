@@ -2,7 +2,7 @@
 
 The life of a server:
 
-1. `cluster/engines/create.py` `create_replica_engine`: each declared server gets an engine and a pool of its own.
+1. `cluster/engines/create.py` `create_replica_engine`: each declared server gets its own engine and pool.
 2. `cluster/topology.py` `Topology.add`: the topology knows every server, the declared primary included.
 3. `cluster/monitoring/probe.py` `Probe.ask`: the monitor asks each server for its role, on its own connection.
 4. `routing/snapshot.py` `assemble`: all answers together give the role and the lag of each server.

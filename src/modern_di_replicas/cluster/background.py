@@ -1,4 +1,4 @@
-"""The event loop of synchronous applications: it runs in a thread of its own, where the monitor and its probes live.
+"""The event loop of synchronous applications: it runs in a separate thread, with the monitor and its probes.
 
 One for each process, started when it is first needed. Waiting with a timeout, such as for a replica to catch up, is the
 same coroutine in both halves: an asynchronous application awaits it, a synchronous one runs it here and blocks until it
@@ -106,7 +106,7 @@ class Background:
 def in_thread(
     function: collections.abc.Callable[[], typing.Any],
 ) -> collections.abc.Callable[[], collections.abc.Coroutine[typing.Any, typing.Any, typing.Any]]:
-    """Return a function that may block as a coroutine function, which calls it in a thread of its own.
+    """Wrap a function that may block in a coroutine function, which calls it in a separate thread.
 
     It is called once at a time: a call that hangs cannot be ended, and later callers wait for it too.
     """

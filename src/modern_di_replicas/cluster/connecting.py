@@ -16,7 +16,7 @@ def connect_args(settings: ReplicationSettings, server: DeclaredServer, purpose:
         "primary": settings.connect_timeout,
         # After `probe_timeout` the monitor would declare the replica down: the primary serves the read instead.
         "replica": min(settings.connect_timeout, settings.probe_timeout),
-        # The monitor itself gives up after `probe_timeout`, in which it does not count when the event loop was late.
+        # The monitor itself times out after `probe_timeout`, which excludes time in which the event loop was late.
         "monitor": max(settings.connect_timeout, settings.probe_timeout * 4),
     }
     is_past_pooler = purpose == "monitor" and server.probe_url is not None

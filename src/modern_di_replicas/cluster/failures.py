@@ -53,7 +53,7 @@ class Failure(enum.Enum):
 def classify_statement(sqlstate: str | None, *, lost: bool, text: str = "") -> Failure:
     """Classify an error that the driver raised while it executed a statement.
 
-    Everything that a server reports is taken for the replica's fault, except timeouts: a replica may lack a table that
+    Every error that a server reports counts as the replica's, except timeouts: a replica may lack a table that
     the primary has had for a second, and an invalid statement fails on the primary as well.
 
     Args:

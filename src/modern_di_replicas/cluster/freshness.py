@@ -38,7 +38,7 @@ class FreshRead:
     affinity: str | None
     """The same key gets the same replica, as long as that one serves."""
     wait: float
-    """How many seconds it goes on asking when the first answers are not enough."""
+    """Seconds for which it continues to ask if the first answers are not enough."""
     has_time: bool = False
     """Whether it waits for a replica instead of using the primary, even if none serves at the moment."""
     endpoint: str = ""

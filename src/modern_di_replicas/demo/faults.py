@@ -11,7 +11,7 @@ Fault = typing.Literal["freeze", "thaw", "crash", "start", "lag", "resume", "pro
 
 MEANINGS: typing.Final[dict[Fault, str]] = {
     "freeze": "hang: connections stay open, nothing answers",
-    "thaw": "go on after a freeze",
+    "thaw": "resume after a freeze",
     "crash": "stop at once, without a shutdown",
     "start": "start again after a crash",
     "lag": "a replica stops replaying what the primary writes",

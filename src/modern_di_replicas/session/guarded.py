@@ -38,7 +38,7 @@ _FROM_REPLICA: typing.Final = "modern_di_replicas_from_replica"
 class GuardedSession(GetByKeySession):
     """A session that may leave its replica, and then writes nothing that may be stale."""
 
-    # In the class and not in each session, because they seldom change: an object with 30 attributes of its own takes
+    # In the class and not in each session, because they seldom change: an object with 30 own attributes takes
     # half as long again to create.
     escalation: Decision | None = None
     """Why this unit of work moved to the primary; None while it reads from its replica."""
@@ -92,7 +92,7 @@ class GuardedSession(GetByKeySession):
 
     def expunge_all(self) -> None:  # `close()` does it as well
         if not (self.identity_map or self.new or self.escalation or self.has_streamed):
-            return  # it is empty, and no row can arrive; SQLAlchemy takes its time even then
+            return  # it is empty, and no row can arrive; SQLAlchemy is slow even then
         if self.identity_map:
             self._left_behind = [*filter(None, self._left_behind), self.identity_map]
             self._tell_unit(self.identity_map.values())
@@ -150,8 +150,8 @@ class GuardedSession(GetByKeySession):
         for start in range(0, len(stale), _AT_ONCE):
             with self.no_autoflush:
                 is_one = tuple_(*mapper.primary_key).in_(stale[start : start + _AT_ONCE])
-                anew = select(mapper).where(is_one).execution_options(populate_existing=True)
-                self.run_on_primary(Session.scalars, anew, (), {}).all()
+                reload = select(mapper).where(is_one).execution_options(populate_existing=True)
+                self.run_on_primary(Session.scalars, reload, (), {}).all()
 
     def is_bound_elsewhere(self, mapper: Mapper[typing.Any]) -> bool:
         """Return whether the objects of a class are in another database."""

@@ -80,7 +80,7 @@ class ReplicaSession(BoundSession, NotPicklable):
             self._streams = asks_to_stream(always) or asks_to_stream(replica.options)
             if "isolation_level" in always or "isolation_level" in replica.options:
                 # The isolation on a replica comes from the settings or the intent.
-                self.escalation = on_primary(Cause.NEEDS_TRANSACTION, "an isolation level of its own")
+                self.escalation = on_primary(Cause.NEEDS_TRANSACTION, "its own isolation level")
             elif always.get(USE_PRIMARY):
                 self.escalation = on_primary(*_ASKED)
 

@@ -43,7 +43,7 @@ class RoutedSession(AsyncSession, NotPicklable):
         **options: options of `AsyncSession`.
 
     Raises:
-        ConfigurationError: an option cannot work here: `twophase`, or a `sync_session_class` that is no class.
+        ConfigurationError: an option cannot work here: `twophase`, or a `sync_session_class` that is not a class.
 
     """
 

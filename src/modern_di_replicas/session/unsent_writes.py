@@ -1,4 +1,4 @@
-"""Move to the primary before operations that write later, without a statement of their own."""
+"""Move to the primary before operations that write later, without a separate statement."""
 
 import collections.abc
 import typing

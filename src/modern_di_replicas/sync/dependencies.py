@@ -52,7 +52,7 @@ def create_session(
         **options: those of `Session`, such as `autoflush=False`.
 
     Raises:
-        ConfigurationError: `session_class` is no subclass of `RoutedSession`, or an option cannot work.
+        ConfigurationError: `session_class` is not a subclass of `RoutedSession`, or an option cannot work.
 
     """
     if session_class is not RoutedSession and not issubclass(session_class, RoutedSession):

@@ -72,7 +72,7 @@ class PrimaryEngine(_SyncEngine, PrimaryRole):
     """
 
     def with_decision(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
-        """Return the same engine, which carries why it was chosen; see `PrimaryRole.because`."""
+        """Return the same engine, which carries why it was chosen; see `PrimaryRole.with_decision`."""
         chosen = _OptionedPrimaryEngine(self if sync_engine is None else sync_engine, {}, self)
         chosen.decision = decision
         return typing.cast(typing.Self, chosen)

@@ -46,7 +46,7 @@ SETTINGS: typing.Final[typing.Mapping[str, str]] = {
 
 
 class DockerServer(Server):
-    """One PostgreSQL server of a `DockerCluster`, in a container of its own.
+    """One PostgreSQL server of a `DockerCluster`, in a separate container.
 
     Args:
         name: the role it begins with.

@@ -30,7 +30,7 @@ def fault(name: FaultName, *servers: Server) -> collections.abc.Iterator[None]:
         servers: servers of a `LocalCluster` or a `DockerCluster`.
 
     Raises:
-        ConfigurationError: there is no fault of that name, or `lag` is used for a server that is no replica.
+        ConfigurationError: there is no fault of that name, or `lag` is used for a server that is not a replica.
         ServerFailedError: an operation failed on a server.
 
     """

@@ -74,7 +74,7 @@ class Programs:
         return output
 
     def spawn(self, program: str, *arguments: str, server: str, log: pathlib.Path) -> subprocess.Popen[str]:
-        """Start a server program that goes on running and writes to a log file.
+        """Start a server program that keeps running and writes to a log file.
 
         Raises:
             ServerFailedError: It cannot be started.

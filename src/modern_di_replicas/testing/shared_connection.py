@@ -109,7 +109,7 @@ class TakingTurns(SharedConnection):
         return cursor
 
     def ended(self, cursor: object) -> None:
-        """Note that a cursor which SQLAlchemy knows nothing of has ended its statement, which only read."""
+        """Record that a cursor unknown to SQLAlchemy has ended its statement, which only read."""
         self._all.end(cursor, keeps=False)
 
     def _end(self, end: collections.abc.Callable[[str], list[str]]) -> None:

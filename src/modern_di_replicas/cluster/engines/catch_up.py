@@ -97,7 +97,7 @@ class CatchUpEngine(CatchUpRole, AsyncEngine):
 
     Args:
         primary: the engine of the primary.
-        candidate: a replica that would serve, were it fresh enough.
+        candidate: a replica that serves once it is fresh enough.
         read: the freshness that the unit of work asks for.
         with_options: returns the engine of one replica with the execution options that this one has.
 

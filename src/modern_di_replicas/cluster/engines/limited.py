@@ -15,10 +15,10 @@ from modern_di_replicas.observability.events import ReadRefused
 
 
 class FallbackLimit:
-    """Lets so many reads use the primary at once; the others wait before they take a place in its pool.
+    """Limits the reads that use the primary at once; others wait before they take a place in its pool.
 
     Args:
-        limit: how many.
+        limit: the number of reads.
         timeout: seconds that one more waits.
         hooks: receive an event for each refused read; None where there are none.
 
@@ -37,7 +37,7 @@ class FallbackLimit:
         self._permits = self._permits_class(self._limit)
 
     def applied_to(self, primary: Engine) -> Engine:
-        """Return the primary's engine for such reads; an engine with a pool of its own is not limited."""
+        """Return the primary's engine for such reads; an engine with a foreign pool is not limited."""
         if isinstance(primary, LimitedEngine) or not isinstance(primary.pool, ReplaceableQueuePool):
             return primary
         return LimitedEngine(primary, {}, self)

@@ -1,4 +1,4 @@
-"""The engine of the primary, which may move."""
+"""The engine of the primary, which may change."""
 
 import abc
 import collections.abc
@@ -199,7 +199,7 @@ class PrimaryEngine(PrimaryRole, AsyncEngine):
         self._serve(writes=writes, connect_args=connect_args, hooks=hooks)
 
     def with_decision(self, decision: Decision, sync_engine: Engine | None = None) -> typing.Self:
-        """Return the same engine, which carries why it was chosen; see `PrimaryRole.because`."""
+        """Return the same engine, which carries why it was chosen; see `PrimaryRole.with_decision`."""
         chosen = copy.copy(self)
         if sync_engine is not None and sync_engine is not self.sync_engine:
             AsyncEngine.__init__(chosen, sync_engine)

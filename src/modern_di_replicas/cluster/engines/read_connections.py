@@ -69,7 +69,7 @@ class SessionReads:
         # "handle_error" the signal, and any listener makes SQLAlchemy check for all events of a statement.
         engine.dialect.execution_ctx_cls = _checking(engine.dialect.execution_ctx_cls, self._check_statement)
         event.listen(engine, "handle_error", self._classify_error)
-        event.listen(engine, "handle_error", self._end_what_was_begun)
+        event.listen(engine, "handle_error", self._end_prepared_statement)
         attribute_checkouts(engine)
         # SQLAlchemy has no event around a rollback; the dialect belongs to this engine alone.
         self._do_rollback = engine.dialect.do_rollback
@@ -137,7 +137,7 @@ class SessionReads:
             ours.invalidate(error)
 
     def _classify_error(self, context: ExceptionContext) -> None:
-        """Classify an error of the driver, and give up a connection that is lost."""
+        """Classify an error of the driver, and invalidate a lost connection."""
         error, connection = context.original_exception, context.connection
         if connection is None:
             note_checkout_failure(error, typing.cast(Engine, context.engine))  # which SQLAlchemy wraps now
@@ -155,7 +155,7 @@ class SessionReads:
         context.is_disconnect = context.is_disconnect or failure is Failure.LOST
         note_failure(error, failure)
 
-    def _end_what_was_begun(self, context: ExceptionContext) -> None:
+    def _end_prepared_statement(self, context: ExceptionContext) -> None:
         """End a statement that the driver prepared and then could not execute, such as for an argument out of range.
 
         In autocommit nothing else does: the pooled connection would hold the lock of that statement until its next use,

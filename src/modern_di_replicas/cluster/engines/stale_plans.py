@@ -1,8 +1,8 @@
 """Run a statement again when a schema change has invalidated its plan.
 
-After an `ALTER TABLE`, a statement that was prepared before fails once on each server: the error makes the driver and
-SQLAlchemy prepare it anew the next time; psycopg does so only after a rollback, which autocommit does not have. Here it
-is run again at once, where that is safe.
+After an `ALTER TABLE`, a statement that was prepared before fails once on each server. The error makes the driver and
+SQLAlchemy prepare it again the next time; psycopg does so only after a rollback, which autocommit does not have. Here
+it is run again at once, where that is safe.
 """
 
 import typing

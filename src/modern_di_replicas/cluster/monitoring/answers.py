@@ -49,7 +49,7 @@ class Answers(Conclusions, abc.ABC):
         self._is_async = is_async
         self._probes = {server.name: self._create_probe(server) for server in topology.servers}
         self._next_answer: asyncio.Future[None] | None = None
-        """Done with the primary's next answer, where somebody waits for it."""
+        """Done with the primary's next answer, if a task waits for it."""
         self._missing: dict[str, frozenset[str]] = {}
         """The sources that servers do not offer, as they were last logged."""
 
@@ -134,7 +134,7 @@ class Answers(Conclusions, abc.ABC):
             if is_fatal:
                 raise refused from None
             self._journal.note_problem(server.name, "answer", refused.message().rstrip("."), level=logging.ERROR)
-            # It is up: open connections go on, and new ones are refused until the password is corrected.
+            # It is up: open connections stay usable, and new ones are refused until the password is corrected.
             self._observed.pop(server.name, None)
             return
         if state == _TOO_MANY_CONNECTIONS:
@@ -165,7 +165,7 @@ class Answers(Conclusions, abc.ABC):
 
     @contextlib.contextmanager
     def _errors_logged(self, name: str) -> collections.abc.Iterator[None]:
-        """Log an error of the monitor itself; it goes on."""
+        """Log an error of the monitor itself, which continues."""
         try:
             yield
         except Exception:

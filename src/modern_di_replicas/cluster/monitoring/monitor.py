@@ -34,7 +34,7 @@ class Monitor(ImmediateProbes):
     """Monitors the servers of one application while it runs: `async with Monitor(replica_engine): ...`.
 
     `setup_replicas` and `ReplicasPlugin` start it with the application. Without it the library relies on the failures
-    of sessions; with it, servers that lag, freeze or die are not used, and writes follow a primary that moves.
+    of sessions; with it, servers that lag, freeze or fail are not used, and writes follow changes of the primary.
 
     Args:
         replicas: the engine that stands for all replicas.

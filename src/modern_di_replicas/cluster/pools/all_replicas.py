@@ -110,7 +110,7 @@ class AllReplicasPool(Pool):
 
     @staticmethod
     def _no_creator() -> typing.NoReturn:  # pragma: no cover  # connect() never asks for it
-        msg = "a AllReplicasPool makes no connections of its own"
+        msg = "an AllReplicasPool opens no connections itself"
         raise AssertionError(msg)
 
 

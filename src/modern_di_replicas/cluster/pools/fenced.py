@@ -50,7 +50,7 @@ class FencedQueuePool(ReplaceableQueuePool):
 
 
 def _is_applications(error: Exception) -> bool:
-    """Return whether a listener of the application has raised an error that says nothing of the primary."""
+    """Return whether a listener of the application has raised an error that does not concern the primary."""
     if isinstance(error, PrimaryUnavailable):
         return False
     if not isinstance(error, OSError):

@@ -27,7 +27,7 @@ class Permits(abc.ABC, typing.Generic[Waiter]):
     load some wait until their timeout while others never wait. Here the first one keeps its place.
 
     Args:
-        limit: how many.
+        limit: the number of permits.
 
     """
 

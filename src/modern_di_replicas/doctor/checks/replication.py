@@ -42,7 +42,7 @@ def check_apply_delay(examination: Examination) -> Findings:
                 server=server.name,
                 message=f"is {delay:g} s late on purpose (recovery_min_apply_delay)"
                 + (f", which is more than its max_lag of {server.max_lag:g} s: it never serves" if is_out else ""),
-                remedy="do not declare a delayed replica, or give it a group of its own and a max_lag above the delay",
+                remedy="do not declare a delayed replica, or give it a separate group and a max_lag above the delay",
             )
 
 
