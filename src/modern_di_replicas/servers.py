@@ -173,14 +173,14 @@ _SEPARATORS: typing.Final = frozenset("@:?")
 def redacted(url: URL) -> str:
     """Return a URL as text, without its password, and without parts that may contain a piece of it."""
     hidden = url.set(
-        username=_unsuspicious(url.username),
-        host=_unsuspicious(url.host),
-        database=_unsuspicious(url.database),
+        username=_hide_fragment(url.username),
+        host=_hide_fragment(url.host),
+        database=_hide_fragment(url.database),
         query=dict.fromkeys(url.query, _HIDDEN),
     )
     return hidden.render_as_string(hide_password=True).replace(urllib.parse.quote(_HIDDEN), _HIDDEN)
 
 
-def _unsuspicious(part: str | None) -> str | None:
+def _hide_fragment(part: str | None) -> str | None:
     """Hide a part that may be the rest of a password with an unencoded `@`, `:` or `?`."""
     return _HIDDEN if part is not None and set(part) & _SEPARATORS else part

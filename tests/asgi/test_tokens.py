@@ -13,7 +13,7 @@ from modern_di_replicas.cluster.monitoring.probe import Probe
 from modern_di_replicas.consistency.serializer import Rejection
 from modern_di_replicas.routing.snapshot import Observation
 from modern_di_replicas.testing import LocalCluster
-from modern_di_replicas.tokens.validation import MOST_TEXTS
+from modern_di_replicas.tokens.validation import MAX_TEXTS
 from tests.asgi.application import BUILDERS, Application, paused, settings_of
 
 
@@ -38,7 +38,7 @@ async def test_every_kind_of_bad_token_is_ignored_and_counted(
             genuine = ConsistencyToken.parse(text)
             bad: dict[Rejection, str] = {
                 "ahead": f"{NAME}={dataclasses.replace(genuine, lsn=genuine.lsn + FAR)}",
-                "duplicated": "; ".join(f"{NAME}={text[:-n]}" for n in range(1, MOST_TEXTS + 2)),
+                "duplicated": "; ".join(f"{NAME}={text[:-n]}" for n in range(1, MAX_TEXTS + 2)),
                 "expired": f"{NAME}={dataclasses.replace(genuine, issued_at=genuine.issued_at - 3600)}",
                 "foreign": f"{NAME}={dataclasses.replace(genuine, database='0' * 16)}",
                 "malformed": f"{NAME}={text[:-9]}",

@@ -99,7 +99,7 @@ def test_a_token_of_an_older_timeline_requires_only_surviving_writes() -> None:
 def test_a_promotion_discards_the_positions_of_the_servers() -> None:
     """Their positions were on the former timeline."""
     positions = following(said(100, at=1.0))
-    positions.saw("a", said(90, in_recovery=True))
+    positions.note_standby("a", said(90, in_recovery=True))
     positions.follow(said(60, at=2.0, timeline=2))
 
     assert positions.reached == {}
@@ -110,7 +110,7 @@ def test_a_promotion_discards_the_positions_of_the_servers() -> None:
 def test_a_standbys_received_position_was_written_by_the_primary() -> None:
     """It saves a question to the primary."""
     positions = following(said(100))
-    positions.saw("a", said(90, written=300, in_recovery=True))
+    positions.note_standby("a", said(90, written=300, in_recovery=True))
 
     assert positions.reached == {"a": 90}
     assert positions.has_written(token(300))

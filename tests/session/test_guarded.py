@@ -85,9 +85,9 @@ def test_expunged_objects_are_known_when_they_return(session: GuardedSession, ho
     else:
         getattr(session, how)()
     leave(session)
-    assert session.has_had(shop)
-    assert session.has_had(item)
-    assert not session.has_had(Shop(id=1))
+    assert session.has_contained(shop)
+    assert session.has_contained(item)
+    assert not session.has_contained(Shop(id=1))
     session.add(shop)
     shop.name = "stale"
     with pytest.raises(StaleWriteError):

@@ -194,7 +194,7 @@ def test_a_forked_child_does_not_end_the_cluster(folder: pathlib.Path) -> None:
     """It inherits the finalizer, and runs it when it exits."""
     with LocalCluster(0, folder=folder) as cluster:
         assert cluster._programs is not None  # noqa: SLF001 - what a finalizer holds
-        module._dismantle(cluster._programs, os.getpid() + 1)  # noqa: SLF001 - as in a child
+        module._clean_up(cluster._programs, os.getpid() + 1)  # noqa: SLF001 - as in a child
 
         assert cluster.primary.execute("SELECT 1") == "1"
 

@@ -13,7 +13,7 @@ from modern_di_replicas.consistency.serializer import Rejection
 from modern_di_replicas.consistency.wal import LAST_LSN
 from modern_di_replicas.observability import TokenReceived, TokenSent
 from modern_di_replicas.routing.snapshot import Observation
-from modern_di_replicas.tokens.validation import MOST_TEXTS, Tokens
+from modern_di_replicas.tokens.validation import MAX_TEXTS, Tokens
 from tests.observability.recorder import Recorder
 from tests.unconnected import URL, engines
 
@@ -88,7 +88,7 @@ async def test_of_several_texts_the_latest_valid_one_counts() -> None:
     older = str(dataclasses.replace(TOKEN, lsn=WRITTEN - 1))
     assert await service.admit(["nonsense", older, str(TOKEN), older]) == TOKEN
     assert service.rejected == {"malformed": 1}
-    assert await service.admit([str(n) for n in range(MOST_TEXTS + 1)]) is None
+    assert await service.admit([str(n) for n in range(MAX_TEXTS + 1)]) is None
     assert service.rejected == {"malformed": 1, "duplicated": 1}
     assert await service.admit([]) is None
     assert [event.outcome for event in recorder.of(TokenReceived)] == ["malformed", "accepted", "duplicated"]

@@ -127,7 +127,7 @@ class Writes:
         for event_name in ("do_execute", "do_executemany"):
             event.listen(engine, event_name, self._executes)
         event.listen(engine, "do_execute_no_params", self._executes_bare)
-        event.listen(engine, "reset", self._goes_back)
+        event.listen(engine, "reset", self._returned)
         self._do_commit, self._do_rollback = engine.dialect.do_commit, engine.dialect.do_rollback
         self._driver = driver_of(engine)
         self._dialect: Dialect = engine.dialect
@@ -174,7 +174,7 @@ class Writes:
         try:
             self._do_commit(connection)
         except Exception as error:
-            if work is not None and is_first and self._says_not_committed(error):
+            if work is not None and is_first and self._is_not_committed(error):
                 work.writes.pop(current_client()).did_not_happen()
             raise
         finally:
@@ -196,9 +196,7 @@ class Writes:
         info[EXPECTED] = None
         self._do_rollback(connection)
 
-    def _goes_back(
-        self, connection: DBAPIConnection, record: ConnectionPoolEntry | None, state: PoolResetState
-    ) -> None:
+    def _returned(self, connection: DBAPIConnection, record: ConnectionPoolEntry | None, state: PoolResetState) -> None:
         if record is None:
             return  # it was detached from its pool, and is closed now
         info = info_of(record)
@@ -215,7 +213,7 @@ class Writes:
             connection.rollback()  # as the pool would do next; a failed transaction answers no query
         self._note(connection, record, info, work)
 
-    def _says_not_committed(self, error: Exception) -> bool:
+    def _is_not_committed(self, error: Exception) -> bool:
         if isinstance(error, TransactionRolledBackError):
             return True
         state = self._driver.sqlstate(error) or ""

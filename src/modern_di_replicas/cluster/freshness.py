@@ -13,16 +13,16 @@ from modern_di_replicas.drivers.driver import Row
 from modern_di_replicas.routing.positions import Freshness
 
 
-PAUSE: typing.Final = 0.001
+SHORTEST_PAUSE: typing.Final = 0.001
 """The shortest pause in seconds between two queries to a server that has not caught up."""
 
-PAUSES: typing.Final = 20
+PAUSE_DIVISOR: typing.Final = 20
 """A pause is the time waited so far divided by this: a long wait asks less and less often."""
 
-HEAD_START: typing.Final = 0.005
+CHOSEN_TIMEOUT: typing.Final = 0.005
 """Timeout in seconds for the answer of the chosen replica, before the others are asked as well."""
 
-FIRST_ANSWER: typing.Final = 0.2
+FIRST_ANSWERS_TIMEOUT: typing.Final = 0.2
 """Timeout in seconds for the first answer of the servers, however short the wait after it is."""
 
 
@@ -81,11 +81,11 @@ async def catch_up(read: FreshRead, *, first: str) -> Server | None:
     """
     topology = read.topology
     if topology.watcher is not None and read.required is not None:
-        await _answers(topology.watcher, [first], seconds=HEAD_START)
+        await _answers(topology.watcher, [first], seconds=CHOSEN_TIMEOUT)
         if (server := read.choose_server()) is not None:
             return server
     began = time.monotonic()
-    deadline = began + (max(FIRST_ANSWER, read.wait) if read.has_time else FIRST_ANSWER)
+    deadline = began + (max(FIRST_ANSWERS_TIMEOUT, read.wait) if read.has_time else FIRST_ANSWERS_TIMEOUT)
     has_asked = False
     while (watcher := topology.watcher) is not None and (left := deadline - time.monotonic()) > 0:
         asked = [server.name for server in topology.serving(read.group)]
@@ -98,7 +98,7 @@ async def catch_up(read: FreshRead, *, first: str) -> Server | None:
             return server
         if answered and not has_asked:
             has_asked, deadline = True, (began if read.has_time else time.monotonic()) + read.wait
-        await asyncio.sleep(max(PAUSE, (time.monotonic() - began) / PAUSES))
+        await asyncio.sleep(max(SHORTEST_PAUSE, (time.monotonic() - began) / PAUSE_DIVISOR))
     return None
 
 

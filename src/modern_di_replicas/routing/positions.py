@@ -115,7 +115,7 @@ class Positions:
         places = {(seen.identity, seen.timeline) for seen in standbys}
         self.database, self.timeline = places.pop() if len(places) == 1 else (None, 0)
 
-    def saw(self, name: str, standby: Observation) -> None:
+    def note_standby(self, name: str, standby: Observation) -> None:
         """Apply an answer of a standby on this timeline."""
         self.reached[name] = standby.lsn
         self.furthest[name] = max(standby.lsn, self.furthest.get(name, 0))

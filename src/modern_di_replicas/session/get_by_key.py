@@ -45,9 +45,9 @@ class GetByKeySession(InFlightSession):
             if statement is not None and not self._may_hold(mapper, ident):
                 # With a joined collection there are several rows, which are all read before the object is returned.
                 return self.scalar(statement, {_KEY: ident})
-        return self.get_as_asked(entity, ident, options)
+        return self.get_uncached(entity, ident, options)
 
-    def get_as_asked(self, entity: typing.Any, ident: typing.Any, options: dict[str, typing.Any]) -> typing.Any:  # noqa: ANN401
+    def get_uncached(self, entity: typing.Any, ident: typing.Any, options: dict[str, typing.Any]) -> typing.Any:  # noqa: ANN401
         """Get an object as `Session.get()` does."""
         return super().get(entity, ident, **options)
 

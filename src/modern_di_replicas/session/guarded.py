@@ -88,22 +88,22 @@ class GuardedSession(GetByKeySession):
         super().expunge(instance)
         for one in leaving:
             self.guard.expunged(one)
-        self._tell_unit(leaving)
+        self._report_to_unit(leaving)
 
     def expunge_all(self) -> None:  # `close()` does it as well
         if not (self.identity_map or self.new or self.escalation or self.has_streamed):
             return  # it is empty, and no row can arrive; SQLAlchemy is slow even then
         if self.identity_map:
             self._left_behind = [*filter(None, self._left_behind), self.identity_map]
-            self._tell_unit(self.identity_map.values())
+            self._report_to_unit(self.identity_map.values())
         super().expunge_all()
 
-    def _tell_unit(self, leaving: collections.abc.Iterable[object]) -> None:
+    def _report_to_unit(self, leaving: collections.abc.Iterable[object]) -> None:
         """Report the objects that may be stale to the other sessions of the unit of work."""
         if self._unit is not None:
             self._unit.stale.update(state_of(one) for one in leaving if not self.guard.is_fresh(one))
 
-    def has_had(self, instance: object) -> bool:
+    def has_contained(self, instance: object) -> bool:
         """Return whether an object has been in the session before, or in another one of its unit of work.
 
         Objects that the other one has loaded from the primary do not count.
@@ -124,7 +124,9 @@ class GuardedSession(GetByKeySession):
         )
 
     def merge(self, instance: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401  # as `Session` has it
-        stale = [one for one in _with_cascade(instance, "merge") if self.has_had(one) and not self.guard.is_fresh(one)]
+        stale = [
+            one for one in _with_cascade(instance, "merge") if self.has_contained(one) and not self.guard.is_fresh(one)
+        ]
         merged = super().merge(instance, *args, **options)
         for one in stale:
             # All its values overwrite those from the primary.
@@ -220,7 +222,7 @@ def mark_rows(options: dict[str, typing.Any], rows_of_replica: list[bool]) -> di
 
 @event.listens_for(GuardedSession, "detached_to_persistent")
 def _attached(session: GuardedSession, instance: object) -> None:
-    if not session.has_had(instance):
+    if not session.has_contained(instance):
         session.guard.attached(instance)
 
 

@@ -108,21 +108,21 @@ class ReplicaSession(BoundSession, NotPicklable):
     def scalars(self, statement: typing.Any, *args: typing.Any, **options: typing.Any) -> typing.Any:  # noqa: ANN401
         return self._run(Session.scalars, statement, args, options)
 
-    def get_as_asked(self, entity: typing.Any, ident: typing.Any, options: dict[str, typing.Any]) -> typing.Any:  # noqa: ANN401
+    def get_uncached(self, entity: typing.Any, ident: typing.Any, options: dict[str, typing.Any]) -> typing.Any:  # noqa: ANN401
         given = options.get("execution_options")
         if self.escalation is None and ((given and given.get(USE_PRIMARY)) or is_primary_declared()):
             self.escalate(*_asked(given))
-            options["populate_existing"] = options.get("populate_existing") or self._may_be_read_anew
-        return super().get_as_asked(entity, ident, options)
+            options["populate_existing"] = options.get("populate_existing") or self._may_reload
+        return super().get_uncached(entity, ident, options)
 
     @property
-    def _may_be_read_anew(self) -> bool:
+    def _may_reload(self) -> bool:
         """Whether the objects from the replica can be overwritten without losing a pending change."""
         return self.autoflush or not self.dirty
 
-    def _read_anew(self, options: dict[str, typing.Any]) -> None:
+    def _reload(self, options: dict[str, typing.Any]) -> None:
         """Let a statement on the primary overwrite the objects from the replica."""
-        if self._may_be_read_anew:
+        if self._may_reload:
             given = options.get("execution_options") or _NONE
             options["execution_options"] = {"populate_existing": True, **given}
 
@@ -183,7 +183,7 @@ class ReplicaSession(BoundSession, NotPicklable):
                 if not isinstance(error, NotSent):
                     attempt = reporting(run, self, server=failed_on, error=error)
                 elif error.locks_rows:
-                    self._read_anew(options)
+                    self._reload(options)
             else:
                 if self.escalation is not None:
                     rows_of_replica.clear()  # a flush before it has moved it to the primary, where it was run
@@ -200,7 +200,7 @@ class ReplicaSession(BoundSession, NotPicklable):
         has_options = bool(given or own)
         if (has_options and (given.get(USE_PRIMARY) or own.get(USE_PRIMARY))) or is_primary_declared():
             self.escalate(*(_DECLARED if is_primary_declared() else _ASKED))
-            self._read_anew(options)
+            self._reload(options)
         elif isinstance(statement, UpdateBase):
             self.escalate_write("INSERT" if statement.is_insert else "UPDATE" if statement.is_update else "DELETE")
         else:

@@ -48,7 +48,7 @@ class UnsentWritesSession(LeavingSession):
     ) -> None:
         self.escalate_write("bulk_save_objects()")
         saved = list(objects)
-        for instance in filter(self.has_had, saved):
+        for instance in filter(self.has_contained, saved):
             self.check_written(instance, self.guard.check_object)
         super().bulk_save_objects(saved, *args, **options)
 

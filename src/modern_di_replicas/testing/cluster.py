@@ -201,7 +201,7 @@ class LocalCluster:
         workspace = Workspace(parent=self._parent, account=account)
         programs = Programs(binaries=binaries, workspace=workspace, account=account, password=password)
         self._programs = programs
-        self._finalizer = weakref.finalize(self, _dismantle, programs, os.getpid())
+        self._finalizer = weakref.finalize(self, _clean_up, programs, os.getpid())
         workspace.open()
         if not programs.can_run() and account is not None:
             self._report(f"programs: copy, because {account.name} cannot reach {binaries}")
@@ -242,7 +242,7 @@ class LocalCluster:
         self._state = "stopped"
         if self._programs is not None and self._finalizer is not None:
             # Not through the finalizer: an interrupted stop would leave it spent.
-            _dismantle(self._programs, os.getpid())
+            _clean_up(self._programs, os.getpid())
             self._finalizer.detach()
 
     def _abort(self) -> None:
@@ -255,7 +255,7 @@ class LocalCluster:
                 self._progress(sentence)
 
 
-def _dismantle(programs: Programs, owner: int) -> None:
+def _clean_up(programs: Programs, owner: int) -> None:
     # A forked child inherits the finalizer, but not the cluster.
     if os.getpid() == owner:
         programs.close()

@@ -126,7 +126,7 @@ def _sweep_one(folder: pathlib.Path) -> None:
     if lock is None:
         return
     try:
-        if _was_ours(folder):
+        if _is_cluster_folder(folder):
             _destroy(folder)
     finally:
         os.close(lock)
@@ -151,7 +151,7 @@ def _take_lock(folder: pathlib.Path) -> int | None:
     return None
 
 
-def _was_ours(folder: pathlib.Path) -> bool:
+def _is_cluster_folder(folder: pathlib.Path) -> bool:
     try:
         marker = (folder / MARKER).lstat()
     except FileNotFoundError:

@@ -17,7 +17,7 @@ from modern_di_replicas.observability.hook import Event
 from modern_di_replicas.settings import ReplicationSettings
 
 
-MOST_TEXTS: typing.Final = 4
+MAX_TEXTS: typing.Final = 4
 """The limit of different tokens in a request; with more, all of them are ignored."""
 
 
@@ -76,7 +76,7 @@ class Tokens:
                 has set, the latest valid one is used: the client's own is among them.
 
         """
-        if len(different := set(texts)) > MOST_TEXTS:
+        if len(different := set(texts)) > MAX_TEXTS:
             self._reject("duplicated")
             return None
         latest: ConsistencyToken | None = None

@@ -10,7 +10,7 @@ from sqlalchemy import make_url, text
 
 from modern_di_replicas import Monitor
 from modern_di_replicas.cluster.failures import reason_of
-from modern_di_replicas.cluster.monitoring.journal import CHANGES, REMINDER, Journal
+from modern_di_replicas.cluster.monitoring.journal import CHANGE_INTERVAL, REMINDER_INTERVAL, Journal
 from modern_di_replicas.routing.snapshot import Role, ServerState, Snapshot
 from modern_di_replicas.testing import LocalCluster
 from tests.pgbouncer import not_behind_a_pooler
@@ -33,7 +33,7 @@ def test_a_problem_is_logged_once_and_then_every_minute(caplog: pytest.LogCaptur
     """However often it is noted; once it is resolved, the next occurrence is logged again."""
     clock = Clock()
     journal = Journal(clock=clock)
-    for _ in range(int(REMINDER * 2)):
+    for _ in range(int(REMINDER_INTERVAL * 2)):
         journal.note_problem("a", "answer", "a is down: refused")
         clock.now += 1
     assert said(caplog) == ["a is down: refused.", "For 60 s: a is down: refused."]
@@ -46,7 +46,7 @@ def test_a_problem_that_alternates_does_not_fill_the_log(caplog: pytest.LogCaptu
     """Refused, silent, refused: at most one line in ten seconds; an error after a warning is logged at once."""
     clock = Clock()
     journal = Journal(clock=clock)
-    for number in range(int(CHANGES * 2)):
+    for number in range(int(CHANGE_INTERVAL * 2)):
         journal.note_problem("a", "answer", ("a is down: refused", "a is down: silent")[number % 2])
         clock.now += 1
     assert len(said(caplog)) == 2
@@ -63,7 +63,7 @@ def test_transient_states_of_a_failover_are_not_logged(caplog: pytest.LogCapture
         journal.log_roles(Snapshot(servers={"a": ServerState(name="a", up=True, role=role)}))
     assert said(caplog) == []
     journal.log_roles(left)
-    clock.now += REMINDER
+    clock.now += REMINDER_INTERVAL
     journal.log_roles(left)
     assert len(said(caplog)) == 1
     assert "a is not used" in said(caplog)[0]

@@ -35,7 +35,7 @@ class CatchUpRole(Role):
         self.read = read
         self.decision = on_primary(Cause.NOT_FRESH, f"no replica has {read.freshness} yet")
         self._candidate = candidate
-        self._with_options = with_options or as_it_is
+        self._with_options = with_options or without_options
 
     @property
     def candidate(self) -> typing.Any:  # noqa: ANN401  # an engine of the same half
@@ -125,6 +125,6 @@ class CatchUpEngine(CatchUpRole, AsyncEngine):
         return super().connect()
 
 
-def as_it_is(one: AnyEngine) -> AnyEngine:
+def without_options(one: AnyEngine) -> AnyEngine:
     """Return the engine of one replica without further options."""
     return one

@@ -8,7 +8,7 @@ import typing
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine, CatchUpRole, OneWithOptions, as_it_is
+from modern_di_replicas.cluster.engines.catch_up import CatchUpEngine, CatchUpRole, OneWithOptions, without_options
 from modern_di_replicas.cluster.engines.either import AnyEngine, Role, sync_of
 from modern_di_replicas.cluster.escalation import EscalationPolicy
 from modern_di_replicas.cluster.freshness import FreshRead, catch_up
@@ -52,7 +52,7 @@ class ReplicaRole(Role):
         self.policy = policy
         self.topology = topology
         self.options = {}
-        self.one_with_options = as_it_is
+        self.one_with_options = without_options
 
     @property
     def label(self) -> str:

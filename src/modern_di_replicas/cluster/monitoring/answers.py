@@ -76,7 +76,7 @@ class Answers(Conclusions, abc.ABC):
         if (was_down or had_problem) and not server.health.is_down:
             logger.warning("%s is back.", server.name)
         if _is_another_server(self._observed.get(server.name), seen):
-            self._note_several(server)
+            self._note_shared_name(server)
         self._observed[server.name] = seen
         self._conclude()
         self._note_answer(server.name)
@@ -105,7 +105,7 @@ class Answers(Conclusions, abc.ABC):
                     source.grant(probe.account),
                 )
 
-    def _note_several(self, server: Server) -> None:
+    def _note_shared_name(self, server: Server) -> None:
         """Stop relying on the position of a name that leads to several servers."""
         if server.name in self._topology.positions.several:
             return

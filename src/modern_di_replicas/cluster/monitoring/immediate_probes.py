@@ -48,10 +48,10 @@ class ImmediateProbes(Answers, abc.ABC):
             return  # it is down, and regular probes bring it back
         self._observed[name] = seen
         with self._errors_logged(name):
-            self._take_over(name, seen, known)
+            self._apply(name, seen, known)
         self._note_answer(name)
 
-    def _take_over(self, name: str, seen: Observation, known: Observation) -> None:
+    def _apply(self, name: str, seen: Observation, known: Observation) -> None:
         if (seen.in_recovery, seen.timeline, seen.system) != (known.in_recovery, known.timeline, known.system):
             self._conclude()
         elif name == self._primary:
@@ -60,7 +60,7 @@ class ImmediateProbes(Answers, abc.ABC):
             else:
                 self._topology.positions.follow(seen)
         elif name in self._topology.positions.reached and seen.in_recovery:
-            self._topology.positions.saw(name, seen)
+            self._topology.positions.note_standby(name, seen)
 
     async def primary_answers(self) -> bool:
         """Wait for the primary's next answer; return whether it came before the primary counts as down.

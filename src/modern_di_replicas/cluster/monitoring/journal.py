@@ -11,10 +11,10 @@ from modern_di_replicas.routing.snapshot import Observation, Role, Snapshot
 
 logger = logging.getLogger("modern_di_replicas")
 
-REMINDER: typing.Final = 60.0
+REMINDER_INTERVAL: typing.Final = 60.0
 """Seconds after which a problem is logged again."""
 
-CHANGES: typing.Final = 10.0
+CHANGE_INTERVAL: typing.Final = 10.0
 """Seconds between two lines about one server whose problem changes."""
 
 _ROLES: typing.Final = {
@@ -80,7 +80,7 @@ class Journal:
             return
         since = now - known.logged
         # The error of a server may change from one probe to the next: refused, silent, refused.
-        if since >= REMINDER or level != known.level or (what != known.what and since >= CHANGES):
+        if since >= REMINDER_INTERVAL or level != known.level or (what != known.what and since >= CHANGE_INTERVAL):
             known.what, known.level, known.logged = what, level, now
             logger.log(level, "For %.0f s: %s.", now - known.since, what)
 
@@ -106,7 +106,7 @@ class Journal:
                 self.note_resolved(state.name, "role")
             else:
                 # After a failover each standby lags for a moment, and the old primary is fenced until it is down.
-                after = {Role.LEFT_BEHIND: REMINDER, Role.FENCED: self._settling}.get(state.role, 0.0)
+                after = {Role.LEFT_BEHIND: REMINDER_INTERVAL, Role.FENCED: self._settling}.get(state.role, 0.0)
                 if state.role is Role.FENCED and state.name in not_promotable:
                     why = _PROMOTED
                 what = f"{state.name} is not used: {why}"

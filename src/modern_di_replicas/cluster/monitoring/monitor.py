@@ -95,7 +95,7 @@ class Monitor(ImmediateProbes):
         answers = await asyncio.gather(*(probe.ask() for probe in further), return_exceptions=True)
         await asyncio.gather(*(probe.close() for probe in further))
         if any(isinstance(seen, Observation) and seen.started != known.started for seen in answers):
-            self._note_several(server)
+            self._note_shared_name(server)
 
     def _lag_is_unclear(self, server: Server) -> bool:
         state = self._topology.snapshot.servers[server.name] if self._topology.snapshot else None

@@ -91,27 +91,27 @@ class Probe:
     async def _ask(self, *, briefly: bool) -> Observation:
         kept = self._kept
         if kept is None or self._driver.is_closed(kept):
-            return await self._ask_anew()
+            return await self._ask_on_new_connection()
         asking = self._start(self._question(kept, self._identity if briefly else None))
         if await wait_punctually(asking, timeout=self.timeout / 2):
             try:
                 return asking.result()
             except self._driver.lost_connection:
                 # It was closed while it was idle, which does not mean that the server is down.
-                return await self._ask_anew()
+                return await self._ask_on_new_connection()
         # Maybe only this connection is silent, and not the server: another one shows that.
-        anew = self._start(self._ask_anew())
+        second = self._start(self._ask_on_new_connection())
         try:
-            await asyncio.wait({asking, anew}, return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done() and anew.exception() is not None:
+            await asyncio.wait({asking, second}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done() and second.exception() is not None:
                 return await asking
             if asking.done() and asking.exception() is None:
                 return asking.result()
-            seen = await anew
+            seen = await second
         finally:
-            if not anew.done():
+            if not second.done():
                 self._end(self._second)
-                anew.cancel()
+                second.cancel()
         self.has_replaced_silent = True
         return seen
 
@@ -124,7 +124,7 @@ class Probe:
         running.add_done_callback(_retrieve)
         return running
 
-    async def _ask_anew(self) -> Observation:
+    async def _ask_on_new_connection(self) -> Observation:
         """Ask on a new connection, and keep it if it is answered."""
         url = make_url(self.url)
         await names.find(url.host or url.query.get("host"), timeout=self.timeout)
