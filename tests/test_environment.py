@@ -103,7 +103,7 @@ def test_the_primary_may_be_json_as_well() -> None:
     [
         ({"SHOP_MAX_LAG": "ten"}, "SHOP_MAX_LAG", "number of seconds"),
         ({"SHOP_MAX_LAG": "-1"}, "SHOP_MAX_LAG", "above zero"),
-        ({"SHOP_PROBE_TIMEOUT": "nan s"}, "SHOP_PROBE_TIMEOUT", "give a number"),
+        ({"SHOP_PROBE_TIMEOUT": "nan s"}, "SHOP_PROBE_TIMEOUT", "use a number"),
         ({"SHOP_POOLED": "maybe"}, "SHOP_POOLED", "true or false"),
         ({"SHOP_REPLICA_POOL_SIZE": "2.5"}, "SHOP_REPLICA_POOL_SIZE", "whole number"),
         ({"SHOP_CONSISTENCY": "quick"}, "SHOP_CONSISTENCY", "EVENTUAL"),

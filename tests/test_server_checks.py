@@ -18,7 +18,7 @@ PRIMARY = Primary(URL.format("db-1"))
     ("value", "remedy"),
     [
         (None, "is an environment variable unset"),
-        ("app:s3cret@db-1", "give a URL of the form"),
+        ("app:s3cret@db-1", "use a URL of the form"),
         ("postgresql+psycopg2://app:s3cret@db-1/shop", "write postgresql+psycopg://app:***@db-1/shop"),
         ("postgres://app:s3cret@db-1/shop", "write postgresql+asyncpg://app:***@db-1/shop"),
         ("postgresql+asyncpg://app:s3@cret@db-1/shop", "percent-encode"),

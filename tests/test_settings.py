@@ -102,7 +102,7 @@ REPLICA = "postgresql+asyncpg://app:s3cret@db-2:5433/shop"
             id="the same name twice",
         ),
         pytest.param(
-            "primary.name", {"primary": Primary(PRIMARY, typing.cast(str, 5))}, "text", id="a number for a name"
+            "primary.name", {"primary": Primary(PRIMARY, typing.cast(str, 5))}, "string", id="a number for a name"
         ),
         pytest.param(
             "primary.pooled", {"primary": Primary(PRIMARY, pooled=typing.cast(bool, "no"))}, "True", id="pooled"

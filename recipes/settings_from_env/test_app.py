@@ -44,5 +44,5 @@ async def test_a_variable_that_is_wrong_is_named(urls: list[str], monkeypatch: p
     """Before any connection is opened."""
     monkeypatch.setenv("DB_PRIMARY", urls[0])
     monkeypatch.setenv("DB_MAX_LAG", "a while")
-    with pytest.raises(ConfigurationError, match="DB_MAX_LAG = 'a while' is not usable: give a number of seconds"):
+    with pytest.raises(ConfigurationError, match="DB_MAX_LAG = 'a while' is not usable: use a number of seconds"):
         main()

@@ -113,7 +113,7 @@ def _missing_extra(error: ModuleNotFoundError, command: str, extra: str, modules
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        msg = "give a whole number from 1"
+        msg = "use a whole number from 1"
         raise argparse.ArgumentTypeError(msg)
     return number
 

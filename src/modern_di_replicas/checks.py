@@ -27,14 +27,14 @@ def check_number(field: str, value: object, *, whole: bool, minimum: int, exclus
         and not isinstance(value, bool)
         and (value > minimum if exclusive else value >= minimum)
         and value != float("inf"),
-        remedy=f"give a {'whole number' if whole else 'number of seconds'} {'above' if exclusive else 'of at least'} "
+        remedy=f"use a {'whole number' if whole else 'number of seconds'} {'above' if exclusive else 'of at least'} "
         f"{minimum}",
     )
 
 
 def check_flag(field: str, value: object) -> None:
     """Check a flag; the text of an environment variable is not one."""
-    remedy = "give True or False, not the text of an environment variable"
+    remedy = "use True or False, not the text of an environment variable"
     check(field, value, usable=isinstance(value, bool), remedy=remedy)
 
 
@@ -44,7 +44,7 @@ def check_max_lag(field: str, value: object) -> None:
         field,
         value,
         usable=value is None or (isinstance(value, dt.timedelta) and value > dt.timedelta(0)),
-        remedy="give a timedelta above zero, or None",
+        remedy="use a timedelta above zero, or None",
     )
 
 
@@ -66,12 +66,12 @@ def check_token_name(field: str, value: object) -> None:
         field,
         value,
         usable=isinstance(value, str) and _TOKEN_NAME.fullmatch(value) is not None,
-        remedy="give letters, digits, `-` and `_`, as names of cookies and headers have them",
+        remedy="use only letters, digits, `-` and `_`",
     )
     check(
         field,
         value,
         usable=_OF_HTTP.fullmatch(typing.cast(str, value)) is None,
-        remedy="choose a name that HTTP does not use itself, such as consistency-token; for a cookie under https, "
+        remedy="use a name without a meaning in HTTP, such as consistency-token; for a cookie under https, "
         "__Host-consistency-token, which no other subdomain can set",
     )

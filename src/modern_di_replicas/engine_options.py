@@ -16,12 +16,12 @@ OWNED_OPTIONS: typing.Final = {
     **dict.fromkeys(("pool_pre_ping", "pool_reset_on_return"), "remove it: the library does that itself"),
     **dict.fromkeys(("logging_name", "pool_logging_name"), "give the server a name: Replica(url, name=...)"),
     "isolation_level": "set read_isolation for the replicas; on the primary, set it for a session or a connection",
-    "connect_args": "give connect_args to the settings, or to a Primary or Replica",
+    "connect_args": "pass connect_args to the settings, or to a Primary or Replica",
     "execution_options": "set them for a session, or with PrimaryEngine.execution_options()",
     "module": "name the driver in the URLs",
     "dialect": "name the driver in the URLs",
     "dbapi": "name the driver in the URLs",
-    "url": "give primary and replicas",
+    "url": "pass primary and replicas",
 }
 """Options of `create_async_engine` that the library sets itself, and what to do instead."""
 
@@ -37,7 +37,7 @@ def check_engine_options(field: str, value: object, url: URL) -> None:
         field,
         f"<{type(value).__name__}, not shown>",
         usable=isinstance(value, collections.abc.Mapping),
-        remedy="give a mapping of the options of create_async_engine()",
+        remedy="use a mapping of the options of create_async_engine()",
     )
     options = typing.cast(collections.abc.Mapping[str, typing.Any], value)
     known = _OPTIONS | _parameters(url.get_dialect(_is_async=True)) | _parameters(Engine)

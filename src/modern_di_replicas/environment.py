@@ -77,17 +77,17 @@ def _secrets(text: str) -> str | list[str]:
 
 _A_SERVER: typing.Final = "a URL, or a JSON object with the arguments of"
 _KINDS: typing.Final[tuple[tuple[typing.Callable[[str], object], str, tuple[str, ...]], ...]] = (
-    (_primary, f"give {_A_SERVER} Primary", ("primary",)),
-    (_replicas, f"give URLs with commas between them, or a JSON list, each {_A_SERVER} Replica", ("replicas",)),
-    (_mapping, "give a JSON object", ("connect_args", "engine_options")),
+    (_primary, f"use {_A_SERVER} Primary", ("primary",)),
+    (_replicas, f"use URLs with commas between them, or a JSON list, each {_A_SERVER} Replica", ("replicas",)),
+    (_mapping, "use a JSON object", ("connect_args", "engine_options")),
     (
         _flag,
-        "give true or false",
+        "use true or false",
         ("pooled", "primary_reads", "enabled", "shadow", "server_timing"),
     ),
     (
         int,
-        "give a whole number",
+        "use a whole number",
         (
             *("primary_pool_size", "primary_max_overflow", "replica_pool_size", "replica_max_overflow"),
             "primary_fallback_limit",
@@ -95,20 +95,20 @@ _KINDS: typing.Final[tuple[tuple[typing.Callable[[str], object], str, tuple[str,
     ),
     (
         float,
-        "give a number",
+        "use a number",
         (
             *("primary_pool_timeout", "replica_pool_timeout", "connect_timeout"),
             *("probe_interval", "probe_timeout", "catch_up_wait", "replica_share"),
         ),
     ),
-    (_seconds, "give a number of seconds", ("max_lag", "token_lifetime")),
-    (_consistency, "give EVENTUAL, SESSION or STRONG, or a number of seconds for Bounded", ("consistency",)),
+    (_seconds, "use a number of seconds", ("max_lag", "token_lifetime")),
+    (_consistency, "use EVENTUAL, SESSION or STRONG, or a number of seconds for Bounded", ("consistency",)),
     (
         str,
         "",
         ("application_name", "on_write", "read_isolation", "balancing", "token_carrier", "token_name"),
     ),
-    (_secrets, "give a text, or a JSON list of texts", ("token_secret",)),
+    (_secrets, "use a string, or a JSON list of strings", ("token_secret",)),
 )
 """The parser of a variable's text, the remedy if it fails, and the fields."""
 

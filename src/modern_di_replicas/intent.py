@@ -25,9 +25,9 @@ _MARKER: typing.Final = "__modern_di_replicas_intent__"
 
 _TOKEN: typing.Final = ConsistencyToken | str
 _REMEDIES: typing.Final = {
-    "group": "give the name of a group of replicas, or None",
-    "affinity": "give a text, such as str(user.id), or None",
-    "after": "give a ConsistencyToken or its text, such as current_token() returns, or None",
+    "group": "pass the name of a group of replicas, or None",
+    "affinity": "pass a string, such as str(user.id), or None",
+    "after": "pass a ConsistencyToken or its text, such as current_token() returns, or None",
 }
 
 Handler = typing.TypeVar("Handler")
@@ -103,7 +103,7 @@ class Intent:
         if isolation not in (None, *typing.get_args(ReadIsolation)):
             raise ConfigurationError(field="isolation", value=isolation, remedy=ISOLATION_REMEDY)
         if wait is not None and not (isinstance(wait, dt.timedelta) and wait >= dt.timedelta(0)):
-            raise ConfigurationError(field="wait", value=wait, remedy="give a timedelta that is not negative, or None")
+            raise ConfigurationError(field="wait", value=wait, remedy="pass a timedelta that is not negative, or None")
         return cls(
             access=Access.READ,
             group=group,
@@ -198,7 +198,7 @@ def _marker(handler: object, intent: Intent) -> object:
             raise ConfigurationError(
                 field="the handler of a marker",
                 value=target,
-                remedy="mark a function, below the decorators that make something else of it; give a group or a level "
+                remedy="mark a function, below the decorators that replace it; pass a group or a level "
                 "by its name, as in @read_intent(group='analytics'); a router or controller of Litestar takes "
                 "opt={'intent': Intent.write()}, and a router of FastAPI mark_routes(router, write_intent)",
             )

@@ -49,7 +49,7 @@ def _handler_intent(handler: BaseRouteHandler) -> Intent | None:
     if intent is None or isinstance(intent, Intent):
         return intent
     raise ConfigurationError(
-        field=f"opt[{INTENT_OPT!r}] of {handler}", value=intent, remedy="give Intent.read() or Intent.write()"
+        field=f"opt[{INTENT_OPT!r}] of {handler}", value=intent, remedy="use Intent.read() or Intent.write()"
     )
 
 

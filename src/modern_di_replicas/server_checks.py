@@ -16,7 +16,7 @@ from modern_di_replicas.servers import DEFAULT_GROUP, Primary, Replica, address_
 # URLs hold passwords, so a test's report leaves the frames of this module out.
 __tracebackhide__ = True
 
-_FORM: typing.Final = f"give a URL of the form {SCHEMES[0]}://user:password@host:5432/database"
+_FORM: typing.Final = f"use a URL of the form {SCHEMES[0]}://user:password@host:5432/database"
 
 
 def check_url(field: str, value: object) -> URL:
@@ -75,7 +75,7 @@ def check_connect_args(field: str, value: object, driver: Driver) -> None:
         field,
         f"<{type(value).__name__}, not shown>",
         usable=isinstance(value, collections.abc.Mapping),
-        remedy="give a mapping of the arguments of the driver's connect()",
+        remedy="use a mapping of the arguments of the driver's connect()",
     )
     for name, given in typing.cast(collections.abc.Mapping[str, typing.Any], value).items():
         remedy = driver.argument_remedy(name, given)
@@ -92,7 +92,7 @@ def check_primary(server: Primary) -> URL:
 
 def check_server(field: str, server: Primary | Replica, *, url: URL) -> None:
     """Check the fields that both kinds of server have."""
-    check(f"{field}.name", server.name, usable=isinstance(server.name, str), remedy="give a text")
+    check(f"{field}.name", server.name, usable=isinstance(server.name, str), remedy="use a string")
     check_connect_args(f"{field}.connect_args", server.connect_args, driver_of(url))
     if server.pooled is not None:
         check_flag(f"{field}.pooled", server.pooled)
@@ -106,7 +106,7 @@ def check_replicas(replicas: object, *, primary: Primary, pooled: bool) -> None:
         "replicas",
         type(replicas).__name__,
         usable=isinstance(replicas, collections.abc.Sequence) and not isinstance(replicas, str | bytes),
-        remedy="give a list of URLs or Replica(...), also for a single replica",
+        remedy="use a list of URLs or Replica(...), also for a single replica",
     )
     seen: dict[str, str] = {}
     of_primary = make_url(primary.url)
@@ -126,8 +126,8 @@ def check_replicas(replicas: object, *, primary: Primary, pooled: bool) -> None:
             f"{field}.name",
             replica.name,
             usable=isinstance(replica.name, str) and replica.label not in seen,
-            remedy=f"{replica.label!r} already names {seen.get(replica.label, 'nothing')}; give each server once, "
-            "and each name to one server",
+            remedy=f"{replica.label!r} already names {seen.get(replica.label, 'nothing')}; declare each server once, "
+            "and each name for one server",
         )
         seen[replica.label] = field
         check_server(field, replica, url=url)
@@ -140,7 +140,7 @@ def check_replicas(replicas: object, *, primary: Primary, pooled: bool) -> None:
             usable=isinstance(replica.groups, collections.abc.Set)
             and len(replica.groups) > 0
             and all(isinstance(group, str) and group for group in replica.groups),
-            remedy=f"give a set of names, such as {{{DEFAULT_GROUP!r}}}",
+            remedy=f"use a set of names, such as {{{DEFAULT_GROUP!r}}}",
         )
 
 

@@ -148,7 +148,7 @@ def address_remedy(url: URL) -> str | None:
         return f"{error}".lower().rstrip(".")
     for port in _listed(arguments.get("port") or []):
         if port and not 0 < int(port) < _PORTS:
-            return f"give a port from 1 to {_PORTS - 1}: {port} is none"
+            return f"use a port from 1 to {_PORTS - 1}: {port} is not one"
     for host in _listed(arguments.get("host")):
         if host.startswith("/") and ":" in host:
             folder, _, port = host.partition(":")

@@ -219,7 +219,7 @@ class ReplicationSettings:
             "balancing",
             self.balancing,
             usable=callable(self.balancing) or self.balancing in typing.get_args(Balancing),
-            remedy=f"choose one of {', '.join(typing.get_args(Balancing))}, or give a callable that returns a Balancer",
+            remedy=f"choose one of {', '.join(typing.get_args(Balancing))}, or a callable that returns a Balancer",
         )
         check_consistency("consistency", self.consistency)
         self._check_tokens()
@@ -229,7 +229,7 @@ class ReplicationSettings:
             self.hooks,
             usable=isinstance(self.hooks, collections.abc.Sequence)
             and all(callable(getattr(hook, "on_event", None)) for hook in self.hooks),
-            remedy="give a list of hooks, each with a method on_event(event)",
+            remedy="use a list of hooks, each with a method on_event(event)",
         )
 
     def _check_rollout(self) -> None:
@@ -241,7 +241,7 @@ class ReplicationSettings:
             share,
             usable=callable(share)
             or (isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1),
-            remedy="give a number from 0 to 1, or a callable that returns one",
+            remedy="use a number from 0 to 1, or a callable that returns one",
         )
 
     def _check_tokens(self) -> None:
@@ -256,7 +256,7 @@ class ReplicationSettings:
             "token_lifetime",
             self.token_lifetime,
             usable=isinstance(self.token_lifetime, dt.timedelta) and self.token_lifetime >= dt.timedelta(seconds=1),
-            remedy="give a timedelta of at least one second",
+            remedy="use a timedelta of at least one second",
         )
         secret = self.token_secret
         secrets = [secret] if isinstance(secret, str) or secret is None else secret
@@ -269,7 +269,7 @@ class ReplicationSettings:
                 and len(secrets) > 0
                 and all(isinstance(one, str) and one for one in secrets)
             ),
-            remedy="give a text, or a list of texts of which the last signs; None for unsigned tokens",
+            remedy="use a string, or a list of strings of which the last signs; None for unsigned tokens",
         )
 
     @property

@@ -140,7 +140,7 @@ async def test_a_replica_that_lags(good_cluster: LocalCluster) -> None:
     assert "bytes of WAL behind after" in finding.message
 
 
-@pytest.mark.parametrize(("delay", "words"), [("1s", "late on purpose"), ("1h", "it never serves")])
+@pytest.mark.parametrize(("delay", "words"), [("1s", "delayed by 1 s"), ("1h", "it never serves")])
 async def test_a_replica_that_is_delayed_on_purpose(good_cluster: LocalCluster, delay: str, words: str) -> None:
     """Such a standby exists to recover deleted rows."""
     replica = good_cluster.replicas[0]

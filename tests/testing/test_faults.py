@@ -52,5 +52,5 @@ def test_a_fault_that_does_not_exist_is_refused(replica: LocalServer) -> None:
 
 def test_a_primary_cannot_lag(cluster: LocalCluster) -> None:
     """The error says so, instead of PostgreSQL's message about a missing replay."""
-    with pytest.raises(ConfigurationError, match="give a replica: primary is none"), fault("lag", cluster.primary):
+    with pytest.raises(ConfigurationError, match="pass a replica: primary is not one"), fault("lag", cluster.primary):
         pytest.fail("nothing was provoked")

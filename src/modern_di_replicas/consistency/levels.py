@@ -46,7 +46,7 @@ class Bounded:
             raise ConfigurationError(
                 field="Bounded.lag",
                 value=self.lag,
-                remedy="give a timedelta above zero; for no lag at all, read with STRONG",
+                remedy="pass a timedelta above zero; for no lag at all, read with STRONG",
             )
 
 

@@ -56,7 +56,7 @@ class ConsistencyToken:
         raise ConfigurationError(
             field="token",
             value=text[:LONGEST_TEXT] if isinstance(text, str) else text,
-            remedy="give the text of a ConsistencyToken, as str() returns it",
+            remedy="pass the text of a ConsistencyToken, as str() returns it",
         )
 
 

@@ -48,7 +48,7 @@ def _load(target: str) -> ReplicationSettings:
             found = getattr(found, name)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(
-            field="the settings", value=target, remedy=f"give module:name of your ReplicationSettings ({error})"
+            field="the settings", value=target, remedy=f"pass module:name of your ReplicationSettings ({error})"
         ) from error
     if callable(found):
         found = found()

@@ -45,7 +45,7 @@ _TLS_LEVELS: typing.Final = ("disable", "allow", "prefer", "require", "verify-ca
 
 def _remedy_of_libpq(name: str) -> str | None:
     if name == "sslmode":
-        return "write ssl= where it has sslmode=: asyncpg calls it so, and has the same levels"
+        return "replace sslmode= by ssl=, which has the same levels in asyncpg"
     if name.startswith("ssl") and name != "ssl":
         return f"remove {name!r} from it, and put an SSLContext made of it into connect_args, as 'ssl'"
     if name == "options":
@@ -87,15 +87,15 @@ class Asyncpg:
             return f"remove {name!r}: asyncpg.connect() has no such argument"
         if name == "server_settings":
             if not isinstance(value, collections.abc.Mapping):
-                return "give a mapping of PostgreSQL's settings"
+                return "use a mapping of PostgreSQL's settings"
             return _OWNED["application_name"] if "application_name" in value else None
         return self._value_remedy(name, value)
 
     def _value_remedy(self, name: str, value: object) -> str | None:
         if name == "ssl" and not isinstance(value, ssl.SSLContext | bool):
-            return None if value in _TLS_LEVELS else f"give one of {', '.join(_TLS_LEVELS)}, or an SSLContext"
+            return None if value in _TLS_LEVELS else f"use one of {', '.join(_TLS_LEVELS)}, or an SSLContext"
         if name == "passfile" and not pathlib.Path(str(value)).is_file():
-            return "give the path of a file that exists"
+            return "use the path of a file that exists"
         return None
 
     def connect_args(

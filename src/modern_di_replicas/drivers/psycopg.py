@@ -77,14 +77,18 @@ class Psycopg:
             return _OWNED[name]
         if name not in _KEYWORDS | _OF_PSYCOPG:
             instead = {"ssl": "sslmode, sslrootcert and others", "server_settings": "options='-c name=value'"}.get(name)
-            return f"give {instead}: psycopg has them from libpq" if instead else f"remove {name!r}: libpq has no such"
+            return (
+                f"use {instead}: psycopg uses libpq's parameters"
+                if instead
+                else f"remove {name!r}: libpq has no such parameter"
+            )
         return self._value_remedy(name, value)
 
     def _value_remedy(self, name: str, value: object) -> str | None:
         if name == "sslmode" and value not in _TLS_LEVELS:
-            return f"give one of {', '.join(_TLS_LEVELS)}"
+            return f"use one of {', '.join(_TLS_LEVELS)}"
         if name in _FILES and value != "system" and not pathlib.Path(str(value)).is_file():
-            return f"give the path of a file that exists as {name}"
+            return f"use the path of a file that exists as {name}"
         return None
 
     def connect_args(

@@ -32,7 +32,7 @@ def combined(own: OwnClass, ours: type[Session]) -> OwnClass:
     if isinstance(own, type) and issubclass(own, Session):
         return _combined(typing.cast(typing.Any, own), typing.cast(typing.Any, ours))
     raise ConfigurationError(
-        field="sync_session_class", value=own, remedy="give a subclass of sqlalchemy.orm.Session, or a partial of one"
+        field="sync_session_class", value=own, remedy="pass a subclass of sqlalchemy.orm.Session, or a partial of one"
     )
 
 

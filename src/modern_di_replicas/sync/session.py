@@ -107,7 +107,7 @@ class RoutedSession(_Routing):
         if engine is None:
             engine = bind
         elif bind is not None:
-            raise ConfigurationError(field="bind", value=bind, remedy="give it once, as `engine` or as `bind`")
+            raise ConfigurationError(field="bind", value=bind, remedy="pass it once, as `engine` or as `bind`")
         if options.get("twophase"):
             raise ConfigurationError(
                 field="twophase", value=True, remedy="a transaction over two servers cannot be escalated nor tracked"

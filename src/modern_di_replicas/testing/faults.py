@@ -39,7 +39,7 @@ def fault(name: FaultName, *servers: Server) -> collections.abc.Iterator[None]:
     if name == "lag":
         for server in servers:
             if server.execute("SELECT pg_is_in_recovery()") == "f":
-                raise ConfigurationError(field="fault", value=name, remedy=f"give a replica: {server.name} is none")
+                raise ConfigurationError(field="fault", value=name, remedy=f"pass a replica: {server.name} is not one")
     provoke, mend = _FAULTS[name]
     with contextlib.ExitStack() as stack:
         for server in servers:

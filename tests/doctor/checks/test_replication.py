@@ -32,7 +32,7 @@ def test_a_replica_that_does_not_follow_is_found(facts: dict[str, typing.Any], k
 def test_a_delay_on_purpose_is_held_against_the_limit(max_lag: float | None, never: bool) -> None:
     """A delay at the limit excludes the replica from all reads."""
     (finding,) = replication.check_apply_delay(examination(primary(), replica(settings=DELAYED, max_lag=max_lag)))
-    assert "is 2 s late on purpose" in finding.message
+    assert "is delayed by 2 s on purpose" in finding.message
     assert ("it never serves" in finding.message) is never
     assert list(replication.check_apply_delay(examination())) == []
 

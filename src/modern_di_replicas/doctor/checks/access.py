@@ -30,7 +30,7 @@ def check_reachable(examination: Examination) -> Findings:
                 kind="not-examined",
                 server=server.name,
                 message=f"does not answer every question: {unanswered[0]}: {server.errors[unanswered[0]]}",
-                remedy="grant what the message says; the library does without it if a managed server does not offer it",
+                remedy="grant the missing privilege; the library works without it if a managed server lacks it",
                 severity="advice",
             )
 

@@ -75,7 +75,7 @@ def check_shared_endpoint(examination: Examination) -> Findings:
                 kind="shared-endpoint",
                 server=", ".join(names),
                 message="are one server by several names",
-                remedy="give each server once, by an address that leads to it alone; a load balancer in front of "
+                remedy="declare each server once, by an address that leads only to it; a load balancer in front of "
                 "several replicas hides their lag",
             )
 

@@ -24,7 +24,7 @@ def check_pooler(examination: Examination) -> Findings:
                 kind="pooler",
                 server=server.name,
                 message="is behind a pooler in session mode",
-                remedy="give the monitor a probe_url past the pooler, so that it watches the server and not the pooler",
+                remedy="set a probe_url past the pooler, so that the monitor probes the server and not the pooler",
                 severity="advice",
             )
         if server.prepared_statements:

@@ -40,7 +40,7 @@ def check_apply_delay(examination: Examination) -> Findings:
             yield Finding(
                 kind="apply-delay",
                 server=server.name,
-                message=f"is {delay:g} s late on purpose (recovery_min_apply_delay)"
+                message=f"is delayed by {delay:g} s on purpose (recovery_min_apply_delay)"
                 + (f", which is more than its max_lag of {server.max_lag:g} s: it never serves" if is_out else ""),
                 remedy="do not declare a delayed replica, or give it a separate group and a max_lag above the delay",
             )
@@ -93,7 +93,7 @@ def check_conflicts(examination: Examination) -> Findings:
             yield Finding(
                 kind="standby-delay",
                 server=server.name,
-                message=f"its queries may hold up the replay {words} (max_standby_streaming_delay)",
+                message=f"its queries may delay the replay {words} (max_standby_streaming_delay)",
                 remedy="set max_standby_streaming_delay below max_lag",
                 severity=severity,
             )
