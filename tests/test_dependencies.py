@@ -49,7 +49,7 @@ def test_without_a_framework_the_context_declares_the_intent(group: type[Depende
 
 
 @pytest.mark.parametrize("group", [modern_di_replicas.fastapi.Dependencies, modern_di_replicas.litestar.Dependencies])
-def test_a_session_scope_of_the_application_is_no_websocket(group: type[Dependencies]) -> None:
+def test_a_session_scope_of_the_application_is_not_a_websocket(group: type[Dependencies]) -> None:
     """The scope between application and request has uses other than websockets."""
     container = Container(groups=[group], context={ReplicationSettings: SETTINGS})
     if group is modern_di_replicas.fastapi.Dependencies:

@@ -96,7 +96,7 @@ async def test_no_connection_stays_checked_out_after_any_outcome_of_the_requests
     await until_closed(replicated_cluster, worker_application_name)
 
 
-async def test_each_role_is_told_apart_in_pg_stat_activity(
+async def test_the_roles_are_distinguishable_in_pg_stat_activity(
     application: Application, replicated_cluster: LocalCluster, worker_application_name: str
 ) -> None:
     """An operator can see the purpose of each connection."""

@@ -50,7 +50,7 @@ def expand(path: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", sorted({each for path in PATHS for each in expand(path)}))
-def test_the_files_that_a_contributor_is_told_of_exist(path: str) -> None:
+def test_the_files_named_in_contributing_exist(path: str) -> None:
     """The tree changes, and an outdated guide is worse than none."""
     folders = (ROOT, ROOT / "src" / "modern_di_replicas", ROOT / "benchmarks")
     assert any((folder / path).exists() for folder in folders)

@@ -39,7 +39,7 @@ def test_recipes_and_docs_import_public_modules_only() -> None:
     assert {(page, module) for page, module in imported if module not in PUBLIC} == set()
 
 
-def test_all_names_what_the_package_exports() -> None:
+def test_all_contains_the_exported_names() -> None:
     """A name that is imported but not listed would be public by accident."""
     modules = {name for name, value in vars(modern_di_replicas).items() if isinstance(value, types.ModuleType)}
     exported = {name for name in vars(modern_di_replicas) if not name.startswith("_")} - modules

@@ -28,7 +28,7 @@ def test_a_url_with_several_hosts_is_named_by_all_of_them() -> None:
     assert ReplicationSettings(primary=PRIMARY, replicas=[one_host]).servers[0].label == "db-2:5432"
 
 
-def test_servers_in_one_socket_directory_are_told_apart_by_their_ports() -> None:
+def test_servers_in_one_socket_directory_are_distinguished_by_their_ports() -> None:
     """The directory is the host, and the port is part of the socket's file name."""
     urls = [f"postgresql+asyncpg://app@/shop?host=/run/postgresql&port={port}" for port in (5432, 5433)]
     shared = "postgresql+asyncpg://app@:5434/shop?host=/run/postgresql"

@@ -171,7 +171,7 @@ async def test_without_a_carrier_there_are_no_tokens(stock_cluster: LocalCluster
         assert application.container.resolve(PrimaryEngine).writes is None
 
 
-async def test_the_settings_say_how_fresh_a_read_is_that_does_not(stock_cluster: LocalCluster) -> None:
+async def test_an_undeclared_read_has_the_level_of_the_settings(stock_cluster: LocalCluster) -> None:
     """A marker, an intent or the context takes precedence."""
     settings = settings_of(stock_cluster, consistency=STRONG)
     application = BUILDERS["fastapi"](settings, {"eventual": Intent.read(consistency=EVENTUAL)})

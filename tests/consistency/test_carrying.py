@@ -68,7 +68,7 @@ async def test_without_writes_no_token_is_carried(container: Container) -> None:
     await in_own_task(run())
 
 
-async def test_the_token_of_what_was_committed_is_carried(container: Container) -> None:
+async def test_the_token_of_a_commit_is_carried(container: Container) -> None:
     """As text, which the application's tokens can parse."""
 
     async def run() -> None:

@@ -26,7 +26,7 @@ def test_the_text_of_a_token_is_read_again_as_the_same_token(token: ConsistencyT
 
 
 @hypothesis.given(st.text())
-def test_other_text_is_no_token(text: str) -> None:
+def test_other_texts_are_not_tokens(text: str) -> None:
     """The error quotes it and names the expected format."""
     with pytest.raises(ConfigurationError, match="ConsistencyToken") as caught:
         ConsistencyToken.parse(text)

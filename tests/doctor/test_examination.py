@@ -232,7 +232,7 @@ def as_visitor(server: LocalServer) -> str:
     return f"postgresql+asyncpg://visitor:secret@{address(server)}/postgres"
 
 
-async def test_a_user_who_may_not_see_what_the_monitor_asks(visitor: LocalCluster) -> None:
+async def test_a_user_without_the_monitors_privileges(visitor: LocalCluster) -> None:
     """Without the privilege, the monitor learns of a new timeline late."""
     replicas = [Replica(as_visitor(server), server.name) for server in visitor.replicas]
     findings = await found(ReplicationSettings(primary=as_visitor(visitor.primary), replicas=replicas))
@@ -285,7 +285,7 @@ async def test_a_server_that_refuses_a_question_is_still_examined(visitor: Local
     assert "pg_control_system (42501)" in findings[0].message or "pg_control_system" in findings[0].message
 
 
-async def test_a_user_who_may_have_one_connection(visitor: LocalCluster) -> None:
+async def test_a_user_with_a_limit_of_one_connection(visitor: LocalCluster) -> None:
     """The failure of the second connection is not taken for a pooler."""
     visitor.primary.execute("ALTER ROLE visitor CONNECTION LIMIT 1")
     visitor.catch_up()

@@ -10,7 +10,7 @@ def test_a_setting_that_the_server_does_not_have_counts_as_zero() -> None:
     assert server.number("reserved_connections") == 0
 
 
-def test_servers_are_told_apart_by_what_is_declared() -> None:
+def test_servers_are_distinguished_by_their_declaration() -> None:
     """Not by their facts, which the checks compare."""
     standby, other = primary(in_recovery=True), replica(in_recovery=False)
     examined = examination(other, standby)

@@ -59,7 +59,7 @@ async def test_each_read_and_each_write_is_one_decision(shop_cluster: LocalClust
     assert other.is_read
 
 
-async def test_a_write_in_a_read_is_an_escalation_and_no_rerun(shop_cluster: LocalCluster) -> None:
+async def test_a_write_in_a_read_is_an_escalation_and_not_a_rerun(shop_cluster: LocalCluster) -> None:
     """It was foreseen: nothing was sent to the replica."""
     recorder = Recorder()
     async with serving(shop_cluster, hooks=[recorder]) as servers, servers.session() as session:

@@ -95,7 +95,7 @@ def test_a_snapshot_tells_the_roles_and_lags() -> None:
     assert not states["down"].up
 
 
-def test_without_a_primary_the_lag_is_not_known_and_says_since_when() -> None:
+def test_without_a_primary_the_lag_is_unknown_and_the_snapshot_says_since_when() -> None:
     """A number would be a guess."""
     history = LsnHistory()
     history.add(0.0, 100)
@@ -126,7 +126,7 @@ def test_a_server_ahead_of_the_newest_timeline_that_counts_is_not_used() -> None
         (150, 60.0, 0.5),  # the primary has written nothing for a minute, as the samples show
     ],
 )
-def test_right_after_a_start_a_standby_says_itself_how_far_behind_it_is(
+def test_right_after_a_start_a_standby_reports_its_own_lag(
     lsn: int, behind: float | None, expected: float | None
 ) -> None:
     """After a deploy, a replica that is behind but within `max_lag` serves at once."""

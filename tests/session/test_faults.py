@@ -312,7 +312,7 @@ async def test_a_cancelled_read_leaves_nothing_behind(shop_cluster: LocalCluster
         assert (await read(servers))[1] != "primary"
 
 
-async def test_a_missing_table_is_the_replicas_fault_until_the_primary_says_so_too(
+async def test_a_missing_table_on_a_replica_is_an_error_only_if_the_primary_lacks_it_too(
     disposable_shop: LocalCluster,
 ) -> None:
     """A migration reaches a replica late; the primary has the table already."""

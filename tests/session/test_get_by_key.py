@@ -326,7 +326,7 @@ async def test_a_collection_that_a_listener_joins_is_found_whole(engine: AsyncEn
     assert str(SECOND) in str(found)
 
 
-async def test_a_class_that_is_mapped_anew_has_a_new_statement(engine: AsyncEngine) -> None:
+async def test_a_class_that_is_mapped_again_has_a_new_statement(engine: AsyncEngine) -> None:
     """Test suites of applications do this."""
 
     class Thing:

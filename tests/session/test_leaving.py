@@ -26,7 +26,7 @@ async def test_a_unit_of_work_continues_on_the_replica_that_one_of_its_sessions_
             assert later.decision.server == moved_to
 
 
-async def test_a_session_that_is_cancelled_while_it_gives_its_connection_back_keeps_none(
+async def test_a_session_that_is_cancelled_while_it_returns_its_connection_keeps_none(
     shop_cluster: LocalCluster,
 ) -> None:
     """INVARIANT: the connection returns to its pool at once, even if the rollback before that was cancelled."""

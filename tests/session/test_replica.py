@@ -160,7 +160,7 @@ async def test_statements_in_the_block_run_on_the_primary(shop_cluster: LocalClu
         assert await outside.scalar(IN_RECOVERY) is True
 
 
-async def test_a_get_in_the_block_reads_its_object_anew(shop_cluster: LocalCluster) -> None:
+async def test_a_get_in_the_block_reloads_its_object(shop_cluster: LocalCluster) -> None:
     """The session's object from the replica may be stale."""
     async with serving(shop_cluster) as servers, servers.session() as session:
         item = await session.get_one(Item, 1)

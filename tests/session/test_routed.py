@@ -209,7 +209,7 @@ async def test_an_engine_with_other_execution_options_still_routes(shop_cluster:
                 await session.rollback()
 
 
-async def test_an_engine_with_options_of_one_request_is_gone_after_it(shop_cluster: LocalCluster) -> None:
+async def test_an_engine_with_options_of_one_request_is_freed_after_it(shop_cluster: LocalCluster) -> None:
     """INVARIANT: otherwise every later statement on the replica would pass through its listeners."""
     async with serving(shop_cluster) as servers:
         tenant = servers.replica.execution_options(schema_translate_map={None: "tenant"})

@@ -7,7 +7,7 @@ from modern_di_replicas.testing import LocalCluster
 from modern_di_replicas.testing.passwords import stored
 
 
-def test_a_secret_has_a_salt_of_its_own() -> None:
+def test_each_secret_has_its_own_salt() -> None:
     """The secret does not contain the password."""
     first, second = stored("s3cret"), stored("s3cret")
     assert first != second

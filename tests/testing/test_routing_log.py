@@ -32,7 +32,7 @@ async def run(settings: ReplicationSettings, intent: Intent, *statements: str) -
         await session.commit()
 
 
-async def test_reads_of_a_replica_are_told_apart_from_the_primarys(
+async def test_reads_of_a_replica_and_of_the_primary_are_distinguished(
     database: ReplicationSettings, routing_log: RoutingLog
 ) -> None:
     """By the server's name, and by the effect of each statement."""

@@ -253,7 +253,7 @@ def test_a_server_that_ignores_its_end_is_killed(folder: pathlib.Path, monkeypat
         assert not cluster.primary.is_running()
 
 
-def test_a_server_that_dies_while_it_is_frozen_or_thawed_is_no_surprise(
+def test_a_server_that_dies_during_a_freeze_or_thaw_is_handled(
     folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The operating system may end a process between two checks."""

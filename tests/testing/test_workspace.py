@@ -223,7 +223,7 @@ def test_a_folder_with_running_processes_stays(folder: pathlib.Path, monkeypatch
     made.remove()
 
 
-def test_a_folder_that_was_removed_meanwhile_is_no_error(folder: pathlib.Path) -> None:
+def test_a_removed_folder_is_not_an_error(folder: pathlib.Path) -> None:
     """A manual clean-up must not fail the end of a test run."""
     made = open_workspace(folder)
     shutil.rmtree(made.folder)

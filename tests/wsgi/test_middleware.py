@@ -133,7 +133,7 @@ def test_a_request_that_wrote_nothing_gets_no_token_over_wsgi() -> None:
     assert Server(plain).serve().headers == [TYPE]
 
 
-def test_without_a_monitor_a_position_that_is_unknown_gives_no_token() -> None:
+def test_without_a_monitor_an_unknown_position_gives_no_token() -> None:
     """The token could not be created; the response is complete all the same."""
 
     def in_doubt(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:  # noqa: ARG001

@@ -98,8 +98,8 @@ class Screen:
         self._heading(f"Requests to the application at {url}")
         self._say("  Source: modern_di_replicas/demo/application.py. After each handler its session", style="dim")
         self._say("  asked the server: port is inet_server_port(), recovery pg_is_in_recovery().", style="dim")
-        self._say("  All are of one client, and nothing waits for the replicas: a cookie says what", style="dim")
-        self._say("  the client has written, and its reads go to a server that has it.\n", style="dim")
+        self._say("  All are from one client, without waiting for the replicas: a cookie carries the", style="dim")
+        self._say("  position of its last write, and its reads use a server that has reached it.\n", style="dim")
         print_header(self._console, REQUESTS)
 
     def show_flask(self) -> None:
@@ -130,9 +130,9 @@ class Screen:
         self._say(
             f"  {len(exchanges)} requests: {replicas} answered by replicas, {len(exchanges) - replicas} by the primary."
         )
-        self._say("  No handler names a server: the HTTP method decides, a marker wins over it, and")
+        self._say("  No handler names a server: the HTTP method decides, a marker overrides it, and")
         self._say("  an undeclared write moves to the primary before it is sent. A client")
-        self._say("  sees what it wrote: on a replica that has it, or, if none has, on the primary.")
+        self._say("  sees its writes: on a replica that has them, or, if none has, on the primary.")
 
     def show_traffic(self, cluster: LocalCluster) -> None:
         """Announce the faults, and explain the marks of requests."""
@@ -141,7 +141,7 @@ class Screen:
         legend = ", ".join(f"{mark} {self._names[port]}" for port, mark in self._marks.items())
         self._heading("Now the servers break, with requests flowing")
         self._say("  Each mark is one read, by the server that answered it:", style="dim")
-        self._say(f"  {legend}, x none: it failed. A writer writes too.", style="dim")
+        self._say(f"  {legend}, x failed. A writer runs as well.", style="dim")
 
     def show_experiment(self, title: str) -> None:
         self._say(f"\n  {title}", style="bold")
@@ -192,11 +192,11 @@ class Screen:
 
     def show_invitation(self, url: str, lines: collections.abc.Sequence[str]) -> None:
         self._heading(f"Serving at {url} until Ctrl-C")
-        self._say("  The headers X-... say who answered. Try, each as often as you like:\n", style="dim")
+        self._say("  The headers X-... name the server that answered. Try:\n", style="dim")
         for line in lines:
             self._say(line)
-        self._say("\n  curl forgets cookies, so a GET right after a write may come too early for its", style="dim")
-        self._say("  replica. With --cookie-jar FILE --cookie FILE it is a client with a memory.", style="dim")
+        self._say("\n  curl keeps no cookies, so a GET right after a write may be too early for its", style="dim")
+        self._say("  replica. With --cookie-jar FILE --cookie FILE it sends the token.", style="dim")
 
     def show_end(self) -> None:
         self._say("\nThe servers are stopped and their files removed.", style="dim")

@@ -80,7 +80,7 @@ async def test_another_error_is_not_taken_for_a_stale_plan(replicated_cluster: L
             await session.execute(text("SELECT no_such_column"))
 
 
-async def test_a_stale_plan_on_the_primary_in_autocommit_is_prepared_anew(
+async def test_a_stale_plan_on_the_primary_in_autocommit_is_prepared_again(
     replicated_cluster: LocalCluster, migrated: collections.abc.Callable[[], None]
 ) -> None:
     """INVARIANT: psycopg discards a plan only at a rollback; in autocommit the statement would fail permanently."""

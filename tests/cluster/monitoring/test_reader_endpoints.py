@@ -137,7 +137,7 @@ async def test_siblings_of_a_unit_of_work_ask_for_the_same(disposable_cluster: L
         assert found[-1] == "primary"
 
 
-async def test_a_server_that_cannot_say_how_far_it_is_is_not_fresh(
+async def test_a_server_with_an_unknown_position_is_not_fresh(
     disposable_cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be a managed server, or lost: the primary reads, and no error is raised."""

@@ -38,7 +38,7 @@ async def started(servers: Servers, statement: str) -> None:
 
 
 @not_behind_a_pooler("the connection to the server is the pooler's")
-async def test_when_a_connection_to_the_primary_is_silent_and_a_new_one_works_all_are_made_anew(
+async def test_if_a_connection_to_the_primary_is_silent_and_a_new_one_works_all_are_replaced(
     replicated_cluster: LocalCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """INVARIANT: a NAT or proxy that lost its state drops packets; a write in flight would wait minutes for TCP."""

@@ -8,7 +8,7 @@ import pytest
 from modern_di_replicas.cluster.pools.sockets import Idle, IdleSocket, leave_to_parent, limit_silence
 
 
-def test_bytes_that_were_read_in_the_meantime_are_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_concurrent_read_of_the_received_bytes_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """INVARIANT: between the two calls another thread's event loop may read the received bytes."""
 
     class Poll:
