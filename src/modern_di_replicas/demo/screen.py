@@ -98,7 +98,7 @@ class Screen:
         self._heading(f"Requests to the application at {url}")
         self._say("  Source: modern_di_replicas/demo/application.py. After each handler its session", style="dim")
         self._say("  asked the server: port is inet_server_port(), recovery pg_is_in_recovery().", style="dim")
-        self._say("  All are from one client, without waiting for the replicas: a cookie carries the", style="dim")
+        self._say("  All are from one client, without waits for the replicas: a cookie carries the", style="dim")
         self._say("  position of its last write, and its reads use a server that has reached it.\n", style="dim")
         print_header(self._console, REQUESTS)
 
