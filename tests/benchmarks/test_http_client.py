@@ -31,6 +31,7 @@ async def answering(*pieces: bytes) -> collections.abc.AsyncIterator[tuple[int, 
 
 
 async def test_an_answer_may_come_in_pieces() -> None:
+    """TCP may split a response at any byte."""
     async with answering(b"HTTP/1.1 201 Created\r\nContent-Le", b"ngth: 4\r\n\r\nab", b"cd") as (port, _):
         client = Client(port)
         assert await client.request("GET", "/") == (201, b"abcd")
@@ -50,6 +51,7 @@ async def test_a_client_sends_the_cookies_it_received() -> None:
 
 
 async def test_an_application_that_hangs_up_is_an_error() -> None:
+    """A closed connection must not count as a response."""
     async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
         client = Client(server.sockets[0].getsockname()[1])
         with pytest.raises(ConnectionError):

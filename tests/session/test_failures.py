@@ -140,7 +140,7 @@ async def test_an_error_of_another_database_in_a_listener_is_the_applications(
 ) -> None:
     """INVARIANT: the driver's errors are attributed by their connection, not by their type."""
     if moment in ("connect", "do_connect") and isinstance(error, asyncpg.PostgresError) and DRIVER == "asyncpg":
-        pytest.skip("that is not known of the driver's own errors: see docs/read-sessions.md")
+        pytest.skip("the driver's own errors are not distinguishable: see docs/read-sessions.md")
     error = copy.copy(error)  # a note on it would be visible to the next test
     async with one_replica(shop_cluster) as watched:
         assert await watched.serves_as_before()

@@ -146,7 +146,7 @@ def test_the_end_of_the_interpreter_leaves_nothing(folder: pathlib.Path) -> None
     assert is_clean(folder)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="who is not root runs every test as this one")
+@pytest.mark.skipif(os.getuid() != 0, reason="without root, every test runs like this one")
 def test_it_works_without_root(folder: pathlib.Path) -> None:
     """No other account is needed then."""
     folder.chmod(0o777)
